@@ -1,0 +1,40 @@
+# make setup | demo | demo-stop | test | bench | lint | install | clean
+# Works as root and as an ordinary user. Variables: PG_MAJOR (15 to 18), PG_CONFIG, CARGO_TARGET_DIR; for bench ROUNDS and SECONDS.
+# Every step is a script of its own in scripts/, so that it can be read and run without make.
+
+.PHONY: help setup build demo demo-stop test bench lint install clean
+export PG_MAJOR PG_CONFIG
+
+help:
+	@sed -n '1,3s/^# //p' Makefile
+
+# what is missing on a fresh Debian or Ubuntu with Rust and git (apt-get only when something is)
+setup:
+	@scripts/setup.sh
+
+# the extension, in a private copy of PostgreSQL that needs no root and touches no other server
+build: setup
+	@scripts/build.sh
+
+# a throw-away cluster, the story of a key told in psql, and the line to look around oneself
+demo: build
+	@scripts/demo.sh start
+
+demo-stop:
+	@scripts/demo.sh stop
+
+test: build
+	@scripts/test.sh
+
+bench: build
+	@ROUNDS="$(or $(ROUNDS),3)" BENCH_SECONDS="$(or $(SECONDS),3)" bench/run.sh
+
+lint: setup
+	@scripts/lint.sh
+
+# into the system's PostgreSQL, with sudo when not root
+install: build
+	@scripts/install.sh
+
+clean:
+	@scripts/clean.sh

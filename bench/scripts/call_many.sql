@@ -1,0 +1,5 @@
+\set k random(1, 1000)
+\set n :n + 1
+\set epoch :run * 1000 + :client_id
+\set seq :epoch * 1000000000 + :n
+SELECT bench.decrypt((SELECT id FROM bench.keys WHERE n = :k), :seq, :epoch, :n);

@@ -1,0 +1,1 @@
+SELECT watchllm.decrypt_provider_key(:id);

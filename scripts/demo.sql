@@ -1,0 +1,49 @@
+-- The story of one provider key, told through psql. Every key in it is plainly a fake.
+\pset footer off
+\pset null '-'
+\pset linestyle unicode
+\pset border 2
+\set ECHO none
+SET client_min_messages = warning;
+
+\echo
+\echo '1. The vault: functions come with the extension, tables with install()'
+CREATE EXTENSION watchllm_keys;
+SELECT watchllm.install();
+
+\echo '2. A project, and a key in it. What is stored is ciphertext from the first byte on'
+SELECT watchllm.create_project('Demo project') AS project \gset
+SELECT watchllm.store_provider_key(:'project', 'openai', 'sk-fake-demo-key-0001-not-a-real-key-abcd', 'production') AS key \gset
+SELECT provider, name, priority, is_active, created_at::timestamp(0) FROM watchllm.provider_keys;
+SELECT version, left(encode(envelope, 'hex'), 40) || '…' AS envelope, length(envelope) AS bytes FROM watchllm.provider_key_versions;
+
+\echo '3. Decrypt: the answer comes after its audit row is on disk'
+SELECT watchllm.decrypt_provider_key(:'key', request_id => 'demo-1', user_agent => 'psql') AS api_key;
+
+\echo '4. Validate: opens and compares, without showing'
+SELECT watchllm.validate_provider_key(:'key') AS valid;
+
+\echo '5. Rotate to a new vendor key, then back to the former one'
+SELECT watchllm.rotate_provider_key(:'key', 'sk-fake-demo-key-0002-not-a-real-key-efgh') AS active_version;
+SELECT watchllm.decrypt_provider_key(:'key') AS api_key;
+SELECT watchllm.rollback_provider_key(:'key') AS active_version;
+
+\echo '6. Somebody decrypts and rolls back, to leave no trace'
+BEGIN;
+SELECT watchllm.decrypt_provider_key(:'key', request_id => 'demo-covert') AS api_key;
+ROLLBACK;
+SELECT seq, access_type, success, request_id FROM watchllm.provider_key_access_logs WHERE request_id = 'demo-covert';
+\echo '   The row is there: it was durable before the answer was.'
+\echo
+
+\echo '7. Delete: the envelopes of all versions are destroyed, metadata and audit stay'
+SELECT watchllm.delete_provider_key(:'key');
+SELECT version, envelope IS NULL AS destroyed, fingerprint IS NOT NULL AS recognisable FROM watchllm.provider_key_versions ORDER BY version;
+
+\echo '8. Its history'
+SELECT * FROM watchllm.key_access_history(:'key');
+
+\echo '9. The vault at a glance'
+\x on
+SELECT * FROM watchllm.status();
+\x off

@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# Installs what is missing to build, run and test on Debian and Ubuntu: a C compiler, libclang, PostgreSQL with its server
+# headers, cargo-pgrx. Rust and git are there already. Touches nothing that is there; a second run does nothing.
+
+# shellcheck source=scripts/env.sh
+. "$(dirname "$0")/env.sh"
+
+as_admin() {
+    if am_root; then "$@"; elif have sudo; then sudo "$@"; else die "this needs root or sudo: $*"; fi
+}
+
+apt_get() { as_admin env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends "$@"; }
+
+libclang_found() {
+    [ -n "${LIBCLANG_PATH:-}" ] || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null ||
+        ldconfig -p 2>/dev/null | grep -q 'libclang.*\.so'
+}
+
+missing_tools() {
+    have cc && have make || echo build-essential
+    have pkg-config || echo pkg-config
+    libclang_found || echo libclang-dev
+    have runuser || echo util-linux
+}
+
+# 15 unless another major was asked for; where 15 is not packaged, the newest that is.
+packaged_major() {
+    local major
+    for major in ${PG_MAJOR:-15 18 17 16}; do
+        if apt-cache policy "postgresql-server-dev-$major" | grep -q 'Candidate: [^(]'; then
+            echo "$major"
+            return
+        fi
+    done
+    die "no package of PostgreSQL ${PG_MAJOR:-15 to 18} here: install one with its server headers and set PG_CONFIG"
+}
+
+# Debian's package makes and starts a cluster of its own: we need none. The marker goes when we are done.
+install_postgres() {
+    local major marker=/etc/postgresql-common/createcluster.d/watchllm_keys.conf
+    major=$(packaged_major)
+    if ! have pg_createcluster; then
+        apt_get install postgresql-common
+        as_admin mkdir -p "$(dirname "$marker")"
+        echo 'create_main_cluster = false' | as_admin tee "$marker" >/dev/null
+        # shellcheck disable=SC2064
+        trap "as_admin rm -f '$marker'" EXIT
+    fi
+    apt_get install "postgresql-$major" "postgresql-server-dev-$major"
+}
+
+install_packages() {
+    local missing
+    mapfile -t missing < <(missing_tools)
+    if [ ${#missing[@]} = 0 ] && find_pg_config >/dev/null; then
+        return
+    fi
+    [ -z "${PG_CONFIG:-}" ] || find_pg_config >/dev/null ||
+        die "PG_CONFIG=$PG_CONFIG is no pg_config of PostgreSQL ${PG_MAJOR:-15 to 18} with a server and its headers"
+    have apt-get || die "install these, then again: ${missing[*]} PostgreSQL 15 to 18 with server headers and contrib"
+    say "installing with apt-get: ${missing[*]} $(find_pg_config >/dev/null || echo PostgreSQL)"
+    apt_get update
+    [ ${#missing[@]} = 0 ] || apt_get install "${missing[@]}"
+    find_pg_config >/dev/null || install_postgres
+}
+
+install_cargo_pgrx() {
+    local wanted
+    wanted=$(pgrx_version)
+    have cargo || die "no cargo: install Rust first (rustup)"
+    if [ "$(cargo pgrx --version 2>/dev/null)" != "cargo-pgrx $wanted" ]; then
+        say "installing cargo-pgrx $wanted (a few minutes)"
+        env -u CARGO_TARGET_DIR cargo install --locked cargo-pgrx --version "=$wanted"
+    fi
+}
+
+# --no-run: otherwise pgrx makes a cluster, which root may not.
+configure_pgrx() {
+    if ! grep -qs "^pg$PG_MAJOR *=" "${PGRX_HOME:-$HOME/.pgrx}/config.toml"; then
+        say "cargo pgrx init for PostgreSQL $PG_MAJOR"
+        env -u PGRX_PG_CONFIG_PATH cargo pgrx init --no-run "--pg$PG_MAJOR" "$PG_CONFIG"
+    fi
+}
+
+install_packages
+need_postgres
+install_cargo_pgrx
+configure_pgrx
+# the package has just made the user postgres, or not: the tests want its contrib modules
+[ -f "$("$PG_CONFIG" --pkglibdir)/pgcrypto.so" ] ||
+    die "PostgreSQL $PG_MAJOR lacks its contrib modules (pgcrypto, pg_stat_statements, test_decoding): install postgresql-contrib"

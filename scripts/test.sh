@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Everything that is tested: pure unit tests, house rules, and the cluster tests on servers of the private tree.
+# Arguments go to cargo test (`scripts/test.sh --test cluster crash`).
+
+# shellcheck source=scripts/env.sh
+. "$(dirname "$0")/env.sh"
+need_postgres
+[ -x "$SERVER/bin/postgres" ] || die "no private server tree yet: run 'make test', which builds it"
+
+# What a former run, killed, has left behind: directories are named by the process that made them.
+sweep() {
+    local directory pid
+    for directory in "$RUN"/clusters/*-*; do
+        [ -d "$directory" ] || continue
+        pid=${directory##*/} pid=${pid%%-*}
+        case "$pid" in '' | *[!0-9]*) continue ;; esac
+        if [ -d "/proc/$pid" ]; then continue; fi
+        [ ! -f "$directory/data/postmaster.pid" ] ||
+            as_runner "$SERVER/bin/pg_ctl" -D "$directory/data" -m immediate -s stop || true
+        rm -rf "$directory"
+    done
+}
+
+sweep
+cd "$ROOT"
+export WATCHLLM_SERVER="$SERVER" CARGO_TARGET_DIR="$TESTS_TARGET"
+# each server is some ten processes: more than four at a time only makes waits longer
+export RUST_TEST_THREADS="${RUST_TEST_THREADS:-4}"
+cargo test --no-fail-fast ${CI:+--locked} "${CARGO_FEATURES[@]}" "$@"

@@ -1,0 +1,121 @@
+-- Who owns, reaches and may change what: ownership, row level security, append-only triggers, grants and policies.
+-- Idempotent, run by every install(): what is already so is not touched, because ALTER TABLE and CREATE TRIGGER lock
+-- out readers or writers even when they change nothing. No role gets INSERT, UPDATE, DELETE or TRUNCATE (DESIGN §5).
+
+DO $$
+DECLARE
+    tables CONSTANT name[] := ARRAY[
+        'install_history', 'projects', 'project_members', 'provider_key_records', 'provider_key_versions',
+        'provider_key_usage', 'provider_key_access_logs', 'committed_changes', 'audit_checkpoints',
+        'database_identity', 'master_keys', 'audit_keys', 'settings', 'security_incidents', 'incident_events',
+        'caller_usage', 'provider_key_callers', 'blocked_callers'];
+    append_only CONSTANT name[] := ARRAY[
+        'install_history', 'provider_key_access_logs', 'committed_changes', 'audit_checkpoints', 'audit_keys',
+        'database_identity', 'security_incidents', 'incident_events'];
+    item    record;
+    trigger record;
+    grantee text;
+BEGIN
+    FOR item IN
+        -- The trail before its partitions: its row trigger is cloned to those.
+        SELECT c.oid, c.relname, c.relowner, c.relrowsecurity, c.relforcerowsecurity, c.relacl,
+               i.inhrelid IS NOT NULL AS is_partition,
+               i.inhrelid IS NOT NULL OR c.relname = ANY (append_only) AS is_append_only
+        FROM pg_catalog.pg_class c
+        LEFT JOIN pg_catalog.pg_inherits i
+               ON i.inhrelid = c.oid AND i.inhparent = 'watchllm.provider_key_access_logs'::pg_catalog.regclass
+        WHERE c.relnamespace = 'watchllm'::pg_catalog.regnamespace
+          AND (c.relname = ANY (tables) OR i.inhrelid IS NOT NULL)
+          AND c.relkind IN ('r', 'p')
+        ORDER BY i.inhrelid IS NOT NULL, c.relname
+    LOOP
+        IF item.relowner <> 'watchllm_owner'::pg_catalog.regrole THEN
+            EXECUTE pg_catalog.format('ALTER TABLE watchllm.%I OWNER TO watchllm_owner', item.relname);
+        END IF;
+        IF NOT item.relrowsecurity THEN
+            EXECUTE pg_catalog.format('ALTER TABLE watchllm.%I ENABLE ROW LEVEL SECURITY', item.relname);
+        END IF;
+        IF NOT item.relforcerowsecurity THEN
+            EXECUTE pg_catalog.format('ALTER TABLE watchllm.%I FORCE ROW LEVEL SECURITY', item.relname);
+        END IF;
+
+        -- Supabase's default privileges grant to its roles by name, which a REVOKE from PUBLIC leaves in place.
+        FOR grantee IN
+            SELECT 'PUBLIC'
+            UNION ALL
+            SELECT pg_catalog.quote_ident(r.rolname) FROM pg_catalog.pg_roles r
+            WHERE r.rolname IN ('anon', 'authenticated', 'service_role')
+        LOOP
+            EXECUTE pg_catalog.format('REVOKE ALL ON TABLE watchllm.%I FROM %s', item.relname, grantee);
+        END LOOP;
+
+        FOR trigger IN
+            SELECT w.name, w.event, w.level, t.tgenabled
+            FROM (VALUES ('refuse_change'::name, 'UPDATE OR DELETE', 'ROW'),
+                         ('refuse_truncate', 'TRUNCATE', 'STATEMENT')) AS w (name, event, level)
+            LEFT JOIN pg_catalog.pg_trigger t ON t.tgrelid = item.oid AND t.tgname = w.name
+            WHERE item.is_append_only
+        LOOP
+            IF trigger.tgenabled IS NULL THEN
+                EXECUTE pg_catalog.format(
+                    'CREATE TRIGGER %I BEFORE %s ON watchllm.%I FOR EACH %s EXECUTE FUNCTION watchllm.refuse_change()',
+                    trigger.name, trigger.event, item.relname, trigger.level);
+            END IF;
+            IF trigger.tgenabled IS DISTINCT FROM 'A' THEN
+                EXECUTE pg_catalog.format(
+                    'ALTER TABLE watchllm.%I ENABLE ALWAYS TRIGGER %I', item.relname, trigger.name);
+            END IF;
+        END LOOP;
+    END LOOP;
+END
+$$;
+
+-- CREATE for anybody else is refused by preflight.sql; USAGE that an administrator gave to others stays.
+GRANT USAGE ON SCHEMA watchllm
+    TO watchllm_owner, watchllm_admin, watchllm_service, watchllm_tenant, watchllm_auditor;
+GRANT CREATE ON SCHEMA watchllm TO watchllm_owner;
+
+-- The auditor and the admin read everything but ciphertext and keys. Column by column, so that a column added later is
+-- hidden until somebody decides about it.
+GRANT SELECT (id, name, owner_id, created_at, deleted_at)
+    ON watchllm.projects TO watchllm_admin, watchllm_auditor;
+GRANT SELECT (id, project_id, subject, role_name, created_at)
+    ON watchllm.project_members TO watchllm_admin, watchllm_auditor;
+GRANT SELECT (id, project_id, provider, name, key_hint, priority, is_active, active_version,
+        active_version_created_at, rotation_interval, rotation_required_at, compromised_at, deleted_at, created_at,
+        updated_at)
+    ON watchllm.provider_key_records TO watchllm_admin, watchllm_auditor;
+GRANT SELECT (project_id, provider_key_id, access_count, failure_count, bucket_start, accesses, failures,
+        last_used_at, access_anomaly_detected_at, last_rotation_alert_sent_at, blocked_at)
+    ON watchllm.provider_key_usage TO watchllm_admin, watchllm_auditor;
+GRANT SELECT (seq, id, accessed_at, project_id, provider_key_id, provider, key_version, access_type, success,
+        failure_reason, attempt_count, ip_address, user_agent, request_id, session_role, effective_role, role_setting,
+        claims_sub, claims_trusted, client_addr, backend_pid, application_name, txid, epoch, queue_seq, identity_id,
+        chain_key_version, hash)
+    ON watchllm.provider_key_access_logs TO watchllm_admin, watchllm_auditor;
+GRANT SELECT (id, type, severity, project_id, provider_key_id, details, detected_at)
+    ON watchllm.security_incidents TO watchllm_admin, watchllm_auditor;
+GRANT SELECT (id, incident_id, project_id, event, note, by, at)
+    ON watchllm.incident_events TO watchllm_admin, watchllm_auditor;
+
+-- One permissive policy per table. A policy of our name is left as it is: users may have narrowed it.
+DO $$
+DECLARE
+    readable name;
+BEGIN
+    FOREACH readable IN ARRAY ARRAY[
+        'projects', 'project_members', 'provider_key_records', 'provider_key_usage', 'provider_key_access_logs',
+        'security_incidents', 'incident_events']::pg_catalog.name[]
+    LOOP
+        IF NOT EXISTS (
+            SELECT FROM pg_catalog.pg_policy p
+            WHERE p.polrelid = pg_catalog.format('watchllm.%I', readable)::pg_catalog.regclass
+              AND p.polname = 'auditors_read_all'
+        ) THEN
+            EXECUTE pg_catalog.format(
+                'CREATE POLICY auditors_read_all ON watchllm.%I AS PERMISSIVE FOR SELECT '
+                'TO watchllm_admin, watchllm_auditor USING (true)', readable);
+        END IF;
+    END LOOP;
+END
+$$;

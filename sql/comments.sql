@@ -1,0 +1,338 @@
+-- One sentence for every table, column, trigger, policy and view: what it is, its unit, who writes it. Run by every
+-- install(), after the objects themselves; functions are commented where they are made. psql shows them with \d+.
+
+COMMENT ON TABLE watchllm.install_history IS
+    'What install() has brought here, a row per schema version and extension version; insert-only, written by '
+    'install().';
+COMMENT ON COLUMN watchllm.install_history.schema_version IS 'Version of the tables, 1 for the first release.';
+COMMENT ON COLUMN watchllm.install_history.extension_version IS 'Version of the extension that brought them.';
+COMMENT ON COLUMN watchllm.install_history.installed_at IS 'When install() ran.';
+COMMENT ON COLUMN watchllm.install_history.installed_by IS 'The role whose session ran install().';
+
+COMMENT ON TABLE watchllm.projects IS
+    'The tenants; a deleted one keeps its row. Written by create_project(), delete_project() and adopt_projects().';
+COMMENT ON COLUMN watchllm.projects.id IS 'Identity of the project.';
+COMMENT ON COLUMN watchllm.projects.name IS 'Name people know it by, at most 100 bytes, not unique.';
+COMMENT ON COLUMN watchllm.projects.owner_id IS 'JWT subject of its owner; NULL when only members reach it.';
+COMMENT ON COLUMN watchllm.projects.created_at IS 'When it was made.';
+COMMENT ON COLUMN watchllm.projects.deleted_at IS 'When it was deleted; NULL while it lives.';
+
+COMMENT ON TABLE watchllm.project_members IS
+    'Who belongs to a project besides its owner: a JWT subject or a database role. Written by add_project_member() '
+    'and remove_project_member().';
+COMMENT ON COLUMN watchllm.project_members.id IS 'Identity of the membership.';
+COMMENT ON COLUMN watchllm.project_members.project_id IS 'The project.';
+COMMENT ON COLUMN watchllm.project_members.subject IS 'JWT subject of the member; NULL when the member is a role.';
+COMMENT ON COLUMN watchllm.project_members.role_name IS
+    'Database role that is the member, by name; NULL when the member is a subject.';
+COMMENT ON COLUMN watchllm.project_members.created_at IS 'When the member was added.';
+
+COMMENT ON TABLE watchllm.provider_key_records IS
+    'What is known of each provider key, without any ciphertext. Written by the functions that store and change keys.';
+COMMENT ON COLUMN watchllm.provider_key_records.id IS 'Identity of the provider key.';
+COMMENT ON COLUMN watchllm.provider_key_records.project_id IS 'The project it belongs to.';
+COMMENT ON COLUMN watchllm.provider_key_records.provider IS 'The vendor, such as openai; at most 63 bytes.';
+COMMENT ON COLUMN watchllm.provider_key_records.name IS
+    'Name people know it by, at most 100 bytes, unique per project and provider while not deleted; NULL for none.';
+COMMENT ON COLUMN watchllm.provider_key_records.key_hint IS
+    'Public prefix of the key, and its last four characters where the secret part has at least 32.';
+COMMENT ON COLUMN watchllm.provider_key_records.priority IS
+    'Order in which keys of one provider are tried, 1 first; not unique.';
+COMMENT ON COLUMN watchllm.provider_key_records.is_active IS 'Whether it may be decrypted.';
+COMMENT ON COLUMN watchllm.provider_key_records.active_version IS 'The version in use, of provider_key_versions.';
+COMMENT ON COLUMN watchllm.provider_key_records.active_version_created_at IS
+    'When the version in use was made; age and rotation count from it.';
+COMMENT ON COLUMN watchllm.provider_key_records.rotation_interval IS
+    'After how long it must be rotated; NULL for the setting rotation_required_after.';
+COMMENT ON COLUMN watchllm.provider_key_records.rotation_required_at IS 'When it must be rotated.';
+COMMENT ON COLUMN watchllm.provider_key_records.compromised_at IS
+    'When the version in use was reported as leaked; NULL if it was not.';
+COMMENT ON COLUMN watchllm.provider_key_records.deleted_at IS
+    'When it was deleted and its envelopes destroyed; NULL while it lives.';
+COMMENT ON COLUMN watchllm.provider_key_records.created_at IS 'When it was first stored.';
+COMMENT ON COLUMN watchllm.provider_key_records.updated_at IS 'When a person or program last changed it.';
+
+COMMENT ON TABLE watchllm.provider_key_versions IS
+    'The envelopes: every version of every provider key, sealed. Written by the functions that store, rotate, rewrap '
+    'and delete keys; nobody may read it.';
+COMMENT ON COLUMN watchllm.provider_key_versions.project_id IS 'The project of the key.';
+COMMENT ON COLUMN watchllm.provider_key_versions.provider_key_id IS 'The provider key.';
+COMMENT ON COLUMN watchllm.provider_key_versions.version IS 'Version of the key, 1 first.';
+COMMENT ON COLUMN watchllm.provider_key_versions.envelope IS 'The sealed key (DESIGN §3); NULL once destroyed.';
+COMMENT ON COLUMN watchllm.provider_key_versions.master_key_version IS
+    'The master key the envelope is, or was when destroyed, sealed under.';
+COMMENT ON COLUMN watchllm.provider_key_versions.fingerprint IS
+    'HMAC-SHA256 of the key, 32 bytes: equal for equal keys; stays when the envelope is destroyed.';
+COMMENT ON COLUMN watchllm.provider_key_versions.fingerprint_key_version IS
+    'Version of the fingerprint key of audit_keys it was made with.';
+COMMENT ON COLUMN watchllm.provider_key_versions.created_at IS 'When the version was made.';
+COMMENT ON COLUMN watchllm.provider_key_versions.created_by IS 'Who made it: JWT subject or role.';
+COMMENT ON COLUMN watchllm.provider_key_versions.retired_at IS
+    'When another version took its place; NULL while in use.';
+COMMENT ON COLUMN watchllm.provider_key_versions.compromised_at IS
+    'When it was reported as leaked; there is no way back to such a version.';
+COMMENT ON COLUMN watchllm.provider_key_versions.destroyed_at IS
+    'When the envelope was destroyed; NULL while it is there.';
+
+COMMENT ON TABLE watchllm.provider_key_usage IS
+    'How each provider key is used: counters and what the watch concluded. Written by the audit writer alone, some '
+    'seconds late at most.';
+COMMENT ON COLUMN watchllm.provider_key_usage.project_id IS 'The project of the key.';
+COMMENT ON COLUMN watchllm.provider_key_usage.provider_key_id IS 'The provider key.';
+COMMENT ON COLUMN watchllm.provider_key_usage.access_count IS 'All accesses ever, failed ones too.';
+COMMENT ON COLUMN watchllm.provider_key_usage.failure_count IS 'All failed accesses ever.';
+COMMENT ON COLUMN watchllm.provider_key_usage.bucket_start IS
+    'Start of the half hour that element 1 of accesses and failures counts (UTC); NULL before the first access.';
+COMMENT ON COLUMN watchllm.provider_key_usage.accesses IS
+    'Accesses in 48 half hours, newest first: element n counts the half hour that begins (n - 1) * 30 minutes before '
+    'bucket_start.';
+COMMENT ON COLUMN watchllm.provider_key_usage.failures IS 'Failed accesses, in the same half hours as accesses.';
+COMMENT ON COLUMN watchllm.provider_key_usage.last_used_at IS
+    'When the key was last decrypted with success, to about a second.';
+COMMENT ON COLUMN watchllm.provider_key_usage.access_anomaly_detected_at IS
+    'When unusual access was last noticed; NULL if never.';
+COMMENT ON COLUMN watchllm.provider_key_usage.last_rotation_alert_sent_at IS
+    'When the last alert went out that it must be rotated.';
+COMMENT ON COLUMN watchllm.provider_key_usage.blocked_at IS 'When it was blocked; NULL while it is not.';
+
+COMMENT ON TABLE watchllm.provider_key_access_logs IS
+    'The audit trail: every access to a provider key and every change, hash-chained and append-only, a partition per '
+    'UTC day. Written by the audit writer alone.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.seq IS 'Place in the chain: 1, 2, 3 and so on, without gaps.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.id IS
+    'Identity of the event; for a change also the row in committed_changes.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.accessed_at IS 'When the event was recorded by whoever caused it.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.project_id IS 'The project concerned; NULL if none or unknown.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.provider_key_id IS
+    'The provider key concerned; NULL if none or unknown.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.provider IS 'The vendor of the key.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.key_version IS 'The version of the key.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.access_type IS
+    'What was done or attempted: store, decrypt, rotate and so on.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.success IS
+    'Whether it was done; of a change: whether it was about to commit.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.failure_reason IS 'Why it was refused or failed; NULL on success.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.attempt_count IS
+    'How many refused attempts this row stands for; 1 unless they came too fast to be stored one by one.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.ip_address IS
+    'Address of the end user as the caller gave it, at most 64 bytes, redacted.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.user_agent IS
+    'Program of the end user as the caller gave it, at most 256 bytes, redacted.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.request_id IS
+    'The caller''s own id of the request, at most 128 bytes, redacted.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.session_role IS 'The role that logged in (session_user).';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.effective_role IS 'The role whose rights were judged.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.role_setting IS
+    'The role set by SET ROLE; NULL or none if there was none.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.claims_sub IS
+    'JWT subject of the caller; to be believed only if claims_trusted.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.claims_trusted IS 'Whether the session was one whose claims count.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.client_addr IS
+    'Network address of the database connection; NULL over a socket.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.backend_pid IS 'Process id of the session''s server process.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.application_name IS
+    'Name the session gave itself, at most 63 bytes, redacted.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.txid IS
+    'Transaction of the caller; NULL when it had written nothing.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.epoch IS
+    'Random number of the queue the event passed through, drawn when a database claims it; with queue_seq the '
+    'event''s place.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.queue_seq IS 'Number of the event in that queue.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.identity_id IS
+    'The row of database_identity in force when it was written.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.chain_key_version IS
+    'Version of the mac key of audit_keys that made hash.';
+COMMENT ON COLUMN watchllm.provider_key_access_logs.hash IS
+    'HMAC-SHA256 over the hash of the row before and all other columns of this one, 32 bytes (DESIGN §11).';
+
+COMMENT ON TABLE watchllm.committed_changes IS
+    'The changes that did commit: an event of the trail without a row here was undone by its transaction. Insert- '
+    'only, written by the changing transaction.';
+COMMENT ON COLUMN watchllm.committed_changes.event_id IS 'The id of the event in provider_key_access_logs.';
+COMMENT ON COLUMN watchllm.committed_changes.project_id IS 'The project concerned; NULL if none.';
+
+COMMENT ON TABLE watchllm.audit_checkpoints IS
+    'Points of the chain that were written down apart from it, so that a cut-off end shows. Insert-only, written by '
+    'the audit writer.';
+COMMENT ON COLUMN watchllm.audit_checkpoints.identity_id IS 'The row of database_identity in force.';
+COMMENT ON COLUMN watchllm.audit_checkpoints.seq IS 'Place in the chain of the last row it covers.';
+COMMENT ON COLUMN watchllm.audit_checkpoints.at IS 'When the checkpoint was made.';
+COMMENT ON COLUMN watchllm.audit_checkpoints.accessed_at IS 'accessed_at of the row at seq, which tells its partition.';
+COMMENT ON COLUMN watchllm.audit_checkpoints.hash IS 'hash of the row at seq, 32 bytes.';
+COMMENT ON COLUMN watchllm.audit_checkpoints.chain_key_version IS 'Version of the mac key that made it.';
+COMMENT ON COLUMN watchllm.audit_checkpoints.reason IS
+    'Why it was made: time, digest (audit_digest()), prune (the rows up to seq were removed) or adopt '
+    '(adopt_database()).';
+COMMENT ON COLUMN watchllm.audit_checkpoints.digest_key_version IS
+    'Version of the digest key that signed it; NULL when unsigned.';
+COMMENT ON COLUMN watchllm.audit_checkpoints.signature IS
+    'Ed25519 signature of the digest key, 64 bytes; NULL when unsigned.';
+
+COMMENT ON TABLE watchllm.database_identity IS
+    'Which database this is, a row for each time it became another (install, restore, clone); the latest is in force. '
+    'Insert-only, written by install() and adopt_database().';
+COMMENT ON COLUMN watchllm.database_identity.id IS 'Identity of the database, a new one with every row.';
+COMMENT ON COLUMN watchllm.database_identity.system_identifier IS
+    'The cluster''s own identifier (pg_control_system()).';
+COMMENT ON COLUMN watchllm.database_identity.database_oid IS 'The database''s oid in that cluster.';
+COMMENT ON COLUMN watchllm.database_identity.database_name IS 'The database''s name then.';
+COMMENT ON COLUMN watchllm.database_identity.reason IS 'Why the row was made, at most 500 bytes, redacted.';
+COMMENT ON COLUMN watchllm.database_identity.created_at IS 'When the row was made.';
+
+COMMENT ON TABLE watchllm.master_keys IS
+    'The versions of the master key that this database has seen, never the secrets. Written when a keyring is loaded '
+    'and by rotate_master_key() and retire_master_key().';
+COMMENT ON COLUMN watchllm.master_keys.version IS 'Version, as in the keyring source.';
+COMMENT ON COLUMN watchllm.master_keys.salt IS 'Random salt of PBKDF2, 16 bytes.';
+COMMENT ON COLUMN watchllm.master_keys.iterations IS 'Iterations of PBKDF2-HMAC-SHA256, at least 100000.';
+COMMENT ON COLUMN watchllm.master_keys.canary IS
+    'A known value sealed under this version: tells a wrong master key from a damaged row.';
+COMMENT ON COLUMN watchllm.master_keys.is_active IS
+    'Whether new envelopes are sealed under it; true for one row at most.';
+COMMENT ON COLUMN watchllm.master_keys.created_at IS 'When this database first saw it.';
+COMMENT ON COLUMN watchllm.master_keys.retired_at IS
+    'When it was retired, no envelope being left under it; NULL while it is in use.';
+
+COMMENT ON TABLE watchllm.audit_keys IS
+    'The fingerprint, mac and digest keys, sealed under master keys; the key in use of a kind is its highest version. '
+    'Insert-only: sealing one again under another master key adds a row.';
+COMMENT ON COLUMN watchllm.audit_keys.kind IS
+    'fingerprint (equality of provider keys), mac (the chain) or digest (signatures).';
+COMMENT ON COLUMN watchllm.audit_keys.version IS 'Version of the key within its kind.';
+COMMENT ON COLUMN watchllm.audit_keys.master_key_version IS 'The master key the envelope is sealed under.';
+COMMENT ON COLUMN watchllm.audit_keys.envelope IS 'The sealed key (DESIGN §3).';
+COMMENT ON COLUMN watchllm.audit_keys.public_key IS
+    'Public half of a digest key (Ed25519, 32 bytes); NULL for the other kinds.';
+COMMENT ON COLUMN watchllm.audit_keys.created_at IS 'When the row was made.';
+
+COMMENT ON TABLE watchllm.settings IS
+    'Settings watchllm_keys.* of this database, of a project or of a key, over those of the server. Written by '
+    'set_setting().';
+COMMENT ON COLUMN watchllm.settings.id IS 'Identity of the row.';
+COMMENT ON COLUMN watchllm.settings.name IS 'Name of the setting, without the prefix watchllm_keys and its dot.';
+COMMENT ON COLUMN watchllm.settings.value IS 'Its value, as one would write it in postgresql.conf.';
+COMMENT ON COLUMN watchllm.settings.project_id IS 'The project it holds for; NULL for the whole database.';
+COMMENT ON COLUMN watchllm.settings.provider_key_id IS 'The provider key it holds for; NULL for the whole project.';
+COMMENT ON COLUMN watchllm.settings.updated_at IS 'When it was last set.';
+
+COMMENT ON TABLE watchllm.security_incidents IS
+    'What a person must look at. Insert-only, written by the audit writer.';
+COMMENT ON COLUMN watchllm.security_incidents.id IS 'Identity of the incident.';
+COMMENT ON COLUMN watchllm.security_incidents.type IS 'The detector that found it, or leaked_key or rotation_due.';
+COMMENT ON COLUMN watchllm.security_incidents.severity IS 'low, medium, high or critical.';
+COMMENT ON COLUMN watchllm.security_incidents.project_id IS 'The project concerned; NULL if none.';
+COMMENT ON COLUMN watchllm.security_incidents.provider_key_id IS 'The provider key concerned; NULL if none.';
+COMMENT ON COLUMN watchllm.security_incidents.details IS 'What was counted or found, an object; never a key.';
+COMMENT ON COLUMN watchllm.security_incidents.detected_at IS 'When it was noticed.';
+
+COMMENT ON TABLE watchllm.incident_events IS
+    'What became of an incident. Insert-only, written by the audit writer.';
+COMMENT ON COLUMN watchllm.incident_events.id IS 'Identity of the event.';
+COMMENT ON COLUMN watchllm.incident_events.incident_id IS 'The incident.';
+COMMENT ON COLUMN watchllm.incident_events.project_id IS 'The project of the incident; NULL if none.';
+COMMENT ON COLUMN watchllm.incident_events.event IS 'acknowledged, ended or note.';
+COMMENT ON COLUMN watchllm.incident_events.note IS 'What was said, at most 500 bytes, redacted.';
+COMMENT ON COLUMN watchllm.incident_events.by IS 'Who: JWT subject or role; the detector when it ended by itself.';
+COMMENT ON COLUMN watchllm.incident_events.at IS 'When.';
+
+COMMENT ON TABLE watchllm.caller_usage IS
+    'How much each caller asks for, over all keys. Written by the audit writer alone.';
+COMMENT ON COLUMN watchllm.caller_usage.kind IS
+    'What names the caller: subject (JWT), role (database) or address (network).';
+COMMENT ON COLUMN watchllm.caller_usage.subject IS 'The caller''s name within its kind, at most 128 bytes.';
+COMMENT ON COLUMN watchllm.caller_usage.access_count IS 'All accesses ever, failed ones too.';
+COMMENT ON COLUMN watchllm.caller_usage.failure_count IS 'All failed accesses ever.';
+COMMENT ON COLUMN watchllm.caller_usage.bucket_start IS
+    'Start of the half hour that element 1 of accesses and failures counts (UTC); NULL before the first access.';
+COMMENT ON COLUMN watchllm.caller_usage.accesses IS
+    'Accesses in 48 half hours, newest first: element n counts the half hour that begins (n - 1) * 30 minutes before '
+    'bucket_start.';
+COMMENT ON COLUMN watchllm.caller_usage.failures IS 'Failed accesses, in the same half hours as accesses.';
+COMMENT ON COLUMN watchllm.caller_usage.last_seen_at IS 'When it last called.';
+COMMENT ON COLUMN watchllm.caller_usage.access_anomaly_detected_at IS
+    'When its access was last found unusual; NULL if never.';
+
+COMMENT ON TABLE watchllm.provider_key_callers IS
+    'Which callers have used which provider key, so that a new one is noticed. Written by the audit writer alone.';
+COMMENT ON COLUMN watchllm.provider_key_callers.project_id IS 'The project of the key.';
+COMMENT ON COLUMN watchllm.provider_key_callers.provider_key_id IS 'The provider key.';
+COMMENT ON COLUMN watchllm.provider_key_callers.kind IS
+    'What names the caller: subject (JWT), role (database) or address (network).';
+COMMENT ON COLUMN watchllm.provider_key_callers.subject IS 'The caller''s name within its kind, at most 128 bytes.';
+COMMENT ON COLUMN watchllm.provider_key_callers.access_count IS 'Its accesses to this key ever, failed ones too.';
+COMMENT ON COLUMN watchllm.provider_key_callers.first_seen_at IS 'When it first used the key.';
+COMMENT ON COLUMN watchllm.provider_key_callers.last_seen_at IS 'When it last did, to about a second.';
+
+COMMENT ON TABLE watchllm.blocked_callers IS
+    'Callers that are refused until unblock_caller(). Written by the audit writer alone.';
+COMMENT ON COLUMN watchllm.blocked_callers.kind IS
+    'What names the caller: subject (JWT), role (database) or address (network).';
+COMMENT ON COLUMN watchllm.blocked_callers.subject IS 'The caller''s name within its kind, at most 128 bytes.';
+COMMENT ON COLUMN watchllm.blocked_callers.blocked_at IS 'When it was blocked.';
+COMMENT ON COLUMN watchllm.blocked_callers.incident_id IS 'The incident that blocked it; NULL if a person did.';
+COMMENT ON COLUMN watchllm.blocked_callers.note IS 'Why, at most 500 bytes, redacted.';
+
+COMMENT ON VIEW watchllm.provider_keys IS
+    'The live provider keys with how they are used, as far as the reader may see them; no key and no ciphertext.';
+COMMENT ON COLUMN watchllm.provider_keys.id IS 'Identity of the provider key.';
+COMMENT ON COLUMN watchllm.provider_keys.project_id IS 'The project it belongs to.';
+COMMENT ON COLUMN watchllm.provider_keys.provider IS 'The vendor.';
+COMMENT ON COLUMN watchllm.provider_keys.name IS 'Name people know it by.';
+COMMENT ON COLUMN watchllm.provider_keys.priority IS 'Order in which keys of one provider are tried, 1 first.';
+COMMENT ON COLUMN watchllm.provider_keys.is_active IS 'Whether it may be decrypted.';
+COMMENT ON COLUMN watchllm.provider_keys.created_at IS 'When it was first stored.';
+COMMENT ON COLUMN watchllm.provider_keys.updated_at IS 'When a person or program last changed it.';
+COMMENT ON COLUMN watchllm.provider_keys.last_used_at IS
+    'When it was last decrypted with success, to about a second; NULL if never.';
+COMMENT ON COLUMN watchllm.provider_keys.rotation_required_at IS 'When it must be rotated.';
+COMMENT ON COLUMN watchllm.provider_keys.last_rotation_alert_sent_at IS
+    'When the last alert went out that it must be rotated.';
+COMMENT ON COLUMN watchllm.provider_keys.access_anomaly_detected_at IS
+    'When unusual access was last noticed; NULL if never.';
+
+COMMENT ON TRIGGER refuse_change ON watchllm.install_history IS
+    'Refuses to change or delete rows; fires always.';
+COMMENT ON TRIGGER refuse_truncate ON watchllm.install_history IS
+    'Refuses to empty the table; fires always.';
+COMMENT ON TRIGGER refuse_change ON watchllm.provider_key_access_logs IS
+    'Refuses to change or delete rows; fires always.';
+COMMENT ON TRIGGER refuse_truncate ON watchllm.provider_key_access_logs IS
+    'Refuses to empty the table; fires always.';
+COMMENT ON TRIGGER refuse_change ON watchllm.committed_changes IS
+    'Refuses to change or delete rows; fires always.';
+COMMENT ON TRIGGER refuse_truncate ON watchllm.committed_changes IS
+    'Refuses to empty the table; fires always.';
+COMMENT ON TRIGGER refuse_change ON watchllm.audit_checkpoints IS
+    'Refuses to change or delete rows; fires always.';
+COMMENT ON TRIGGER refuse_truncate ON watchllm.audit_checkpoints IS
+    'Refuses to empty the table; fires always.';
+COMMENT ON TRIGGER refuse_change ON watchllm.audit_keys IS
+    'Refuses to change or delete rows; fires always.';
+COMMENT ON TRIGGER refuse_truncate ON watchllm.audit_keys IS
+    'Refuses to empty the table; fires always.';
+COMMENT ON TRIGGER refuse_change ON watchllm.database_identity IS
+    'Refuses to change or delete rows; fires always.';
+COMMENT ON TRIGGER refuse_truncate ON watchllm.database_identity IS
+    'Refuses to empty the table; fires always.';
+COMMENT ON TRIGGER refuse_change ON watchllm.security_incidents IS
+    'Refuses to change or delete rows; fires always.';
+COMMENT ON TRIGGER refuse_truncate ON watchllm.security_incidents IS
+    'Refuses to empty the table; fires always.';
+COMMENT ON TRIGGER refuse_change ON watchllm.incident_events IS
+    'Refuses to change or delete rows; fires always.';
+COMMENT ON TRIGGER refuse_truncate ON watchllm.incident_events IS
+    'Refuses to empty the table; fires always.';
+
+COMMENT ON POLICY auditors_read_all ON watchllm.projects IS 'Admins and auditors read the rows of every project.';
+COMMENT ON POLICY auditors_read_all ON watchllm.project_members IS
+    'Admins and auditors read the rows of every project.';
+COMMENT ON POLICY auditors_read_all ON watchllm.provider_key_records IS
+    'Admins and auditors read the rows of every project.';
+COMMENT ON POLICY auditors_read_all ON watchllm.provider_key_usage IS
+    'Admins and auditors read the rows of every project.';
+COMMENT ON POLICY auditors_read_all ON watchllm.provider_key_access_logs IS
+    'Admins and auditors read the rows of every project.';
+COMMENT ON POLICY auditors_read_all ON watchllm.security_incidents IS
+    'Admins and auditors read the rows of every project.';
+COMMENT ON POLICY auditors_read_all ON watchllm.incident_events IS
+    'Admins and auditors read the rows of every project.';

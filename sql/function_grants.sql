@@ -1,0 +1,166 @@
+-- Who may execute what: the one table of it; and what each Rust function is for. Runs last in CREATE EXTENSION and
+-- again in every upgrade script. A function of the extension that is not in the table stops the script, so that none
+-- can keep the EXECUTE that PostgreSQL gives to PUBLIC, or that default privileges give to others. Names of later
+-- versions may stand here early. Comments say the first sentence of the documentation in src/api.
+
+DO $$
+DECLARE
+    nobody   CONSTANT text[] := '{}';  -- the superuser who owns it
+    owner    CONSTANT text[] := '{watchllm_owner}';
+    admin    CONSTANT text[] := '{watchllm_admin}';
+    backend  CONSTANT text[] := '{watchllm_admin,watchllm_service}';
+    -- Tenants may call what they may not do (decrypt): their attempts are then refused and recorded.
+    callers  CONSTANT text[] := '{watchllm_admin,watchllm_service,watchllm_tenant}';
+    auditors CONSTANT text[] := '{watchllm_admin,watchllm_auditor}';
+    staff    CONSTANT text[] := '{watchllm_admin,watchllm_service,watchllm_auditor}';
+    readers  CONSTANT text[] := '{watchllm_admin,watchllm_service,watchllm_tenant,watchllm_auditor}';
+    anybody  CONSTANT text[] := '{public}';
+    item    record;
+    role    text;
+    strange text;
+BEGIN
+    FOR item IN
+        WITH grants (name, roles) AS (VALUES
+            -- installation
+            ('install',                          nobody),
+            ('status',                           staff),
+            ('security_check',                   auditors),
+            ('reload_keyring',                   admin),
+            ('refuse_change',                    owner),
+            ('make_log_partition',               owner),
+            -- projects
+            ('create_project',                   admin),
+            ('add_project_member',               admin),
+            ('remove_project_member',            admin),
+            ('delete_project',                   admin),
+            ('adopt_projects',                   admin),
+            ('current_project_ids',              readers),
+            -- provider keys
+            ('store_provider_key',               callers),
+            ('decrypt_provider_key',             callers),
+            ('decrypt_provider_keys',            callers),
+            ('resolve_provider_key',             callers),
+            ('validate_provider_key',            callers),
+            ('rotate_provider_key',              callers),
+            ('rollback_provider_key',            callers),
+            ('set_provider_key_active',          callers),
+            ('update_provider_key',              callers),
+            ('delete_provider_key',              callers),
+            ('import_watchllm_keys',             admin),
+            -- master keys
+            ('rotate_master_key',                admin),
+            ('rewrap_provider_keys',             admin),
+            ('retire_master_key',                admin),
+            -- the audit trail
+            ('key_access_history',               readers),
+            ('failed_access_attempts',           readers),
+            ('verify_audit_chain',               auditors),
+            ('audit_digest',                     auditors),
+            ('export_access_logs',               admin),
+            ('prune_access_logs',                admin),
+            ('adopt_database',                   admin),
+            ('who_can_decrypt',                  auditors),
+            ('compliance_report',                auditors),
+            -- the watch
+            ('detect_unusual_key_access',        readers),
+            ('check_key_rotation_requirements',  readers),
+            ('key_access_rates',                 readers),
+            ('key_access_anomalies',             readers),
+            ('acknowledge_incident',             admin),
+            ('block_provider_key',               admin),
+            ('unblock_provider_key',             admin),
+            ('unblock_caller',                   admin),
+            ('set_setting',                      admin),
+            -- keys in text; the first two hold no secret and work in anybody's generated column or trigger
+            ('redact',                           anybody),
+            ('redact_columns',                   anybody),
+            ('find_keys',                        staff),
+            ('scan_table_for_leaks',             auditors),
+            ('scan_server_log',                  auditors),
+            ('scan_database_for_leaks',          auditors),
+            ('report_leaked_key',                backend)
+        ), members AS (  -- of the extension; without one (plain SQL in a laboratory) whatever the schema holds
+            SELECT p.oid, p.proname, p.proowner, p.pronamespace,
+                   pg_catalog.format('%I.%I(%s)', n.nspname, p.proname,
+                       pg_catalog.pg_get_function_identity_arguments(p.oid)) AS signature
+            FROM pg_catalog.pg_proc p
+            JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+            LEFT JOIN pg_catalog.pg_extension x ON x.extname = 'watchllm_keys'
+            WHERE CASE WHEN x.oid IS NULL THEN n.nspname = 'watchllm' ELSE EXISTS (
+                SELECT FROM pg_catalog.pg_depend d
+                WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.objsubid = 0
+                  AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.refobjid = x.oid
+                  AND d.deptype = 'e') END
+        )
+        SELECT m.*, g.roles FROM members m LEFT JOIN grants g ON g.name = m.proname
+        ORDER BY m.signature
+    LOOP
+        IF item.roles IS NULL THEN
+            strange := pg_catalog.concat_ws(', ', strange, item.signature);
+            CONTINUE;
+        END IF;
+
+        FOR role IN
+            SELECT 'PUBLIC'
+            UNION
+            SELECT pg_catalog.quote_ident(r.rolname) FROM pg_catalog.pg_roles r
+            WHERE r.rolname IN ('anon', 'authenticated', 'service_role', 'watchllm_owner', 'watchllm_admin',
+                                'watchllm_service', 'watchllm_tenant', 'watchllm_auditor')
+            UNION  -- to whom default privileges of the creator give EXECUTE
+            SELECT pg_catalog.quote_ident(r.rolname)
+            FROM pg_catalog.pg_default_acl a
+            CROSS JOIN LATERAL pg_catalog.aclexplode(a.defaclacl) e
+            JOIN pg_catalog.pg_roles r ON r.oid = e.grantee
+            WHERE a.defaclrole = item.proowner AND a.defaclobjtype = 'f'
+              AND a.defaclnamespace IN (0::pg_catalog.oid, item.pronamespace) AND e.grantee <> item.proowner
+        LOOP
+            EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM %s', item.signature, role);
+        END LOOP;
+        FOREACH role IN ARRAY item.roles LOOP
+            EXECUTE pg_catalog.format('GRANT EXECUTE ON ROUTINE %s TO %s', item.signature,
+                CASE WHEN role = 'public' THEN 'PUBLIC' ELSE pg_catalog.quote_ident(role) END);
+        END LOOP;
+    END LOOP;
+
+    IF strange IS NOT NULL THEN
+        RAISE EXCEPTION 'functions of watchllm_keys without a line in function_grants.sql: %', strange
+            USING ERRCODE = 'insufficient_privilege',
+            HINT = 'Give each of them a line: its name, and the roles that may execute it.';
+    END IF;
+END
+$$;
+
+COMMENT ON FUNCTION watchllm.install IS
+    'Creates or migrates the tables, policies, views and grants of watchllm_keys; can be run again. Superuser only.';
+COMMENT ON FUNCTION watchllm.status IS
+    'Shows the state of the vault in this database: one row, also when something is missing.';
+COMMENT ON FUNCTION watchllm.reload_keyring IS
+    'Loads the keyring anew and answers how many versions of the master key can be used.';
+COMMENT ON FUNCTION watchllm.create_project IS
+    'Creates a project (tenant) and answers its id; owner_id is the JWT sub of its owner.';
+COMMENT ON FUNCTION watchllm.add_project_member IS
+    'Adds a member to a project: a JWT sub or a database role, exactly one of them.';
+COMMENT ON FUNCTION watchllm.remove_project_member IS
+    'Removes a member from a project; a member that is not there is refused.';
+COMMENT ON FUNCTION watchllm.store_provider_key IS
+    'Stores a provider key: seals it and answers its id. The change is recorded before it commits.';
+COMMENT ON FUNCTION watchllm.decrypt_provider_key IS
+    'Opens a provider key: answers its plaintext once the access is durably recorded.';
+COMMENT ON FUNCTION watchllm.decrypt_provider_keys IS
+    'Opens many provider keys with one durable wait: a row per id, in input order; a key that does not open has its reason.';
+COMMENT ON FUNCTION watchllm.resolve_provider_key IS
+    'Opens the first key of a provider that opens, by priority; blocked and damaged ones are passed over and recorded.';
+COMMENT ON FUNCTION watchllm.validate_provider_key IS
+    'Verifies that a provider key opens and is the one that was stored; false when its envelope is damaged.';
+COMMENT ON FUNCTION watchllm.rotate_provider_key IS
+    'Rotates a provider key: seals the new vendor key as the next version and answers its number.';
+COMMENT ON FUNCTION watchllm.rollback_provider_key IS
+    'Rolls a provider key back to an earlier version that opens and is not compromised, and answers its number.';
+COMMENT ON FUNCTION watchllm.set_provider_key_active IS
+    'Switches a provider key on or off; one that is off is not opened.';
+COMMENT ON FUNCTION watchllm.delete_provider_key IS
+    'Deletes a provider key: destroys the envelopes of all its versions, keeps its metadata and audit trail.';
+COMMENT ON FUNCTION watchllm.key_access_history IS
+    'Shows the last accesses of a provider key, the newest first.';
+COMMENT ON FUNCTION watchllm.failed_access_attempts IS
+    'Shows refused and failed accesses since a time back from now, the newest first, at most 10,000.';

@@ -1,0 +1,77 @@
+-- Is this database installed and usable? One row: owner oid, ready boolean, trail oid, problem text (NULL when ready;
+-- not_installed, restoring, foreign_owner or foreign_trigger). Not run by install(): the functions and the writer ask
+-- it. Catalogs only and no to_regclass(), which wants USAGE on the schema: any role may ask. A restore makes keys,
+-- triggers and row security last, in any order when parallel: until all are there nobody may write (FACTS §8).
+
+WITH ours AS MATERIALIZED (  -- with how many unique indexes (the primary key is one) and foreign keys each must have
+    SELECT w.name, w.uniques, w.references_out, c.oid, c.relkind, c.relowner, c.relhasrules, c.relhastriggers,
+           c.relrowsecurity AND c.relforcerowsecurity AS walled
+    FROM (VALUES ('install_history'::name, 1, 0), ('projects', 1, 0), ('project_members', 2, 1),
+                 ('provider_key_records', 3, 1), ('provider_key_versions', 1, 2), ('provider_key_usage', 1, 0),
+                 ('provider_key_access_logs', 2, 0), ('committed_changes', 1, 0), ('audit_checkpoints', 1, 0),
+                 ('database_identity', 1, 0), ('master_keys', 2, 0), ('audit_keys', 1, 1), ('settings', 2, 2),
+                 ('security_incidents', 1, 0), ('incident_events', 1, 0), ('caller_usage', 1, 0),
+                 ('provider_key_callers', 1, 0), ('blocked_callers', 1, 0)) AS w (name, uniques, references_out)
+    LEFT JOIN pg_catalog.pg_class c
+           ON c.relname = w.name
+          AND c.relnamespace = (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = 'watchllm')
+          AND c.relkind IN ('r', 'p')
+), guarded AS MATERIALIZED (  -- our tables and the partitions of the trail
+    SELECT o.oid, o.relowner, o.relhasrules, o.relhastriggers, o.walled FROM ours o WHERE o.oid IS NOT NULL
+    UNION ALL
+    SELECT c.oid, c.relowner, c.relhasrules, c.relhastriggers, c.relrowsecurity AND c.relforcerowsecurity
+    FROM ours o
+    JOIN pg_catalog.pg_inherits i ON i.inhparent = o.oid
+    JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
+    WHERE o.name = 'provider_key_access_logs'
+), holder AS MATERIALIZED (
+    SELECT r.oid FROM pg_catalog.pg_roles r
+    WHERE r.rolname = 'watchllm_owner' AND NOT r.rolsuper AND NOT r.rolbypassrls
+), refusal AS MATERIALIZED (
+    SELECT p.oid FROM pg_catalog.pg_proc p
+    WHERE p.proname = 'refuse_change' AND p.pronargs = 0
+      AND p.pronamespace = (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = 'watchllm')
+), judged AS (
+    SELECT (SELECT h.oid FROM holder h) AS owner,
+           (SELECT o.oid FROM ours o WHERE o.name = 'provider_key_access_logs' AND o.relkind = 'p') AS trail,
+           CASE
+               WHEN NOT EXISTS (SELECT FROM ours o WHERE o.oid IS NOT NULL) THEN 'not_installed'
+               WHEN EXISTS (
+                   SELECT FROM guarded g WHERE g.relowner IS DISTINCT FROM (SELECT h.oid FROM holder h)
+               ) THEN 'foreign_owner'
+               WHEN EXISTS (
+                   SELECT FROM guarded g JOIN pg_catalog.pg_rewrite r ON r.ev_class = g.oid WHERE g.relhasrules
+               ) OR EXISTS (
+                   SELECT FROM guarded g JOIN pg_catalog.pg_trigger t ON t.tgrelid = g.oid
+                   WHERE g.relhastriggers AND NOT t.tgisinternal
+                     AND t.tgfoid IS DISTINCT FROM (SELECT f.oid FROM refusal f)
+               ) THEN 'foreign_trigger'
+               WHEN EXISTS (
+                   SELECT FROM ours o
+                   WHERE o.oid IS NULL
+                      OR (o.relkind = 'p') <> (o.name = 'provider_key_access_logs')
+                      OR NOT EXISTS (
+                          SELECT FROM pg_catalog.pg_index x
+                          WHERE x.indrelid = o.oid AND x.indisprimary AND x.indisvalid)
+                      OR o.uniques > (
+                          SELECT pg_catalog.count(*) FROM pg_catalog.pg_index x
+                          WHERE x.indrelid = o.oid AND x.indisunique AND x.indisvalid)
+                      OR o.references_out > (
+                          SELECT pg_catalog.count(*) FROM pg_catalog.pg_constraint f
+                          WHERE f.conrelid = o.oid AND f.contype = 'f' AND f.convalidated)
+               ) OR EXISTS (
+                   SELECT FROM guarded g WHERE NOT g.walled
+               ) THEN 'restoring'
+               -- UPDATE or DELETE for each row is 1 + 2 + 8 + 16, TRUNCATE 2 + 32 (pg_trigger.h)
+               WHEN 2 <> (
+                   SELECT pg_catalog.count(*)
+                   FROM ours o JOIN pg_catalog.pg_trigger t ON t.tgrelid = o.oid
+                   WHERE o.name = 'provider_key_access_logs'
+                     AND t.tgenabled = 'A'
+                     AND t.tgfoid = (SELECT f.oid FROM refusal f)
+                     AND (t.tgname, t.tgtype) IN (('refuse_change', 27), ('refuse_truncate', 34))
+               ) THEN 'restoring'
+           END AS problem
+)
+SELECT j.owner, j.problem IS NULL AS ready, j.trail, j.problem
+FROM judged j

@@ -1,0 +1,56 @@
+-- The views people and dashboards query. security_invoker: each reads the tables under its reader's own grants and
+-- row security, so no view can show more than a direct SELECT would. That is also why none needs security_barrier:
+-- row security puts its own barrier on the tables, and what the WHERE of a view leaves out its reader may read anyway.
+
+CREATE OR REPLACE VIEW watchllm.provider_keys WITH (security_invoker = true) AS
+SELECT r.id,
+       r.project_id,
+       r.provider,
+       r.name,
+       r.priority,
+       r.is_active,
+       r.created_at,
+       r.updated_at,
+       u.last_used_at,
+       r.rotation_required_at,
+       u.last_rotation_alert_sent_at,
+       u.access_anomaly_detected_at
+FROM watchllm.provider_key_records r
+LEFT JOIN watchllm.provider_key_usage u ON u.project_id = r.project_id AND u.provider_key_id = r.id
+WHERE r.deleted_at IS NULL;
+
+DO $$
+DECLARE
+    view_name name;
+    grantee   text;
+BEGIN
+    FOREACH view_name IN ARRAY ARRAY['provider_keys']::pg_catalog.name[] LOOP
+        -- A view made just now still belongs to whoever runs install(): what default privileges gave out goes.
+        FOR grantee IN
+            SELECT 'PUBLIC'
+            UNION
+            SELECT pg_catalog.quote_ident(r.rolname) FROM pg_catalog.pg_roles r
+            WHERE r.rolname IN ('anon', 'authenticated', 'service_role')
+            UNION
+            SELECT pg_catalog.quote_ident(g.rolname)
+            FROM pg_catalog.pg_class c
+            CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
+            JOIN pg_catalog.pg_roles g ON g.oid = a.grantee
+            WHERE c.oid = pg_catalog.format('watchllm.%I', view_name)::pg_catalog.regclass
+              AND c.relowner <> 'watchllm_owner'::pg_catalog.regrole
+              AND a.grantee <> c.relowner
+        LOOP
+            EXECUTE pg_catalog.format('REVOKE ALL ON TABLE watchllm.%I FROM %s', view_name, grantee);
+        END LOOP;
+        IF EXISTS (
+            SELECT FROM pg_catalog.pg_class c
+            WHERE c.oid = pg_catalog.format('watchllm.%I', view_name)::pg_catalog.regclass
+              AND c.relowner <> 'watchllm_owner'::pg_catalog.regrole
+        ) THEN
+            EXECUTE pg_catalog.format('ALTER VIEW watchllm.%I OWNER TO watchllm_owner', view_name);
+        END IF;
+    END LOOP;
+END
+$$;
+
+GRANT SELECT ON watchllm.provider_keys TO watchllm_admin, watchllm_auditor;

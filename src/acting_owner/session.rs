@@ -1,0 +1,177 @@
+//! What this process knows of its own session: users, role, settings, time, locks. Reads only, no judgement
+//! (that is `caller.rs`). Unsafe: thin reads of PostgreSQL's process-local state.
+
+use pgrx::pg_sys;
+use std::ffi::{CStr, CString};
+use std::time::Duration;
+
+/// Microseconds between 1970-01-01 and 2000-01-01, where PostgreSQL's timestamps begin.
+pub const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
+
+/// The user whose rights count now: a SECURITY DEFINER wrapper counts as its owner.
+pub fn effective_user() -> pg_sys::Oid {
+    // SAFETY: reads a process-local variable.
+    unsafe { pg_sys::GetUserId() }
+}
+
+pub fn session_user() -> pg_sys::Oid {
+    // SAFETY: reads a process-local variable.
+    unsafe { pg_sys::GetSessionUserId() }
+}
+
+pub fn role_name(role: pg_sys::Oid) -> Option<String> {
+    // SAFETY: a catalog look-up inside a transaction; the answer is a palloc'ed C string or null.
+    unsafe { text(pg_sys::GetUserNameFromId(role, true)) }
+}
+
+/// Whether `user` has the privileges of the role (superusers have all; membership without INHERIT does not count).
+pub fn has_privileges_of(user: pg_sys::Oid, role: &CStr) -> bool {
+    // SAFETY: catalog look-ups inside a transaction.
+    unsafe {
+        let role = pg_sys::get_role_oid(role.as_ptr(), true);
+        role != pg_sys::InvalidOid && pg_sys::has_privs_of_role(user, role)
+    }
+}
+
+pub fn is_superuser(user: pg_sys::Oid) -> bool {
+    // SAFETY: a catalog look-up inside a transaction.
+    unsafe { pg_sys::superuser_arg(user) }
+}
+
+/// A setting as this session sees it; None when it is unknown or empty.
+pub fn setting(name: &CStr) -> Option<String> {
+    // SAFETY: missing_ok, so that an unknown name answers null; the answer is copied at once.
+    unsafe { text(pg_sys::GetConfigOption(name.as_ptr(), true, false)) }.filter(|value| !value.is_empty())
+}
+
+/// The writer's: fixes a setting of its own session against database and configuration file.
+pub fn override_setting(name: &CStr, value: &str) {
+    if let Ok(value) = CString::new(value) {
+        let (context, source) = (pg_sys::GucContext::PGC_SUSET, pg_sys::GucSource::PGC_S_OVERRIDE);
+        // SAFETY: both strings live through the call, which copies them.
+        unsafe { pg_sys::SetConfigOption(name.as_ptr(), value.as_ptr(), context, source) }
+    }
+}
+
+/// Microseconds since 1970, UTC.
+pub fn now() -> i64 {
+    // SAFETY: reads the clock.
+    unsafe { pg_sys::GetCurrentTimestamp() + POSTGRES_EPOCH }
+}
+
+pub fn backend_pid() -> i32 {
+    // SAFETY: reads a process-local variable.
+    unsafe { pg_sys::MyProcPid }
+}
+
+pub fn database() -> pg_sys::Oid {
+    // SAFETY: reads a process-local variable.
+    unsafe { pg_sys::MyDatabaseId }
+}
+
+pub fn system_identifier() -> u64 {
+    // SAFETY: reads the control file's copy in shared memory.
+    unsafe { pg_sys::GetSystemIdentifier() }
+}
+
+/// The full transaction id, if this transaction has one; reading does not assign one.
+pub fn transaction_id() -> Option<u64> {
+    // SAFETY: reads the transaction state.
+    let id = unsafe { pg_sys::GetTopFullTransactionIdIfAny() }.value;
+    (id != 0).then_some(id)
+}
+
+pub fn is_standby() -> bool {
+    // SAFETY: reads shared memory.
+    unsafe { pg_sys::RecoveryInProgress() }
+}
+
+pub fn is_utf8_database() -> bool {
+    // SAFETY: reads a process-local variable.
+    unsafe { pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_UTF8 as i32 }
+}
+
+/// Memory that a sort or a set-returning function may use before it spills to disk, in bytes.
+pub fn work_mem() -> usize {
+    // SAFETY: reads a process-local variable, in kilobytes.
+    unsafe { pg_sys::work_mem as usize * 1024 }
+}
+
+/// The user that owns the server's files, from the data directory every server process works in.
+pub fn server_uid() -> Option<u32> {
+    std::fs::metadata(".").ok().map(|directory| std::os::unix::fs::MetadataExt::uid(&directory))
+}
+
+/// Ends with an ERROR when the statement was cancelled, timed out or the session was told to end.
+pub fn check_interrupts() {
+    pgrx::check_for_interrupts!();
+}
+
+/// Sleeps until this process is woken, or for `longest`; interrupts are the caller's to check.
+pub fn sleep(longest: Duration) {
+    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    let millis = longest.as_millis().clamp(1, 60_000) as std::ffi::c_long;
+    // SAFETY: MyLatch is this process's own latch.
+    unsafe {
+        pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, millis, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+}
+
+/// Whether this transaction holds a lock on the relation that an INSERT by another process would wait for.
+pub fn blocks_inserts(relation: pg_sys::Oid) -> bool {
+    let tag = pg_sys::LOCKTAG {
+        locktag_field1: database().to_u32(),
+        locktag_field2: relation.to_u32(),
+        locktag_field3: 0,
+        locktag_field4: 0,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_RELATION as u8,
+        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+    };
+    let strong = [pg_sys::ShareLock, pg_sys::ShareRowExclusiveLock, pg_sys::ExclusiveLock, pg_sys::AccessExclusiveLock];
+    // SAFETY: looks into this process's own table of held locks.
+    strong.iter().any(|&mode| unsafe { held(&tag, mode as i32) })
+}
+
+#[cfg(any(feature = "pg15", feature = "pg16"))]
+unsafe fn held(tag: &pg_sys::LOCKTAG, mode: i32) -> bool {
+    // SAFETY: as the caller's.
+    unsafe { pg_sys::LockHeldByMe(tag, mode) }
+}
+
+#[cfg(any(feature = "pg17", feature = "pg18"))]
+unsafe fn held(tag: &pg_sys::LOCKTAG, mode: i32) -> bool {
+    // SAFETY: as the caller's.
+    unsafe { pg_sys::LockHeldByMe(tag, mode, false) }
+}
+
+/// A relation of schema `watchllm` by name.
+pub fn relation(name: &str) -> Option<pg_sys::Oid> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: catalog look-ups inside a transaction.
+    let oid =
+        unsafe { pg_sys::get_relname_relid(name.as_ptr(), pg_sys::get_namespace_oid(c"watchllm".as_ptr(), true)) };
+    (oid != pg_sys::InvalidOid).then_some(oid)
+}
+
+/// Whether the server is loading `shared_preload_libraries` at this moment.
+pub fn is_preloading() -> bool {
+    // SAFETY: reads a process-local variable.
+    unsafe { pg_sys::process_shared_preload_libraries_in_progress }
+}
+
+/// From now on nobody can invent settings that begin with our name.
+pub fn reserve_settings() {
+    // SAFETY: called from _PG_init after all settings are defined.
+    unsafe { pg_sys::MarkGUCPrefixReserved(c"watchllm_keys".as_ptr()) }
+}
+
+/// # Safety
+/// `string` is null or a C string that lives at least until this returns.
+unsafe fn text(string: *const std::ffi::c_char) -> Option<String> {
+    if string.is_null() {
+        return None;
+    }
+    // SAFETY: as promised by the caller.
+    Some(unsafe { CStr::from_ptr(string) }.to_string_lossy().into_owned())
+}

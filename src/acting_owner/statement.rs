@@ -1,0 +1,127 @@
+//! A constant statement with a kept plan: parsed once per process, run as the owner of our tables.
+//! Unsafe: SPI by hand, because reads must use the latest snapshot (a REPEATABLE READ transaction must not reopen
+//! a key deleted meanwhile) and must not take a transaction id (pgrx's `update` does). 3 µs a read, FACTS §2.
+
+use super::{Owner, Switch, switch_to};
+use pgrx::datum::{DatumWithOid, FromDatum};
+use pgrx::pg_sys;
+use std::ffi::CString;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+
+/// SQL that is a constant of this program.
+pub struct Statement {
+    sql: &'static str,
+    arguments: &'static [pg_sys::Oid],
+    plan: AtomicPtr<pg_sys::_SPI_plan>,
+}
+
+/// One row of an answer; columns count from 1.
+pub struct Row {
+    tuple: pg_sys::HeapTuple,
+    columns: pg_sys::TupleDesc,
+}
+
+impl Row {
+    pub fn get<T: FromDatum>(&self, column: i32) -> Option<T> {
+        let mut null = false;
+        // SAFETY: tuple and descriptor belong to the SPI call that is still open while a `Row` is lent out.
+        unsafe {
+            let value = pg_sys::SPI_getbinval(self.tuple, self.columns, column, &mut null);
+            T::from_polymorphic_datum(value, null, pg_sys::SPI_gettypeid(self.columns, column))
+        }
+    }
+}
+
+impl Statement {
+    pub const fn new(sql: &'static str, arguments: &'static [pg_sys::Oid]) -> Statement {
+        Statement { sql, arguments, plan: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    /// Reads as the owner, with the latest snapshot.
+    pub fn read<T>(&self, owner: Owner, arguments: &[DatumWithOid], row: impl FnMut(&Row) -> T) -> Vec<T> {
+        let _restored = switch_to(owner, Switch::Caller);
+        self.read_latest(arguments, row)
+    }
+
+    /// Reads as the caller: for catalogs and for what the caller names.
+    pub fn read_as_caller<T>(&self, arguments: &[DatumWithOid], row: impl FnMut(&Row) -> T) -> Vec<T> {
+        self.read_latest(arguments, row)
+    }
+
+    /// Changes or locks rows as the owner; the rows are those of RETURNING, or those locked.
+    pub fn change<T>(&self, owner: Owner, arguments: &[DatumWithOid], row: impl FnMut(&Row) -> T) -> Vec<T> {
+        let _restored = switch_to(owner, Switch::Caller);
+        self.execute(arguments, false, row).1
+    }
+
+    /// As `change`, for the writer; answers the number of rows.
+    pub fn write(&self, owner: Owner, arguments: &[DatumWithOid]) -> u64 {
+        let _restored = switch_to(owner, Switch::Writer);
+        self.execute(arguments, false, |_| ()).0
+    }
+
+    fn read_latest<T>(&self, arguments: &[DatumWithOid], row: impl FnMut(&Row) -> T) -> Vec<T> {
+        // SAFETY: inside a transaction; the pushed snapshot is popped below, or by the abort that follows an ERROR.
+        unsafe {
+            pg_sys::CommandCounterIncrement();
+            pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        }
+        let (_, rows) = self.execute(arguments, true, row);
+        // SAFETY: pops what was pushed above.
+        unsafe { pg_sys::PopActiveSnapshot() };
+        rows
+    }
+
+    fn execute<T>(&self, arguments: &[DatumWithOid], read_only: bool, mut row: impl FnMut(&Row) -> T) -> (u64, Vec<T>) {
+        let (mut values, nulls): (Vec<pg_sys::Datum>, Vec<std::ffi::c_char>) = arguments
+            .iter()
+            .map(|argument| match argument.datum() {
+                Some(datum) => (datum.sans_lifetime(), b' ' as std::ffi::c_char),
+                None => (pg_sys::Datum::null(), b'n' as std::ffi::c_char),
+            })
+            .unzip();
+        debug_assert_eq!(values.len(), self.arguments.len());
+        // SAFETY: SPI is connected and finished in pairs (an ERROR in between aborts, which finishes it); the plan
+        // has as many arguments as `values`; rows are read before SPI_finish frees them.
+        unsafe {
+            pg_sys::SPI_connect();
+            let plan = self.plan();
+            let status = pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), read_only, 0);
+            if status < 0 {
+                pgrx::error!("watchllm_keys: statement failed with SPI status {status}");
+            }
+            let count = pg_sys::SPI_processed;
+            let mut rows = Vec::new();
+            if let Some(table) = pg_sys::SPI_tuptable.as_ref() {
+                rows.reserve(table.numvals as usize);
+                for i in 0..table.numvals as usize {
+                    rows.push(row(&Row { tuple: *table.vals.add(i), columns: table.tupdesc }));
+                }
+            }
+            pg_sys::SPI_finish();
+            (count, rows)
+        }
+    }
+
+    /// # Safety
+    /// SPI must be connected.
+    unsafe fn plan(&self) -> pg_sys::SPIPlanPtr {
+        let kept = self.plan.load(Relaxed);
+        if !kept.is_null() {
+            return kept;
+        }
+        let Ok(sql) = CString::new(self.sql) else { pgrx::error!("watchllm_keys: a statement holds a NUL") };
+        // SAFETY: the argument types outlive the call, which copies them; the kept plan lives until process end.
+        unsafe {
+            let types = self.arguments.as_ptr().cast_mut();
+            let plan = pg_sys::SPI_prepare(sql.as_ptr(), self.arguments.len() as i32, types);
+            if plan.is_null() || pg_sys::SPI_keepplan(plan) != 0 {
+                let result = pg_sys::SPI_result;
+                pgrx::error!("watchllm_keys: statement cannot be prepared: SPI result {result}");
+            }
+            self.plan.store(plan, Relaxed);
+            plan
+        }
+    }
+}

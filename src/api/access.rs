@@ -1,0 +1,234 @@
+//! The steps that recipes share: begin, check, find, open, seal, refuse. An `Access` is one call by one caller with
+//! its event; whoever refuses records first, so that no refusal of somebody who reached a function is lost.
+#![forbid(unsafe_code)]
+
+use super::disclosed::Disclosed;
+use crate::audit::{self, Recorder, Standing, commit};
+use crate::caller::{Caller, Context};
+use crate::crypto::envelope::{self, Binding};
+use crate::crypto::fingerprint::FingerprintKey;
+use crate::crypto::{Sealed, Secret};
+use crate::error::Error;
+use crate::store::keys::{StoredKey, StoredVersion};
+use crate::store::{self, Id};
+use crate::trail::{AccessType, Bounded, Event, FailureReason};
+use crate::{log_hook, redact, settings};
+
+/// One call: the vault found ready, who calls, and what will be recorded.
+pub struct Access {
+    pub recorder: Recorder,
+    pub caller: Caller,
+    pub event: Event,
+}
+
+/// A key sealed for a row, and its fingerprint.
+pub struct SealedKey {
+    pub sealed: Sealed,
+    pub fingerprint: [u8; 32],
+    pub fingerprint_key_version: i32,
+    pub key_hint: String,
+}
+
+impl Access {
+    /// Begins a call. Errors that no record can be written of (not installed, no master key …) come from here.
+    pub fn begin(access_type: AccessType, context: Context) -> Result<Access, Error> {
+        let recorder = audit::ready()?;
+        let caller = Caller::new(context);
+        let event = caller.event(access_type)?;
+        Ok(Access { recorder, caller, event })
+    }
+
+    /// Begins a call that takes a key as an argument: errors of its statement hide the statement.
+    pub fn begin_with_key(access_type: AccessType, context: Context) -> Result<Access, Error> {
+        log_hook::statement_holds_a_key();
+        Access::begin(access_type, context)
+    }
+
+    /// Records the refusal; answers its error, or that of a record that could not be written.
+    pub fn refuse(&self, reason: FailureReason, error: Error) -> Error {
+        let standing = match reason {
+            FailureReason::NotAuthorized | FailureReason::NotFound => Standing::Unauthorised,
+            _ => Standing::Authorised,
+        };
+        match self.recorder.record(self.event.refused(reason), standing) {
+            Ok(_recorded) => error,
+            Err(unrecorded) => unrecorded,
+        }
+    }
+
+    /// A missing argument is refused and recorded.
+    pub fn need<T>(&self, argument: Option<T>, name: &'static str) -> Result<T, Error> {
+        argument.ok_or_else(|| self.refuse(FailureReason::BadInput, Error::NullInput(name)))
+    }
+
+    /// Refuses bad input.
+    pub fn accept<T>(&self, checked: Result<T, Error>) -> Result<T, Error> {
+        checked.map_err(|error| self.refuse(FailureReason::BadInput, error))
+    }
+
+    pub fn must_open(&self) -> Result<(), Error> {
+        if self.caller.may_open() {
+            return Ok(());
+        }
+        Err(self.refuse(FailureReason::NotAuthorized, Error::NotAuthorized("open provider keys")))
+    }
+
+    pub fn must_administer(&self) -> Result<(), Error> {
+        if self.caller.may_administer() {
+            return Ok(());
+        }
+        Err(self.refuse(FailureReason::NotAuthorized, Error::NotAuthorized("administer watchllm_keys")))
+    }
+
+    /// The caller may change keys of this project; a tenant's foreign project is as if it did not exist.
+    pub fn must_change(&mut self, project: Id) -> Result<(), Error> {
+        self.event.project_id = Some(project);
+        self.caller.may_change(self.recorder.owner(), project).map_err(|error| {
+            let reason = match error {
+                Error::NotAuthorized(_) => FailureReason::NotAuthorized,
+                _ => FailureReason::NotFound,
+            };
+            self.refuse(reason, error)
+        })
+    }
+
+    /// Finds a key to be opened: by id, and by project where one is given.
+    pub fn find(&mut self, id: Id, project: Option<Id>) -> Result<StoredKey, Error> {
+        self.event.provider_key_id = Some(id);
+        let key = store::keys::by_id(self.recorder.owner(), id)
+            .filter(|key| project.is_none_or(|project| project == key.project_id))
+            .ok_or_else(|| self.refuse(FailureReason::NotFound, Error::NoSuchKey))?;
+        self.about(&key);
+        Ok(key)
+    }
+
+    /// Finds a key to be changed and locks it; deleted ones are gone.
+    pub fn find_to_change(&mut self, id: Id) -> Result<StoredKey, Error> {
+        let owner = self.recorder.owner();
+        self.event.provider_key_id = Some(id);
+        let gone = |access: &Access| access.refuse(FailureReason::NotFound, Error::NoSuchKey);
+        let key = store::keys::by_id(owner, id).ok_or_else(|| gone(self))?;
+        match self.caller.may_change(owner, key.project_id) {
+            Ok(()) => self.about(&key),
+            Err(error @ Error::NotAuthorized(_)) => return Err(self.refuse(FailureReason::NotAuthorized, error)),
+            Err(_) => return Err(gone(self)),
+        }
+        store::keys::lock(owner, key.project_id, id);
+        let key = store::keys::by_id(owner, id).ok_or_else(|| gone(self))?;
+        if key.is_deleted {
+            return Err(self.refuse(FailureReason::Deleted, Error::NoSuchKey));
+        }
+        self.about(&key);
+        Ok(key)
+    }
+
+    /// The event is about this key from now on.
+    pub fn about(&mut self, key: &StoredKey) {
+        self.event = about(&self.event, key);
+    }
+
+    /// Opens the active version of a key that may be used now; refusals are recorded.
+    pub fn open(&self, key: &StoredKey) -> Result<Secret, Error> {
+        usable(key)
+            .and_then(|()| open(self.recorder, key, &key.version))
+            .map_err(|(reason, error)| self.refuse(reason, error))
+    }
+
+    /// Records the success, then lets the plaintext go.
+    pub fn disclose(&self, secret: Secret) -> Result<Disclosed, Error> {
+        let recorded = self.recorder.record(self.event, Standing::Authorised)?;
+        Ok(Disclosed::new(secret, recorded))
+    }
+
+    /// Seals a new version of a key for its row.
+    pub fn seal(
+        &self,
+        project: Id,
+        key: Id,
+        version: i32,
+        provider: &str,
+        secret: &Secret,
+    ) -> Result<SealedKey, Error> {
+        let (master_key_version, root) = self.recorder.active_root_key()?;
+        let binding =
+            Binding::ProviderKey { project_id: project, provider_key_id: key, version: version as u32, provider };
+        let sealed = envelope::seal(&root, master_key_version as u32, &binding, secret)
+            .map_err(|error| Error::Internal(error.to_string()))?;
+        let (fingerprint_key_version, fingerprint_key) = fingerprint_key(self.recorder, None)?;
+        let key_hint = std::str::from_utf8(secret.expose()).map(redact::key_hint).unwrap_or_default();
+        Ok(SealedKey { sealed, fingerprint: fingerprint_key.fingerprint(secret), fingerprint_key_version, key_hint })
+    }
+
+    /// Says in this transaction that the change commits, and keeps its event for that moment.
+    pub fn keep_change(&self) {
+        store::trail::mark_committed(self.recorder.owner(), self.event.id, self.event.project_id);
+        commit::keep(self.event);
+    }
+
+    /// Refuses one active key too many; the project's row must be locked. Answers the lowest free priority.
+    pub fn free_place(&self, project: Id, provider: &str, except: Id) -> Result<i32, Error> {
+        let taken = store::keys::active_priorities(self.recorder.owner(), project, provider, except);
+        let limit = settings::max_active_keys();
+        if limit > 0 && taken.len() >= limit as usize {
+            let message =
+                format!("the project has {} active keys of this provider; at most {limit} are allowed", taken.len());
+            let hint = "Deactivate or delete one first, or raise watchllm_keys.max_active_keys.";
+            return Err(self.refuse(FailureReason::Limit, Error::OverLimit(message, hint)));
+        }
+        Ok((1..).find(|priority| !taken.contains(priority)).unwrap_or(1))
+    }
+}
+
+/// The event of an access to this key.
+pub fn about(event: &Event, key: &StoredKey) -> Event {
+    Event {
+        project_id: Some(key.project_id),
+        provider_key_id: Some(key.id),
+        provider: Bounded::new(Some(&key.provider)),
+        key_version: Some(key.version.number),
+        ..*event
+    }
+}
+
+/// Whether a key may be used now.
+pub fn usable(key: &StoredKey) -> Result<(), (FailureReason, Error)> {
+    if key.is_deleted {
+        Err((FailureReason::Deleted, Error::NoSuchKey))
+    } else if key.is_blocked {
+        Err((FailureReason::Blocked, Error::Blocked))
+    } else if !key.is_active {
+        Err((FailureReason::Inactive, Error::Inactive))
+    } else {
+        Ok(())
+    }
+}
+
+/// Opens one version of a key; "wrong master key" and "damaged" are told apart by the canary.
+pub fn open(recorder: Recorder, key: &StoredKey, version: &StoredVersion) -> Result<Secret, (FailureReason, Error)> {
+    let damaged = (FailureReason::DamagedEnvelope, Error::DamagedEnvelope);
+    let Some(sealed) = &version.sealed else { return Err(damaged) };
+    let root = recorder.root_key(sealed.master_key_version() as i32).map_err(|error| match error {
+        Error::WrongMasterKey(_) => (FailureReason::WrongMasterKey, error),
+        _ => (FailureReason::UnknownMasterKey, error),
+    })?;
+    let binding = Binding::ProviderKey {
+        project_id: key.project_id,
+        provider_key_id: key.id,
+        version: version.number as u32,
+        provider: &key.provider,
+    };
+    envelope::open(&root, &binding, sealed).map_err(|_| damaged)
+}
+
+/// A fingerprint key by version; None: the newest.
+pub fn fingerprint_key(recorder: Recorder, version: Option<i32>) -> Result<(i32, FingerprintKey), Error> {
+    for (number, sealed) in store::admin::audit_key(recorder.owner(), "fingerprint", version) {
+        let Some(sealed) = sealed else { continue };
+        let Ok(root) = recorder.root_key(sealed.master_key_version() as i32) else { continue };
+        let binding = Binding::AuditKey { version: number as u32, kind: "fingerprint" };
+        if let Some(key) = envelope::open(&root, &binding, &sealed).ok().and_then(|s| FingerprintKey::from_secret(&s)) {
+            return Ok((number, key));
+        }
+    }
+    Err(Error::Internal("the fingerprint key does not open under any loaded master key".into()))
+}

@@ -1,0 +1,148 @@
+//! Reading the audit trail: the history of a key, and what failed. Tenants see their own projects, and never the
+//! database identity of callers (roles, address of the connection, application).
+
+use crate::audit;
+use crate::caller::{Caller, Context};
+use crate::error::Error;
+use crate::store;
+use crate::store::trail::Read;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+/// Rows a history shows at most.
+const MAX_ROWS: i32 = 10_000;
+
+/// Shows the last accesses of a provider key, the newest first; `max_rows` from 1 to 10,000. `committed` is false for
+/// a change whose transaction failed in its commit.
+#[pg_extern(volatile, parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+fn key_access_history(
+    provider_key_id: Option<pgrx::Uuid>,
+    max_rows: default!(Option<i32>, 50),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(accessed_at, Option<TimestampWithTimeZone>),
+            name!(project_id, Option<pgrx::Uuid>),
+            name!(provider_key_id, Option<pgrx::Uuid>),
+            name!(provider, Option<String>),
+            name!(key_version, Option<i32>),
+            name!(access_type, Option<String>),
+            name!(success, bool),
+            name!(failure_reason, Option<String>),
+            name!(attempt_count, i32),
+            name!(ip_address, Option<String>),
+            name!(user_agent, Option<String>),
+            name!(request_id, Option<String>),
+            name!(session_role, Option<String>),
+            name!(effective_role, Option<String>),
+            name!(claims_sub, Option<String>),
+            name!(client_addr, Option<String>),
+            name!(application_name, Option<String>),
+            name!(committed, bool),
+        ),
+    >,
+    ErrorReport,
+> {
+    let owner = audit::ready_to_read()?;
+    let caller = Caller::new(Context::default());
+    let id = *provider_key_id.ok_or(Error::NullInput("provider_key_id"))?.as_bytes();
+    let rows = max_rows.ok_or(Error::NullInput("max_rows"))?;
+    if !(1..=MAX_ROWS).contains(&rows) {
+        return Err(Error::BadInput("max_rows is not between 1 and 10000", "The newest rows are shown first.").into());
+    }
+    let key =
+        store::keys::by_id(owner, id).filter(|key| caller.may_see(owner, key.project_id)).ok_or(Error::NoSuchKey)?;
+    Ok(shown(store::trail::history(owner, key.project_id, id, rows), &caller))
+}
+
+/// Shows refused and failed accesses since a time back from now, the newest first, at most 10,000.
+#[pg_extern(volatile, parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+fn failed_access_attempts(
+    since: default!(Option<Interval>, "'24 hours'"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(accessed_at, Option<TimestampWithTimeZone>),
+            name!(project_id, Option<pgrx::Uuid>),
+            name!(provider_key_id, Option<pgrx::Uuid>),
+            name!(provider, Option<String>),
+            name!(key_version, Option<i32>),
+            name!(access_type, Option<String>),
+            name!(success, bool),
+            name!(failure_reason, Option<String>),
+            name!(attempt_count, i32),
+            name!(ip_address, Option<String>),
+            name!(user_agent, Option<String>),
+            name!(request_id, Option<String>),
+            name!(session_role, Option<String>),
+            name!(effective_role, Option<String>),
+            name!(claims_sub, Option<String>),
+            name!(client_addr, Option<String>),
+            name!(application_name, Option<String>),
+            name!(committed, bool),
+        ),
+    >,
+    ErrorReport,
+> {
+    let owner = audit::ready_to_read()?;
+    let caller = Caller::new(Context::default());
+    let back = since.ok_or(Error::NullInput("since"))?.as_micros();
+    let from = i128::from(crate::acting_owner::session::now()) - back;
+    let from = i64::try_from(from).ok().filter(|_| back >= 0);
+    let from =
+        from.ok_or(Error::BadInput("since is not a time back from now", "Give an interval such as '24 hours'."))?;
+    Ok(shown(store::trail::failed(owner, from, caller.sees_everything(), caller.user()), &caller))
+}
+
+/// The columns of both answers, in their order.
+type Row = (
+    Option<TimestampWithTimeZone>,
+    Option<pgrx::Uuid>,
+    Option<pgrx::Uuid>,
+    Option<String>,
+    Option<i32>,
+    Option<String>,
+    bool,
+    Option<String>,
+    i32,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    bool,
+);
+
+fn shown(rows: Vec<Read>, caller: &Caller) -> TableIterator<'static, Row> {
+    let everything = caller.sees_everything();
+    let staff = move |text: Option<String>| text.filter(|_| everything);
+    TableIterator::new(rows.into_iter().map(move |row| {
+        (
+            row.accessed_at,
+            row.project_id,
+            row.provider_key_id,
+            row.provider,
+            row.key_version,
+            row.access_type,
+            row.success,
+            row.failure_reason,
+            row.attempt_count,
+            row.ip_address,
+            row.user_agent,
+            row.request_id,
+            staff(row.session_role),
+            staff(row.effective_role),
+            row.claims_sub,
+            staff(row.client_addr),
+            staff(row.application_name),
+            row.committed,
+        )
+    }))
+}

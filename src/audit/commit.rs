@@ -1,0 +1,78 @@
+//! Events of changes wait here until their transaction commits: written in pre-commit, dropped with a rollback.
+//! Unsafe: transaction callbacks. What fails here aborts the transaction, so that no change commits unrecorded;
+//! interrupts and our own deadline bound the wait (statement_timeout does not reach COMMIT). DESIGN §8.
+
+use super::ready;
+use crate::acting_owner::session;
+use crate::error::Error;
+use crate::trail::Event;
+use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::PgLogLevel;
+use std::cell::RefCell;
+use std::ffi::c_void;
+
+thread_local! {
+    /// Events of this transaction, each with the subtransaction it belongs to.
+    static KEPT: RefCell<Vec<(pg_sys::SubTransactionId, Event)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Registers the callbacks; once, while libraries are preloaded.
+pub fn install_hooks() {
+    // SAFETY: static functions, registered for the life of the process.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(at_transaction_end), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(at_subtransaction_end), std::ptr::null_mut());
+    }
+}
+
+/// Keeps the event of a change until its transaction commits.
+pub fn keep(event: Event) {
+    // SAFETY: reads the transaction state.
+    let subtransaction = unsafe { pg_sys::GetCurrentSubTransactionId() };
+    KEPT.with_borrow_mut(|kept| kept.push((subtransaction, event)));
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _argument: *mut c_void) {
+    use pg_sys::XactEvent::*;
+    if KEPT.with_borrow(Vec::is_empty) {
+        return;
+    }
+    match event {
+        XACT_EVENT_PRE_COMMIT => write_kept().unwrap_or_else(raise),
+        XACT_EVENT_PRE_PREPARE => raise(Error::PreparedChange),
+        XACT_EVENT_COMMIT | XACT_EVENT_ABORT => KEPT.with_borrow_mut(Vec::clear),
+        _ => (),
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn at_subtransaction_end(
+    event: pg_sys::SubXactEvent::Type,
+    mine: pg_sys::SubTransactionId,
+    parent: pg_sys::SubTransactionId,
+    _argument: *mut c_void,
+) {
+    use pg_sys::SubXactEvent::*;
+    KEPT.with_borrow_mut(|kept| match event {
+        SUBXACT_EVENT_ABORT_SUB => kept.retain(|(owner, _)| *owner != mine),
+        SUBXACT_EVENT_COMMIT_SUB => kept.iter_mut().filter(|(owner, _)| *owner == mine).for_each(|k| k.0 = parent),
+        _ => (),
+    });
+}
+
+fn write_kept() -> Result<(), Error> {
+    let recorder = ready()?;
+    let (now, txid) = (session::now(), session::transaction_id());
+    let events: Vec<Event> =
+        KEPT.with_borrow(|kept| kept.iter().map(|(_, event)| Event { accessed_at: now, txid, ..*event }).collect());
+    for outcome in recorder.record_each(&events)? {
+        let _recorded = outcome?;
+    }
+    Ok(())
+}
+
+fn raise(error: Error) {
+    ErrorReport::from(error).report(PgLogLevel::ERROR);
+}

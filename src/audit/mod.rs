@@ -1,0 +1,264 @@
+//! Record and wait: no answer before its record is durable, no change committed before its record is.
+//! `Recorder` is what the API holds: it proves that the vault is ready and writes events through the queue.
+//! Sees neither plaintext nor ciphertext. Flows: DESIGN §8.
+
+mod batch;
+pub mod commit;
+pub mod queue;
+mod start;
+mod take_up;
+mod uses;
+mod writer;
+
+use crate::acting_owner::{Owner, session};
+use crate::crypto::RootKey;
+use crate::error::Error;
+use crate::trail::{Event, FailureReason, Verdict};
+use crate::{settings, shared_keyring, store};
+use queue::{Slot, WriterState};
+use std::time::{Duration, Instant};
+
+/// The vault of this database, found ready: installed, a writer serving, the active master key loaded.
+#[derive(Clone, Copy)]
+pub struct Recorder {
+    owner: Owner,
+    slot: usize,
+}
+
+/// Proof that an access is written down durably: only this room makes one, and a plaintext needs one to leave.
+#[must_use]
+pub struct Recorded(());
+
+/// Who pushes: the last quarter of the queue is kept for the authorised.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Authorised,
+    Unauthorised,
+}
+
+/// Finds the vault ready, starting its writer when needed. Errors: not preloaded, standby, not installed, no or wrong
+/// master key, audit unavailable.
+pub fn ready() -> Result<Recorder, Error> {
+    let (owner, slot) = served()?;
+    if !shared_keyring::is_ready(slot)
+        && let Some(problem) = shared_keyring::problem(slot)
+    {
+        pgrx::warning!("watchllm_keys: a call was refused without a record: {}", problem.message());
+        return Err(problem);
+    }
+    Ok(Recorder { owner, slot })
+}
+
+/// The owner of the tables, for reading the trail: needs neither a writer nor a master key.
+pub fn ready_to_read() -> Result<Owner, Error> {
+    if !queue::exists() {
+        return Err(Error::NotPreloaded);
+    }
+    store::installed::owner()
+}
+
+/// What `status()` shows of queue, writer and keyring.
+#[derive(Default)]
+pub struct State {
+    pub preloaded: bool,
+    pub writer_state: String,
+    pub writer_pid: Option<i32>,
+    pub starts: u64,
+    pub queue_size: usize,
+    pub waiting: u64,
+    pub batches: u64,
+    pub events: u64,
+    pub failed: u64,
+    pub writer_problem: Option<String>,
+    pub active_version: Option<i32>,
+    pub versions: Vec<i32>,
+    pub keyring_problem: Option<String>,
+}
+
+/// Looks without starting anything.
+pub fn state() -> State {
+    if !queue::exists() {
+        return State { writer_state: "absent".into(), ..State::default() };
+    }
+    let idle =
+        State { preloaded: true, writer_state: "absent".into(), queue_size: queue::capacity(), ..State::default() };
+    let Some(number) = queue::find(session::database().to_u32()) else { return idle };
+    let slot = queue::slot(number);
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Acquire);
+    let pid = slot.writer_pid.load(std::sync::atomic::Ordering::Acquire);
+    State {
+        writer_state: format!("{:?}", slot.state()).to_lowercase(),
+        writer_pid: (pid != 0).then_some(pid),
+        starts: count(&slot.starts),
+        waiting: slot.waiting(),
+        batches: count(&slot.batches),
+        events: count(&slot.events),
+        failed: count(&slot.failed),
+        writer_problem: slot.problem(),
+        active_version: shared_keyring::active_version(number),
+        versions: shared_keyring::versions(number).into_iter().filter(|(_, ready)| *ready).map(|(v, _)| v).collect(),
+        keyring_problem: shared_keyring::last_problem(number).map(|problem| problem.message()),
+        ..idle
+    }
+}
+
+/// Makes the writer load the keyring anew and waits for it; answers the number of versions that can be used.
+pub fn reload_keyring() -> Result<usize, Error> {
+    let (_, number) = served()?;
+    let slot = queue::slot(number);
+    let before = shared_keyring::loads(number);
+    slot.reload_wanted.store(1, std::sync::atomic::Ordering::SeqCst);
+    queue::wake(slot.writer_process.load(std::sync::atomic::Ordering::Acquire));
+    let deadline = Instant::now() + settings::audit_timeout() + settings::master_key_command_timeout();
+    while shared_keyring::loads(number) == before {
+        pause(deadline, "the audit writer did not reload the keyring in time")?;
+    }
+    if let Some(problem) = shared_keyring::last_problem(number) {
+        return Err(problem);
+    }
+    Ok(shared_keyring::versions(number).len())
+}
+
+/// The database's slot with a running writer.
+fn served() -> Result<(Owner, usize), Error> {
+    if !queue::exists() {
+        return Err(Error::NotPreloaded);
+    }
+    if session::is_standby() {
+        return Err(Error::Standby);
+    }
+    let owner = store::installed::owner()?;
+    let number = start::claim()?;
+    start::await_writer(number, Instant::now() + settings::audit_timeout())?;
+    Ok((owner, number))
+}
+
+fn pause(deadline: Instant, too_late: &str) -> Result<(), Error> {
+    if Instant::now() > deadline {
+        return Err(Error::AuditUnavailable(too_late.into()));
+    }
+    session::sleep(Duration::from_millis(2));
+    session::check_interrupts();
+    Ok(())
+}
+
+impl Recorder {
+    pub fn owner(&self) -> Owner {
+        self.owner
+    }
+
+    /// The root key of a master-key version; waits while it is being derived.
+    pub fn root_key(&self, version: i32) -> Result<RootKey, Error> {
+        let deadline = Instant::now() + settings::audit_timeout();
+        loop {
+            if let Some(root) = shared_keyring::root_key(self.slot, version)? {
+                return Ok(root);
+            }
+            pause(deadline, "the master key is still being derived")?;
+        }
+    }
+
+    /// The version new envelopes are sealed under, and its root key.
+    pub fn active_root_key(&self) -> Result<(i32, RootKey), Error> {
+        let version = shared_keyring::active_version(self.slot).ok_or(Error::NotInstalled)?;
+        Ok((version, self.root_key(version)?))
+    }
+
+    /// Writes one event down and waits until it is durable.
+    pub fn record(&self, event: Event, standing: Standing) -> Result<Recorded, Error> {
+        match self.record_all(&[event], standing)?.first() {
+            Some(Verdict::Recorded) => Ok(Recorded(())),
+            Some(Verdict::Refused(reason)) => Err(refusal(*reason)),
+            _ => Err(self.not_recorded()),
+        }
+    }
+
+    /// Writes many events down, one durable wait a chunk; the outcomes are in their order.
+    pub fn record_each(&self, events: &[Event]) -> Result<Vec<Result<Recorded, Error>>, Error> {
+        let verdicts = self.record_all(events, Standing::Authorised)?;
+        let outcome = |verdict: Verdict| match verdict {
+            Verdict::Recorded => Ok(Recorded(())),
+            Verdict::Refused(reason) => Err(refusal(reason)),
+            Verdict::NotRecorded => Err(self.not_recorded()),
+        };
+        Ok(verdicts.into_iter().map(outcome).collect())
+    }
+
+    fn not_recorded(&self) -> Error {
+        let problem = queue::slot(self.slot).problem();
+        Error::AuditUnavailable(problem.unwrap_or_else(|| "the audit writer failed".into()))
+    }
+
+    fn record_all(&self, events: &[Event], standing: Standing) -> Result<Vec<Verdict>, Error> {
+        refuse_own_trail(self.owner)?;
+        let slot = queue::slot(self.slot);
+        let mut verdicts = Vec::with_capacity(events.len());
+        for chunk in events.chunks(queue::chunk()) {
+            let deadline = Instant::now() + settings::audit_timeout();
+            let last = push(self.slot, slot, chunk, standing, deadline)?;
+            wait(self.slot, slot, last, chunk.len() as u64, deadline)?;
+            let first = last + 1 - chunk.len() as u64;
+            verdicts.extend((first..=last).map(|ticket| queue::verdict(ticket).unwrap_or(Verdict::NotRecorded)));
+        }
+        Ok(verdicts)
+    }
+}
+
+/// A transaction that locked the trail would wait for a writer that waits for it: PostgreSQL cannot see that circle.
+fn refuse_own_trail(owner: Owner) -> Result<(), Error> {
+    let today = store::trail::partition_name((session::now() / 86_400_000_000) as i32);
+    let partition = session::relation(&today);
+    if session::blocks_inserts(owner.trail()) || partition.is_some_and(session::blocks_inserts) {
+        return Err(Error::OwnTrail);
+    }
+    Ok(())
+}
+
+fn push(number: usize, slot: &Slot, events: &[Event], standing: Standing, deadline: Instant) -> Result<u64, Error> {
+    let database = session::database().to_u32();
+    loop {
+        if let Some(last) = slot.push(database, events, standing == Standing::Authorised) {
+            return Ok(last);
+        }
+        pause(deadline, "the audit queue is full")?;
+        if queue::find(database) != Some(number) {
+            return Err(Error::AuditUnavailable("another database took the queue; try again".into()));
+        }
+        start::await_writer(number, deadline)?;
+    }
+}
+
+fn wait(number: usize, slot: &Slot, ticket: u64, mine: u64, deadline: Instant) -> Result<(), Error> {
+    // Spinning beside other waiters cost 20 % at four clients (FACTS §2): only who waits alone spins.
+    if slot.waiting() <= mine {
+        let until = Instant::now() + settings::spin();
+        while queue::verdict(ticket).is_none() && Instant::now() < until {
+            for _ in 0..40 {
+                std::hint::spin_loop();
+            }
+        }
+    }
+    while queue::verdict(ticket).is_none() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(Error::AuditUnavailable("the audit writer did not answer in time".into()));
+        }
+        if slot.state() != WriterState::Running {
+            start::await_writer(number, deadline)?;
+        }
+        if queue::verdict(ticket).is_none() {
+            session::sleep(left.min(Duration::from_millis(100)));
+        }
+        session::check_interrupts();
+    }
+    Ok(())
+}
+
+/// The error of an access that the writer refused.
+fn refusal(reason: FailureReason) -> Error {
+    match reason {
+        FailureReason::Blocked => Error::Blocked,
+        FailureReason::CallerBlocked => Error::CallerBlocked,
+        _ => Error::NotAuthorized("use this provider key"),
+    }
+}

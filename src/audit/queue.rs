@@ -1,0 +1,375 @@
+//! The queue of audit events in shared memory: one slot per database, one waiter per server process.
+//! Unsafe lives here. A producer copies its event in under the slot's lock and sleeps; the slot's writer takes
+//! batches out, commits them and answers each event with a verdict. Nothing inside a locked section may raise an
+//! ERROR. Orders of stores and the traps behind them: FACTS §2.
+
+use crate::settings;
+use crate::shared_keyring;
+use crate::trail::{Event, Verdict};
+use pgrx::pg_sys;
+use std::ptr;
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
+
+/// Tickets of one process that can be open at once; a push is never longer.
+pub const MAX_CHUNK: usize = 256;
+
+const TRANCHE: &std::ffi::CStr = c"watchllm_keys";
+
+/// Whether a slot's writer serves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum WriterState {
+    Absent = 0,
+    Starting = 1,
+    Running = 2,
+}
+
+/// One database's queue and what is known of its writer.
+#[repr(C)]
+pub struct Slot {
+    lock: *mut pg_sys::LWLock,
+    ring: *mut Entry,
+    pub database: AtomicU32,
+    pub state: AtomicU32,
+    pub writer_pid: AtomicI32,
+    pub writer_process: AtomicU32,
+    pub started_at: AtomicI64,
+    /// Random per claim: (epoch, queue sequence) names an event for ever.
+    pub epoch: AtomicI64,
+    /// The next sequence to hand out.
+    pub head: AtomicU64,
+    /// The first sequence not answered yet.
+    pub tail: AtomicU64,
+    pub sleeping: AtomicU32,
+    pub reload_wanted: AtomicU32,
+    pub starts: AtomicU64,
+    pub batches: AtomicU64,
+    pub events: AtomicU64,
+    pub failed: AtomicU64,
+    problem_len: u32,
+    problem: [u8; 200],
+}
+
+/// An event in the queue, and who waits for it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Entry {
+    pub ticket: u64,
+    pub process: u32,
+    pub event: Event,
+}
+
+/// Where one server process waits. Survives its death: tickets only grow.
+#[repr(C)]
+struct Waiter {
+    ticket: AtomicU64,
+    done: AtomicU64,
+    verdicts: [AtomicU8; MAX_CHUNK],
+}
+
+static SLOTS: AtomicPtr<Slot> = AtomicPtr::new(ptr::null_mut());
+static WAITERS: AtomicPtr<Waiter> = AtomicPtr::new(ptr::null_mut());
+static DIRECTORY: AtomicPtr<pg_sys::LWLock> = AtomicPtr::new(ptr::null_mut());
+static CAPACITY: AtomicUsize = AtomicUsize::new(0);
+static SLOT_COUNT: AtomicUsize = AtomicUsize::new(0);
+static WAITER_COUNT: AtomicUsize = AtomicUsize::new(0);
+/// The slot this process used last.
+static MINE: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+static PREVIOUS_REQUEST: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+static PREVIOUS_STARTUP: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+
+/// Asks PostgreSQL for shared memory; called while libraries are preloaded.
+pub fn install_hooks() {
+    // SAFETY: the postmaster is single-threaded; function pointers are kept as they were.
+    unsafe {
+        PREVIOUS_REQUEST.store(
+            std::mem::transmute::<pg_sys::shmem_request_hook_type, *mut ()>(pg_sys::shmem_request_hook),
+            Relaxed,
+        );
+        pg_sys::shmem_request_hook = Some(request);
+        PREVIOUS_STARTUP.store(
+            std::mem::transmute::<pg_sys::shmem_startup_hook_type, *mut ()>(pg_sys::shmem_startup_hook),
+            Relaxed,
+        );
+        pg_sys::shmem_startup_hook = Some(startup);
+    }
+}
+
+fn sizes() -> (usize, usize, usize, usize) {
+    let slots = settings::max_databases();
+    let ring = slots * settings::audit_queue_size() * size_of::<Entry>();
+    // SAFETY: MaxBackends is known before the request hook runs.
+    let waiters = unsafe { pg_sys::MaxBackends as usize } + 64;
+    (
+        slots,
+        ring,
+        waiters,
+        slots * size_of::<Slot>() + ring + waiters * size_of::<Waiter>() + shared_keyring::size(slots),
+    )
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn request() {
+    // SAFETY: calls the hook that was there before, then asks for memory where PostgreSQL allows it.
+    unsafe {
+        let previous: pg_sys::shmem_request_hook_type = std::mem::transmute(PREVIOUS_REQUEST.load(Relaxed));
+        if let Some(previous) = previous {
+            previous();
+        }
+        let (slots, _, _, total) = sizes();
+        pg_sys::RequestAddinShmemSpace(total);
+        pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), 1 + 2 * slots as i32);
+    }
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn startup() {
+    // SAFETY: runs once per process under AddinShmemInitLock; the memory is as large as `request` asked for, laid
+    // out in place because its 20 MB would not fit a stack; all-zero bytes are valid slots, entries and waiters.
+    unsafe {
+        let previous: pg_sys::shmem_startup_hook_type = std::mem::transmute(PREVIOUS_STARTUP.load(Relaxed));
+        if let Some(previous) = previous {
+            previous();
+        }
+        let (slots, ring, waiters, total) = sizes();
+        let init_lock = &raw mut (*pg_sys::MainLWLockArray.add(ADDIN_SHMEM_INIT_LOCK)).lock;
+        pg_sys::LWLockAcquire(init_lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
+        let mut found = false;
+        let memory = pg_sys::ShmemInitStruct(TRANCHE.as_ptr(), total, &mut found).cast::<u8>();
+        let locks = pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr());
+        let table = memory.cast::<Slot>();
+        let entries = memory.add(slots * size_of::<Slot>()).cast::<Entry>();
+        let waiting = entries.cast::<u8>().add(ring).cast::<Waiter>();
+        let keyrings = waiting.add(waiters).cast::<u8>();
+        if !found {
+            ptr::write_bytes(memory, 0, total);
+            for i in 0..slots {
+                (*table.add(i)).lock = &raw mut (*locks.add(1 + i)).lock;
+                (*table.add(i)).ring = entries.add(i * settings::audit_queue_size());
+            }
+        }
+        shared_keyring::startup(keyrings, slots, locks.add(1 + slots), !found);
+        DIRECTORY.store(&raw mut (*locks).lock, Relaxed);
+        CAPACITY.store(settings::audit_queue_size(), Relaxed);
+        SLOT_COUNT.store(slots, Relaxed);
+        WAITER_COUNT.store(waiters, Relaxed);
+        WAITERS.store(waiting, Relaxed);
+        SLOTS.store(table, Release);
+        pg_sys::LWLockRelease(init_lock);
+    }
+}
+
+/// AddinShmemInitLock's place in MainLWLockArray (lwlocknames.h, the same in PostgreSQL 15 to 18).
+const ADDIN_SHMEM_INIT_LOCK: usize = 21;
+
+/// Whether the library was preloaded, so that there is shared memory.
+pub fn exists() -> bool {
+    !SLOTS.load(Acquire).is_null()
+}
+
+pub fn capacity() -> usize {
+    CAPACITY.load(Relaxed)
+}
+
+/// The longest push: a quarter of the queue (DESIGN §8).
+pub fn chunk() -> usize {
+    (capacity() / 4).clamp(1, MAX_CHUNK)
+}
+
+/// A slot by number. Numbers come from `claim`, `find` and the writer's argument, which the writer checks.
+pub fn slot(number: usize) -> &'static Slot {
+    // SAFETY: SLOTS points at SLOT_COUNT slots that live as long as the process; all shared fields are atomics or
+    // guarded by `lock`.
+    unsafe { &*SLOTS.load(Acquire).add(number.min(SLOT_COUNT.load(Relaxed) - 1)) }
+}
+
+/// The slot of a database, if it has one.
+pub fn find(database: u32) -> Option<usize> {
+    let mine = MINE.load(Relaxed);
+    if mine != usize::MAX && slot(mine).database.load(Acquire) == database {
+        return Some(mine);
+    }
+    let found = (0..SLOT_COUNT.load(Relaxed)).find(|&i| slot(i).database.load(Acquire) == database)?;
+    MINE.store(found, Relaxed);
+    Some(found)
+}
+
+/// Finds or takes a slot: a free one, or one whose writer left and whose queue is empty. None: all are in use.
+pub fn claim(database: u32, fresh_epoch: i64) -> Option<usize> {
+    if let Some(found) = find(database) {
+        return Some(found);
+    }
+    let claimed = locked(DIRECTORY.load(Relaxed), || {
+        let count = SLOT_COUNT.load(Relaxed);
+        let known = (0..count).find(|&i| slot(i).database.load(Acquire) == database);
+        let free = || (0..count).find(|&i| slot(i).database.load(Acquire) == 0);
+        let idle = || (0..count).find(|&i| slot(i).is_abandoned());
+        known.map(|i| (i, false)).or_else(|| free().or_else(idle).map(|i| (i, true))).inspect(|&(i, taken)| {
+            if taken {
+                slot(i).epoch.store(fresh_epoch, Release);
+                slot(i).database.store(database, Release);
+            }
+        })
+    });
+    let (number, taken) = claimed?;
+    if taken {
+        shared_keyring::forget(number);
+    }
+    MINE.store(number, Relaxed);
+    Some(number)
+}
+
+impl Slot {
+    fn is_abandoned(&self) -> bool {
+        self.state() == WriterState::Absent && self.is_empty() && self.writer_pid.load(Acquire) == 0
+    }
+
+    pub fn state(&self) -> WriterState {
+        match self.state.load(SeqCst) {
+            2 => WriterState::Running,
+            1 => WriterState::Starting,
+            _ => WriterState::Absent,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting() == 0
+    }
+
+    /// Events not answered yet.
+    pub fn waiting(&self) -> u64 {
+        let tail = self.tail.load(Acquire);
+        self.head.load(Acquire).saturating_sub(tail)
+    }
+
+    /// Runs `work` under the slot's lock; `work` must not raise an ERROR.
+    pub fn locked<T>(&self, work: impl FnOnce() -> T) -> T {
+        locked(self.lock, work)
+    }
+
+    /// The event with this sequence; only the writer asks, for sequences between tail and head.
+    pub fn entry(&self, sequence: u64) -> Entry {
+        // SAFETY: between tail and head an entry is complete (head is published after it) and not overwritten.
+        unsafe { *self.ring.add((sequence % capacity() as u64) as usize) }
+    }
+
+    /// Puts `events` into the queue and answers the last ticket; None when there is no room now. The last quarter of
+    /// the queue is kept for `authorised` events.
+    pub fn push(&self, database: u32, events: &[Event], authorised: bool) -> Option<u64> {
+        let process = my_process();
+        let waiter = waiter(process)?;
+        let room = if authorised { capacity() } else { capacity() - capacity() / 4 } as u64;
+        let pushed = self.locked(|| {
+            let head = self.head.load(Relaxed);
+            if self.database.load(Acquire) != database || self.waiting() + events.len() as u64 > room {
+                return None;
+            }
+            let first = waiter.ticket.load(Relaxed) + 1;
+            for (i, event) in (0u64..).zip(events) {
+                let entry = Entry { ticket: first + i, process, event: *event };
+                // SAFETY: under the lock, and at most `capacity` entries lie between tail and head.
+                unsafe { *self.ring.add(((head + i) % capacity() as u64) as usize) = entry };
+            }
+            let last = first + events.len() as u64 - 1;
+            waiter.ticket.store(last, Release);
+            self.head.store(head + events.len() as u64, SeqCst);
+            Some(last)
+        })?;
+        self.wake_writer();
+        Some(pushed)
+    }
+
+    /// Wakes the writer if it sleeps. It sets `sleeping` and re-reads `head` before it waits: no wake-up is missed.
+    pub fn wake_writer(&self) {
+        if self.state() == WriterState::Running && self.sleeping.swap(0, SeqCst) == 1 {
+            wake(self.writer_process.load(Acquire));
+        }
+    }
+
+    /// The writer's: answers one event.
+    pub fn answer(&self, entry: &Entry, verdict: Verdict) {
+        if let Some(waiter) = waiter(entry.process) {
+            waiter.verdicts[entry.ticket as usize % MAX_CHUNK].store(verdict.to_byte(), Release);
+            waiter.done.store(entry.ticket, Release);
+        }
+    }
+
+    /// Says what the writer last stumbled over; cut to 200 bytes.
+    pub fn set_problem(&self, problem: &str) {
+        let problem = &problem[..problem.floor_char_boundary(200)];
+        self.locked(|| {
+            let this = ptr::from_ref(self).cast_mut();
+            // SAFETY: under the lock that guards both fields; `self` lies in shared memory that is never moved.
+            unsafe {
+                (&raw mut (*this).problem).cast::<u8>().copy_from_nonoverlapping(problem.as_ptr(), problem.len());
+                (*this).problem_len = problem.len() as u32;
+            }
+        });
+    }
+
+    pub fn problem(&self) -> Option<String> {
+        let mut copy = [0u8; 200];
+        let len = self.locked(|| {
+            copy = self.problem;
+            self.problem_len as usize
+        });
+        (len > 0).then(|| String::from_utf8_lossy(&copy[..len]).into_owned())
+    }
+}
+
+/// The verdict of this process's ticket, once it is there.
+pub fn verdict(ticket: u64) -> Option<Verdict> {
+    let waiter = waiter(my_process())?;
+    (waiter.done.load(Acquire) >= ticket)
+        .then(|| Verdict::from_byte(waiter.verdicts[ticket as usize % MAX_CHUNK].load(Acquire)))
+}
+
+/// Wakes every process that waits: the writer leaves, somebody must start another.
+pub fn wake_all_waiting() {
+    for process in 0..WAITER_COUNT.load(Relaxed) as u32 {
+        if waiter(process).is_some_and(|w| w.ticket.load(Acquire) > w.done.load(Acquire)) {
+            wake(process);
+        }
+    }
+}
+
+/// Sets the latch of a server process; one that ended meanwhile, or another in its place, wakes for nothing.
+pub fn wake(process: u32) {
+    // SAFETY: `process` is the number of a PGPROC of this server; SetLatch only sets a flag and signals its owner.
+    unsafe {
+        let all = (*pg_sys::ProcGlobal).allProcs;
+        pg_sys::SetLatch(&raw mut (*all.add(process as usize)).procLatch);
+    }
+}
+
+/// This process's number among the server's processes.
+pub fn my_process() -> u32 {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    // SAFETY: MyProc is set in every process that runs SQL.
+    unsafe {
+        (*pg_sys::MyProc).pgprocno as u32
+    }
+    #[cfg(any(feature = "pg17", feature = "pg18"))]
+    // SAFETY: reads a process-local variable.
+    unsafe {
+        pg_sys::MyProcNumber as u32
+    }
+}
+
+fn waiter(process: u32) -> Option<&'static Waiter> {
+    let waiters = WAITERS.load(Acquire);
+    // SAFETY: WAITERS points at WAITER_COUNT waiters, all of them atomics, for as long as the process lives.
+    (!waiters.is_null() && (process as usize) < WAITER_COUNT.load(Relaxed))
+        .then(|| unsafe { &*waiters.add(process as usize) })
+}
+
+fn locked<T>(lock: *mut pg_sys::LWLock, work: impl FnOnce() -> T) -> T {
+    // SAFETY: the lock lies in shared memory; `work` raises no ERROR, so that acquire and release are a pair.
+    unsafe {
+        pg_sys::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
+        let answer = work();
+        pg_sys::LWLockRelease(lock);
+        answer
+    }
+}

@@ -1,0 +1,78 @@
+//! Starting the writer of a database when somebody needs it. Whoever waits may start it: PostgreSQL itself restarts
+//! a worker after a second at the earliest, we within milliseconds (FACTS §2).
+
+use super::queue::{self, WriterState};
+use crate::acting_owner::session;
+use crate::crypto::random;
+use crate::error::Error;
+use pgrx::bgworkers::BackgroundWorkerBuilder;
+use pgrx::pg_sys::Datum;
+use std::sync::atomic::Ordering::*;
+use std::time::{Duration, Instant};
+
+/// What people see in pg_stat_activity.backend_type.
+pub const WRITER: &str = "watchllm_keys writer";
+
+/// A writer that has not reported after this time died before it could, in microseconds.
+const STALE: i64 = 3_000_000;
+/// A writer that ended within this time of its start is not followed at once, in microseconds.
+const PAUSE: i64 = 100_000;
+
+/// This database's slot.
+pub fn claim() -> Result<usize, Error> {
+    let fresh = random::random_bytes::<8>().map_err(|_| Error::Internal("no random bytes".into()))?;
+    let epoch = i64::from_be_bytes(fresh) & i64::MAX;
+    queue::claim(session::database().to_u32(), epoch).ok_or_else(|| {
+        Error::AuditUnavailable("every database slot is in use; raise watchllm_keys.max_databases".into())
+    })
+}
+
+/// Waits until the slot's writer serves, starting it when it is absent.
+pub fn await_writer(number: usize, deadline: Instant) -> Result<(), Error> {
+    let slot = queue::slot(number);
+    let mut why = "the audit writer does not start";
+    while slot.state() != WriterState::Running {
+        if may_start(slot) && !start(number) {
+            slot.state.store(WriterState::Absent as u32, SeqCst);
+            why = "no worker slot is free for the audit writer; raise max_worker_processes";
+        }
+        if Instant::now() > deadline {
+            let problem = slot.problem().map_or(String::new(), |problem| format!(": {problem}"));
+            return Err(Error::AuditUnavailable(format!("{why}{problem}")));
+        }
+        session::sleep(Duration::from_millis(2));
+        session::check_interrupts();
+    }
+    Ok(())
+}
+
+/// Whether this process is the one that starts it now.
+fn may_start(slot: &queue::Slot) -> bool {
+    let now = session::now();
+    slot.locked(|| {
+        let age = now - slot.started_at.load(Acquire);
+        let may = match slot.state() {
+            WriterState::Running => false,
+            WriterState::Starting => age > STALE,
+            WriterState::Absent => age > PAUSE,
+        };
+        if may {
+            slot.state.store(WriterState::Starting as u32, SeqCst);
+            slot.started_at.store(now, Release);
+        }
+        may
+    })
+}
+
+fn start(number: usize) -> bool {
+    let argument = u64::from(session::database().to_u32()) << 32 | number as u64;
+    BackgroundWorkerBuilder::new(WRITER)
+        .set_type(WRITER)
+        .set_library("watchllm_keys")
+        .set_function("watchllm_keys_writer")
+        .set_argument(Some(Datum::from(argument as usize)))
+        .enable_spi_access()
+        .set_restart_time(None)
+        .load_dynamic()
+        .is_ok()
+}

@@ -1,0 +1,81 @@
+//! Counters that people see: accesses, failures, last use of each key, gathered in memory and written about once a
+//! second in a second transaction, whose failure harms no answer and is tried again. Also makes partitions ahead.
+
+use super::writer::{Writer, transaction};
+use crate::acting_owner::session;
+use crate::store;
+use crate::trail::{AccessType, Event, FailureReason};
+use pgrx::log;
+use std::collections::HashMap;
+
+/// Keys written at a time: about 5 ms, which is what an event may wait behind it.
+const AT_ONCE: usize = 256;
+/// Partitions are made this many days ahead.
+const DAYS_AHEAD: i32 = 7;
+
+/// What is not written yet.
+#[derive(Default)]
+pub struct Uses {
+    pending: HashMap<([u8; 16], [u8; 16]), store::trail::Uses>,
+    /// The day (since 1970) up to which partitions were made ahead.
+    made_until: i32,
+}
+
+impl Uses {
+    /// Counts an event of a known key. What somebody without the right tried does not count against the key.
+    pub fn count(&mut self, event: &Event) {
+        let uses = matches!(event.access_type, AccessType::Decrypt | AccessType::Validate);
+        let foreign = matches!(event.failure, Some(FailureReason::NotAuthorized | FailureReason::NotFound));
+        let (Some(project_id), Some(provider_key_id)) = (event.project_id, event.provider_key_id) else { return };
+        if !uses || foreign {
+            return;
+        }
+        let entry = self.pending.entry((project_id, provider_key_id)).or_insert(store::trail::Uses {
+            project_id,
+            provider_key_id,
+            accesses: 0,
+            failures: 0,
+            last_used_at: None,
+        });
+        if event.success() {
+            entry.accesses += 1;
+            entry.last_used_at = entry.last_used_at.max(Some(event.accessed_at));
+        } else {
+            entry.failures += 1;
+        }
+    }
+}
+
+/// The second transaction: writes what is pending, at most `AT_ONCE` keys.
+pub fn flush(writer: &mut Writer) {
+    if writer.chain.is_none() {
+        return;
+    }
+    make_partitions_ahead(writer);
+    let keys: Vec<_> = writer.uses.pending.keys().copied().take(AT_ONCE).collect();
+    let batch: Vec<store::trail::Uses> = keys.iter().filter_map(|key| writer.uses.pending.remove(key)).collect();
+    if batch.is_empty() {
+        return;
+    }
+    let outcome = transaction(|| Ok(store::trail::count_use(store::installed::owner()?, &batch)));
+    if let Err(failure) = outcome {
+        log!("watchllm_keys writer: counters are written later: {}", failure.message);
+        for uses in batch {
+            writer.uses.pending.insert((uses.project_id, uses.provider_key_id), uses);
+        }
+    }
+}
+
+fn make_partitions_ahead(writer: &mut Writer) {
+    let today = (session::now() / 86_400_000_000) as i32;
+    for day in today.max(writer.uses.made_until + 1)..=today + DAYS_AHEAD {
+        let made = transaction(|| {
+            store::trail::make_partition(store::installed::owner()?, day);
+            Ok(())
+        });
+        if made.is_err() {
+            return;
+        }
+        writer.uses.made_until = day;
+    }
+}

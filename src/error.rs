@@ -1,0 +1,200 @@
+//! Every error of the product: SQLSTATE, message, hint. No key material, ever: the fields here are numbers, names
+//! of our own settings and text that was redacted before it came. SQLSTATEs: DESIGN §11 (PostgREST maps them).
+
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::PgSqlErrorCode;
+
+/// What went wrong, for the caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Error {
+    NoSuchKey,
+    NoSuchProject,
+    NoUsableKey,
+    NoEarlierVersion,
+    NoSuchVersion(i32),
+    NotAuthorized(&'static str),
+    VersionConflict { expected: i32, active: i32 },
+    AlreadyThere(&'static str),
+    BadInput(&'static str, &'static str),
+    NullInput(&'static str),
+    OverLimit(String, &'static str),
+    Blocked,
+    CallerBlocked,
+    Inactive,
+    CompromisedVersion(i32),
+    NotInstalled,
+    Restoring,
+    Refused(&'static str),
+    NotPreloaded,
+    NoMasterKey(String),
+    UnknownMasterKey(i32),
+    WrongMasterKey(i32),
+    DamagedEnvelope,
+    AuditUnavailable(String),
+    Standby,
+    OwnTrail,
+    PreparedChange,
+    NotUtf8,
+    Internal(String),
+}
+
+/// The answer of an SQL function.
+pub type Answer<T> = Result<T, ErrorReport>;
+
+impl Error {
+    pub fn sqlstate(&self) -> PgSqlErrorCode {
+        use Error::*;
+        use PgSqlErrorCode::*;
+        match self {
+            NoSuchKey | NoSuchProject | NoUsableKey | NoEarlierVersion | NoSuchVersion(_) => ERRCODE_NO_DATA,
+            NotAuthorized(_) | Refused(_) => ERRCODE_INSUFFICIENT_PRIVILEGE,
+            VersionConflict { .. } | AlreadyThere(_) => ERRCODE_UNIQUE_VIOLATION,
+            BadInput(..) => ERRCODE_INVALID_PARAMETER_VALUE,
+            NullInput(_) => ERRCODE_NULL_VALUE_NOT_ALLOWED,
+            OverLimit(..) => ERRCODE_CHECK_VIOLATION,
+            Blocked | CallerBlocked | Inactive | CompromisedVersion(_) => ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION,
+            NotInstalled | Restoring | NotPreloaded | NoMasterKey(_) | UnknownMasterKey(_) | OwnTrail => {
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
+            WrongMasterKey(_) => ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
+            DamagedEnvelope => ERRCODE_DATA_CORRUPTED,
+            AuditUnavailable(_) => ERRCODE_INSUFFICIENT_RESOURCES,
+            Standby => ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            PreparedChange | NotUtf8 => ERRCODE_FEATURE_NOT_SUPPORTED,
+            Internal(_) => ERRCODE_INTERNAL_ERROR,
+        }
+    }
+
+    pub fn message(&self) -> String {
+        use Error::*;
+        match self {
+            NoSuchKey => "no such provider key".into(),
+            NoSuchProject => "no such project".into(),
+            NoUsableKey => "no such provider key: the project has no active key of this provider".into(),
+            NoEarlierVersion => "no earlier version of this provider key can be used".into(),
+            NoSuchVersion(v) => format!("this provider key has no version {v} that still has its envelope"),
+            NotAuthorized(what) => format!("not authorized to {what}"),
+            VersionConflict { expected, active } => {
+                format!("version conflict: expected active version {expected}, but it is {active}")
+            }
+            AlreadyThere(what) => format!("{what} already exists"),
+            BadInput(message, _) => (*message).into(),
+            NullInput(argument) => format!("{argument} must not be null"),
+            OverLimit(message, _) => message.clone(),
+            Blocked => "this provider key is blocked".into(),
+            CallerBlocked => "this caller is blocked".into(),
+            Inactive => "this provider key is not active".into(),
+            CompromisedVersion(v) => format!("version {v} of this provider key is marked compromised"),
+            NotInstalled => "watchllm_keys is not installed in this database".into(),
+            Restoring => "watchllm_keys is not ready: its tables are there, their keys and triggers are not".into(),
+            Refused(what) => (*what).into(),
+            NotPreloaded => "watchllm_keys is not preloaded".into(),
+            NoMasterKey(why) => format!("no master key is loaded: {why}"),
+            UnknownMasterKey(v) => format!("master key version {v} is not in the keyring"),
+            WrongMasterKey(v) => format!("wrong master key: the secret of version {v} does not open its canary"),
+            DamagedEnvelope => "the envelope of this provider key is damaged or does not belong here".into(),
+            AuditUnavailable(why) => format!("the audit record could not be written: {why}"),
+            Standby => "a hot standby cannot write the audit record".into(),
+            OwnTrail => "this transaction itself made or locked the audit trail".into(),
+            PreparedChange => "a transaction that changed provider keys cannot be prepared".into(),
+            NotUtf8 => "watchllm_keys needs a database with encoding UTF8".into(),
+            Internal(what) => format!("watchllm_keys: {what}"),
+        }
+    }
+
+    pub fn hint(&self) -> Option<&'static str> {
+        use Error::*;
+        Some(match self {
+            NoSuchKey | NoSuchProject | NoUsableKey | Internal(_) => return None,
+            NoEarlierVersion | NoSuchVersion(_) => "Rotate to a new key with watchllm.rotate_provider_key().",
+            NotAuthorized(_) => "Ask an administrator for the role that may do this; see the README, Roles.",
+            VersionConflict { .. } => "Somebody else rotated it: read the key again before you rotate.",
+            AlreadyThere(_) => "Choose another name.",
+            BadInput(_, hint) | OverLimit(_, hint) => hint,
+            NullInput(_) => "Give a value.",
+            Blocked => "An administrator can unblock it with watchllm.unblock_provider_key(id, note).",
+            CallerBlocked => "An administrator can unblock it with watchllm.unblock_caller(kind, subject, note).",
+            Inactive => "Activate it with watchllm.set_provider_key_active(id, true).",
+            CompromisedVersion(_) => "Rotate to a new key with watchllm.rotate_provider_key().",
+            NotInstalled => "Run: SELECT watchllm.install();",
+            Restoring => "Wait until the restore has finished; then, if needed, run: SELECT watchllm.install();",
+            Refused(_) => "See the README, Install.",
+            NotPreloaded => "Add to postgresql.conf and restart: shared_preload_libraries = 'watchllm_keys'",
+            NoMasterKey(_) => {
+                "Set watchllm_keys.master_key_file or watchllm_keys.master_key_command, then: SELECT watchllm.reload_keyring();"
+            }
+            UnknownMasterKey(_) => {
+                "Put the line of this version back into the keyring, then: SELECT watchllm.reload_keyring();"
+            }
+            WrongMasterKey(_) => {
+                "Restore the secret this database was sealed under, then: SELECT watchllm.reload_keyring();"
+            }
+            DamagedEnvelope => "Rotate the key, or restore its row from a backup.",
+            AuditUnavailable(_) => {
+                "Nothing was disclosed or changed. See SELECT * FROM watchllm.status() and the server log."
+            }
+            Standby => "Connect to the primary server.",
+            OwnTrail => "Commit first.",
+            PreparedChange => "Use an ordinary COMMIT.",
+            NotUtf8 => "Create the database with ENCODING 'UTF8'.",
+        })
+    }
+}
+
+impl From<Error> for ErrorReport {
+    fn from(error: Error) -> ErrorReport {
+        let report = ErrorReport::new(error.sqlstate(), error.message(), "watchllm_keys");
+        match error.hint() {
+            Some(hint) => report.set_hint(hint),
+            None => report,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Error::*;
+    use super::*;
+
+    /// One row per error; the SQLSTATEs are part of the contract (DESIGN §11).
+    #[test]
+    fn every_error_has_its_sqlstate() {
+        let rows = [
+            (NoSuchKey, "02000"),
+            (NoSuchProject, "02000"),
+            (NoUsableKey, "02000"),
+            (NoEarlierVersion, "02000"),
+            (NoSuchVersion(2), "02000"),
+            (NotAuthorized("decrypt"), "42501"),
+            (VersionConflict { expected: 1, active: 2 }, "23505"),
+            (AlreadyThere("a key of this name"), "23505"),
+            (BadInput("bad", "do better"), "22023"),
+            (NullInput("id"), "22004"),
+            (OverLimit("too many".into(), "fewer"), "23514"),
+            (Blocked, "42000"),
+            (CallerBlocked, "42000"),
+            (Inactive, "42000"),
+            (CompromisedVersion(1), "42000"),
+            (NotInstalled, "55000"),
+            (Restoring, "55000"),
+            (Refused("no"), "42501"),
+            (NotPreloaded, "55000"),
+            (NoMasterKey("none".into()), "55000"),
+            (UnknownMasterKey(3), "55000"),
+            (WrongMasterKey(1), "28000"),
+            (DamagedEnvelope, "XX001"),
+            (AuditUnavailable("timeout".into()), "53000"),
+            (Standby, "25006"),
+            (OwnTrail, "55000"),
+            (PreparedChange, "0A000"),
+            (NotUtf8, "0A000"),
+            (Internal("bug".into()), "XX000"),
+        ];
+        for (error, sqlstate) in rows {
+            let code = error.sqlstate() as i32;
+            let text: String = (0..5).map(|i| char::from(((code >> (6 * i)) & 0x3f) as u8 + b'0')).collect();
+            assert_eq!(text, sqlstate, "{error:?}");
+            assert!(!error.message().is_empty());
+        }
+    }
+}

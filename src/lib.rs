@@ -1,0 +1,41 @@
+//! watchllm_keys: a vault for LLM provider keys inside PostgreSQL.
+//! The door: rooms, the order of the SQL, what happens when the library is loaded. No logic lives here.
+//! Floors (an import only ever points down): api, log_hook · audit, caller · store, shared_keyring ·
+//! acting_owner, crypto, trail, redact, error, settings.
+
+mod acting_owner;
+mod api;
+mod audit;
+mod caller;
+pub mod crypto;
+mod error;
+mod log_hook;
+pub mod redact;
+mod settings;
+mod shared_keyring;
+mod store;
+pub mod trail;
+
+use pgrx::prelude::*;
+
+pgrx::pg_module_magic!(name, version);
+
+extension_sql_file!("../sql/roles.sql", name = "roles", bootstrap);
+extension_sql_file!("../sql/functions.sql", name = "functions", requires = ["roles"]);
+extension_sql_file!("../sql/function_grants.sql", name = "function_grants", finalize);
+
+/// Runs when the server (preloaded) or a session loads the library.
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    // Only while libraries are preloaded can shared memory still be asked for.
+    let preloaded = acting_owner::session::is_preloading();
+    settings::define(preloaded);
+    acting_owner::session::reserve_settings();
+    if preloaded {
+        audit::queue::install_hooks();
+        audit::commit::install_hooks();
+        log_hook::install_hook();
+        // Compiled once here (3 ms) instead of in every session.
+        redact::prepare();
+    }
+}

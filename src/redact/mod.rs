@@ -1,0 +1,14 @@
+//! The redaction room: finds provider keys in text and masks them; tells a key's provider and its hint.
+//! Pure: text in, text out, no PostgreSQL, no unsafe. The shapes are data in `rules`, taken from the scanners
+//! that `leak_formats.json` names; DESIGN §6 fixes the hint.
+#![forbid(unsafe_code)]
+
+mod hint;
+mod rule;
+mod rules;
+mod scan;
+mod text;
+
+pub use hint::{key_hint, provider_of};
+pub use scan::{Finding, contains_key, findings, prepare, redact};
+pub use text::{clean, cut};

@@ -1,0 +1,128 @@
+//! Tests of the scanner: each rule proves itself by its own examples; then what holds for any text.
+//! Keys are built by `examples` when the tests run, so that none stands in this repository.
+
+use proptest::prelude::*;
+
+use super::examples::expand;
+use super::*;
+
+#[test]
+fn every_rule_compiles() {
+    assert!(prepare());
+}
+
+#[test]
+fn every_rule_matches_what_it_must() {
+    for rule in RULES {
+        assert!(!rule.must_match.is_empty() && !rule.must_not_match.is_empty(), "{} has no proof", rule.kind);
+        for example in rule.must_match {
+            let text = expand(example);
+            let found: Vec<_> = findings(&text).collect();
+            assert_eq!(found.len(), 1, "{example}");
+            assert_eq!((found[0].provider, found[0].kind), (rule.provider, rule.kind), "{example}");
+        }
+    }
+}
+
+#[test]
+fn every_rule_leaves_alone_what_it_must_not_match() {
+    for rule in RULES {
+        for example in rule.must_not_match {
+            // Another rule may well match: plain `sk-` takes what is too short for `sk-proj-`.
+            let text = expand(example);
+            let same = |found: Finding| (found.provider, found.kind) == (rule.provider, rule.kind);
+            assert!(!findings(&text).any(same), "{example}");
+        }
+    }
+}
+
+#[test]
+fn the_prefix_stays_and_the_whole_run_goes() {
+    for (text, masked) in [
+        ("sk-proj-<74>", "sk-proj-...[REDACTED]"),
+        ("a 'sk-ant-api03-<93>AA' b", "a 'sk-ant-api03-...[REDACTED]' b"),
+        ("AIza<35>moreOfTheRun, gsk_<52>", "AIza...[REDACTED], gsk_...[REDACTED]"),
+        ("schlüssel=sk-<hex 32>ü", "schlüssel=sk-...[REDACTED]ü"),
+        ("Authorization: Bearer sk-proj-<74>\r\n", "Authorization: Bearer ...[REDACTED]\r\n"),
+        ("Bearer sk-ant-api03-...[REDACTED] x", "Bearer ...[REDACTED] x"),
+        ("nothing here", "nothing here"),
+    ] {
+        assert_eq!(redact(&expand(text)), masked);
+    }
+}
+
+#[test]
+fn names_and_prose_are_left_alone() {
+    for text in [
+        "task-force-alpha-and-risk-management-2024",
+        "the desk-proj-manager asked",
+        "ask-me-anything-about-postgresql-15-and-rust",
+        "0a8e8f9a-3c1b-4b1f-9a52-2f5d6f7c8b9d",
+        "Bearer authentication is required",
+        "sk-",
+        "",
+    ] {
+        assert!(!contains_key(text), "{text}");
+        assert!(matches!(redact(text), Cow::Borrowed(_)));
+    }
+}
+
+/// A rule that scanned to the end of the run at each place would need far longer here.
+#[test]
+fn hostile_text_is_read_in_linear_time() {
+    let begun = std::time::Instant::now();
+    for piece in ["sk-", "sk-a", "sk-proj-", "eyJ", "eyJaaaaaaaaaa.", "AIza", "Bearer ", "AKIA", "ü", "sk-T3BlbkF"] {
+        let text = piece.repeat(30_000 / piece.len());
+        assert_eq!(redact(&redact(&text)), redact(&text), "{piece}");
+    }
+    assert!(begun.elapsed().as_secs() < 60);
+}
+
+/// Texts made of what keys are made of: far likelier to hit an edge than random characters.
+fn fragments() -> impl Strategy<Value = String> {
+    let starts = ["sk-", "sk-proj-", "sk-ant-api03-", "Bearer ", "hf_", "fw_", "r8_", "AKIA", "eyJ", "gsk_", "xai-"];
+    let others = [".", "-", "_", "+", "/", "=", " ", "ü", "𝄞", "\0", "...", "[REDACTED]", "...[REDACTED]", "T3BlbkFJ"];
+    let fragment = prop_oneof![
+        3 => proptest::sample::select(starts.to_vec()).prop_map(str::to_owned),
+        2 => proptest::sample::select(others.to_vec()).prop_map(str::to_owned),
+        3 => "[a-z]{1,40}",
+        3 => "[A-Za-z0-9]{1,80}",
+        1 => "\\PC{0,5}",
+    ];
+    proptest::collection::vec(fragment, 0..14).prop_map(|parts| parts.concat())
+}
+
+proptest! {
+    #[test]
+    fn masking_twice_changes_nothing(text in fragments()) {
+        let once = redact(&text).into_owned();
+        prop_assert_eq!(redact(&once), once.as_str());
+    }
+
+    #[test]
+    fn findings_lie_in_order_at_character_boundaries(text in fragments()) {
+        let mut from = 0;
+        for finding in findings(&text) {
+            prop_assert!(from <= finding.start && finding.start < finding.secret && finding.secret < finding.end);
+            prop_assert!(text.get(finding.start..finding.end).is_some());
+            from = finding.end;
+        }
+    }
+
+    #[test]
+    fn a_key_does_not_survive_in_any_surroundings(before in "\\PC{0,20}[ '\"=:,;]", after in "[ '\"),;]\\PC{0,20}") {
+        for rule in RULES {
+            let key = expand(rule.must_match[0]);
+            let secret = &key[findings(&key).next().expect("found").secret..];
+            let text = format!("{before}{key}{after}");
+            prop_assert!(!redact(&text).contains(secret), "{}", rule.kind);
+        }
+    }
+
+    #[test]
+    fn any_text_at_all_is_survived(text in any::<String>()) {
+        let _ = (redact(&text), contains_key(&text), crate::redact::key_hint(&text), crate::redact::provider_of(&text));
+        prop_assert!(crate::redact::clean(&text, 20).len() <= 20);
+        prop_assert!(crate::redact::key_hint(&text).len() <= 40);
+    }
+}

@@ -1,0 +1,173 @@
+//! Every setting (GUC), typed, with units. Rule: DESIGN §11 (Settings): SIGHUP or POSTMASTER, so that no session
+//! can change one. Postmaster settings exist only when the library is preloaded.
+
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
+use std::ffi::CString;
+use std::time::Duration;
+
+static MASTER_KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static MASTER_KEY_COMMAND: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static MASTER_KEY_COMMAND_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+static PBKDF2_ITERATIONS: GucSetting<i32> = GucSetting::<i32>::new(600_000);
+static AUDIT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
+static AUDIT_QUEUE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(2_048);
+static MAX_DATABASES: GucSetting<i32> = GucSetting::<i32>::new(8);
+static SPIN: GucSetting<i32> = GucSetting::<i32>::new(200);
+static MAX_ACTIVE_KEYS: GucSetting<i32> = GucSetting::<i32>::new(3);
+
+/// Where the keyring comes from.
+pub enum KeyringSource {
+    File(String),
+    Command { command: String, timeout: Duration },
+    Nothing,
+}
+
+/// The file wins when both are set.
+pub fn keyring_source() -> KeyringSource {
+    let text = |setting: &GucSetting<Option<CString>>| {
+        setting.get().map(|s| s.to_string_lossy().into_owned()).filter(|s| !s.is_empty())
+    };
+    if let Some(path) = text(&MASTER_KEY_FILE) {
+        KeyringSource::File(path)
+    } else if let Some(command) = text(&MASTER_KEY_COMMAND) {
+        KeyringSource::Command { command, timeout: master_key_command_timeout() }
+    } else {
+        KeyringSource::Nothing
+    }
+}
+
+pub fn master_key_command_timeout() -> Duration {
+    millis(&MASTER_KEY_COMMAND_TIMEOUT)
+}
+
+pub fn pbkdf2_iterations() -> u32 {
+    PBKDF2_ITERATIONS.get() as u32
+}
+
+/// How long a caller waits for its audit record before it gets an error instead of an answer.
+pub fn audit_timeout() -> Duration {
+    millis(&AUDIT_TIMEOUT)
+}
+
+/// Events the queue of one database holds.
+pub fn audit_queue_size() -> usize {
+    AUDIT_QUEUE_SIZE.get() as usize
+}
+
+/// Databases of this server that can have a vault at the same time.
+pub fn max_databases() -> usize {
+    MAX_DATABASES.get() as usize
+}
+
+/// How long writer and waiter look for each other before they sleep.
+pub fn spin() -> Duration {
+    Duration::from_micros(SPIN.get() as u64)
+}
+
+/// Active keys per project and provider; 0 means no limit.
+pub fn max_active_keys() -> i32 {
+    MAX_ACTIVE_KEYS.get()
+}
+
+fn millis(setting: &GucSetting<i32>) -> Duration {
+    Duration::from_millis(setting.get() as u64)
+}
+
+/// Defines the settings; `preloaded` adds those that only a server start can give.
+pub fn define(preloaded: bool) {
+    let secret = GucFlags::SUPERUSER_ONLY;
+    GucRegistry::define_string_guc(
+        c"watchllm_keys.master_key_file",
+        c"File with the master keys, one VERSION:SECRET per line.",
+        c"Refused unless owned by the server's user or root and not readable by others.",
+        &MASTER_KEY_FILE,
+        GucContext::Sighup,
+        secret,
+    );
+    GucRegistry::define_string_guc(
+        c"watchllm_keys.master_key_command",
+        c"Shell command that prints the master keys, one VERSION:SECRET per line.",
+        c"Used when master_key_file is empty; its standard error is never logged.",
+        &MASTER_KEY_COMMAND,
+        GucContext::Sighup,
+        secret,
+    );
+    define_numbers();
+    if preloaded {
+        define_at_start();
+    }
+}
+
+fn define_numbers() {
+    let number = |name, short, long, setting, min, max, flags| {
+        GucRegistry::define_int_guc(name, short, long, setting, min, max, GucContext::Sighup, flags);
+    };
+    number(
+        c"watchllm_keys.master_key_command_timeout",
+        c"How long master_key_command may run.",
+        c"",
+        &MASTER_KEY_COMMAND_TIMEOUT,
+        100,
+        600_000,
+        GucFlags::UNIT_MS,
+    );
+    number(
+        c"watchllm_keys.pbkdf2_iterations",
+        c"PBKDF2 iterations of a master key made from now on.",
+        c"A master key keeps the number it was made with.",
+        &PBKDF2_ITERATIONS,
+        100_000,
+        100_000_000,
+        GucFlags::default(),
+    );
+    number(
+        c"watchllm_keys.audit_timeout",
+        c"How long a caller waits for its audit record.",
+        c"After it the caller gets an error and no plaintext.",
+        &AUDIT_TIMEOUT,
+        100,
+        600_000,
+        GucFlags::UNIT_MS,
+    );
+    number(
+        c"watchllm_keys.spin",
+        c"Microseconds that writer and waiter look for each other before they sleep.",
+        c"Mends the latency of few clients; 0 turns it off.",
+        &SPIN,
+        0,
+        10_000,
+        GucFlags::default(),
+    );
+    number(
+        c"watchllm_keys.max_active_keys",
+        c"Active keys per project and provider; 0 means no limit.",
+        c"",
+        &MAX_ACTIVE_KEYS,
+        0,
+        1_000_000,
+        GucFlags::default(),
+    );
+}
+
+fn define_at_start() {
+    GucRegistry::define_int_guc(
+        c"watchllm_keys.audit_queue_size",
+        c"Audit events that the queue of one database holds.",
+        c"About 1.2 kB of shared memory each.",
+        &AUDIT_QUEUE_SIZE,
+        64,
+        1_048_576,
+        GucContext::Postmaster,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"watchllm_keys.max_databases",
+        c"Databases of this server that can have a vault at the same time.",
+        c"Fixes the shared memory.",
+        &MAX_DATABASES,
+        1,
+        1_024,
+        GucContext::Postmaster,
+        GucFlags::default(),
+    );
+}

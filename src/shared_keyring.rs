@@ -1,0 +1,246 @@
+//! The root keys of each database, in shared memory: the writer loads them, every process reads them.
+//! Unsafe lives here. The memory outlives the writer, so that its death costs no PBKDF2 (100 ms a version).
+//! Slots are those of `audit/queue`; each has its own lock. DESIGN §3, FACTS §2.
+
+use crate::crypto::RootKey;
+use crate::error::Error;
+use pgrx::pg_sys;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
+use zeroize::Zeroize;
+
+/// Versions a keyring may hold (DESIGN §3).
+pub const MAX_VERSIONS: usize = 64;
+
+const EMPTY: u32 = 0;
+const READY: u32 = 1;
+const NO_MASTER_KEY: u32 = 2;
+const WRONG_MASTER_KEY: u32 = 3;
+
+/// What is known of one version of the master key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Entry {
+    /// In the keyring, its root key not derived yet: 100 ms away.
+    Coming = 1,
+    Ready = 2,
+    /// Its secret does not open its canary.
+    Wrong = 3,
+}
+
+#[repr(C)]
+struct Version {
+    number: i32,
+    entry: u32,
+    root: [u8; 32],
+}
+
+#[repr(C)]
+struct Ring {
+    lock: *mut pg_sys::LWLock,
+    state: AtomicU32,
+    /// Grows with every load; `reload_keyring()` waits for it.
+    loads: AtomicU64,
+    active: i32,
+    /// Of the last load: 0 when it went well, else NO_MASTER_KEY or WRONG_MASTER_KEY.
+    fault: u32,
+    wrong: i32,
+    count: u32,
+    why_len: u32,
+    why: [u8; 200],
+    versions: [Version; MAX_VERSIONS],
+}
+
+static RINGS: AtomicPtr<Ring> = AtomicPtr::new(ptr::null_mut());
+
+/// Bytes of shared memory for `slots` databases.
+pub fn size(slots: usize) -> usize {
+    slots * size_of::<Ring>()
+}
+
+/// Takes its place in shared memory at server start.
+///
+/// # Safety
+/// `memory` is `size(slots)` bytes of shared memory that every process maps, `locks` as many LWLocks; called under
+/// AddinShmemInitLock, with `first` when the memory is fresh.
+pub unsafe fn startup(memory: *mut u8, slots: usize, locks: *mut pg_sys::LWLockPadded, first: bool) {
+    let rings = memory.cast::<Ring>();
+    if first {
+        // SAFETY: as promised by the caller; all-zero bytes are an empty ring.
+        unsafe {
+            ptr::write_bytes(memory, 0, size(slots));
+            for i in 0..slots {
+                (*rings.add(i)).lock = &raw mut (*locks.add(i)).lock;
+            }
+        }
+    }
+    RINGS.store(rings, Release);
+}
+
+fn ring(slot: usize) -> *mut Ring {
+    // SAFETY: slots come from the queue, which exists only after `startup` and keeps them within its number.
+    unsafe { RINGS.load(Acquire).add(slot) }
+}
+
+/// Runs `work` on a ring under its lock. `work` must not raise an ERROR: it only moves bytes.
+fn locked<T>(slot: usize, mode: pg_sys::LWLockMode::Type, work: impl FnOnce(&mut Ring) -> T) -> T {
+    let ring = ring(slot);
+    // SAFETY: the lock guards every field that is not atomic; shared holders only read.
+    unsafe {
+        pg_sys::LWLockAcquire((*ring).lock, mode);
+        let answer = work(&mut *ring);
+        pg_sys::LWLockRelease((*ring).lock);
+        answer
+    }
+}
+
+/// How many times this slot's keyring was loaded, well or not.
+pub fn loads(slot: usize) -> u64 {
+    // SAFETY: an atomic field of shared memory.
+    unsafe { (*ring(slot)).loads.load(Acquire) }
+}
+
+pub fn is_ready(slot: usize) -> bool {
+    // SAFETY: an atomic field of shared memory.
+    unsafe { (*ring(slot)).state.load(Acquire) == READY }
+}
+
+/// Whether the keyring is loaded and every version of it derived.
+pub fn is_complete(slot: usize) -> bool {
+    is_ready(slot)
+        && locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| {
+            ring.versions[..ring.count as usize].iter().all(|v| v.entry != Entry::Coming as u32)
+        })
+}
+
+/// Why nothing can be opened or stored; None when the active master key is loaded.
+pub fn problem(slot: usize) -> Option<Error> {
+    locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| ring.problem(ring.state.load(Acquire)))
+}
+
+/// What the last load stumbled over, even if an earlier one still serves.
+pub fn last_problem(slot: usize) -> Option<Error> {
+    locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| match ring.fault {
+        EMPTY => None,
+        fault => ring.problem(fault),
+    })
+}
+
+impl Ring {
+    fn problem(&self, state: u32) -> Option<Error> {
+        match state {
+            READY => None,
+            EMPTY => Some(Error::NoMasterKey("the audit writer has not loaded it yet".into())),
+            WRONG_MASTER_KEY => Some(Error::WrongMasterKey(self.wrong)),
+            _ => Some(Error::NoMasterKey(String::from_utf8_lossy(&self.why[..self.why_len as usize]).into_owned())),
+        }
+    }
+}
+
+/// The root key of a version. None: it is still being derived.
+pub fn root_key(slot: usize, version: i32) -> Result<Option<RootKey>, Error> {
+    locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| {
+        match ring.versions[..ring.count as usize].iter().find(|v| v.number == version) {
+            Some(v) if v.entry == Entry::Ready as u32 => Ok(Some(RootKey::from_bytes(&v.root))),
+            Some(v) if v.entry == Entry::Coming as u32 => Ok(None),
+            Some(_) => Err(Error::WrongMasterKey(version)),
+            None => Err(Error::UnknownMasterKey(version)),
+        }
+    })
+}
+
+/// The version new envelopes are sealed under.
+pub fn active_version(slot: usize) -> Option<i32> {
+    is_ready(slot).then(|| locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| ring.active))
+}
+
+/// Every version with its entry, for `status()`.
+pub fn versions(slot: usize) -> Vec<(i32, bool)> {
+    let mut found = [(0, false); MAX_VERSIONS];
+    let count = locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| {
+        for (place, v) in found.iter_mut().zip(&ring.versions[..ring.count as usize]) {
+            *place = (v.number, v.entry == Entry::Ready as u32);
+        }
+        ring.count as usize
+    });
+    found[..count].to_vec()
+}
+
+/// The writer's: makes this the keyring of the slot. Versions beyond the first 64 are left out.
+pub fn publish(slot: usize, active: i32, versions: &[(i32, Entry, Option<&RootKey>)]) {
+    locked(slot, pg_sys::LWLockMode::LW_EXCLUSIVE, |ring| {
+        wipe(ring);
+        for (place, (number, entry, root)) in ring.versions.iter_mut().zip(versions) {
+            place.number = *number;
+            place.entry = *entry as u32;
+            if let Some(root) = root {
+                place.root.copy_from_slice(root.expose());
+            }
+            ring.count += 1;
+        }
+        ring.active = active;
+        ring.fault = EMPTY;
+        ring.state.store(READY, Release);
+        ring.loads.fetch_add(1, AcqRel);
+    });
+}
+
+/// The writer's: one more version is derived.
+pub fn publish_version(slot: usize, version: i32, entry: Entry, root: Option<&RootKey>) {
+    locked(slot, pg_sys::LWLockMode::LW_EXCLUSIVE, |ring| {
+        let count = ring.count as usize;
+        if let Some(place) = ring.versions[..count].iter_mut().find(|v| v.number == version) {
+            place.entry = entry as u32;
+            if let Some(root) = root {
+                place.root.copy_from_slice(root.expose());
+            }
+        }
+    });
+}
+
+/// The writer's: a reload found the keyring that is already in use.
+pub fn publish_same(slot: usize) {
+    locked(slot, pg_sys::LWLockMode::LW_EXCLUSIVE, |ring| {
+        ring.fault = EMPTY;
+        ring.loads.fetch_add(1, AcqRel);
+    });
+}
+
+/// The writer's: the load failed. What an earlier load published stays in use.
+pub fn publish_problem(slot: usize, problem: &Error) {
+    let message = match problem {
+        Error::NoMasterKey(why) => why.clone(),
+        other => other.message(),
+    };
+    let why = &message[..message.floor_char_boundary(200)];
+    locked(slot, pg_sys::LWLockMode::LW_EXCLUSIVE, |ring| {
+        ring.why[..why.len()].copy_from_slice(why.as_bytes());
+        ring.why_len = why.len() as u32;
+        (ring.fault, ring.wrong) = match problem {
+            Error::WrongMasterKey(version) => (WRONG_MASTER_KEY, *version),
+            _ => (NO_MASTER_KEY, 0),
+        };
+        if ring.state.load(Acquire) != READY {
+            ring.state.store(ring.fault, Release);
+        }
+        ring.loads.fetch_add(1, AcqRel);
+    });
+}
+
+/// Wipes a slot that another database takes over.
+pub fn forget(slot: usize) {
+    locked(slot, pg_sys::LWLockMode::LW_EXCLUSIVE, |ring| {
+        wipe(ring);
+        ring.state.store(EMPTY, Release);
+    });
+}
+
+fn wipe(ring: &mut Ring) {
+    for version in &mut ring.versions {
+        version.root.zeroize();
+        version.number = 0;
+        version.entry = 0;
+    }
+    ring.count = 0;
+    ring.why_len = 0;
+}

@@ -1,0 +1,14 @@
+//! Black-box tests on real servers of the private tree that `make test` assembles, one file per fault or attack.
+//! A test here knows SQL, processes and files; never the extension's Rust code.
+
+// a failed expectation here is a failed test
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+
+// a harness offers more than the tests of one day use
+#[allow(dead_code)]
+mod commands;
+#[allow(dead_code)]
+mod server;
+mod template;
+
+mod smoke;
