@@ -118,6 +118,22 @@ pub fn sleep(longest: Duration) {
     }
 }
 
+/// Runs a sleep that pg_stat_activity shows as waiting for an extension.
+pub fn while_waiting(sleep: impl FnOnce()) {
+    // SAFETY: points at this process's own entry, or at a local dummy.
+    unsafe { pg_sys::my_wait_event_info.write_volatile(pg_sys::PG_WAIT_EXTENSION) };
+    sleep();
+    // SAFETY: as above.
+    unsafe { pg_sys::my_wait_event_info.write_volatile(0) };
+}
+
+/// Whether the server's first process is still there.
+pub fn postmaster_lives() -> bool {
+    // SAFETY: reads a process-local variable.
+    let postmaster = unsafe { pg_sys::PostmasterPid };
+    std::os::unix::process::parent_id() == postmaster as u32
+}
+
 /// Whether this transaction holds a lock on the relation that an INSERT by another process would wait for.
 pub fn blocks_inserts(relation: pg_sys::Oid) -> bool {
     let tag = pg_sys::LOCKTAG {

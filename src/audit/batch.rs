@@ -5,6 +5,7 @@
 use super::queue::{self, Entry, Slot};
 use super::writer::{Failure, Writer, transaction};
 use crate::acting_owner::relation_changes;
+use crate::error::Error;
 use crate::store;
 use crate::trail::chain::{self, MacKey};
 use crate::trail::{Row, Verdict};
@@ -40,6 +41,7 @@ pub fn serve(writer: &mut Writer) {
     let tail = slot.tail.load(Acquire);
     let count = slot.waiting().min(MAX_BATCH);
     let entries: Vec<Entry> = (tail..tail + count).map(|sequence| slot.entry(sequence)).collect();
+    slot.last_batch.store(count as u32, Relaxed);
     match write(writer, &entries, tail) {
         Ok(()) => answer(writer, &entries, Verdict::Recorded),
         Err(failure) => retry(writer, &entries, tail, &failure),
@@ -83,7 +85,9 @@ fn write(writer: &mut Writer, entries: &[Entry], first: u64) -> Result<(), Failu
             _ => read_head(owner),
         };
         let (rows, hash) = chained(chain, head, entries, epoch, first);
-        store::trail::append(owner, &rows);
+        if store::trail::append(owner, &rows) != entries.len() as u64 {
+            return Err(Error::Internal("the trail took fewer rows than it was given".into()));
+        }
         Ok(Head { seq: head.seq + entries.len() as i64, hash, changes: head.changes })
     });
     chain.head = outcome.as_ref().ok().copied();

@@ -8,6 +8,7 @@ pub mod queue;
 mod start;
 mod take_up;
 mod uses;
+mod wakeup;
 mod writer;
 
 use crate::acting_owner::{Owner, session};
@@ -108,7 +109,7 @@ pub fn reload_keyring() -> Result<usize, Error> {
     let slot = queue::slot(number);
     let before = shared_keyring::loads(number);
     slot.reload_wanted.store(1, std::sync::atomic::Ordering::SeqCst);
-    queue::wake(slot.writer_process.load(std::sync::atomic::Ordering::Acquire));
+    slot.writer.wake();
     let deadline = Instant::now() + settings::audit_timeout() + settings::master_key_command_timeout();
     while shared_keyring::loads(number) == before {
         pause(deadline, "the audit writer did not reload the keyring in time")?;
@@ -196,7 +197,7 @@ impl Recorder {
         for chunk in events.chunks(queue::chunk()) {
             let deadline = Instant::now() + settings::audit_timeout();
             let last = push(self.slot, slot, chunk, standing, deadline)?;
-            wait(self.slot, slot, last, chunk.len() as u64, deadline)?;
+            wait(self.slot, slot, last, deadline)?;
             let first = last + 1 - chunk.len() as u64;
             verdicts.extend((first..=last).map(|ticket| queue::verdict(ticket).unwrap_or(Verdict::NotRecorded)));
         }
@@ -228,14 +229,11 @@ fn push(number: usize, slot: &Slot, events: &[Event], standing: Standing, deadli
     }
 }
 
-fn wait(number: usize, slot: &Slot, ticket: u64, mine: u64, deadline: Instant) -> Result<(), Error> {
-    // Spinning beside other waiters cost 20 % at four clients (FACTS §2): only who waits alone spins.
-    if slot.waiting() <= mine {
-        let until = Instant::now() + settings::spin();
-        while queue::verdict(ticket).is_none() && Instant::now() < until {
-            for _ in 0..40 {
-                std::hint::spin_loop();
-            }
+fn wait(number: usize, slot: &Slot, ticket: u64, deadline: Instant) -> Result<(), Error> {
+    let until = Instant::now() + settings::spin();
+    while slot.may_spin() && queue::verdict(ticket).is_none() && Instant::now() < until {
+        for _ in 0..40 {
+            std::hint::spin_loop();
         }
     }
     while queue::verdict(ticket).is_none() {
@@ -246,9 +244,7 @@ fn wait(number: usize, slot: &Slot, ticket: u64, mine: u64, deadline: Instant) -
         if slot.state() != WriterState::Running {
             start::await_writer(number, deadline)?;
         }
-        if queue::verdict(ticket).is_none() {
-            session::sleep(left.min(Duration::from_millis(100)));
-        }
+        session::while_waiting(|| queue::sleep_for_verdict(ticket, left.min(Duration::from_millis(100))));
         session::check_interrupts();
     }
     Ok(())

@@ -3,12 +3,14 @@
 //! batches out, commits them and answers each event with a verdict. Nothing inside a locked section may raise an
 //! ERROR. Orders of stores and the traps behind them: FACTS §2.
 
+use super::wakeup::Sleeper;
 use crate::settings;
 use crate::shared_keyring;
 use crate::trail::{Event, Verdict};
 use pgrx::pg_sys;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
+use std::time::Duration;
 
 /// Tickets of one process that can be open at once; a push is never longer.
 pub const MAX_CHUNK: usize = 256;
@@ -32,7 +34,6 @@ pub struct Slot {
     pub database: AtomicU32,
     pub state: AtomicU32,
     pub writer_pid: AtomicI32,
-    pub writer_process: AtomicU32,
     pub started_at: AtomicI64,
     /// Random per claim: (epoch, queue sequence) names an event for ever.
     pub epoch: AtomicI64,
@@ -40,7 +41,9 @@ pub struct Slot {
     pub head: AtomicU64,
     /// The first sequence not answered yet.
     pub tail: AtomicU64,
-    pub sleeping: AtomicU32,
+    pub writer: Sleeper,
+    /// Events in the last batch: 1 means that few callers are about, and spinning pays.
+    pub last_batch: AtomicU32,
     pub reload_wanted: AtomicU32,
     pub starts: AtomicU64,
     pub batches: AtomicU64,
@@ -64,6 +67,7 @@ pub struct Entry {
 struct Waiter {
     ticket: AtomicU64,
     done: AtomicU64,
+    sleeper: Sleeper,
     verdicts: [AtomicU8; MAX_CHUNK],
 }
 
@@ -197,9 +201,6 @@ pub fn find(database: u32) -> Option<usize> {
 
 /// Finds or takes a slot: a free one, or one whose writer left and whose queue is empty. None: all are in use.
 pub fn claim(database: u32, fresh_epoch: i64) -> Option<usize> {
-    if let Some(found) = find(database) {
-        return Some(found);
-    }
     let claimed = locked(DIRECTORY.load(Relaxed), || {
         let count = SLOT_COUNT.load(Relaxed);
         let known = (0..count).find(|&i| slot(i).database.load(Acquire) == database);
@@ -240,7 +241,13 @@ impl Slot {
     /// Events not answered yet.
     pub fn waiting(&self) -> u64 {
         let tail = self.tail.load(Acquire);
-        self.head.load(Acquire).saturating_sub(tail)
+        self.head.load(SeqCst).saturating_sub(tail)
+    }
+
+    /// Whether writer and waiter may look for each other before they sleep: only while callers come one by one.
+    /// Spinning beside others takes the processor from who could work (FACTS §2: 20 % at four clients).
+    pub fn may_spin(&self) -> bool {
+        self.last_batch.load(Relaxed) <= 1 && self.waiting() <= 1
     }
 
     /// Runs `work` under the slot's lock; `work` must not raise an ERROR.
@@ -276,22 +283,15 @@ impl Slot {
             self.head.store(head + events.len() as u64, SeqCst);
             Some(last)
         })?;
-        self.wake_writer();
+        self.writer.wake();
         Some(pushed)
-    }
-
-    /// Wakes the writer if it sleeps. It sets `sleeping` and re-reads `head` before it waits: no wake-up is missed.
-    pub fn wake_writer(&self) {
-        if self.state() == WriterState::Running && self.sleeping.swap(0, SeqCst) == 1 {
-            wake(self.writer_process.load(Acquire));
-        }
     }
 
     /// The writer's: answers one event.
     pub fn answer(&self, entry: &Entry, verdict: Verdict) {
         if let Some(waiter) = waiter(entry.process) {
             waiter.verdicts[entry.ticket as usize % MAX_CHUNK].store(verdict.to_byte(), Release);
-            waiter.done.store(entry.ticket, Release);
+            waiter.done.store(entry.ticket, SeqCst);
         }
     }
 
@@ -325,6 +325,13 @@ pub fn verdict(ticket: u64) -> Option<Verdict> {
         .then(|| Verdict::from_byte(waiter.verdicts[ticket as usize % MAX_CHUNK].load(Acquire)))
 }
 
+/// Sleeps until this process's ticket is answered, or for `longest`.
+pub fn sleep_for_verdict(ticket: u64, longest: Duration) {
+    if let Some(waiter) = waiter(my_process()) {
+        waiter.sleeper.sleep_unless(|| waiter.done.load(SeqCst) >= ticket, longest);
+    }
+}
+
 /// Wakes every process that waits: the writer leaves, somebody must start another.
 pub fn wake_all_waiting() {
     for process in 0..WAITER_COUNT.load(Relaxed) as u32 {
@@ -334,12 +341,10 @@ pub fn wake_all_waiting() {
     }
 }
 
-/// Sets the latch of a server process; one that ended meanwhile, or another in its place, wakes for nothing.
+/// Wakes a process that waits for a verdict; one that does not is not disturbed.
 pub fn wake(process: u32) {
-    // SAFETY: `process` is the number of a PGPROC of this server; SetLatch only sets a flag and signals its owner.
-    unsafe {
-        let all = (*pg_sys::ProcGlobal).allProcs;
-        pg_sys::SetLatch(&raw mut (*all.add(process as usize)).procLatch);
+    if let Some(waiter) = waiter(process) {
+        waiter.sleeper.wake();
     }
 }
 

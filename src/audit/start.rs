@@ -20,9 +20,13 @@ const PAUSE: i64 = 100_000;
 
 /// This database's slot.
 pub fn claim() -> Result<usize, Error> {
+    let database = session::database().to_u32();
+    if let Some(known) = queue::find(database) {
+        return Ok(known);
+    }
     let fresh = random::random_bytes::<8>().map_err(|_| Error::Internal("no random bytes".into()))?;
     let epoch = i64::from_be_bytes(fresh) & i64::MAX;
-    queue::claim(session::database().to_u32(), epoch).ok_or_else(|| {
+    queue::claim(database, epoch).ok_or_else(|| {
         Error::AuditUnavailable("every database slot is in use; raise watchllm_keys.max_databases".into())
     })
 }

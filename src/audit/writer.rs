@@ -77,7 +77,6 @@ pub extern "C-unwind" fn watchllm_keys_writer(argument: pg_sys::Datum) {
         last_event: Instant::now(),
         last_beat: Instant::now(),
     };
-    writer.slot.writer_process.store(queue::my_process(), Release);
     if let Err(failure) = take_up::take_up(&mut writer) {
         log!("watchllm_keys writer: cannot serve: {}", failure.message);
         writer.slot.set_problem(&failure.text());
@@ -243,11 +242,9 @@ impl Writer {
         if take_up::derive_one(self) {
             return;
         }
-        self.slot.sleeping.store(1, SeqCst);
-        if self.slot.is_empty() && self.slot.reload_wanted.load(SeqCst) == 0 {
-            session::sleep(BEAT);
-        }
-        self.slot.sleeping.store(0, SeqCst);
+        let slot = self.slot;
+        let wanted = || !slot.is_empty() || slot.reload_wanted.load(SeqCst) == 1;
+        session::while_waiting(|| slot.writer.sleep_unless(wanted, BEAT));
     }
 
     fn reload_if_wanted(&mut self) {
@@ -275,6 +272,9 @@ impl Writer {
         unsafe {
             pg_sys::pgstat_report_stat(true);
             pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null());
+        }
+        if !session::postmaster_lives() {
+            leave();
         }
         if self.slot.is_empty() && somebody_wants_the_database() {
             log!("watchllm_keys writer: the database is wanted, leaving");

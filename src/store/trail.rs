@@ -291,9 +291,21 @@ fn date(day: i32) -> Option<Date> {
     Date::try_from(day - POSTGRES_EPOCH_DAYS).ok()
 }
 
+/// Year, month and day of a day counted from 1970 (proleptic Gregorian); pgrx's accessors go through numeric.
+fn civil(day: i32) -> (i32, i32, i32) {
+    // Eras of 400 years that begin on 1 March, so that the leap day is the last of its year.
+    let since_era = day + 719_468;
+    let (era, of_era) = (since_era.div_euclid(146_097), since_era.rem_euclid(146_097));
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    (year_of_era + era * 400 + i32::from(month <= 2), month, of_year - (153 * shifted + 2) / 5 + 1)
+}
+
 /// The name of a day's partition.
 pub fn partition_name(day: i32) -> String {
-    let (year, month, day) = date(day).map_or((0, 0, 0), |d| (d.year(), d.month(), d.day()));
+    let (year, month, day) = civil(day);
     format!("provider_key_access_logs_{year:04}{month:02}{day:02}")
 }
 
@@ -323,4 +335,23 @@ pub fn count_use(owner: Owner, uses: &[Uses]) -> u64 {
                 .into(),
         ],
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::civil;
+
+    #[test]
+    fn partitions_are_named_by_their_day() {
+        let known = [
+            (0, (1970, 1, 1)),
+            (10_957, (2000, 1, 1)),
+            (11_016, (2000, 2, 29)),
+            (20_780, (2026, 11, 23)),
+            (-1, (1969, 12, 31)),
+        ];
+        for (day, date) in known {
+            assert_eq!(civil(day), date);
+        }
+    }
 }
