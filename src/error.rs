@@ -154,7 +154,6 @@ impl From<Error> for ErrorReport {
 #[cfg(test)]
 mod tests {
     use super::Error::*;
-    use super::*;
 
     /// One row per error; the SQLSTATEs are part of the contract (DESIGN §11).
     #[test]

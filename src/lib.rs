@@ -1,6 +1,6 @@
 //! watchllm_keys: a vault for LLM provider keys inside PostgreSQL.
 //! The door: rooms, the order of the SQL, what happens when the library is loaded. No logic lives here.
-//! Floors (an import only ever points down): api, log_hook · audit, caller · store, shared_keyring ·
+//! Floors (an import only ever points down): api, log_hook, disclosed · audit, caller · store, shared_keyring ·
 //! acting_owner, crypto, trail, redact, error, settings.
 
 mod acting_owner;
@@ -8,6 +8,7 @@ mod api;
 mod audit;
 mod caller;
 pub mod crypto;
+mod disclosed;
 mod error;
 mod log_hook;
 pub mod redact;

@@ -149,12 +149,16 @@ pub fn blocks_inserts(relation: pg_sys::Oid) -> bool {
     strong.iter().any(|&mode| unsafe { held(&tag, mode as i32) })
 }
 
+/// # Safety
+/// None beyond a live `tag`: looks into this process's own table of held locks.
 #[cfg(any(feature = "pg15", feature = "pg16"))]
 unsafe fn held(tag: &pg_sys::LOCKTAG, mode: i32) -> bool {
     // SAFETY: as the caller's.
     unsafe { pg_sys::LockHeldByMe(tag, mode) }
 }
 
+/// # Safety
+/// As for the older majors.
 #[cfg(any(feature = "pg17", feature = "pg18"))]
 unsafe fn held(tag: &pg_sys::LOCKTAG, mode: i32) -> bool {
     // SAFETY: as the caller's.

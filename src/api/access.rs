@@ -2,12 +2,12 @@
 //! its event; whoever refuses records first, so that no refusal of somebody who reached a function is lost.
 #![forbid(unsafe_code)]
 
-use super::disclosed::Disclosed;
 use crate::audit::{self, Recorder, Standing, commit};
 use crate::caller::{Caller, Context};
 use crate::crypto::envelope::{self, Binding};
 use crate::crypto::fingerprint::FingerprintKey;
 use crate::crypto::{Sealed, Secret};
+use crate::disclosed::Disclosed;
 use crate::error::Error;
 use crate::store::keys::{StoredKey, StoredVersion};
 use crate::store::{self, Id};
@@ -66,6 +66,7 @@ impl Access {
         checked.map_err(|error| self.refuse(FailureReason::BadInput, error))
     }
 
+    /// The caller may open keys of any project.
     pub fn must_open(&self) -> Result<(), Error> {
         if self.caller.may_open() {
             return Ok(());
@@ -73,6 +74,7 @@ impl Access {
         Err(self.refuse(FailureReason::NotAuthorized, Error::NotAuthorized("open provider keys")))
     }
 
+    /// The caller may administer the vault.
     pub fn must_administer(&self) -> Result<(), Error> {
         if self.caller.may_administer() {
             return Ok(());

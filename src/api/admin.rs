@@ -1,4 +1,5 @@
-//! Installing, the state of the vault, the keyring, projects and their members.
+//! Installing, the state of the vault, the keyring, projects and their members. `install()` runs the files of `sql/`
+//! as its caller, a superuser; everything else goes through `Access` (DESIGN §4, §7).
 
 use super::access::Access;
 use super::changes::check_name;
@@ -50,7 +51,6 @@ fn reload_keyring() -> Answer<i32> {
 }
 
 /// Shows the state of the vault in this database: one row, also when something is missing.
-#[allow(clippy::type_complexity)] // the columns of the answer
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn status() -> TableIterator<
@@ -166,6 +166,7 @@ fn remove_project_member(
     Ok(())
 }
 
+/// Begins a change of a project's members: checks who and what, locks the project.
 fn member_change(
     project: Option<pgrx::Uuid>,
     subject: Option<&str>,
@@ -186,6 +187,7 @@ fn member_change(
     Ok((access, project))
 }
 
+/// A JWT subject: 1 to 128 bytes that are no key.
 fn check_subject(subject: &str) -> Result<(), Error> {
     let hint = "Give the sub claim of the user's token: 1 to 128 bytes.";
     if subject.is_empty() || subject.len() > 128 || redact::contains_key(subject) {

@@ -17,7 +17,6 @@ const MAX_KEY: usize = 4096;
 /// Stores a provider key: seals it and answers its id. `provider` is a slug, `name` is unique per project and
 /// provider, `priority` from 1 (NULL: the lowest free). Errors: no such project 02000, bad input 22023, over
 /// watchllm_keys.max_active_keys 23514, name taken 23505.
-#[allow(clippy::too_many_arguments)] // DESIGN §7 fixes them
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn store_provider_key(
@@ -161,6 +160,7 @@ fn delete_provider_key(
     Ok(())
 }
 
+/// What a sealed key is stored with.
 fn new_version<'a>(number: i32, sealed: &'a SealedKey, access: &'a Access) -> NewVersion<'a> {
     NewVersion {
         number,
@@ -172,6 +172,7 @@ fn new_version<'a>(number: i32, sealed: &'a SealedKey, access: &'a Access) -> Ne
     }
 }
 
+/// The version the caller named, opened; a compromised one is refused.
 fn named_version(access: &mut Access, key: &StoredKey, number: i32) -> Result<(StoredVersion, Secret), Error> {
     access.event.key_version = (number > 0).then_some(number);
     let version = store::keys::one_version(access.recorder.owner(), key.project_id, key.id, number)
@@ -183,6 +184,7 @@ fn named_version(access: &mut Access, key: &StoredKey, number: i32) -> Result<(S
     Ok((version, secret))
 }
 
+/// The highest lower version that opens and is not compromised.
 fn earlier_version(access: &Access, key: &StoredKey) -> Result<(StoredVersion, Secret), Error> {
     store::keys::earlier_versions(access.recorder.owner(), key.project_id, key.id, key.version.number)
         .into_iter()
@@ -202,6 +204,7 @@ fn api_key_of(access: &Access, argument: Option<&str>, provider: &str, name: &'s
     Ok(Secret::new(text.as_bytes().to_vec()))
 }
 
+/// An API key: 1 to 4,096 bytes without white space.
 fn check_api_key(text: &str) -> Result<(), Error> {
     if text.is_empty() {
         Err(Error::BadInput("the API key is empty", "Pass the key as the vendor shows it."))
@@ -214,6 +217,7 @@ fn check_api_key(text: &str) -> Result<(), Error> {
     }
 }
 
+/// A provider: a slug.
 fn check_provider(provider: &str) -> Result<(), Error> {
     if is_slug(provider) {
         return Ok(());
@@ -243,6 +247,7 @@ pub fn check_name(name: &str) -> Result<(), Error> {
     }
 }
 
+/// A priority: from 1.
 fn check_priority(priority: Option<i32>) -> Result<(), Error> {
     match priority {
         Some(priority) if priority < 1 => Err(Error::BadInput("the priority is below 1", "1 is tried first.")),

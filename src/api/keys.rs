@@ -1,11 +1,12 @@
-//! Opening keys: decrypt, decrypt many, resolve by priority, validate. Reads are recorded before they are answered.
+//! Opening keys: decrypt, decrypt many, resolve by priority, validate. Reads are recorded before they are answered:
+//! a plaintext becomes a datum only with the proof that the writer gives (DESIGN §8).
 
 use super::access::{Access, about, fingerprint_key, open, usable};
-use super::disclosed::Disclosed;
 use crate::acting_owner::session;
 use crate::audit::Standing;
 use crate::caller::Context;
 use crate::crypto::{Secret, fingerprint};
+use crate::disclosed::Disclosed;
 use crate::error::{Answer, Error};
 use crate::store::keys::StoredKey;
 use crate::store::{self, Id};
@@ -154,6 +155,7 @@ fn validate_provider_key(
     }
 }
 
+/// Compares an opened key with the fingerprint it was stored with.
 fn same_key(access: &Access, key: &StoredKey, secret: &Secret) -> Result<(), (FailureReason, Error)> {
     let damaged = (FailureReason::DamagedEnvelope, Error::DamagedEnvelope);
     let version = Some(key.version.fingerprint_key_version);
@@ -190,6 +192,7 @@ fn open_each(access: &Access, ids: &[Option<pgrx::Uuid>]) -> Result<Vec<Opened>,
 
 type OneOutcome = (Event, Result<Secret, FailureReason>);
 
+/// Opens one of many: the event to record, and the plaintext or why there is none.
 fn open_one(access: &Access, id: Option<pgrx::Uuid>, keys: &HashMap<Id, StoredKey>) -> Result<OneOutcome, Error> {
     let id = id.map(|id| *id.as_bytes());
     let fresh = Event { id: crate::caller::new_id()?, provider_key_id: id, ..access.event };
@@ -218,6 +221,7 @@ fn refuse_spill(access: &Access, ids: &[Option<pgrx::Uuid>], keys: &HashMap<Id, 
         .refuse(FailureReason::Limit, Error::OverLimit(message, "Ask for fewer keys at once, or raise work_mem.")))
 }
 
+/// The SQL form of an id.
 fn uuid(id: Id) -> pgrx::Uuid {
     pgrx::Uuid::from_bytes(id)
 }

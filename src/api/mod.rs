@@ -1,9 +1,8 @@
 //! Every SQL function, a recipe of a few lines each: authorise, fetch, open, record, answer. No SQL, no judgement of
-//! its own. `access` holds the steps that recipes share; `disclosed` is the only way a plaintext leaves.
+//! its own. `access` holds the steps that recipes share; `crate::disclosed` is the only way a plaintext leaves.
 
 mod access;
 mod admin;
 mod changes;
-mod disclosed;
 mod keys;
 mod trail;

@@ -120,6 +120,7 @@ type Row = (
     bool,
 );
 
+/// The rows as the caller may see them.
 fn shown(rows: Vec<Read>, caller: &Caller) -> TableIterator<'static, Row> {
     let everything = caller.sees_everything();
     let staff = move |text: Option<String>| text.filter(|_| everything);

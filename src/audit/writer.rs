@@ -18,6 +18,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering::*;
 use std::time::{Duration, Instant};
 
+// SAFETY: both are PostgreSQL's own functions, with these very signatures.
 unsafe extern "C-unwind" {
     /// PostgreSQL's own SIGTERM handler: also ends a wait for a lock. pgrx wraps it in Rust's ABI.
     #[link_name = "die"]

@@ -31,7 +31,7 @@ fn the_records_commit_is_flushed_when_the_answer_arrives() {
     let (mut client, mut watch) = (vault.connect(), vault.connect());
     let (read, look) = (client.prepare(DECRYPT).unwrap(), watch.prepare(FLUSHED).unwrap());
     let write = client.prepare("INSERT INTO witness VALUES ($1) RETURNING pg_current_xact_id()::text").unwrap();
-    let mut flushed = |watch: &mut Client| watch.query_one(&look, &[]).unwrap().get::<_, i64>(0);
+    let flushed = |watch: &mut Client| watch.query_one(&look, &[]).unwrap().get::<_, i64>(0);
     let (mut answers, mut witnesses) = (Vec::new(), Vec::new());
     for n in 0..ANSWERS {
         client.query_one(&read, &[&key, &format!("lsn-{n}")]).unwrap();
@@ -162,8 +162,8 @@ fn a_wait_that_is_given_up_answers_nothing_and_harms_no_later_one() {
         let mut holder = vault.lock_trail();
         let (first, second) = give_up_waiting(&vault, &mut client, key, round, how);
         // the writer's own patience with a lock is a second: on a slow machine it may end first
-        let expected = if *how == "pg_terminate_backend" { "57P01" } else { "57014" };
-        assert!(first == expected || first == "53000", "{how}: {first}");
+        let expected = if *how == "pg_terminate_backend" { ["57P01", "closed"] } else { ["57014"; 2] };
+        assert!(expected.contains(&first.as_str()) || first == "53000", "{how}: {first}");
         assert_eq!(second, "53000", "{how}: nothing can be recorded");
         holder.batch_execute("ROLLBACK").unwrap();
         assert_eq!(decrypt(&mut client, key, &format!("served-{round}")).unwrap(), "sk-patience");

@@ -78,10 +78,18 @@ fn only_a_superuser_installs_and_only_into_utf8() {
     }
     for encoding in ["SQL_ASCII", "LATIN1"] {
         let database = encoding.to_lowercase();
-        server.psql("postgres", &format!("CREATE DATABASE {database} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"));
+        server.psql(
+            "postgres",
+            &format!("CREATE DATABASE {database} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"),
+        );
         server.psql(&database, EXTENSION);
         refused(&server, &database, INSTALL, "0A000", "HINT:  Create the database with ENCODING 'UTF8'");
-        none(&server, &database, "tables", "SELECT relname FROM pg_class WHERE relnamespace = 'watchllm'::regnamespace");
+        none(
+            &server,
+            &database,
+            "tables",
+            "SELECT relname FROM pg_class WHERE relnamespace = 'watchllm'::regnamespace",
+        );
     }
 }
 
@@ -91,11 +99,23 @@ fn what_somebody_else_prepared_is_not_taken_over() {
     server.psql("postgres", "CREATE ROLE mallory; GRANT CREATE ON DATABASE postgres TO mallory");
     server.psql("postgres", EXTENSION);
     for (prepare, words, undo) in [
-        ("CREATE TABLE watchllm.projects (id uuid); ALTER TABLE watchllm.projects OWNER TO mallory", "mallory owns it", "DROP TABLE watchllm.projects"),
+        (
+            "CREATE TABLE watchllm.projects (id uuid); ALTER TABLE watchllm.projects OWNER TO mallory",
+            "mallory owns it",
+            "DROP TABLE watchllm.projects",
+        ),
         ("CREATE VIEW watchllm.projects AS SELECT 1", "of another kind", "DROP VIEW watchllm.projects"),
         ("CREATE TYPE watchllm.master_keys AS ENUM ()", "is not ours", "DROP TYPE watchllm.master_keys"),
-        ("CREATE TABLE watchllm.provider_key_access_logs_20300101 (); ALTER TABLE watchllm.provider_key_access_logs_20300101 OWNER TO mallory", "mallory owns it", "DROP TABLE watchllm.provider_key_access_logs_20300101"),
-        ("GRANT CREATE ON SCHEMA watchllm TO mallory", "REVOKE CREATE ON SCHEMA watchllm FROM mallory", "REVOKE CREATE ON SCHEMA watchllm FROM mallory"),
+        (
+            "CREATE TABLE watchllm.provider_key_access_logs_20300101 (); ALTER TABLE watchllm.provider_key_access_logs_20300101 OWNER TO mallory",
+            "mallory owns it",
+            "DROP TABLE watchllm.provider_key_access_logs_20300101",
+        ),
+        (
+            "GRANT CREATE ON SCHEMA watchllm TO mallory",
+            "REVOKE CREATE ON SCHEMA watchllm FROM mallory",
+            "REVOKE CREATE ON SCHEMA watchllm FROM mallory",
+        ),
         ("GRANT CREATE ON SCHEMA watchllm TO PUBLIC", "PUBLIC", "REVOKE CREATE ON SCHEMA watchllm FROM PUBLIC"),
         ("ALTER SCHEMA watchllm OWNER TO mallory", "belongs to mallory", "ALTER SCHEMA watchllm OWNER TO postgres"),
         ("GRANT watchllm_owner TO mallory", "members", "REVOKE watchllm_owner FROM mallory"),
@@ -107,12 +127,25 @@ fn what_somebody_else_prepared_is_not_taken_over() {
         server.psql("postgres", prepare);
         refused(&server, "postgres", INSTALL, "42501", words);
         server.psql("postgres", undo);
-        none(&server, "postgres", prepare, "SELECT relname FROM pg_class WHERE relnamespace = 'watchllm'::regnamespace");
+        none(
+            &server,
+            "postgres",
+            prepare,
+            "SELECT relname FROM pg_class WHERE relnamespace = 'watchllm'::regnamespace",
+        );
     }
     server.psql("postgres", INSTALL);
     for (prepare, words, undo) in [
-        ("CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER t BEFORE INSERT ON watchllm.projects FOR EACH ROW EXECUTE FUNCTION public.f()", "trigger t", "DROP TRIGGER t ON watchllm.projects"),
-        ("CREATE RULE r AS ON INSERT TO watchllm.projects DO ALSO NOTHING", "rule r", "DROP RULE r ON watchllm.projects"),
+        (
+            "CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER t BEFORE INSERT ON watchllm.projects FOR EACH ROW EXECUTE FUNCTION public.f()",
+            "trigger t",
+            "DROP TRIGGER t ON watchllm.projects",
+        ),
+        (
+            "CREATE RULE r AS ON INSERT TO watchllm.projects DO ALSO NOTHING",
+            "rule r",
+            "DROP RULE r ON watchllm.projects",
+        ),
     ] {
         server.psql("postgres", prepare);
         refused(&server, "postgres", INSTALL, "42501", words);
@@ -122,7 +155,8 @@ fn what_somebody_else_prepared_is_not_taken_over() {
     server.psql("postgres", "ALTER TABLE watchllm.projects OWNER TO mallory");
     refused(&server, "postgres", "SELECT watchllm.create_project('p')", "42501", "not owned by watchllm_owner");
     refused(&server, "postgres", INSTALL, "42501", "mallory owns it");
-    server.psql("postgres", "ALTER TABLE watchllm.projects OWNER TO watchllm_owner; SELECT watchllm.create_project('p')");
+    server
+        .psql("postgres", "ALTER TABLE watchllm.projects OWNER TO watchllm_owner; SELECT watchllm.create_project('p')");
 }
 
 /// Mallory may create in public, which stands before pg_catalog in everybody's search_path here.
@@ -162,19 +196,33 @@ fn hostile_names_in_the_search_path_are_never_called() {
         ));
     }
     for (operator, left, right, call) in [
-        ("=", "uuid", "uuid", "uuid_eq"), ("=", "text", "text", "texteq"), ("=", "name", "text", "nameeqtext"),
-        ("=", "integer", "integer", "int4eq"), ("=", "oid", "oid", "oideq"), ("<>", "oid", "oid", "oidne"),
-        ("<", "integer", "integer", "int4lt"), ("||", "text", "text", "textcat"), (">=", "timestamptz", "timestamptz", "timestamptz_ge"),
-        ("+", "date", "integer", "date_pli"), ("~", "text", "text", "textregexeq"), ("~", "name", "text", "nameregexeq"),
+        ("=", "uuid", "uuid", "uuid_eq"),
+        ("=", "text", "text", "texteq"),
+        ("=", "name", "text", "nameeqtext"),
+        ("=", "integer", "integer", "int4eq"),
+        ("=", "oid", "oid", "oideq"),
+        ("<>", "oid", "oid", "oidne"),
+        ("<", "integer", "integer", "int4lt"),
+        ("||", "text", "text", "textcat"),
+        (">=", "timestamptz", "timestamptz", "timestamptz_ge"),
+        ("+", "date", "integer", "date_pli"),
+        ("~", "text", "text", "textregexeq"),
+        ("~", "name", "text", "nameregexeq"),
     ] {
-        let returns = match operator { "||" => "text", "+" => "date", _ => "boolean" };
+        let returns = match operator {
+            "||" => "text",
+            "+" => "date",
+            _ => "boolean",
+        };
         traps.push_str(&format!(
             "CREATE FUNCTION public.op_{call}({left}, {right}) RETURNS {returns} LANGUAGE plpgsql AS $$ BEGIN
              PERFORM public.trap('{operator} on {left}'); RETURN pg_catalog.{call}($1, $2); END $$;
              CREATE OPERATOR public.{operator} (LEFTARG = {left}, RIGHTARG = {right}, FUNCTION = public.op_{call});\n"
         ));
     }
-    traps.push_str("CREATE TABLE public.projects (LIKE public.caught); CREATE TABLE public.provider_key_records (id uuid);");
+    traps.push_str(
+        "CREATE TABLE public.projects (LIKE public.caught); CREATE TABLE public.provider_key_records (id uuid);",
+    );
     let made = server.psql_result_as("postgres", "mallory", &traps);
     assert_eq!(made.status, 0, "{}", made.stderr);
     server.psql(
@@ -202,33 +250,65 @@ const OURS: &str = "pg_class c WHERE c.relnamespace = 'watchllm'::regnamespace A
 fn judge_the_catalog(server: &Server, database: &str) {
     let find = |what: &str, sql: &str| none(server, database, what, sql);
     find("owner", &format!("SELECT relname FROM {OURS} AND relowner <> 'watchllm_owner'::regrole"));
-    find("row security", &format!("SELECT relname FROM {OURS} AND relkind <> 'v' AND NOT (relrowsecurity AND relforcerowsecurity)"));
-    find("invoker", &format!("SELECT relname FROM {OURS} AND relkind = 'v' AND NOT coalesce('security_invoker=true' = ANY (reloptions), false)"));
-    find("table comment", &format!("SELECT relname FROM {OURS} AND NOT relispartition AND obj_description(c.oid, 'pg_class') IS NULL"));
+    find(
+        "row security",
+        &format!("SELECT relname FROM {OURS} AND relkind <> 'v' AND NOT (relrowsecurity AND relforcerowsecurity)"),
+    );
+    find(
+        "invoker",
+        &format!(
+            "SELECT relname FROM {OURS} AND relkind = 'v' AND NOT coalesce('security_invoker=true' = ANY (reloptions), false)"
+        ),
+    );
+    find(
+        "table comment",
+        &format!("SELECT relname FROM {OURS} AND NOT relispartition AND obj_description(c.oid, 'pg_class') IS NULL"),
+    );
     find("column comment", "SELECT attrelid::regclass || '.' || attname FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
         WHERE relnamespace = 'watchllm'::regnamespace AND relkind IN ('r', 'p', 'v') AND NOT relispartition AND attnum > 0
         AND NOT attisdropped AND col_description(attrelid, attnum) IS NULL");
-    find("function comment", "SELECT p.oid::regprocedure FROM pg_proc p WHERE pronamespace = 'watchllm'::regnamespace
-        AND obj_description(p.oid, 'pg_proc') IS NULL");
+    find(
+        "function comment",
+        "SELECT p.oid::regprocedure FROM pg_proc p WHERE pronamespace = 'watchllm'::regnamespace
+        AND obj_description(p.oid, 'pg_proc') IS NULL",
+    );
     find("grants on tables", &format!("SELECT relname, a.grantee::regrole, a.privilege_type FROM {OURS} AND relacl IS NOT NULL").replace(
         "FROM pg_class c WHERE", "FROM pg_class c CROSS JOIN LATERAL aclexplode(c.relacl) a WHERE a.grantee <> c.relowner
         AND NOT (c.relkind = 'v' AND a.privilege_type = 'SELECT' AND a.grantee::regrole::text IN ('watchllm_admin', 'watchllm_auditor')) AND"));
-    find("grants on columns", "SELECT attrelid::regclass, attname, x.grantee::regrole, privilege_type FROM pg_attribute a
+    find(
+        "grants on columns",
+        "SELECT attrelid::regclass, attname, x.grantee::regrole, privilege_type FROM pg_attribute a
         JOIN pg_class c ON c.oid = attrelid, aclexplode(attacl) x WHERE relnamespace = 'watchllm'::regnamespace
-        AND (privilege_type <> 'SELECT' OR x.grantee::regrole::text NOT IN ('watchllm_admin', 'watchllm_auditor'))");
-    find("grants on functions", "SELECT p.oid::regprocedure, a.grantee FROM pg_proc p,
+        AND (privilege_type <> 'SELECT' OR x.grantee::regrole::text NOT IN ('watchllm_admin', 'watchllm_auditor'))",
+    );
+    find(
+        "grants on functions",
+        "SELECT p.oid::regprocedure, a.grantee FROM pg_proc p,
         aclexplode(coalesce(proacl, acldefault('f', proowner))) a WHERE pronamespace = 'watchllm'::regnamespace
-        AND a.grantee <> proowner AND a.grantee::regrole::text !~ '^watchllm_(admin|service|tenant|auditor|owner)$'");
-    find("schema", "SELECT a.grantee, a.privilege_type FROM pg_namespace n, aclexplode(nspacl) a WHERE nspname = 'watchllm'
-        AND a.grantee <> nspowner AND a.grantee::regrole::text !~ '^watchllm_'");
-    find("search_path", "SELECT p.oid::regprocedure, proconfig FROM pg_proc p WHERE pronamespace = 'watchllm'::regnamespace
-        AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false)");
-    find("volatile, parallel unsafe, no definer", "SELECT p.oid::regprocedure, provolatile, proparallel, prosecdef FROM pg_proc p
-        WHERE pronamespace = 'watchllm'::regnamespace AND (prosecdef OR provolatile <> 'v' OR proparallel <> 'u')");
-    find("strangers", "SELECT r.rolname, c.relname, p FROM pg_roles r, pg_class c,
+        AND a.grantee <> proowner AND a.grantee::regrole::text !~ '^watchllm_(admin|service|tenant|auditor|owner)$'",
+    );
+    find(
+        "schema",
+        "SELECT a.grantee, a.privilege_type FROM pg_namespace n, aclexplode(nspacl) a WHERE nspname = 'watchllm'
+        AND a.grantee <> nspowner AND a.grantee::regrole::text !~ '^watchllm_'",
+    );
+    find(
+        "search_path",
+        "SELECT p.oid::regprocedure, proconfig FROM pg_proc p WHERE pronamespace = 'watchllm'::regnamespace
+        AND NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false)",
+    );
+    find(
+        "volatile, parallel unsafe, no definer",
+        "SELECT p.oid::regprocedure, provolatile, proparallel, prosecdef FROM pg_proc p
+        WHERE pronamespace = 'watchllm'::regnamespace AND (prosecdef OR provolatile <> 'v' OR proparallel <> 'u')",
+    );
+    find(
+        "strangers",
+        "SELECT r.rolname, c.relname, p FROM pg_roles r, pg_class c,
         unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) p
         WHERE relnamespace = 'watchllm'::regnamespace AND relkind IN ('r', 'p', 'v') AND NOT rolsuper
-        AND rolname !~ '^(watchllm_|pg_)' AND has_table_privilege(r.oid, c.oid, p)");
+        AND rolname !~ '^(watchllm_|pg_)' AND has_table_privilege(r.oid, c.oid, p)",
+    );
     find("ciphertext", "SELECT r.rolname, c.oid::regclass FROM pg_roles r, pg_class c WHERE relnamespace = 'watchllm'::regnamespace
         AND relname IN ('provider_key_versions', 'master_keys', 'audit_keys') AND NOT rolsuper
         AND rolname !~ '^(pg_|watchllm_owner$)' AND has_any_column_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE, REFERENCES')");
@@ -244,13 +324,29 @@ fn the_catalog_is_closed_and_described() {
 #[test]
 fn default_privileges_as_supabase_sets_them_give_nothing() {
     let server = bare();
-    server.psql("postgres", "CREATE ROLE anon; CREATE ROLE authenticated; CREATE ROLE service_role BYPASSRLS; CREATE ROLE other");
+    server.psql(
+        "postgres",
+        "CREATE ROLE anon; CREATE ROLE authenticated; CREATE ROLE service_role BYPASSRLS; CREATE ROLE other",
+    );
     for kind in ["TABLES", "FUNCTIONS", "SEQUENCES"] {
-        server.psql("postgres", &format!("ALTER DEFAULT PRIVILEGES GRANT ALL ON {kind} TO anon, authenticated, service_role, other, PUBLIC"));
-        server.psql("postgres", &format!("ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON {kind} TO anon, authenticated, service_role"));
+        server.psql(
+            "postgres",
+            &format!(
+                "ALTER DEFAULT PRIVILEGES GRANT ALL ON {kind} TO anon, authenticated, service_role, other, PUBLIC"
+            ),
+        );
+        server.psql(
+            "postgres",
+            &format!(
+                "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON {kind} TO anon, authenticated, service_role"
+            ),
+        );
     }
     server.psql("postgres", EXTENSION);
-    server.psql("postgres", "ALTER DEFAULT PRIVILEGES IN SCHEMA watchllm GRANT ALL ON TABLES TO anon, authenticated, service_role, other");
+    server.psql(
+        "postgres",
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA watchllm GRANT ALL ON TABLES TO anon, authenticated, service_role, other",
+    );
     server.psql("postgres", "ALTER DEFAULT PRIVILEGES FOR ROLE watchllm_owner GRANT ALL ON TABLES TO anon, other");
     server.psql("postgres", INSTALL);
     judge_the_catalog(&server, "postgres");
@@ -258,6 +354,12 @@ fn default_privileges_as_supabase_sets_them_give_nothing() {
     server.psql("postgres", "SELECT watchllm.make_log_partition('2031-05-06'); SELECT watchllm.install()");
     judge_the_catalog(&server, "postgres");
     for role in ["anon", "authenticated", "service_role"] {
-        refused(&server, "postgres", &format!("SET ROLE {role}; SELECT watchllm.status()"), "42501", "permission denied");
+        refused(
+            &server,
+            "postgres",
+            &format!("SET ROLE {role}; SELECT watchllm.status()"),
+            "42501",
+            "permission denied",
+        );
     }
 }

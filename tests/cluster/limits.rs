@@ -1,8 +1,12 @@
-//! One active key too many: by storing, by activating, by twenty sessions at once under every isolation level; and
-//! the priorities that keys get (DESIGN §11: NULL takes the lowest free, explicit ones may repeat).
+//! One active key too many: by storing, by activating, by twenty sessions at once under every isolation level; the
+//! priorities that keys get (NULL takes the lowest free, explicit ones may repeat); one id too many, answers that could
+//! spill to disk, input too long, empty or of the wrong shape (DESIGN §11).
 
 use std::sync::Barrier;
 
+use uuid::Uuid;
+
+use crate::errors::{fails, tells_nothing};
 use crate::keys::{Vault, code, last_event, new_key, one, project, refusal, rows, store};
 use crate::server::Server;
 
@@ -135,4 +139,100 @@ fn twenty_stores_at_once_leave_three_repeatable_read() {
 #[test]
 fn twenty_stores_at_once_leave_three_serializable() {
     race("SERIALIZABLE");
+}
+
+#[test]
+fn an_answer_that_could_spill_is_refused() {
+    let vault = Vault::shared();
+    let c = &mut vault.connect("postgres");
+    let p = project(c);
+    let (id, long) = (store(c, &p, "openai", &new_key()), store(c, &p, "long", &"x".repeat(4096)));
+    let request = Uuid::new_v4();
+    let many = |id: &str, n: i32| {
+        format!(
+            "SELECT count(api_key) FROM watchllm.decrypt_provider_keys(array_fill('{id}'::uuid, ARRAY[{n}]), '{request}')"
+        )
+    };
+    assert_eq!(one(c, &many(&id, 1000)), "1000");
+    let recorded = format!("SELECT count(*) FROM watchllm.provider_key_access_logs WHERE request_id = '{request}'");
+    assert_eq!(one(c, &recorded), "1000");
+    assert_eq!(code(c, &many(&id, 1001)), "23514");
+    assert_eq!(one(c, &format!("{recorded} AND failure_reason = 'limit'")), "1");
+    one(c, "SET work_mem = '64kB'; SET application_name = 'spill test'");
+    for (id, fits, spills) in [(&id, 50, 100), (&long, 3, 4), (&long, 1, 1000)] {
+        assert_eq!(one(c, &many(id, fits)), fits.to_string());
+        assert_eq!(code(c, &many(id, spills)), "23514");
+    }
+    let log = vault.server().log();
+    assert!(!log.lines().any(|line| line.contains("spill test") && line.contains("temporary file")));
+}
+
+#[test]
+fn bad_input_is_refused_recorded_and_not_repeated() {
+    let vault = Vault::shared();
+    let c = &mut vault.connect("postgres");
+    let (p, key) = (&project(c), &new_key());
+    let id = &store(c, p, "openai", &new_key());
+    let stored = |provider: &str, api_key: &str, rest: &str| {
+        format!("SELECT watchllm.store_provider_key('{p}', {provider}, {api_key}{rest})")
+    };
+    let mut bad = vec![
+        "''".into(),
+        "'OpenAI'".into(),
+        "'a b'".into(),
+        "'ünï'".into(),
+        "'-a'".into(),
+        "repeat('a', 64)".into(),
+        format!("'{key}'"),
+    ]
+    .iter()
+    .map(|provider: &String| stored(provider, "'k'", ""))
+    .collect::<Vec<_>>();
+    for api_key in ["''", "' '", "repeat('x', 4097)", "repeat('é', 2049)"].into_iter().map(str::to_owned).chain([
+        format!("'{key} '"),
+        format!("E'{key}\\n'"),
+        format!("E'{key}\\u3000'"),
+    ]) {
+        bad.push(stored("'openai'", &api_key, ""));
+        bad.push(format!("SELECT watchllm.rotate_provider_key('{id}', {api_key})"));
+    }
+    for rest in [
+        "''".to_owned(),
+        "'  '".into(),
+        "E'a\\nb'".into(),
+        "repeat('n', 101)".into(),
+        format!("'{key}'"),
+        "NULL, 0".into(),
+        "NULL, -1".into(),
+    ] {
+        bad.push(stored("'openai'", "'k'", &format!(", {rest}")));
+    }
+    let recorded = format!(
+        "SELECT count(*) FROM watchllm.provider_key_access_logs WHERE project_id = '{p}' AND failure_reason = 'bad_input'"
+    );
+    for (i, call) in bad.iter().enumerate() {
+        let error = refusal(c, call);
+        assert_eq!((error.code().code(), error.hint().is_some()), ("22023", true), "{call}: {}", error.message());
+        tells_nothing(&error, &key[..20]);
+        assert_eq!(one(c, &recorded), (i + 1).to_string(), "{call}");
+    }
+    for call in [
+        "create_project('')".to_owned(),
+        format!("create_project('{key}')"),
+        format!("add_project_member('{p}')"),
+        format!("add_project_member('{p}', 'sub', 'postgres')"),
+        format!("add_project_member('{p}', role_name => 'nobody here')"),
+        format!("add_project_member('{p}', '{key}')"),
+    ] {
+        fails(c, &format!("SELECT watchllm.{call}"), "22023", "");
+    }
+    assert!(
+        !one(
+            c,
+            &format!(
+                "SELECT string_agg(l::text, ' ') FROM watchllm.provider_key_access_logs l WHERE project_id = '{p}'"
+            )
+        )
+        .contains(&key[..20])
+    );
 }

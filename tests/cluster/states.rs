@@ -1,9 +1,16 @@
-//! Keys in a state in which they must not be used, or may: inactive, deleted, blocked, compromised. Every function
-//! against every state (DESIGN §11, States); refusals are recorded with their reason.
+//! Keys in a state in which they must not be used, or may: inactive, deleted, blocked, compromised, damaged, moved,
+//! sealed under an unknown master key. Every function against every state (DESIGN §11, States); refusals are recorded
+//! with their reason; resolve falls through to the first key that opens.
 
-use crate::keys::{Vault, block, code, decrypt, last_event, new_key, one, project, rotate, rows, store, try_rows};
-use postgres::Client;
 use std::time::{Duration, Instant};
+
+use postgres::Client;
+use uuid::Uuid;
+
+use crate::errors::fails;
+use crate::keys::{
+    Vault, block, code, damage, decrypt, last_event, new_key, one, project, rotate, rows, store, try_rows,
+};
 
 /// What a function answers about one key: "SQLSTATE reason", where the reason is that of the newest row of the trail.
 fn outcome(c: &mut Client, id: &str, sql: &str) -> String {
@@ -141,4 +148,103 @@ fn opening_a_compromised_key_raises_an_incident() {
         assert!(Instant::now() < deadline, "no incident within 15 s");
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+#[test]
+fn resolve_falls_through_to_the_first_that_opens() {
+    let vault = Vault::shared();
+    let c = &mut vault.connect("postgres");
+    let (p, key, request) = (project(c), new_key(), Uuid::new_v4());
+    let mut at = |name: &str, priority: i32| {
+        one(c, &format!("SELECT watchllm.store_provider_key('{p}', 'openai', '{key}', '{name}', {priority})"))
+    };
+    let (last, second, first) = (at("last", 5), at("second", 5), at("first", 1));
+    let resolve = format!("SELECT * FROM watchllm.resolve_provider_key('{p}', 'openai', '{request}')");
+    assert_eq!(one(c, &resolve), format!("{first}|first|1|1|{key}"));
+    block(c, &first);
+    assert_eq!(one(c, &resolve), format!("{last}|last|5|1|{key}")); // of equal priority: the older
+    damage(c, &last);
+    assert_eq!(one(c, &resolve), format!("{second}|second|5|1|{key}"));
+    damage(c, &second);
+    assert_eq!(code(c, &resolve), "42000"); // the first failure: blocked, though two are damaged
+    assert_eq!(
+        rows(
+            c,
+            &format!(
+                "SELECT provider_key_id, failure_reason FROM watchllm.provider_key_access_logs
+            WHERE request_id = '{request}' ORDER BY seq"
+            )
+        ),
+        [
+            format!("{first}|-"),
+            format!("{first}|blocked"),
+            format!("{last}|-"),
+            format!("{first}|blocked"),
+            format!("{last}|damaged_envelope"),
+            format!("{second}|-"),
+            format!("{first}|blocked"),
+            format!("{last}|damaged_envelope"),
+            format!("{second}|damaged_envelope"),
+        ]
+    );
+    one(c, &format!("SELECT watchllm.set_provider_key_active('{first}', false)"));
+    assert_eq!(code(c, &resolve), "XX001");
+    assert_eq!(code(c, &resolve.replace("openai", "groq")), "02000");
+}
+
+#[test]
+fn damaged_moved_and_unknown_envelopes_are_told_apart() {
+    let vault = Vault::shared();
+    let c = &mut vault.connect("postgres");
+    let p = project(c);
+    let ids: Vec<String> = (0..3).map(|_| store(c, &p, "openai", &new_key())).collect();
+    one(
+        c,
+        &format!(
+            "UPDATE watchllm.provider_key_versions v SET envelope = o.envelope FROM watchllm.provider_key_versions o
+        WHERE v.provider_key_id = '{}' AND o.provider_key_id = '{}'",
+            ids[0], ids[1]
+        ),
+    );
+    one(c, &rotate(&ids[1]));
+    one(
+        c,
+        &format!(
+            "UPDATE watchllm.provider_key_versions v SET envelope = o.envelope FROM watchllm.provider_key_versions o
+        WHERE v.provider_key_id = '{0}' AND o.provider_key_id = '{0}' AND v.version = 2 AND o.version = 1",
+            ids[1]
+        ),
+    );
+    for id in &ids[..2] {
+        fails(c, &decrypt(id), "XX001", "Rotate the key");
+        assert_eq!(last_event(c, id), "decrypt|damaged_envelope");
+    }
+    let unknown = &ids[2];
+    one(c, &format!("BEGIN; SET LOCAL session_replication_role = replica;
+        UPDATE watchllm.provider_key_versions SET master_key_version = 9,
+            envelope = overlay(envelope PLACING '\\x0100000009'::bytea FROM 1 FOR 5) WHERE provider_key_id = '{unknown}'; COMMIT"));
+    fails(c, &decrypt(unknown), "55000", "keyring");
+    assert_eq!(last_event(c, unknown), "decrypt|unknown_master_key");
+    let many = format!("SELECT failure_reason FROM watchllm.decrypt_provider_keys(ARRAY['{unknown}']::uuid[])");
+    assert_eq!(one(c, &many), "unknown_master_key");
+}
+
+#[test]
+fn a_flipped_bit_fails_validation_and_is_recorded() {
+    let vault = Vault::shared();
+    let c = &mut vault.connect("postgres");
+    let p = project(c);
+    let (id, other) = (&store(c, &p, "openai", &new_key()), &store(c, &p, "openai", &new_key()));
+    let validate = |id: &str| format!("SELECT watchllm.validate_provider_key('{id}')");
+    assert_eq!((one(c, &validate(id)), last_event(c, id)), ("t".into(), "validate|-".into()));
+    damage(c, id);
+    assert_eq!((one(c, &validate(id)), last_event(c, id)), ("f".into(), "validate|damaged_envelope".into()));
+    one(
+        c,
+        &format!(
+            "UPDATE watchllm.provider_key_versions SET fingerprint = set_byte(fingerprint, 0,
+        get_byte(fingerprint, 0) # 1) WHERE provider_key_id = '{other}'"
+        ),
+    );
+    assert_eq!((one(c, &validate(other)), last_event(c, other)), ("f".into(), "validate|damaged_envelope".into()));
 }

@@ -14,6 +14,7 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
 pub struct Disclosed(Secret);
 
 impl Disclosed {
+    /// Lets the secret go, for the proof that its access is recorded.
     pub fn new(secret: Secret, _proof: Recorded) -> Disclosed {
         Disclosed(secret)
     }

@@ -3,8 +3,11 @@
 //! batches out, commits them and answers each event with a verdict. Nothing inside a locked section may raise an
 //! ERROR. Orders of stores and the traps behind them: FACTS §2.
 
+mod memory;
+
+pub use memory::install_hooks;
+
 use super::wakeup::Sleeper;
-use crate::settings;
 use crate::shared_keyring;
 use crate::trail::{Event, Verdict};
 use pgrx::pg_sys;
@@ -14,8 +17,6 @@ use std::time::Duration;
 
 /// Tickets of one process that can be open at once; a push is never longer.
 pub const MAX_CHUNK: usize = 256;
-
-const TRANCHE: &std::ffi::CStr = c"watchllm_keys";
 
 /// Whether a slot's writer serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,93 +80,6 @@ static SLOT_COUNT: AtomicUsize = AtomicUsize::new(0);
 static WAITER_COUNT: AtomicUsize = AtomicUsize::new(0);
 /// The slot this process used last.
 static MINE: AtomicUsize = AtomicUsize::new(usize::MAX);
-
-static PREVIOUS_REQUEST: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
-static PREVIOUS_STARTUP: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
-
-/// Asks PostgreSQL for shared memory; called while libraries are preloaded.
-pub fn install_hooks() {
-    // SAFETY: the postmaster is single-threaded; function pointers are kept as they were.
-    unsafe {
-        PREVIOUS_REQUEST.store(
-            std::mem::transmute::<pg_sys::shmem_request_hook_type, *mut ()>(pg_sys::shmem_request_hook),
-            Relaxed,
-        );
-        pg_sys::shmem_request_hook = Some(request);
-        PREVIOUS_STARTUP.store(
-            std::mem::transmute::<pg_sys::shmem_startup_hook_type, *mut ()>(pg_sys::shmem_startup_hook),
-            Relaxed,
-        );
-        pg_sys::shmem_startup_hook = Some(startup);
-    }
-}
-
-fn sizes() -> (usize, usize, usize, usize) {
-    let slots = settings::max_databases();
-    let ring = slots * settings::audit_queue_size() * size_of::<Entry>();
-    // SAFETY: MaxBackends is known before the request hook runs.
-    let waiters = unsafe { pg_sys::MaxBackends as usize } + 64;
-    (
-        slots,
-        ring,
-        waiters,
-        slots * size_of::<Slot>() + ring + waiters * size_of::<Waiter>() + shared_keyring::size(slots),
-    )
-}
-
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn request() {
-    // SAFETY: calls the hook that was there before, then asks for memory where PostgreSQL allows it.
-    unsafe {
-        let previous: pg_sys::shmem_request_hook_type = std::mem::transmute(PREVIOUS_REQUEST.load(Relaxed));
-        if let Some(previous) = previous {
-            previous();
-        }
-        let (slots, _, _, total) = sizes();
-        pg_sys::RequestAddinShmemSpace(total);
-        pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), 1 + 2 * slots as i32);
-    }
-}
-
-#[pgrx::pg_guard]
-unsafe extern "C-unwind" fn startup() {
-    // SAFETY: runs once per process under AddinShmemInitLock; the memory is as large as `request` asked for, laid
-    // out in place because its 20 MB would not fit a stack; all-zero bytes are valid slots, entries and waiters.
-    unsafe {
-        let previous: pg_sys::shmem_startup_hook_type = std::mem::transmute(PREVIOUS_STARTUP.load(Relaxed));
-        if let Some(previous) = previous {
-            previous();
-        }
-        let (slots, ring, waiters, total) = sizes();
-        let init_lock = &raw mut (*pg_sys::MainLWLockArray.add(ADDIN_SHMEM_INIT_LOCK)).lock;
-        pg_sys::LWLockAcquire(init_lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
-        let mut found = false;
-        let memory = pg_sys::ShmemInitStruct(TRANCHE.as_ptr(), total, &mut found).cast::<u8>();
-        let locks = pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr());
-        let table = memory.cast::<Slot>();
-        let entries = memory.add(slots * size_of::<Slot>()).cast::<Entry>();
-        let waiting = entries.cast::<u8>().add(ring).cast::<Waiter>();
-        let keyrings = waiting.add(waiters).cast::<u8>();
-        if !found {
-            ptr::write_bytes(memory, 0, total);
-            for i in 0..slots {
-                (*table.add(i)).lock = &raw mut (*locks.add(1 + i)).lock;
-                (*table.add(i)).ring = entries.add(i * settings::audit_queue_size());
-            }
-        }
-        shared_keyring::startup(keyrings, slots, locks.add(1 + slots), !found);
-        DIRECTORY.store(&raw mut (*locks).lock, Relaxed);
-        CAPACITY.store(settings::audit_queue_size(), Relaxed);
-        SLOT_COUNT.store(slots, Relaxed);
-        WAITER_COUNT.store(waiters, Relaxed);
-        WAITERS.store(waiting, Relaxed);
-        SLOTS.store(table, Release);
-        pg_sys::LWLockRelease(init_lock);
-    }
-}
-
-/// AddinShmemInitLock's place in MainLWLockArray (lwlocknames.h, the same in PostgreSQL 15 to 18).
-const ADDIN_SHMEM_INIT_LOCK: usize = 21;
 
 /// Whether the library was preloaded, so that there is shared memory.
 pub fn exists() -> bool {
