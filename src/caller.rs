@@ -42,7 +42,8 @@ impl Caller {
             session_role: session::role_name(session::session_user()).unwrap_or_default(),
             effective_role: session::role_name(user).unwrap_or_default(),
             request_id: said(context.request_id, c"watchllm.request_id", 128),
-            ip_address: said(context.ip_address, c"watchllm.ip_address", 64),
+            ip_address: said(context.ip_address, c"watchllm.ip_address", usize::MAX)
+                .map(|addresses| redact::cut(first_hop(&addresses), 64).to_owned()),
             user_agent: said(context.user_agent, c"watchllm.user_agent", 256),
         }
     }
@@ -65,7 +66,7 @@ impl Caller {
         if !self.is(c"watchllm_tenant") {
             return Err(Error::NotAuthorized("change provider keys"));
         }
-        match store::keys::is_member(owner, project, self.user) {
+        match store::admin::is_member(owner, project, self.user) {
             Some(true) => Ok(()),
             _ => Err(Error::NoSuchProject),
         }
@@ -73,7 +74,7 @@ impl Caller {
 
     /// Whether this caller may read metadata and history of the project.
     pub fn may_see(&self, owner: Owner, project: Id) -> bool {
-        self.sees_everything() || store::keys::is_member(owner, project, self.user) == Some(true)
+        self.sees_everything() || store::admin::is_member(owner, project, self.user) == Some(true)
     }
 
     /// Staff and auditors see every project, and the database identity of callers.
@@ -121,6 +122,11 @@ impl Caller {
             txid: session::transaction_id(),
         })
     }
+}
+
+/// The first address of a forwarded-for list: the client; the rest are proxies.
+fn first_hop(addresses: &str) -> &str {
+    addresses.split(',').next().unwrap_or(addresses).trim()
 }
 
 /// A random uuid (RFC 9562, version 4).

@@ -32,10 +32,10 @@ pub extern "C-unwind" fn _PG_init() {
     let preloaded = acting_owner::session::is_preloading();
     settings::define(preloaded);
     acting_owner::session::reserve_settings();
+    log_hook::install_hook();
     if preloaded {
         audit::queue::install_hooks();
         audit::commit::install_hooks();
-        log_hook::install_hook();
         // Compiled once here (3 ms) instead of in every session.
         redact::prepare();
     }

@@ -1,18 +1,24 @@
-//! The server log: hides the STATEMENT (and CONTEXT) line of errors in statements that passed a key as an argument.
-//! Unsafe: emit_log_hook runs in every process, also in critical sections: it only compares two numbers.
-//! No lock, no allocation, no shared memory, no #[pg_guard] (FACTS §3).
+//! The server log: hides the STATEMENT and CONTEXT lines of statements that may hold a key.
+//! Unsafe: emit_log_hook runs in every process, also in critical sections, in the postmaster and while another error
+//! is handled: it only compares and searches. No lock, no allocation, no shared memory, no #[pg_guard] (FACTS §3).
 
 use pgrx::pg_sys;
+use std::ffi::CStr;
 use std::sync::atomic::{AtomicI64, AtomicPtr, Ordering::Relaxed};
 
-/// When the statement began whose arguments hold a key; 0: none. Compared, never reset: the next statement begins
-/// at another time.
+/// What takes a key as an argument or a row: a statement that names one of them is hidden even when it fails before
+/// our code is reached (no right to execute, an error found while planning, a type that does not fit).
+const TAKE_A_KEY: [&[u8]; 4] =
+    [b"store_provider_key", b"rotate_provider_key", b"report_leaked_key", b"provider_key_inbox"];
+
+/// When the statement began that passed a key to us, through a wrapper perhaps; 0: none. Compared, never reset: the
+/// next statement begins at another time.
 static SENSITIVE_SINCE: AtomicI64 = AtomicI64::new(0);
 static PREVIOUS: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
 
-/// Takes the hook; once, while libraries are preloaded.
+/// Takes the hook; once, when the library is loaded.
 pub fn install_hook() {
-    // SAFETY: the postmaster is single-threaded; the previous function pointer is kept as it was.
+    // SAFETY: called from _PG_init, in a single-threaded process; the previous function pointer is kept as it was.
     unsafe {
         PREVIOUS.store(std::mem::transmute::<pg_sys::emit_log_hook_type, *mut ()>(pg_sys::emit_log_hook), Relaxed);
         pg_sys::emit_log_hook = Some(hide);
@@ -26,12 +32,14 @@ pub fn statement_holds_a_key() {
 }
 
 // Not #[pg_guard]: nothing here can panic, and a guard would allocate.
+// SAFETY: PostgreSQL calls it with its own error data, valid for this call.
 unsafe extern "C-unwind" fn hide(error: *mut pg_sys::ErrorData) {
-    // SAFETY: `error` is PostgreSQL's own error data, valid for this call; the previous hook gets it as it would
-    // without us.
+    // SAFETY: reads process-local variables and the statement's text, which lives as long as its statement; the
+    // previous hook gets the error as it would without us.
     unsafe {
         let since = SENSITIVE_SINCE.load(Relaxed);
-        if since != 0 && since == pg_sys::GetCurrentStatementStartTimestamp() && !error.is_null() {
+        let ours = since != 0 && since == pg_sys::GetCurrentStatementStartTimestamp();
+        if !error.is_null() && !(*error).hide_stmt && (ours || names_us(pg_sys::debug_query_string)) {
             (*error).hide_stmt = true;
             (*error).hide_ctx = true;
         }
@@ -40,4 +48,15 @@ unsafe extern "C-unwind" fn hide(error: *mut pg_sys::ErrorData) {
             previous(error);
         }
     }
+}
+
+/// # Safety
+/// `statement` is null or a C string.
+unsafe fn names_us(statement: *const std::ffi::c_char) -> bool {
+    if statement.is_null() {
+        return false;
+    }
+    // SAFETY: as promised by the caller.
+    let text = unsafe { CStr::from_ptr(statement) }.to_bytes();
+    TAKE_A_KEY.iter().any(|name| text.windows(name.len()).any(|part| part.eq_ignore_ascii_case(name)))
 }

@@ -39,7 +39,7 @@ fn store_provider_key(
     access.accept(name.map_or(Ok(()), check_name))?;
     access.accept(check_priority(priority))?;
     let owner = access.recorder.owner();
-    if !store::keys::lock_project(owner, project) {
+    if !store::admin::lock_project(owner, project) {
         return Err(access.refuse(FailureReason::NotFound, Error::NoSuchProject).into());
     }
     let id = new_id()?;
@@ -132,7 +132,7 @@ fn set_provider_key_active(
     if let (true, Some(key)) = (is_active, store::keys::by_id(owner, id))
         && access.caller.may_change(owner, key.project_id).is_ok()
     {
-        store::keys::lock_project(owner, key.project_id);
+        store::admin::lock_project(owner, key.project_id);
     }
     let key = access.find_to_change(id)?;
     if is_active {

@@ -5,7 +5,7 @@ use crate::audit;
 use crate::caller::{Caller, Context};
 use crate::error::Error;
 use crate::store;
-use crate::store::trail::Read;
+use crate::store::history::Read;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -54,7 +54,7 @@ fn key_access_history(
     }
     let key =
         store::keys::by_id(owner, id).filter(|key| caller.may_see(owner, key.project_id)).ok_or(Error::NoSuchKey)?;
-    Ok(shown(store::trail::history(owner, key.project_id, id, rows), &caller))
+    Ok(shown(store::history::history(owner, key.project_id, id, rows), &caller))
 }
 
 /// Shows refused and failed accesses since a time back from now, the newest first, at most 10,000.
@@ -95,7 +95,7 @@ fn failed_access_attempts(
     let from = i64::try_from(from).ok().filter(|_| back >= 0);
     let from =
         from.ok_or(Error::BadInput("since is not a time back from now", "Give an interval such as '24 hours'."))?;
-    Ok(shown(store::trail::failed(owner, from, caller.sees_everything(), caller.user()), &caller))
+    Ok(shown(store::history::failed(owner, from, caller.sees_everything(), caller.user()), &caller))
 }
 
 /// The columns of both answers, in their order.

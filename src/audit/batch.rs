@@ -41,7 +41,6 @@ pub fn serve(writer: &mut Writer) {
     let tail = slot.tail.load(Acquire);
     let count = slot.waiting().min(MAX_BATCH);
     let entries: Vec<Entry> = (tail..tail + count).map(|sequence| slot.entry(sequence)).collect();
-    slot.last_batch.store(count as u32, Relaxed);
     match write(writer, &entries, tail) {
         Ok(()) => answer(writer, &entries, Verdict::Recorded),
         Err(failure) => retry(writer, &entries, tail, &failure),

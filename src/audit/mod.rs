@@ -230,11 +230,8 @@ fn push(number: usize, slot: &Slot, events: &[Event], standing: Standing, deadli
 }
 
 fn wait(number: usize, slot: &Slot, ticket: u64, deadline: Instant) -> Result<(), Error> {
-    let until = Instant::now() + settings::spin();
-    while slot.may_spin() && queue::verdict(ticket).is_none() && Instant::now() < until {
-        for _ in 0..40 {
-            std::hint::spin_loop();
-        }
+    if slot.has_one_caller() {
+        wakeup::spin_until(|| queue::verdict(ticket).is_some(), settings::spin());
     }
     while queue::verdict(ticket).is_none() {
         let left = deadline.saturating_duration_since(Instant::now());

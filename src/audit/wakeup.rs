@@ -6,10 +6,22 @@
 use rustix::thread::futex;
 use rustix::time::Timespec;
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const AWAKE: u32 = 0;
 const ASLEEP: u32 = 1;
+
+/// Looks for `ready` for at most `longest` before anybody sleeps; gives way to whoever else wants this processor.
+pub fn spin_until(ready: impl Fn() -> bool, longest: Duration) -> bool {
+    let until = Instant::now() + longest;
+    while !ready() && Instant::now() < until {
+        for _ in 0..40 {
+            std::hint::spin_loop();
+        }
+        std::thread::yield_now();
+    }
+    ready()
+}
 
 /// Where one process sleeps; lies in shared memory, all zeros is awake.
 #[repr(transparent)]

@@ -6,7 +6,7 @@
 use super::batch::Chain;
 use super::queue::{self, Slot, WriterState};
 use super::uses::Uses;
-use super::{batch, take_up};
+use super::{batch, take_up, wakeup};
 use crate::acting_owner::session;
 use crate::error::Error;
 use crate::settings;
@@ -226,16 +226,8 @@ impl Writer {
     }
 
     fn spin(&self) -> bool {
-        if self.last_event.elapsed() > BUSY {
-            return false;
-        }
-        let until = Instant::now() + settings::spin();
-        while self.slot.is_empty() && Instant::now() < until {
-            for _ in 0..40 {
-                std::hint::spin_loop();
-            }
-        }
-        !self.slot.is_empty()
+        let likely = self.last_event.elapsed() <= BUSY && self.slot.has_one_caller();
+        likely && wakeup::spin_until(|| !self.slot.is_empty(), settings::spin())
     }
 
     /// Derives what is still to be derived, else sleeps until an event comes or a beat has passed.

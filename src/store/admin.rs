@@ -12,6 +12,16 @@ static CREATE_PROJECT: Statement = Statement::new(
     &[UUID, TEXT, TEXT],
 );
 
+static LOCK_PROJECT: Statement =
+    Statement::new("SELECT deleted_at IS NULL FROM watchllm.projects WHERE id = $1 FOR NO KEY UPDATE", &[UUID]);
+
+static PROJECT: Statement = Statement::new(
+    "SELECT EXISTS (SELECT FROM watchllm.project_members m JOIN pg_catalog.pg_roles g ON g.rolname = m.role_name
+        WHERE m.project_id = p.id AND pg_catalog.pg_has_role($2, g.oid, 'USAGE'))
+     FROM watchllm.projects p WHERE p.id = $1 AND p.deleted_at IS NULL",
+    &[UUID, OID],
+);
+
 static ADD_MEMBER: Statement = Statement::new(
     "INSERT INTO watchllm.project_members (project_id, subject, role_name) VALUES ($1, $2, $3::pg_catalog.name)
      ON CONFLICT DO NOTHING RETURNING id",
@@ -74,6 +84,16 @@ pub struct MasterKey {
 /// Whether the project was made (false: the id is taken).
 pub fn create_project(owner: Owner, project: Id, name: &str, owner_id: Option<&str>) -> bool {
     !CREATE_PROJECT.change(owner, &[uuid(project).into(), name.into(), owner_id.into()], |_| ()).is_empty()
+}
+
+/// Locks the project's row, so that counts of its keys stay true; whether the project is there and not deleted.
+pub fn lock_project(owner: Owner, project: Id) -> bool {
+    LOCK_PROJECT.change(owner, &[uuid(project).into()], |row| value::<bool>(row, 1)).pop().unwrap_or(false)
+}
+
+/// Whether the role is a member of the project; None: there is no such project.
+pub fn is_member(owner: Owner, project: Id, role: pg_sys::Oid) -> Option<bool> {
+    PROJECT.read(owner, &[uuid(project).into(), role.into()], |row| value::<bool>(row, 1)).pop()
 }
 
 /// Whether the member was added (false: it is one already).

@@ -6,7 +6,6 @@ use super::{Id, id, timestamp, uuid, value};
 use crate::acting_owner::{Owner, Row, Statement};
 use crate::crypto::Sealed;
 use pgrx::datum::Uuid;
-use pgrx::pg_sys;
 
 /// What is stored of a provider key and its active version.
 pub struct StoredKey {
@@ -75,16 +74,6 @@ static LOCK: Statement = Statement::new(
     &[UUID, UUID],
 );
 
-static LOCK_PROJECT: Statement =
-    Statement::new("SELECT deleted_at IS NULL FROM watchllm.projects WHERE id = $1 FOR NO KEY UPDATE", &[UUID]);
-
-static PROJECT: Statement = Statement::new(
-    "SELECT EXISTS (SELECT FROM watchllm.project_members m JOIN pg_catalog.pg_roles g ON g.rolname = m.role_name
-        WHERE m.project_id = p.id AND pg_catalog.pg_has_role($2, g.oid, 'USAGE'))
-     FROM watchllm.projects p WHERE p.id = $1 AND p.deleted_at IS NULL",
-    &[UUID, OID],
-);
-
 static ACTIVE_PRIORITIES: Statement = Statement::new(
     "SELECT priority FROM watchllm.provider_key_records
      WHERE project_id = $1 AND provider = $2 AND deleted_at IS NULL AND is_active AND id <> $3",
@@ -130,13 +119,14 @@ static INSERT_VERSION: Statement = Statement::new(
 static EARLIER_VERSIONS: Statement = Statement::new(
     "SELECT version, envelope, compromised_at IS NOT NULL, fingerprint, fingerprint_key_version, created_at
      FROM watchllm.provider_key_versions
-     WHERE project_id = $1 AND provider_key_id = $2 AND version < $3 ORDER BY version DESC",
+     WHERE project_id = $1 AND provider_key_id = $2 AND version < $3 AND destroyed_at IS NULL ORDER BY version DESC",
     &[UUID, UUID, INT4],
 );
 
 static ONE_VERSION: Statement = Statement::new(
     "SELECT version, envelope, compromised_at IS NOT NULL, fingerprint, fingerprint_key_version, created_at
-     FROM watchllm.provider_key_versions WHERE project_id = $1 AND provider_key_id = $2 AND version = $3",
+     FROM watchllm.provider_key_versions
+     WHERE project_id = $1 AND provider_key_id = $2 AND version = $3 AND destroyed_at IS NULL",
     &[UUID, UUID, INT4],
 );
 
@@ -214,16 +204,6 @@ pub fn candidates(owner: Owner, project: Id, provider: &str) -> Vec<StoredKey> {
 /// Locks the key's row against other changes until this transaction ends.
 pub fn lock(owner: Owner, project: Id, key: Id) {
     LOCK.change(owner, &[uuid(project).into(), uuid(key).into()], |_| ());
-}
-
-/// Locks the project's row, so that counts of its keys stay true; whether the project is there and not deleted.
-pub fn lock_project(owner: Owner, project: Id) -> bool {
-    LOCK_PROJECT.change(owner, &[uuid(project).into()], |row| value::<bool>(row, 1)).pop().unwrap_or(false)
-}
-
-/// Whether the role is a member of the project; None: there is no such project.
-pub fn is_member(owner: Owner, project: Id, role: pg_sys::Oid) -> Option<bool> {
-    PROJECT.read(owner, &[uuid(project).into(), role.into()], |row| value::<bool>(row, 1)).pop()
 }
 
 /// Priorities of the active keys of this provider, other than `except`.

@@ -1,9 +1,9 @@
-//! The audit trail: the writer's one multi-row INSERT, where the chain stopped, partitions, and what people read.
+//! The audit trail as the writer writes it: one multi-row INSERT, where the chain stopped, partitions, counters.
 //! The INSERT's columns stand in table order, as they are hashed (`trail/chain`).
 
 use super::oids::*;
 use super::{Id, timestamp, uuid, value};
-use crate::acting_owner::{Owner, Row as Answer, Statement};
+use crate::acting_owner::{Owner, Statement};
 use crate::trail::{Event, Row};
 use pgrx::datum::{Date, DatumWithOid, TimestampWithTimeZone, Uuid};
 use pgrx::pg_sys;
@@ -75,60 +75,6 @@ static COUNT_USE: Statement = Statement::new(
 
 static CLIENT_ADDRESS: Statement = Statement::new("SELECT pg_catalog.host(pg_catalog.inet_client_addr())", &[]);
 
-/// Rows that a change wrote are shown as committed when the changing transaction says so.
-macro_rules! trail_statement {
-    ($rest:literal) => {
-        concat!(
-            "SELECT l.accessed_at, l.project_id, l.provider_key_id, l.provider, l.key_version, l.access_type,
-                l.success, l.failure_reason, l.attempt_count, l.ip_address, l.user_agent, l.request_id,
-                l.session_role, l.effective_role, l.claims_sub, pg_catalog.host(l.client_addr), l.application_name,
-                NOT l.success OR l.access_type IN ('decrypt', 'validate')
-                    OR EXISTS (SELECT FROM watchllm.committed_changes c WHERE c.event_id = l.id)
-             FROM watchllm.provider_key_access_logs l ",
-            $rest
-        )
-    };
-}
-
-static HISTORY: Statement = Statement::new(
-    trail_statement!(
-        "WHERE l.project_id = $1 AND l.provider_key_id = $2 ORDER BY l.accessed_at DESC, l.seq DESC LIMIT $3"
-    ),
-    &[UUID, UUID, INT4],
-);
-
-static FAILED: Statement = Statement::new(
-    trail_statement!(
-        "WHERE NOT l.success AND l.accessed_at >= $1 AND ($2 OR EXISTS (
-            SELECT FROM watchllm.project_members m JOIN pg_catalog.pg_roles g ON g.rolname = m.role_name
-            WHERE m.project_id = l.project_id AND pg_catalog.pg_has_role($3, g.oid, 'USAGE')))
-         ORDER BY l.accessed_at DESC, l.seq DESC LIMIT 10000"
-    ),
-    &[TIME, BOOL, OID],
-);
-
-/// One row of the trail as people read it.
-pub struct Read {
-    pub accessed_at: Option<TimestampWithTimeZone>,
-    pub project_id: Option<Uuid>,
-    pub provider_key_id: Option<Uuid>,
-    pub provider: Option<String>,
-    pub key_version: Option<i32>,
-    pub access_type: Option<String>,
-    pub success: bool,
-    pub failure_reason: Option<String>,
-    pub attempt_count: i32,
-    pub ip_address: Option<String>,
-    pub user_agent: Option<String>,
-    pub request_id: Option<String>,
-    pub session_role: Option<String>,
-    pub effective_role: Option<String>,
-    pub claims_sub: Option<String>,
-    pub client_addr: Option<String>,
-    pub application_name: Option<String>,
-    pub committed: bool,
-}
-
 /// Where the chain stopped.
 pub struct Last {
     pub seq: i64,
@@ -158,40 +104,6 @@ pub fn append(owner: Owner, rows: &[(Row<'_>, [u8; 32])]) -> u64 {
 /// The client's address, None over a Unix socket.
 pub fn client_address() -> Option<String> {
     CLIENT_ADDRESS.read_as_caller(&[], |row| row.get(1)).pop().flatten()
-}
-
-/// The last `most` accesses of a key, the newest first.
-pub fn history(owner: Owner, project: Id, key: Id, most: i32) -> Vec<Read> {
-    HISTORY.read(owner, &[uuid(project).into(), uuid(key).into(), most.into()], read)
-}
-
-/// Refused and failed accesses since `since` (microseconds since 1970), the newest 10,000 at most; of every project,
-/// or of those that `role` is a member of.
-pub fn failed(owner: Owner, since: i64, every_project: bool, role: pg_sys::Oid) -> Vec<Read> {
-    FAILED.read(owner, &[timestamp(since).into(), every_project.into(), role.into()], read)
-}
-
-fn read(row: &Answer) -> Read {
-    Read {
-        accessed_at: row.get(1),
-        project_id: row.get(2),
-        provider_key_id: row.get(3),
-        provider: row.get(4),
-        key_version: row.get(5),
-        access_type: row.get(6),
-        success: value(row, 7),
-        failure_reason: row.get(8),
-        attempt_count: value(row, 9),
-        ip_address: row.get(10),
-        user_agent: row.get(11),
-        request_id: row.get(12),
-        session_role: row.get(13),
-        effective_role: row.get(14),
-        claims_sub: row.get(15),
-        client_addr: row.get(16),
-        application_name: row.get(17),
-        committed: value(row, 18),
-    }
 }
 
 fn append_one(owner: Owner, row: &Row<'_>, hash: &[u8; 32]) -> u64 {

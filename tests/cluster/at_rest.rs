@@ -168,3 +168,53 @@ fn the_hint_shows_four_characters_and_no_more() {
     let hint = server.psql("postgres", "SELECT key_hint FROM watchllm.provider_key_records");
     assert_eq!(hint, format!("sk-proj-…{}", &ROTATED[ROTATED.len() - 4..]));
 }
+
+#[test]
+fn the_master_secret_is_in_no_file_dump_setting_or_log() {
+    let server = Server::with_vault();
+    use_every_operation(&mut server.connect("postgres", "postgres"));
+    assert_eq!(server.psql("postgres", "SELECT watchllm.reload_keyring()"), "1");
+    let lines = fs::read_to_string(server.keyring()).unwrap();
+    let secret = Wanted::new(&[lines.trim().strip_prefix("1:").unwrap()]);
+    assert!(secret.is_in(&lines));
+    let settings = server.psql("postgres", "SELECT string_agg(s::text, E'\\n') FROM pg_settings s");
+    let activity = server.psql("postgres", "SELECT string_agg(s::text, E'\\n') FROM pg_stat_activity s");
+    let dump = text(&fs::read(server.dump_all("all.sql", &[])).unwrap());
+    server.stop(Mode::Fast);
+    for place in [settings, activity, dump, server.log()] {
+        assert!(!secret.is_in(place));
+    }
+    assert_eq!(secret.files(&server.data_dir()), Vec::<String>::new());
+}
+
+#[test]
+fn no_session_changes_a_setting_and_ordinary_roles_do_not_see_the_source() {
+    let server = Server::with_vault_and("watchllm_keys.master_key_command = 'cat /nowhere'");
+    server.psql("postgres", "CREATE ROLE app LOGIN; GRANT watchllm_admin, watchllm_service TO app");
+    let names = server.psql("postgres", "SELECT name FROM pg_settings WHERE name LIKE 'watchllm\\_keys.%'");
+    assert!(names.lines().count() >= 9, "{names}");
+    for name in names.lines() {
+        for change in [
+            format!("SET {name} TO DEFAULT"),
+            format!("SELECT set_config('{name}', '1000', false)"),
+            format!("ALTER ROLE app SET {name} = '1000'"),
+            format!("ALTER DATABASE postgres SET {name} = '1000'"),
+        ] {
+            let result = server.psql_result("postgres", &change);
+            assert!(result.stderr.contains("ERROR:  55P02"), "{change}: {}", result.stderr);
+        }
+        let mut config = postgres::Config::new();
+        config.host_path(server.socket_dir()).user("postgres").dbname("postgres").options(&format!("-c {name}=1000"));
+        assert!(config.connect(postgres::NoTls).is_err(), "{name} was set from the connection's options");
+    }
+    for name in ["master_key_file", "master_key_command"] {
+        for look in
+            [format!("SHOW watchllm_keys.{name}"), format!("SELECT current_setting('watchllm_keys.{name}', true)")]
+        {
+            let result = server.psql_result_as("postgres", "app", &look);
+            assert!(result.stderr.contains("42501") && result.stdout.is_empty(), "{look}: {}", result.stdout);
+        }
+        let listed = format!("SELECT count(*) FROM pg_settings WHERE name = 'watchllm_keys.{name}'");
+        assert_eq!(server.psql_result_as("postgres", "app", &listed).stdout, "0");
+    }
+}

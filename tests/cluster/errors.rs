@@ -271,3 +271,19 @@ fn a_key_in_a_statement_that_never_reaches_us_is_not_logged() {
     assert_eq!(code(c, &planned.replace(", 1/0", "")), "42501");
     assert!(!vault.server().log().contains(&canary), "missing EXECUTE logs the key");
 }
+
+#[test]
+fn a_key_in_a_statement_fetched_in_portions_is_not_logged() {
+    let vault = Vault::shared();
+    let c = &mut vault.connect("postgres");
+    let (p, canary) = (project(c), new_key());
+    let mut transaction = c.transaction().unwrap();
+    let sql = format!(
+        "SELECT CASE n WHEN 1 THEN watchllm.store_provider_key('{p}', 'openai', '{canary}')::text
+            ELSE ({FAILURE})::text END FROM generate_series(1, 2) AS n"
+    );
+    let portal = transaction.bind(&sql, &[]).unwrap();
+    assert_eq!(transaction.query_portal(&portal, 1).unwrap().len(), 1);
+    assert!(transaction.query_portal(&portal, 1).is_err()); // a message of its own, which does not reach us
+    assert!(!vault.server().log().contains(&canary), "the server log holds the key");
+}

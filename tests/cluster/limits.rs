@@ -176,7 +176,7 @@ fn bad_input_is_refused_recorded_and_not_repeated() {
     let stored = |provider: &str, api_key: &str, rest: &str| {
         format!("SELECT watchllm.store_provider_key('{p}', {provider}, {api_key}{rest})")
     };
-    let mut bad = vec![
+    let mut bad = [
         "''".into(),
         "'OpenAI'".into(),
         "'a b'".into(),

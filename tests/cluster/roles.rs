@@ -246,7 +246,6 @@ fn no_role_reads_envelopes_or_writes_any_table() {
             "SELECT envelope FROM watchllm.audit_keys",
             "SET ROLE watchllm_owner",
             "GRANT watchllm_owner TO watchllm_admin",
-            "CREATE TABLE watchllm.mine (a int)",
             "BEGIN; LOCK TABLE watchllm.provider_key_access_logs; COMMIT",
             "SELECT watchllm.make_log_partition(current_date)",
             "SET SESSION AUTHORIZATION watchllm_owner",

@@ -7,7 +7,7 @@ mod memory;
 
 pub use memory::install_hooks;
 
-use super::wakeup::Sleeper;
+use crate::audit::wakeup::Sleeper;
 use crate::shared_keyring;
 use crate::trail::{Event, Verdict};
 use pgrx::pg_sys;
@@ -27,6 +27,9 @@ pub enum WriterState {
     Running = 2,
 }
 
+/// Pushes in a row after which a caller counts as alone.
+const LONELY: u32 = 8;
+
 /// One database's queue and what is known of its writer.
 #[repr(C)]
 pub struct Slot {
@@ -43,8 +46,9 @@ pub struct Slot {
     /// The first sequence not answered yet.
     pub tail: AtomicU64,
     pub writer: Sleeper,
-    /// Events in the last batch: 1 means that few callers are about, and spinning pays.
-    pub last_batch: AtomicU32,
+    /// Who pushed last, and how many pushes in a row: one caller alone is what spinning is for.
+    last_process: AtomicU32,
+    pushes_in_a_row: AtomicU32,
     pub reload_wanted: AtomicU32,
     pub starts: AtomicU64,
     pub batches: AtomicU64,
@@ -158,10 +162,10 @@ impl Slot {
         self.head.load(SeqCst).saturating_sub(tail)
     }
 
-    /// Whether writer and waiter may look for each other before they sleep: only while callers come one by one.
-    /// Spinning beside others takes the processor from who could work (FACTS §2: 20 % at four clients).
-    pub fn may_spin(&self) -> bool {
-        self.last_batch.load(Relaxed) <= 1 && self.waiting() <= 1
+    /// Whether writer and waiter may look for each other before they sleep: only while one caller is alone with the
+    /// writer. Beside others spinning takes the processor from who could work (FACTS §2: 20 % at four clients).
+    pub fn has_one_caller(&self) -> bool {
+        self.pushes_in_a_row.load(Relaxed) >= LONELY
     }
 
     /// Runs `work` under the slot's lock; `work` must not raise an ERROR.
@@ -194,6 +198,9 @@ impl Slot {
             }
             let last = first + events.len() as u64 - 1;
             waiter.ticket.store(last, Release);
+            let again = self.last_process.swap(process, Relaxed) == process;
+            let row = if again { self.pushes_in_a_row.load(Relaxed).saturating_add(1) } else { 0 };
+            self.pushes_in_a_row.store(row, Relaxed);
             self.head.store(head + events.len() as u64, SeqCst);
             Some(last)
         })?;
