@@ -146,7 +146,7 @@ COMMENT ON COLUMN watchllm.provider_key_access_logs.hash IS
     'HMAC-SHA256 over the hash of the row before and all other columns of this one, 32 bytes (DESIGN §11).';
 
 COMMENT ON TABLE watchllm.committed_changes IS
-    'The changes that did commit: an event of the trail without a row here was undone by its transaction. Insert- '
+    'The changes that did commit: an event of the trail without a row here was undone by its transaction. Insert-'
     'only, written by the changing transaction.';
 COMMENT ON COLUMN watchllm.committed_changes.event_id IS 'The id of the event in provider_key_access_logs.';
 COMMENT ON COLUMN watchllm.committed_changes.project_id IS 'The project concerned; NULL if none.';

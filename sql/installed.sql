@@ -36,16 +36,7 @@ WITH ours AS MATERIALIZED (  -- with how many unique indexes (the primary key is
            (SELECT o.oid FROM ours o WHERE o.name = 'provider_key_access_logs' AND o.relkind = 'p') AS trail,
            CASE
                WHEN NOT EXISTS (SELECT FROM ours o WHERE o.oid IS NOT NULL) THEN 'not_installed'
-               WHEN EXISTS (
-                   SELECT FROM guarded g WHERE g.relowner IS DISTINCT FROM (SELECT h.oid FROM holder h)
-               ) THEN 'foreign_owner'
-               WHEN EXISTS (
-                   SELECT FROM guarded g JOIN pg_catalog.pg_rewrite r ON r.ev_class = g.oid WHERE g.relhasrules
-               ) OR EXISTS (
-                   SELECT FROM guarded g JOIN pg_catalog.pg_trigger t ON t.tgrelid = g.oid
-                   WHERE g.relhastriggers AND NOT t.tgisinternal
-                     AND t.tgfoid IS DISTINCT FROM (SELECT f.oid FROM refusal f)
-               ) THEN 'foreign_trigger'
+               -- first, because a restore makes tables before it gives them to their owner
                WHEN EXISTS (
                    SELECT FROM ours o
                    WHERE o.oid IS NULL
@@ -71,6 +62,16 @@ WITH ours AS MATERIALIZED (  -- with how many unique indexes (the primary key is
                      AND t.tgfoid = (SELECT f.oid FROM refusal f)
                      AND (t.tgname, t.tgtype) IN (('refuse_change', 27), ('refuse_truncate', 34))
                ) THEN 'restoring'
+               WHEN EXISTS (
+                   SELECT FROM guarded g WHERE g.relowner IS DISTINCT FROM (SELECT h.oid FROM holder h)
+               ) THEN 'foreign_owner'
+               WHEN EXISTS (
+                   SELECT FROM guarded g JOIN pg_catalog.pg_rewrite r ON r.ev_class = g.oid WHERE g.relhasrules
+               ) OR EXISTS (
+                   SELECT FROM guarded g JOIN pg_catalog.pg_trigger t ON t.tgrelid = g.oid
+                   WHERE g.relhastriggers AND NOT t.tgisinternal
+                     AND t.tgfoid IS DISTINCT FROM (SELECT f.oid FROM refusal f)
+               ) THEN 'foreign_trigger'
            END AS problem
 )
 SELECT j.owner, j.problem IS NULL AS ready, j.trail, j.problem

@@ -6,7 +6,7 @@ use crate::crypto::RootKey;
 use crate::error::Error;
 use pgrx::pg_sys;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering::*};
 use zeroize::Zeroize;
 
 /// Versions a keyring may hold (DESIGN §3).
@@ -39,8 +39,6 @@ struct Version {
 struct Ring {
     lock: *mut pg_sys::LWLock,
     state: AtomicU32,
-    /// Grows with every load; `reload_keyring()` waits for it.
-    loads: AtomicU64,
     active: i32,
     /// Of the last load: 0 when it went well, else NO_MASTER_KEY or WRONG_MASTER_KEY.
     fault: u32,
@@ -94,12 +92,6 @@ fn locked<T>(slot: usize, mode: pg_sys::LWLockMode::Type, work: impl FnOnce(&mut
     }
 }
 
-/// How many times this slot's keyring was loaded, well or not.
-pub fn loads(slot: usize) -> u64 {
-    // SAFETY: an atomic field of shared memory.
-    unsafe { (*ring(slot)).loads.load(Acquire) }
-}
-
 pub fn is_ready(slot: usize) -> bool {
     // SAFETY: an atomic field of shared memory.
     unsafe { (*ring(slot)).state.load(Acquire) == READY }
@@ -111,6 +103,12 @@ pub fn is_complete(slot: usize) -> bool {
         && locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| {
             ring.versions[..ring.count as usize].iter().all(|v| v.entry != Entry::Coming as u32)
         })
+}
+
+/// Whether no load has ended yet, well or not: the writer is at it.
+pub fn is_coming(slot: usize) -> bool {
+    // SAFETY: an atomic field of shared memory.
+    unsafe { (*ring(slot)).state.load(Acquire) == EMPTY }
 }
 
 /// Why nothing can be opened or stored; None when the active master key is loaded.
@@ -181,7 +179,6 @@ pub fn publish(slot: usize, active: i32, versions: &[(i32, Entry, Option<&RootKe
         ring.active = active;
         ring.fault = EMPTY;
         ring.state.store(READY, Release);
-        ring.loads.fetch_add(1, AcqRel);
     });
 }
 
@@ -202,7 +199,6 @@ pub fn publish_version(slot: usize, version: i32, entry: Entry, root: Option<&Ro
 pub fn publish_same(slot: usize) {
     locked(slot, pg_sys::LWLockMode::LW_EXCLUSIVE, |ring| {
         ring.fault = EMPTY;
-        ring.loads.fetch_add(1, AcqRel);
     });
 }
 
@@ -223,7 +219,6 @@ pub fn publish_problem(slot: usize, problem: &Error) {
         if ring.state.load(Acquire) != READY {
             ring.state.store(ring.fault, Release);
         }
-        ring.loads.fetch_add(1, AcqRel);
     });
 }
 

@@ -102,6 +102,12 @@ pub fn server_uid() -> Option<u32> {
     std::fs::metadata(".").ok().map(|directory| std::os::unix::fs::MetadataExt::uid(&directory))
 }
 
+/// Whether this process was told to end; `check_interrupts` will end it.
+pub fn must_end() -> bool {
+    // SAFETY: reads a process-local flag that a signal handler sets.
+    unsafe { (&raw const pg_sys::ProcDiePending).read_volatile() != 0 }
+}
+
 /// Ends with an ERROR when the statement was cancelled, timed out or the session was told to end.
 pub fn check_interrupts() {
     pgrx::check_for_interrupts!();

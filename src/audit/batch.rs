@@ -47,10 +47,11 @@ pub fn serve(writer: &mut Writer) {
     }
 }
 
-/// A failed batch fails nobody who can be served alone: one bad event harms only itself.
+/// A failed batch fails nobody who can be served alone: one bad event harms only itself. A single event is tried again
+/// too: what the writer had in mind (the chain's head, the partitions) is read anew after a failure.
 fn retry(writer: &mut Writer, entries: &[Entry], tail: u64, failure: &Failure) {
     log!("watchllm_keys writer: a batch of {} failed: {}", entries.len(), failure.message);
-    if entries.len() == 1 || !failure.may_be_one_events_fault() {
+    if !failure.may_be_one_events_fault() {
         return give_up(writer, entries, failure);
     }
     for (entry, sequence) in entries.iter().zip(tail..) {

@@ -17,6 +17,7 @@ use crate::error::Error;
 use crate::trail::{Event, FailureReason, Verdict};
 use crate::{settings, shared_keyring, store};
 use queue::{Slot, WriterState};
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 /// The vault of this database, found ready: installed, a writer serving, the active master key loaded.
@@ -41,13 +42,22 @@ pub enum Standing {
 /// master key, audit unavailable.
 pub fn ready() -> Result<Recorder, Error> {
     let (owner, slot) = served()?;
-    if !shared_keyring::is_ready(slot)
-        && let Some(problem) = shared_keyring::problem(slot)
-    {
-        pgrx::warning!("watchllm_keys: a call was refused without a record: {}", problem.message());
-        return Err(problem);
+    if !shared_keyring::is_ready(slot) {
+        await_keyring(slot)?;
     }
     Ok(Recorder { owner, slot })
+}
+
+/// Waits while the writer loads the keyring for the first time; what it stumbled over is the caller's error, and a
+/// WARNING in the server log is the record of a call that cannot be recorded.
+fn await_keyring(slot: usize) -> Result<(), Error> {
+    let deadline = Instant::now() + settings::audit_timeout();
+    while shared_keyring::is_coming(slot) && Instant::now() < deadline {
+        pause(deadline, "the keyring is still being loaded")?;
+    }
+    let Some(problem) = shared_keyring::problem(slot) else { return Ok(()) };
+    pgrx::warning!("watchllm_keys: a call was refused without a record: {}", problem.message());
+    Err(problem)
 }
 
 /// The owner of the tables, for reading the trail: needs neither a writer nor a master key.
@@ -85,8 +95,8 @@ pub fn state() -> State {
         State { preloaded: true, writer_state: "absent".into(), queue_size: queue::capacity(), ..State::default() };
     let Some(number) = queue::find(session::database().to_u32()) else { return idle };
     let slot = queue::slot(number);
-    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Acquire);
-    let pid = slot.writer_pid.load(std::sync::atomic::Ordering::Acquire);
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(SeqCst);
+    let pid = slot.writer_pid.load(SeqCst);
     State {
         writer_state: format!("{:?}", slot.state()).to_lowercase(),
         writer_pid: (pid != 0).then_some(pid),
@@ -107,12 +117,13 @@ pub fn state() -> State {
 pub fn reload_keyring() -> Result<usize, Error> {
     let (_, number) = served()?;
     let slot = queue::slot(number);
-    let before = shared_keyring::loads(number);
-    slot.reload_wanted.store(1, std::sync::atomic::Ordering::SeqCst);
+    // The load that answers must have begun after this call: requests are numbered.
+    let mine = slot.reloads_wanted.fetch_add(1, SeqCst).wrapping_add(1);
     slot.writer.wake();
     let deadline = Instant::now() + settings::audit_timeout() + settings::master_key_command_timeout();
-    while shared_keyring::loads(number) == before {
+    while (slot.reloads_done.load(SeqCst).wrapping_sub(mine) as i32) < 0 {
         pause(deadline, "the audit writer did not reload the keyring in time")?;
+        start::await_writer(number, deadline)?;
     }
     if let Some(problem) = shared_keyring::last_problem(number) {
         return Err(problem);
@@ -129,6 +140,8 @@ fn served() -> Result<(Owner, usize), Error> {
         return Err(Error::Standby);
     }
     let owner = store::installed::owner()?;
+    // Before a writer is started: it could not see tables that this transaction made.
+    refuse_own_trail(owner)?;
     let number = start::claim()?;
     start::await_writer(number, Instant::now() + settings::audit_timeout())?;
     Ok((owner, number))
@@ -191,7 +204,6 @@ impl Recorder {
     }
 
     fn record_all(&self, events: &[Event], standing: Standing) -> Result<Vec<Verdict>, Error> {
-        refuse_own_trail(self.owner)?;
         let slot = queue::slot(self.slot);
         let mut verdicts = Vec::with_capacity(events.len());
         for chunk in events.chunks(queue::chunk()) {

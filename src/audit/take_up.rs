@@ -25,18 +25,25 @@ pub struct Loaded {
     pending: Vec<MasterKey>,
 }
 
-/// Prepares the writer. A missing or wrong master key is no failure: the writer stays and waits for a reload.
-pub fn take_up(writer: &mut Writer) -> Result<(), Failure> {
+/// Looks whether this database can be served, and answers what an earlier writer committed but did not live to answer.
+pub fn look_around(writer: &mut Writer) -> Result<(), Failure> {
     transaction(|| if session::is_utf8_database() { Ok(()) } else { Err(Error::NotUtf8) })?;
     let last = transaction(|| Ok(store::trail::last(store::installed::owner()?)))?;
-    if !shared_keyring::is_complete(writer.number) {
-        load(writer)?;
-    }
-    open_chain(writer)?;
     if let Some(last) = last {
         batch::answer_committed(writer, &last);
     }
     Ok(())
+}
+
+/// Loads the keyring unless an earlier writer has, and opens the chain. A missing or wrong master key is no failure:
+/// the writer stays and waits for a reload.
+pub fn take_up(writer: &mut Writer) {
+    let loaded = if shared_keyring::is_complete(writer.number) { Ok(()) } else { load(writer) };
+    if let Err(failure) = loaded.and_then(|()| open_chain(writer)) {
+        log!("watchllm_keys writer: {}", failure.message);
+        writer.slot.set_problem(&failure.message);
+        shared_keyring::publish_problem(writer.number, &Error::NoMasterKey(failure.message));
+    }
 }
 
 /// Reads the keyring again; what cannot be loaded leaves what is in use as it is.
@@ -64,7 +71,7 @@ pub fn derive_one(writer: &mut Writer) -> bool {
 }
 
 fn load(writer: &mut Writer) -> Result<(), Failure> {
-    let keyring = match read_keyring() {
+    let keyring = match read_keyring(writer) {
         Ok(keyring) => keyring,
         Err(problem) => {
             log!("watchllm_keys writer: {}", problem.message());
@@ -92,13 +99,23 @@ fn load(writer: &mut Writer) -> Result<(), Failure> {
     Ok(())
 }
 
-fn read_keyring() -> Result<Keyring, Error> {
+/// Reads the keyring from its source. While a command runs, callers are served under what is already loaded, and a
+/// server that wants to stop is not kept waiting.
+fn read_keyring(writer: &mut Writer) -> Result<Keyring, Error> {
     let read = match settings::keyring_source() {
         KeyringSource::File(path) => {
             let uid = session::server_uid().ok_or_else(|| Error::NoMasterKey("the server's user is unknown".into()))?;
             Keyring::read_file(Path::new(&path), uid)
         }
-        KeyringSource::Command { command, timeout } => Keyring::run_command(&command, timeout),
+        KeyringSource::Command { command, timeout } => {
+            let mut meanwhile = || {
+                if writer.chain.is_some() && !writer.slot.is_empty() {
+                    batch::serve(writer);
+                }
+                !session::must_end()
+            };
+            Keyring::run_command(&command, timeout, &mut meanwhile)
+        }
         KeyringSource::Nothing => {
             let neither = "neither watchllm_keys.master_key_file nor watchllm_keys.master_key_command is set";
             return Err(Error::NoMasterKey(neither.into()));

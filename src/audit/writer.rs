@@ -78,7 +78,7 @@ pub extern "C-unwind" fn watchllm_keys_writer(argument: pg_sys::Datum) {
         last_event: Instant::now(),
         last_beat: Instant::now(),
     };
-    if let Err(failure) = take_up::take_up(&mut writer) {
+    if let Err(failure) = take_up::look_around(&mut writer) {
         log!("watchllm_keys writer: cannot serve: {}", failure.message);
         writer.slot.set_problem(&failure.text());
         batch::fail_all(writer.slot);
@@ -86,6 +86,7 @@ pub extern "C-unwind" fn watchllm_keys_writer(argument: pg_sys::Datum) {
     }
     writer.slot.starts.fetch_add(1, AcqRel);
     writer.slot.state.store(WriterState::Running as u32, SeqCst);
+    take_up::take_up(&mut writer);
     writer.serve()
 }
 
@@ -236,7 +237,7 @@ impl Writer {
             return;
         }
         let slot = self.slot;
-        let wanted = || !slot.is_empty() || slot.reload_wanted.load(SeqCst) == 1;
+        let wanted = || !slot.is_empty() || slot.reloads_wanted.load(SeqCst) != slot.reloads_done.load(SeqCst);
         session::while_waiting(|| slot.writer.sleep_unless(wanted, BEAT));
     }
 
@@ -253,8 +254,10 @@ impl Writer {
         if configuration {
             own_settings();
         }
-        if self.slot.reload_wanted.swap(0, SeqCst) == 1 || configuration {
+        let wanted = self.slot.reloads_wanted.load(SeqCst);
+        if configuration || self.slot.reloads_done.load(SeqCst) != wanted {
             take_up::reload(self);
+            self.slot.reloads_done.store(wanted, SeqCst);
         }
     }
 

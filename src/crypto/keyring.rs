@@ -127,6 +127,8 @@ pub enum KeyringError {
     CommandKilled,
     /// The command took longer than it may, and was ended.
     CommandTimedOut,
+    /// The caller wanted no more: it has to leave.
+    CommandStopped,
 }
 
 impl fmt::Display for KeyringError {
@@ -147,6 +149,9 @@ impl fmt::Display for KeyringError {
             Self::CommandNotRun(kind) => write!(f, "the keyring command could not be run: {kind}"),
             Self::CommandFailed(status) => write!(f, "the keyring command ended with exit status {status}"),
             Self::CommandKilled => f.write_str("the keyring command was ended by a signal"),
+            Self::CommandStopped => {
+                f.write_str("the keyring command was ended because the server wants its process to end")
+            }
             Self::CommandTimedOut => f.write_str("the keyring command took too long and was ended"),
         }
     }

@@ -16,17 +16,42 @@ use super::keyring::{Keyring, KeyringError, MAX_SOURCE_BYTES};
 
 /// How often a command that closed its output is looked at until it ends: it is about to.
 const END_CHECK: Duration = Duration::from_millis(5);
+/// How long one wait for output lasts before the caller may do something else meanwhile.
+const SLICE: Duration = Duration::from_millis(10);
+
+/// How long the command may go on: until a deadline, and while `meanwhile` (called every few milliseconds) says so.
+struct Patience<'a> {
+    deadline: Instant,
+    meanwhile: &'a mut dyn FnMut() -> bool,
+}
+
+impl Patience<'_> {
+    /// The next slice of waiting; an error when the time is up or the caller wants no more.
+    fn next(&mut self, slice: Duration) -> Result<Duration, KeyringError> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(KeyringError::CommandTimedOut);
+        }
+        if (self.meanwhile)() { Ok(left.min(slice)) } else { Err(KeyringError::CommandStopped) }
+    }
+}
 
 impl Keyring {
     /// Runs `/bin/sh -c command` and parses what it prints. Bounded by `timeout` and 64 KiB; must end with exit
-    /// status 0. Whatever it started is ended with it, unless it left for a process group of its own.
-    pub fn run_command(command: &str, timeout: Duration) -> Result<Keyring, KeyringError> {
+    /// status 0. Whatever it started is ended with it, unless it left for a process group of its own. `meanwhile` is
+    /// called every few milliseconds, to do other work; the command is ended as soon as it answers false.
+    pub fn run_command(
+        command: &str,
+        timeout: Duration,
+        meanwhile: &mut dyn FnMut() -> bool,
+    ) -> Result<Keyring, KeyringError> {
         // A timeout that no clock can hold is a year.
         let now = Instant::now();
         let deadline = now.checked_add(timeout).unwrap_or(now + Duration::from_secs(31_536_000));
+        let patience = &mut Patience { deadline, meanwhile };
         let mut running = Running { shell: start(command).map_err(not_run)?, reaped: false };
-        let output = running.output(deadline)?;
-        let status = running.end(deadline)?;
+        let output = running.output(patience)?;
+        let status = running.end(patience)?;
         match status.code() {
             Some(0) => Keyring::parse(&output),
             Some(code) => Err(KeyringError::CommandFailed(code)),
@@ -60,7 +85,7 @@ struct Running {
 
 impl Running {
     /// Reads standard output to its end. The buffer never grows, so no unwiped copy is left behind.
-    fn output(&mut self, deadline: Instant) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
+    fn output(&mut self, patience: &mut Patience) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
         let mut bytes = Zeroizing::new(vec![0u8; MAX_SOURCE_BYTES + 1]);
         let mut length = 0;
         // `take`: closed when this returns, so that the command is not kept waiting to write.
@@ -68,7 +93,7 @@ impl Running {
             return Err(KeyringError::CommandNotRun(io::ErrorKind::BrokenPipe));
         };
         while length < bytes.len() {
-            wait_readable(&stdout, deadline)?;
+            wait_readable(&stdout, patience)?;
             match stdout.read(&mut bytes[length..]) {
                 Ok(0) => {
                     bytes.truncate(length);
@@ -83,12 +108,9 @@ impl Running {
     }
 
     /// Waits for the shell to end, then ends what it left behind and tells how it ended.
-    fn end(&mut self, deadline: Instant) -> Result<ExitStatus, KeyringError> {
+    fn end(&mut self, patience: &mut Patience) -> Result<ExitStatus, KeyringError> {
         while !self.has_ended()? {
-            if Instant::now() >= deadline {
-                return Err(KeyringError::CommandTimedOut);
-            }
-            std::thread::sleep(END_CHECK);
+            std::thread::sleep(patience.next(END_CHECK)?);
         }
         self.kill_and_reap().map_err(not_run)
     }
@@ -130,14 +152,10 @@ impl Drop for Running {
 }
 
 /// Waits until there is something to read, or the end of it. Signals (PostgreSQL's latch) only interrupt it.
-fn wait_readable(stdout: &ChildStdout, deadline: Instant) -> Result<(), KeyringError> {
+fn wait_readable(stdout: &ChildStdout, patience: &mut Patience) -> Result<(), KeyringError> {
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(KeyringError::CommandTimedOut);
-        }
-        let left = Timespec::try_from(left).map_err(|_| KeyringError::CommandTimedOut)?;
-        match poll(&mut [PollFd::new(stdout, PollFlags::IN)], Some(&left)) {
+        let slice = Timespec::try_from(patience.next(SLICE)?).map_err(|_| KeyringError::CommandTimedOut)?;
+        match poll(&mut [PollFd::new(stdout, PollFlags::IN)], Some(&slice)) {
             Ok(0) | Err(Errno::INTR) => {}
             Ok(_) => return Ok(()),
             Err(error) => return Err(not_run(error.into())),
@@ -152,7 +170,19 @@ mod tests {
     const LONG: Duration = Duration::from_secs(20);
 
     fn run(command: &str, timeout: Duration) -> Result<Vec<u32>, KeyringError> {
-        Keyring::run_command(command, timeout).map(|keyring| keyring.versions())
+        Keyring::run_command(command, timeout, &mut || true).map(|keyring| keyring.versions())
+    }
+
+    #[test]
+    fn a_caller_that_must_leave_ends_the_command() {
+        let mut slices = 0;
+        let mut meanwhile = || {
+            slices += 1;
+            slices < 3
+        };
+        let started = Instant::now();
+        assert!(matches!(Keyring::run_command("sleep 30", LONG, &mut meanwhile), Err(KeyringError::CommandStopped)));
+        assert!(slices == 3 && started.elapsed() < LONG);
     }
 
     fn secret() -> String {

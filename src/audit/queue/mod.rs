@@ -49,7 +49,9 @@ pub struct Slot {
     /// Who pushed last, and how many pushes in a row: one caller alone is what spinning is for.
     last_process: AtomicU32,
     pushes_in_a_row: AtomicU32,
-    pub reload_wanted: AtomicU32,
+    /// Reloads asked for, and the last of them that is done.
+    pub reloads_wanted: AtomicU32,
+    pub reloads_done: AtomicU32,
     pub starts: AtomicU64,
     pub batches: AtomicU64,
     pub events: AtomicU64,
