@@ -64,7 +64,7 @@ fn retry(writer: &mut Writer, entries: &[Entry], tail: u64, failure: &Failure) {
 }
 
 fn give_up(writer: &mut Writer, entries: &[Entry], failure: &Failure) {
-    writer.slot.set_problem(&failure.text());
+    writer.slot.set_problem(&failure.message);
     writer.slot.failed.fetch_add(entries.len() as u64, AcqRel);
     answer(writer, entries, Verdict::NotRecorded);
 }

@@ -80,7 +80,7 @@ pub extern "C-unwind" fn watchllm_keys_writer(argument: pg_sys::Datum) {
     };
     if let Err(failure) = take_up::look_around(&mut writer) {
         log!("watchllm_keys writer: cannot serve: {}", failure.message);
-        writer.slot.set_problem(&failure.text());
+        writer.slot.set_problem(&failure.message);
         batch::fail_all(writer.slot);
         leave();
     }
@@ -142,11 +142,6 @@ fn own_settings() {
 }
 
 impl Failure {
-    /// SQLSTATE and message, for the waiters.
-    pub fn text(&self) -> String {
-        self.message.clone()
-    }
-
     /// Whether another try of each event alone could end differently: faults of the server hit all alike.
     pub fn may_be_one_events_fault(&self) -> bool {
         use PgSqlErrorCode::*;

@@ -121,29 +121,34 @@ pub fn find(database: u32) -> Option<usize> {
 
 /// Finds or takes a slot: a free one, or one whose writer left and whose queue is empty. None: all are in use.
 pub fn claim(database: u32, fresh_epoch: i64) -> Option<usize> {
-    let claimed = locked(DIRECTORY.load(Relaxed), || {
-        let count = SLOT_COUNT.load(Relaxed);
-        let known = (0..count).find(|&i| slot(i).database.load(Acquire) == database);
-        let free = || (0..count).find(|&i| slot(i).database.load(Acquire) == 0);
-        let idle = || (0..count).find(|&i| slot(i).is_abandoned());
-        known.map(|i| (i, false)).or_else(|| free().or_else(idle).map(|i| (i, true))).inspect(|&(i, taken)| {
-            if taken {
-                slot(i).epoch.store(fresh_epoch, Release);
-                slot(i).database.store(database, Release);
-            }
-        })
-    });
-    let (number, taken) = claimed?;
-    if taken {
-        shared_keyring::forget(number);
-    }
+    let number = locked(DIRECTORY.load(Relaxed), || {
+        let first = |wanted: &dyn Fn(&Slot) -> bool| (0..SLOT_COUNT.load(Relaxed)).find(|&i| wanted(slot(i)));
+        if let Some(known) = first(&|slot| slot.database.load(Acquire) == database) {
+            return Some(known);
+        }
+        let taken = first(&|slot| slot.database.load(Acquire) == 0).or_else(|| first(&Slot::let_go))?;
+        // Before the slot is ours: nobody may seal under the root keys of the database that had it.
+        shared_keyring::forget(taken);
+        slot(taken).epoch.store(fresh_epoch, Release);
+        slot(taken).database.store(database, SeqCst);
+        Some(taken)
+    })?;
     MINE.store(number, Relaxed);
     Some(number)
 }
 
 impl Slot {
-    fn is_abandoned(&self) -> bool {
-        self.state() == WriterState::Absent && self.is_empty() && self.writer_pid.load(Acquire) == 0
+    /// Takes the slot from a database whose writer left and whose queue is empty; under the lock, so that nobody of that
+    /// database can push meanwhile.
+    fn let_go(&self) -> bool {
+        self.locked(|| {
+            let abandoned =
+                self.state() == WriterState::Absent && self.is_empty() && self.writer_pid.load(Acquire) == 0;
+            if abandoned {
+                self.database.store(0, SeqCst);
+            }
+            abandoned
+        })
     }
 
     pub fn state(&self) -> WriterState {
