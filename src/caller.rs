@@ -42,8 +42,8 @@ impl Caller {
             session_role: session::role_name(session::session_user()).unwrap_or_default(),
             effective_role: session::role_name(user).unwrap_or_default(),
             request_id: said(context.request_id, c"watchllm.request_id", 128),
-            ip_address: said(context.ip_address, c"watchllm.ip_address", usize::MAX)
-                .map(|addresses| redact::cut(first_hop(&addresses), 64).to_owned()),
+            ip_address: said(context.ip_address.map(first_hop), c"watchllm.ip_address", 64)
+                .map(|addresses| first_hop(&addresses).to_owned()),
             user_agent: said(context.user_agent, c"watchllm.user_agent", 256),
         }
     }
@@ -126,7 +126,8 @@ impl Caller {
 
 /// The first address of a forwarded-for list: the client; the rest are proxies.
 fn first_hop(addresses: &str) -> &str {
-    addresses.split(',').next().unwrap_or(addresses).trim()
+    let nearest = redact::cut(addresses, 16_384);
+    nearest.split(',').next().unwrap_or(nearest).trim()
 }
 
 /// A random uuid (RFC 9562, version 4).

@@ -34,6 +34,7 @@ pub enum Error {
     Standby,
     OwnTrail,
     PreparedChange,
+    Parallel,
     NotUtf8,
     Internal(String),
 }
@@ -60,7 +61,7 @@ impl Error {
             DamagedEnvelope => ERRCODE_DATA_CORRUPTED,
             AuditUnavailable(_) => ERRCODE_INSUFFICIENT_RESOURCES,
             Standby => ERRCODE_READ_ONLY_SQL_TRANSACTION,
-            PreparedChange | NotUtf8 => ERRCODE_FEATURE_NOT_SUPPORTED,
+            PreparedChange | Parallel | NotUtf8 => ERRCODE_FEATURE_NOT_SUPPORTED,
             Internal(_) => ERRCODE_INTERNAL_ERROR,
         }
     }
@@ -97,6 +98,7 @@ impl Error {
             Standby => "a hot standby cannot write the audit record".into(),
             OwnTrail => "this transaction itself made or locked the audit trail".into(),
             PreparedChange => "a transaction that changed provider keys cannot be prepared".into(),
+            Parallel => "this function cannot be called in a parallel query".into(),
             NotUtf8 => "watchllm_keys needs a database with encoding UTF8".into(),
             Internal(what) => format!("watchllm_keys: {what}"),
         }
@@ -136,6 +138,7 @@ impl Error {
             Standby => "Connect to the primary server.",
             OwnTrail => "Commit first.",
             PreparedChange => "Use an ordinary COMMIT.",
+            Parallel => "Declare the functions that call it PARALLEL UNSAFE.",
             NotUtf8 => "Create the database with ENCODING 'UTF8'.",
         })
     }
@@ -186,6 +189,7 @@ mod tests {
             (Standby, "25006"),
             (OwnTrail, "55000"),
             (PreparedChange, "0A000"),
+            (Parallel, "0A000"),
             (NotUtf8, "0A000"),
             (Internal("bug".into()), "XX000"),
         ];

@@ -34,6 +34,7 @@ pub extern "C-unwind" fn _PG_init() {
     acting_owner::session::reserve_settings();
     log_hook::install_hook();
     if preloaded {
+        acting_owner::session::forget_backtraces();
         audit::queue::install_hooks();
         audit::commit::install_hooks();
         // Compiled once here (3 ms) instead of in every session.

@@ -39,6 +39,8 @@ struct Version {
 struct Ring {
     lock: *mut pg_sys::LWLock,
     state: AtomicU32,
+    /// Whose keys these are: a slot may pass to another database.
+    database: u32,
     active: i32,
     /// Of the last load: 0 when it went well, else NO_MASTER_KEY or WRONG_MASTER_KEY.
     fault: u32,
@@ -136,8 +138,11 @@ impl Ring {
 }
 
 /// The root key of a version. None: it is still being derived.
-pub fn root_key(slot: usize, version: i32) -> Result<Option<RootKey>, Error> {
+pub fn root_key(slot: usize, database: u32, version: i32) -> Result<Option<RootKey>, Error> {
     locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| {
+        if ring.database != database {
+            return Err(Error::AuditUnavailable("another database took the slot; try again".into()));
+        }
         match ring.versions[..ring.count as usize].iter().find(|v| v.number == version) {
             Some(v) if v.entry == Entry::Ready as u32 => Ok(Some(RootKey::from_bytes(&v.root))),
             Some(v) if v.entry == Entry::Coming as u32 => Ok(None),
@@ -222,10 +227,11 @@ pub fn publish_problem(slot: usize, problem: &Error) {
     });
 }
 
-/// Wipes a slot that another database takes over.
-pub fn forget(slot: usize) {
+/// Wipes a slot that this database takes over.
+pub fn hand_over(slot: usize, database: u32) {
     locked(slot, pg_sys::LWLockMode::LW_EXCLUSIVE, |ring| {
         wipe(ring);
+        ring.database = database;
         ring.state.store(EMPTY, Release);
     });
 }

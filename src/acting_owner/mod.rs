@@ -3,6 +3,7 @@
 //! and is undone on every exit, error and subtransaction abort. It encloses only `Statement`s: SQL that is a
 //! constant of this program, on our own tables. Never put a caller's relation or column inside. DESIGN §5.
 
+pub mod lookup;
 pub mod session;
 mod statement;
 

@@ -38,7 +38,7 @@ pub fn is_superuser(user: pg_sys::Oid) -> bool {
     unsafe { pg_sys::superuser_arg(user) }
 }
 
-/// A setting as this session sees it; None when it is unknown or empty.
+/// The first 16 kB of a setting as this session sees it; None when it is unknown or empty.
 pub fn setting(name: &CStr) -> Option<String> {
     // SAFETY: missing_ok, so that an unknown name answers null; the answer is copied at once.
     unsafe { text(pg_sys::GetConfigOption(name.as_ptr(), true, false)) }.filter(|value| !value.is_empty())
@@ -106,6 +106,12 @@ pub fn server_uid() -> Option<u32> {
 pub fn must_end() -> bool {
     // SAFETY: reads a process-local flag that a signal handler sets.
     unsafe { (&raw const pg_sys::ProcDiePending).read_volatile() != 0 }
+}
+
+/// Whether this is a parallel query: what changes state cannot run there.
+pub fn is_parallel() -> bool {
+    // SAFETY: reads the transaction state.
+    unsafe { pg_sys::IsInParallelMode() }
 }
 
 /// Ends with an ERROR when the statement was cancelled, timed out or the session was told to end.
@@ -186,6 +192,15 @@ pub fn is_preloading() -> bool {
     unsafe { pg_sys::process_shared_preload_libraries_in_progress }
 }
 
+/// Keeps backtraces out of the DETAIL that clients see: PostgreSQL's environment may ask Rust for them.
+pub fn forget_backtraces() {
+    // SAFETY: called from _PG_init while the server starts, in a process of one thread.
+    unsafe {
+        std::env::remove_var("RUST_BACKTRACE");
+        std::env::remove_var("RUST_LIB_BACKTRACE");
+    }
+}
+
 /// From now on nobody can invent settings that begin with our name.
 pub fn reserve_settings() {
     // SAFETY: called from _PG_init after all settings are defined.
@@ -199,5 +214,7 @@ unsafe fn text(string: *const std::ffi::c_char) -> Option<String> {
         return None;
     }
     // SAFETY: as promised by the caller.
-    Some(unsafe { CStr::from_ptr(string) }.to_string_lossy().into_owned())
+    let bytes = unsafe { CStr::from_ptr(string) }.to_bytes();
+    // A session may give a setting a value of a gigabyte.
+    Some(String::from_utf8_lossy(&bytes[..bytes.len().min(16_384)]).into_owned())
 }

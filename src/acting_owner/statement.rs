@@ -18,14 +18,14 @@ pub struct Statement {
 
 /// One row of an answer; columns count from 1.
 pub struct Row {
-    tuple: pg_sys::HeapTuple,
-    columns: pg_sys::TupleDesc,
+    pub(super) tuple: pg_sys::HeapTuple,
+    pub(super) columns: pg_sys::TupleDesc,
 }
 
 impl Row {
     pub fn get<T: FromDatum>(&self, column: i32) -> Option<T> {
         let mut null = false;
-        // SAFETY: tuple and descriptor belong to the SPI call that is still open while a `Row` is lent out.
+        // SAFETY: tuple and descriptor belong to the call or scan that is still open while a `Row` is lent out.
         unsafe {
             let value = pg_sys::SPI_getbinval(self.tuple, self.columns, column, &mut null);
             T::from_polymorphic_datum(value, null, pg_sys::SPI_gettypeid(self.columns, column))

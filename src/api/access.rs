@@ -46,10 +46,7 @@ impl Access {
 
     /// Records the refusal; answers its error, or that of a record that could not be written.
     pub fn refuse(&self, reason: FailureReason, error: Error) -> Error {
-        let standing = match reason {
-            FailureReason::NotAuthorized | FailureReason::NotFound => Standing::Unauthorised,
-            _ => Standing::Authorised,
-        };
+        let standing = if self.caller.may_open() { Standing::Authorised } else { Standing::Unauthorised };
         match self.recorder.record(self.event.refused(reason), standing) {
             Ok(_recorded) => error,
             Err(unrecorded) => unrecorded,
@@ -84,14 +81,16 @@ impl Access {
 
     /// The caller may change keys of this project; a tenant's foreign project is as if it did not exist.
     pub fn must_change(&mut self, project: Id) -> Result<(), Error> {
-        self.event.project_id = Some(project);
+        // The refusal names no project: its members would read what a stranger writes about them.
         self.caller.may_change(self.recorder.owner(), project).map_err(|error| {
             let reason = match error {
                 Error::NotAuthorized(_) => FailureReason::NotAuthorized,
                 _ => FailureReason::NotFound,
             };
             self.refuse(reason, error)
-        })
+        })?;
+        self.event.project_id = Some(project);
+        Ok(())
     }
 
     /// Finds a key to be opened: by id, and by project where one is given.
@@ -110,12 +109,15 @@ impl Access {
         self.event.provider_key_id = Some(id);
         let gone = |access: &Access| access.refuse(FailureReason::NotFound, Error::NoSuchKey);
         let key = store::keys::by_id(owner, id).ok_or_else(|| gone(self))?;
-        match self.caller.may_change(owner, key.project_id) {
-            Ok(()) => self.about(&key),
-            Err(error @ Error::NotAuthorized(_)) => return Err(self.refuse(FailureReason::NotAuthorized, error)),
-            Err(_) => return Err(gone(self)),
-        }
+        let may = |access: &Access| match access.caller.may_change(owner, key.project_id) {
+            Ok(()) => Ok(()),
+            Err(error @ Error::NotAuthorized(_)) => Err(access.refuse(FailureReason::NotAuthorized, error)),
+            Err(_) => Err(gone(access)),
+        };
+        may(self)?;
         store::keys::lock(owner, key.project_id, id);
+        // Again: key and right may have gone while this call waited for the lock.
+        may(self)?;
         let key = store::keys::by_id(owner, id).ok_or_else(|| gone(self))?;
         if key.is_deleted {
             return Err(self.refuse(FailureReason::Deleted, Error::NoSuchKey));
@@ -164,7 +166,7 @@ impl Access {
     /// Says in this transaction that the change commits, and keeps its event for that moment.
     pub fn keep_change(&self) {
         store::trail::mark_committed(self.recorder.owner(), self.event.id, self.event.project_id);
-        commit::keep(self.event);
+        commit::keep(self.recorder, self.event);
     }
 
     /// Refuses one active key too many; the project's row must be locked. Answers the lowest free priority.
@@ -211,6 +213,7 @@ pub fn open(recorder: Recorder, key: &StoredKey, version: &StoredVersion) -> Res
     let Some(sealed) = &version.sealed else { return Err(damaged) };
     let root = recorder.root_key(sealed.master_key_version() as i32).map_err(|error| match error {
         Error::WrongMasterKey(_) => (FailureReason::WrongMasterKey, error),
+        // UnknownMasterKey; or the keyring is not to be had just now, which the error says
         _ => (FailureReason::UnknownMasterKey, error),
     })?;
     let binding = Binding::ProviderKey {

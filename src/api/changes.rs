@@ -42,6 +42,8 @@ fn store_provider_key(
     if !store::admin::lock_project(owner, project) {
         return Err(access.refuse(FailureReason::NotFound, Error::NoSuchProject).into());
     }
+    // Again: the right may have been withdrawn while this call waited for the lock.
+    access.must_change(project)?;
     let id = new_id()?;
     let lowest_free = access.free_place(project, provider, id)?;
     if name.is_some_and(|name| store::keys::name_taken(owner, project, provider, name)) {
@@ -238,8 +240,8 @@ pub fn is_slug(text: &str) -> bool {
 /// A name: 1 to 100 bytes, no key, nothing that does not print.
 pub fn check_name(name: &str) -> Result<(), Error> {
     let hint = "Use 1 to 100 bytes of text that is no key.";
-    if name.trim().is_empty() || name.len() > 100 || name.contains(char::is_control) {
-        Err(Error::BadInput("the name is empty, too long or holds control characters", hint))
+    if name.trim().is_empty() || name.len() > 100 || !redact::is_visible(name) {
+        Err(Error::BadInput("the name is empty, too long or holds invisible characters", hint))
     } else if redact::contains_key(name) {
         Err(Error::BadInput("the name looks like a key", hint))
     } else {

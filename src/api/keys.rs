@@ -100,9 +100,9 @@ fn resolve_provider_key(
     let mut access = Access::begin(AccessType::Decrypt, Context { request_id, ip_address, user_agent })?;
     let project = *access.need(project_id, "project_id")?.as_bytes();
     let provider = access.need(provider, "provider")?;
+    access.must_open()?;
     access.event.project_id = Some(project);
     access.event.provider = Bounded::new(Some(provider).filter(|slug| super::changes::is_slug(slug)));
-    access.must_open()?;
     let mut first_failure = None;
     for key in store::keys::candidates(access.recorder.owner(), project, provider) {
         access.about(&key);

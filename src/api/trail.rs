@@ -92,7 +92,8 @@ fn failed_access_attempts(
     let caller = Caller::new(Context::default());
     let back = since.ok_or(Error::NullInput("since"))?.as_micros();
     let from = i128::from(crate::acting_owner::session::now()) - back;
-    let from = i64::try_from(from).ok().filter(|_| back >= 0);
+    // Nothing was recorded before 1970.
+    let from = i64::try_from(from.max(0)).ok().filter(|_| back >= 0);
     let from =
         from.ok_or(Error::BadInput("since is not a time back from now", "Give an interval such as '24 hours'."))?;
     Ok(shown(store::history::failed(owner, from, caller.sees_everything(), caller.user()), &caller))

@@ -84,11 +84,14 @@ fn write(writer: &mut Writer, entries: &[Entry], first: u64) -> Result<(), Failu
             Some(head) if head.changes == relation_changes() => head,
             _ => read_head(owner),
         };
+        let last = head.seq.checked_add(entries.len() as i64);
+        let seq =
+            last.ok_or_else(|| Error::Internal("the trail has no sequence left: a row of it is forged".into()))?;
         let (rows, hash) = chained(chain, head, entries, epoch, first);
         if store::trail::append(owner, &rows) != entries.len() as u64 {
             return Err(Error::Internal("the trail took fewer rows than it was given".into()));
         }
-        Ok(Head { seq: head.seq + entries.len() as i64, hash, changes: head.changes })
+        Ok(Head { seq, hash, changes: head.changes })
     });
     chain.head = outcome.as_ref().ok().copied();
     if outcome.is_err() {

@@ -2,19 +2,22 @@
 //! Unsafe: transaction callbacks. What fails here aborts the transaction, so that no change commits unrecorded;
 //! interrupts and our own deadline bound the wait (statement_timeout does not reach COMMIT). DESIGN §8.
 
-use super::ready;
+use super::Recorder;
 use crate::acting_owner::session;
 use crate::error::Error;
 use crate::trail::Event;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::PgLogLevel;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 
 thread_local! {
     /// Events of this transaction, each with the subtransaction it belongs to.
     static KEPT: RefCell<Vec<(pg_sys::SubTransactionId, Event)>> = const { RefCell::new(Vec::new()) };
+    /// The vault as the last change found it. Nothing is looked up by SQL at commit: no search_path is fixed there, and
+    /// whoever prepared a type or an operator in the session's path would run as whoever commits.
+    static VAULT: Cell<Option<Recorder>> = const { Cell::new(None) };
 }
 
 /// Registers the callbacks; once, while libraries are preloaded.
@@ -27,7 +30,8 @@ pub fn install_hooks() {
 }
 
 /// Keeps the event of a change until its transaction commits.
-pub fn keep(event: Event) {
+pub fn keep(recorder: Recorder, event: Event) {
+    VAULT.set(Some(recorder));
     // SAFETY: reads the transaction state.
     let subtransaction = unsafe { pg_sys::GetCurrentSubTransactionId() };
     KEPT.with_borrow_mut(|kept| kept.push((subtransaction, event)));
@@ -63,7 +67,7 @@ unsafe extern "C-unwind" fn at_subtransaction_end(
 }
 
 fn write_kept() -> Result<(), Error> {
-    let recorder = ready()?;
+    let recorder = VAULT.get().ok_or(Error::NotInstalled)?.again()?;
     let (now, txid) = (session::now(), session::transaction_id());
     let events: Vec<Event> =
         KEPT.with_borrow(|kept| kept.iter().map(|(_, event)| Event { accessed_at: now, txid, ..*event }).collect());

@@ -42,15 +42,16 @@ pub enum Standing {
 /// master key, audit unavailable.
 pub fn ready() -> Result<Recorder, Error> {
     let (owner, slot) = served()?;
-    if !shared_keyring::is_ready(slot) {
-        await_keyring(slot)?;
-    }
+    await_keyring(slot)?;
     Ok(Recorder { owner, slot })
 }
 
 /// Waits while the writer loads the keyring for the first time; what it stumbled over is the caller's error, and a
 /// WARNING in the server log is the record of a call that cannot be recorded.
 fn await_keyring(slot: usize) -> Result<(), Error> {
+    if shared_keyring::is_ready(slot) {
+        return Ok(());
+    }
     let deadline = Instant::now() + settings::audit_timeout();
     while shared_keyring::is_coming(slot) && Instant::now() < deadline {
         pause(deadline, "the keyring is still being loaded")?;
@@ -139,6 +140,9 @@ fn served() -> Result<(Owner, usize), Error> {
     if session::is_standby() {
         return Err(Error::Standby);
     }
+    if session::is_parallel() {
+        return Err(Error::Parallel);
+    }
     let owner = store::installed::owner()?;
     // Before a writer is started: it could not see tables that this transaction made.
     refuse_own_trail(owner)?;
@@ -161,11 +165,20 @@ impl Recorder {
         self.owner
     }
 
+    /// Finds the vault ready a second time, without a look into any table: at commit.
+    fn again(self) -> Result<Recorder, Error> {
+        refuse_own_trail(self.owner)?;
+        let slot = start::claim()?;
+        start::await_writer(slot, Instant::now() + settings::audit_timeout())?;
+        await_keyring(slot)?;
+        Ok(Recorder { slot, ..self })
+    }
+
     /// The root key of a master-key version; waits while it is being derived.
     pub fn root_key(&self, version: i32) -> Result<RootKey, Error> {
         let deadline = Instant::now() + settings::audit_timeout();
         loop {
-            if let Some(root) = shared_keyring::root_key(self.slot, version)? {
+            if let Some(root) = shared_keyring::root_key(self.slot, session::database().to_u32(), version)? {
                 return Ok(root);
             }
             pause(deadline, "the master key is still being derived")?;

@@ -208,7 +208,11 @@ fn open_chain(writer: &mut Writer) -> Result<(), Failure> {
 fn mac_key(owner: Owner, number: usize) -> Result<(i32, MacKey), Error> {
     for (version, sealed) in store::admin::audit_key(owner, "mac", None) {
         let Some(sealed) = sealed else { continue };
-        let Ok(Some(root)) = shared_keyring::root_key(number, sealed.master_key_version() as i32) else { continue };
+        let Ok(Some(root)) =
+            shared_keyring::root_key(number, session::database().to_u32(), sealed.master_key_version() as i32)
+        else {
+            continue;
+        };
         let binding = Binding::AuditKey { version: version as u32, kind: "mac" };
         if let Some(key) = open(&root, &binding, &sealed).ok().and_then(|secret| MacKey::new(secret.expose())) {
             return Ok((version, key));

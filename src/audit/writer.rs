@@ -47,6 +47,8 @@ pub struct Writer {
     pub uses: Uses,
     last_event: Instant,
     last_beat: Instant,
+    /// Whether somebody wanted the database at the last beat.
+    wanted: bool,
 }
 
 /// The worker's entry; `argument`: database oid in the high half, slot number in the low.
@@ -77,6 +79,7 @@ pub extern "C-unwind" fn watchllm_keys_writer(argument: pg_sys::Datum) {
         uses: Uses::default(),
         last_event: Instant::now(),
         last_beat: Instant::now(),
+        wanted: false,
     };
     if let Err(failure) = take_up::look_around(&mut writer) {
         log!("watchllm_keys writer: cannot serve: {}", failure.message);
@@ -120,7 +123,7 @@ fn leave() -> ! {
 /// What no ALTER DATABASE or configuration may change for the writer.
 fn own_settings() {
     let lock_timeout = (settings::audit_timeout().as_millis() / 3).clamp(50, 1000).to_string();
-    let asynchronous = session::setting(c"synchronous_commit").is_some_and(|value| value == "off");
+    let asynchronous = session::setting(c"synchronous_commit").is_some_and(|value| value == "off" || value == "local");
     let fixed = [
         (c"search_path", "pg_catalog, pg_temp"),
         (c"default_transaction_read_only", "off"),
@@ -132,6 +135,8 @@ fn own_settings() {
         (c"row_security", "on"),
         (c"session_replication_role", "origin"),
         (c"jit", "off"),
+        (c"default_tablespace", ""),
+        (c"exit_on_error", "off"),
     ];
     for (name, value) in fixed {
         session::override_setting(name, value);
@@ -267,7 +272,9 @@ impl Writer {
         if !session::postmaster_lives() {
             leave();
         }
-        if self.slot.is_empty() && somebody_wants_the_database() {
+        // Twice in a row: anybody's DROP DATABASE takes the lock for a moment before it is refused.
+        let wanted = self.slot.is_empty() && somebody_wants_the_database();
+        if std::mem::replace(&mut self.wanted, wanted) && wanted {
             log!("watchllm_keys writer: the database is wanted, leaving");
             leave();
         }

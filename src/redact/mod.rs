@@ -11,4 +11,4 @@ mod text;
 
 pub use hint::{key_hint, provider_of};
 pub use scan::{Finding, contains_key, findings, prepare, redact};
-pub use text::{clean, cut};
+pub use text::{clean, cut, is_visible};

@@ -3,6 +3,7 @@
 
 use super::oids::*;
 use super::{Id, id, timestamp, uuid, value};
+use crate::acting_owner::lookup::{self, Key, Lookup};
 use crate::acting_owner::{Owner, Row, Statement};
 use crate::crypto::Sealed;
 use pgrx::datum::Uuid;
@@ -57,7 +58,10 @@ macro_rules! key_statement {
     };
 }
 
-static BY_ID: Statement = Statement::new(key_statement!("WHERE r.id = $1"), &[UUID]);
+/// The same three rows one by one, for the hot path; numbers are those of the columns in `sql/tables.sql`.
+static RECORD: Lookup = Lookup::new("provider_key_records", "provider_key_records_id_key", &[1]);
+static VERSION: Lookup = Lookup::new("provider_key_versions", "provider_key_versions_pkey", &[1, 2, 3]);
+static USAGE: Lookup = Lookup::new("provider_key_usage", "provider_key_usage_pkey", &[1, 2]);
 
 static BY_IDS: Statement = Statement::new(key_statement!("WHERE r.id = ANY ($1)"), &[UUIDS]);
 
@@ -172,6 +176,41 @@ fn stored_key(row: &Row) -> StoredKey {
     }
 }
 
+/// A row of provider_key_records; its version is filled in from the other tables.
+fn record_row(row: &Row) -> StoredKey {
+    let version = StoredVersion {
+        number: value(row, 8),
+        sealed: None,
+        is_compromised: false,
+        fingerprint: Vec::new(),
+        fingerprint_key_version: 0,
+        created_at_micros: 0,
+    };
+    StoredKey {
+        id: id(row, 1).unwrap_or_default(),
+        project_id: id(row, 2).unwrap_or_default(),
+        provider: value(row, 3),
+        name: row.get(4),
+        priority: value(row, 6),
+        is_active: value(row, 7),
+        is_deleted: row.get::<pgrx::datum::TimestampWithTimeZone>(13).is_some(),
+        is_blocked: false,
+        version,
+    }
+}
+
+/// A row of provider_key_versions.
+fn version_row(row: &Row) -> StoredVersion {
+    StoredVersion {
+        number: value(row, 3),
+        sealed: row.get::<Vec<u8>>(4).and_then(|bytes| Sealed::parse(bytes).ok()),
+        is_compromised: row.get::<pgrx::datum::TimestampWithTimeZone>(11).is_some(),
+        fingerprint: value(row, 6),
+        fingerprint_key_version: value(row, 7),
+        created_at_micros: super::micros(row.get(8)),
+    }
+}
+
 /// Reads the six columns of a version that begin at `first`.
 fn stored_version(row: &Row, first: i32) -> StoredVersion {
     let created_at = row.get::<pgrx::datum::TimestampWithTimeZone>(first + 5);
@@ -187,7 +226,14 @@ fn stored_version(row: &Row, first: i32) -> StoredVersion {
 
 /// The key with its active version, deleted ones too.
 pub fn by_id(owner: Owner, key: Id) -> Option<StoredKey> {
-    BY_ID.read(owner, &[uuid(key).into()], stored_key).pop()
+    lookup::read(owner, |reads| {
+        let mut found = reads.one(&RECORD, &[Key::Uuid(key)], record_row)?;
+        let place = [Key::Uuid(found.project_id), Key::Uuid(key), Key::Int4(found.version.number)];
+        let blocked = |row: &Row| row.get::<pgrx::datum::TimestampWithTimeZone>(11).is_some();
+        found.is_blocked = reads.one(&USAGE, &place[..2], blocked).unwrap_or(false);
+        found.version = reads.one(&VERSION, &place, version_row).unwrap_or(found.version);
+        Some(found)
+    })
 }
 
 /// The keys among `ids` that exist, in no order.

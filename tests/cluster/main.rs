@@ -12,6 +12,7 @@ mod server;
 mod template;
 
 mod at_rest;
+mod attacks;
 mod chain;
 mod concurrency;
 mod context;

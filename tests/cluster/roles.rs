@@ -35,7 +35,7 @@ const MATRIX: &[(&str, &str, &str)] = &[
 static GRANTING: Mutex<()> = Mutex::new(());
 
 /// A fresh login role: with the privileges of `member_of`, or none.
-fn login(c: &mut Client, member_of: &str) -> String {
+pub fn login(c: &mut Client, member_of: &str) -> String {
     let role = format!("r_{}", Uuid::new_v4().simple());
     one(c, &format!("CREATE ROLE {role} LOGIN"));
     if !member_of.is_empty() {

@@ -12,7 +12,7 @@ use crate::shared_keyring;
 use crate::trail::{Event, Verdict};
 use pgrx::pg_sys;
 use std::ptr;
-use std::sync::atomic::{AtomicI32, AtomicI64, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
 use std::time::Duration;
 
 /// Tickets of one process that can be open at once; a push is never longer.
@@ -73,9 +73,9 @@ pub struct Entry {
 #[repr(C)]
 struct Waiter {
     ticket: AtomicU64,
-    done: AtomicU64,
     sleeper: Sleeper,
-    verdicts: [AtomicU8; MAX_CHUNK],
+    /// Each a ticket (upper 56 bits) and its verdict: an answer to an earlier ticket never passes for a later one's.
+    verdicts: [AtomicU64; MAX_CHUNK],
 }
 
 static SLOTS: AtomicPtr<Slot> = AtomicPtr::new(ptr::null_mut());
@@ -128,7 +128,7 @@ pub fn claim(database: u32, fresh_epoch: i64) -> Option<usize> {
         }
         let taken = first(&|slot| slot.database.load(Acquire) == 0).or_else(|| first(&Slot::let_go))?;
         // Before the slot is ours: nobody may seal under the root keys of the database that had it.
-        shared_keyring::forget(taken);
+        shared_keyring::hand_over(taken, database);
         slot(taken).epoch.store(fresh_epoch, Release);
         slot(taken).database.store(database, SeqCst);
         Some(taken)
@@ -218,8 +218,8 @@ impl Slot {
     /// The writer's: answers one event.
     pub fn answer(&self, entry: &Entry, verdict: Verdict) {
         if let Some(waiter) = waiter(entry.process) {
-            waiter.verdicts[entry.ticket as usize % MAX_CHUNK].store(verdict.to_byte(), Release);
-            waiter.done.store(entry.ticket, SeqCst);
+            let answer = entry.ticket << 8 | u64::from(verdict.to_byte());
+            waiter.verdicts[entry.ticket as usize % MAX_CHUNK].fetch_max(answer, SeqCst);
         }
     }
 
@@ -248,24 +248,21 @@ impl Slot {
 
 /// The verdict of this process's ticket, once it is there.
 pub fn verdict(ticket: u64) -> Option<Verdict> {
-    let waiter = waiter(my_process())?;
-    (waiter.done.load(Acquire) >= ticket)
-        .then(|| Verdict::from_byte(waiter.verdicts[ticket as usize % MAX_CHUNK].load(Acquire)))
+    let answer = waiter(my_process())?.verdicts[ticket as usize % MAX_CHUNK].load(SeqCst);
+    (answer >> 8 == ticket).then(|| Verdict::from_byte(answer as u8))
 }
 
 /// Sleeps until this process's ticket is answered, or for `longest`.
 pub fn sleep_for_verdict(ticket: u64, longest: Duration) {
     if let Some(waiter) = waiter(my_process()) {
-        waiter.sleeper.sleep_unless(|| waiter.done.load(SeqCst) >= ticket, longest);
+        waiter.sleeper.sleep_unless(|| verdict(ticket).is_some(), longest);
     }
 }
 
 /// Wakes every process that waits: the writer leaves, somebody must start another.
 pub fn wake_all_waiting() {
     for process in 0..WAITER_COUNT.load(Relaxed) as u32 {
-        if waiter(process).is_some_and(|w| w.ticket.load(Acquire) > w.done.load(Acquire)) {
-            wake(process);
-        }
+        wake(process);
     }
 }
 
