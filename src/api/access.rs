@@ -115,6 +115,7 @@ impl Access {
             Err(_) => Err(gone(access)),
         };
         may(self)?;
+        self.about(&key);
         store::keys::lock(owner, key.project_id, id);
         // Again: key and right may have gone while this call waited for the lock.
         may(self)?;
