@@ -40,10 +40,18 @@ SELECT seq, access_type, success, request_id FROM watchllm.provider_key_access_l
 SELECT watchllm.delete_provider_key(:'key');
 SELECT version, envelope IS NULL AS destroyed, fingerprint IS NOT NULL AS recognisable FROM watchllm.provider_key_versions ORDER BY version;
 
-\echo '8. Its history'
-SELECT * FROM watchllm.key_access_history(:'key');
+\echo '8. Somebody asks for it all the same: refused, and on record'
+\set ON_ERROR_STOP off
+SELECT watchllm.decrypt_provider_key(:'key', request_id => 'demo-late');
+\set ON_ERROR_STOP on
+\echo
+SELECT accessed_at::timestamp(3), access_type, failure_reason, request_id, session_role FROM watchllm.failed_access_attempts();
 
-\echo '9. The vault at a glance'
+\echo '9. Its history'
+SELECT accessed_at::timestamp(3), access_type, key_version AS version, success, request_id, session_role, committed
+FROM watchllm.key_access_history(:'key');
+
+\echo '10. The vault at a glance'
 \x on
 SELECT * FROM watchllm.status();
 \x off
