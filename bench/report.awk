@@ -58,7 +58,8 @@ END {
     }
     printf "\n%-60s %7s %9s %10s\n", "ratio", "clients", "measured", "required"
     against("decrypt, 1000 keys / SELECT 1", "decrypt_many", "select1", "")
-    against("decrypt, 1000 keys / bare INSERT", "decrypt_many", "insert", "1:0.75 16:1.0 32:1.0")
+    # no requirement here: the script also looks the key's id up, which the INSERT has no counterpart for
+    against("decrypt, 1000 keys with look-up / bare INSERT", "decrypt_many", "insert", "")
     against("decrypt, hot key / bare INSERT", "decrypt_hot", "insert", "1:0.75 16:1.0 32:1.0")
     against("decrypt / one plpgsql call, 1000 keys", "decrypt_many", "call_many", "16:1.3 32:1.3")
     against("decrypt / one plpgsql call, hot key", "decrypt_hot", "call_hot", "")
