@@ -116,7 +116,7 @@ impl Access {
         };
         may(self)?;
         self.about(&key);
-        store::keys::lock(owner, key.project_id, id);
+        store::changes::lock(owner, key.project_id, id);
         // Again: key and right may have gone while this call waited for the lock.
         may(self)?;
         let key = store::keys::by_id(owner, id).ok_or_else(|| gone(self))?;

@@ -7,7 +7,8 @@ use crate::crypto::Secret;
 use crate::error::{Answer, Error};
 use crate::redact;
 use crate::store;
-use crate::store::keys::{NewVersion, StoredKey, StoredVersion};
+use crate::store::changes::NewVersion;
+use crate::store::keys::{StoredKey, StoredVersion};
 use crate::trail::{AccessType, Bounded, FailureReason};
 use pgrx::prelude::*;
 
@@ -52,7 +53,7 @@ fn store_provider_key(
     }
     let sealed = access.seal(project, id, 1, provider, &secret)?;
     let first = new_version(1, &sealed, &access);
-    store::keys::insert(owner, id, project, provider, name, priority.unwrap_or(lowest_free), &first);
+    store::changes::insert(owner, id, project, provider, name, priority.unwrap_or(lowest_free), &first);
     access.event.provider_key_id = Some(id);
     access.event.key_version = Some(1);
     access.keep_change();
@@ -81,9 +82,9 @@ fn rotate_provider_key(
     }
     let secret = api_key_of(&access, new_api_key, &key.provider, "new_api_key")?;
     let owner = access.recorder.owner();
-    let next = store::keys::highest_version(owner, key.project_id, id) + 1;
+    let next = store::changes::highest_version(owner, key.project_id, id) + 1;
     let sealed = access.seal(key.project_id, id, next, &key.provider, &secret)?;
-    store::keys::insert_version(owner, key.project_id, id, &new_version(next, &sealed, &access));
+    store::changes::insert_version(owner, key.project_id, id, &new_version(next, &sealed, &access));
     access.event.key_version = Some(next);
     access.keep_change();
     Ok(next)
@@ -108,7 +109,7 @@ fn rollback_provider_key(
         None => earlier_version(&access, &key)?,
     };
     let key_hint = std::str::from_utf8(secret.expose()).map(redact::key_hint).unwrap_or_default();
-    store::keys::point_to(access.recorder.owner(), key.project_id, id, &version, &key_hint);
+    store::changes::point_to(access.recorder.owner(), key.project_id, id, &version, &key_hint);
     access.event.key_version = Some(version.number);
     access.keep_change();
     Ok(version.number)
@@ -140,7 +141,7 @@ fn set_provider_key_active(
     if is_active {
         access.free_place(key.project_id, &key.provider, id)?;
     }
-    store::keys::set_active(owner, key.project_id, id, is_active);
+    store::changes::set_active(owner, key.project_id, id, is_active);
     access.keep_change();
     Ok(())
 }
@@ -157,7 +158,7 @@ fn delete_provider_key(
     let mut access = Access::begin(AccessType::Delete, Context { request_id, ip_address, user_agent })?;
     let id = *access.need(provider_key_id, "provider_key_id")?.as_bytes();
     let key = access.find_to_change(id)?;
-    store::keys::delete(access.recorder.owner(), key.project_id, id);
+    store::changes::delete(access.recorder.owner(), key.project_id, id);
     access.keep_change();
     Ok(())
 }

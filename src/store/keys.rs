@@ -1,8 +1,8 @@
-//! Provider keys: records, versions (envelopes), and the projects they belong to.
-//! Called by `api`; every statement carries the project that the caller was authorised for.
+//! Provider keys as they are stored: records with their versions (envelopes). Reads only; `changes` has the rest.
+//! The hot path reads by index, lists and candidates by SQL; both answer a `StoredKey`.
 
 use super::oids::*;
-use super::{Id, id, timestamp, uuid, value};
+use super::{Id, id, uuid, value};
 use crate::acting_owner::lookup::{self, Key, Lookup};
 use crate::acting_owner::{Owner, Row, Statement};
 use crate::crypto::Sealed;
@@ -29,16 +29,6 @@ pub struct StoredVersion {
     pub fingerprint: Vec<u8>,
     pub fingerprint_key_version: i32,
     pub created_at_micros: i64,
-}
-
-/// What a new version is stored with.
-pub struct NewVersion<'a> {
-    pub number: i32,
-    pub sealed: &'a Sealed,
-    pub fingerprint: &'a [u8; 32],
-    pub fingerprint_key_version: i32,
-    pub key_hint: &'a str,
-    pub created_by: &'a str,
 }
 
 /// The columns of a `StoredKey`, in its order; a macro because statements are constants.
@@ -73,11 +63,6 @@ static CANDIDATES: Statement = Statement::new(
     &[UUID, TEXT],
 );
 
-static LOCK: Statement = Statement::new(
-    "SELECT id FROM watchllm.provider_key_records WHERE project_id = $1 AND id = $2 FOR UPDATE",
-    &[UUID, UUID],
-);
-
 static ACTIVE_PRIORITIES: Statement = Statement::new(
     "SELECT priority FROM watchllm.provider_key_records
      WHERE project_id = $1 AND provider = $2 AND deleted_at IS NULL AND is_active AND id <> $3",
@@ -88,36 +73,6 @@ static NAME_TAKEN: Statement = Statement::new(
     "SELECT true FROM watchllm.provider_key_records
      WHERE project_id = $1 AND provider = $2 AND name = $3 AND deleted_at IS NULL",
     &[UUID, TEXT, TEXT],
-);
-
-static INSERT: Statement = Statement::new(
-    "WITH record AS (
-        INSERT INTO watchllm.provider_key_records
-            (id, project_id, provider, name, key_hint, priority, active_version, active_version_created_at)
-        VALUES ($1, $2, $3, $4, $5, $6, 1, pg_catalog.now()))
-     INSERT INTO watchllm.provider_key_versions (project_id, provider_key_id, version, envelope, master_key_version,
-        fingerprint, fingerprint_key_version, created_by)
-     VALUES ($2, $1, 1, $7, $8, $9, $10, $11)",
-    &[UUID, UUID, TEXT, TEXT, TEXT, INT4, BYTEA, INT4, BYTEA, INT4, TEXT],
-);
-
-static HIGHEST_VERSION: Statement = Statement::new(
-    "SELECT max(version) FROM watchllm.provider_key_versions WHERE project_id = $1 AND provider_key_id = $2",
-    &[UUID, UUID],
-);
-
-static INSERT_VERSION: Statement = Statement::new(
-    "WITH retired AS (
-        UPDATE watchllm.provider_key_versions SET retired_at = pg_catalog.now()
-        WHERE project_id = $1 AND provider_key_id = $2 AND retired_at IS NULL),
-     record AS (
-        UPDATE watchllm.provider_key_records SET active_version = $3, active_version_created_at = pg_catalog.now(),
-            key_hint = $9, compromised_at = NULL, updated_at = pg_catalog.now()
-        WHERE project_id = $1 AND id = $2)
-     INSERT INTO watchllm.provider_key_versions (project_id, provider_key_id, version, envelope, master_key_version,
-        fingerprint, fingerprint_key_version, created_by)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-    &[UUID, UUID, INT4, BYTEA, INT4, BYTEA, INT4, TEXT, TEXT],
 );
 
 static EARLIER_VERSIONS: Statement = Statement::new(
@@ -132,34 +87,6 @@ static ONE_VERSION: Statement = Statement::new(
      FROM watchllm.provider_key_versions
      WHERE project_id = $1 AND provider_key_id = $2 AND version = $3 AND destroyed_at IS NULL",
     &[UUID, UUID, INT4],
-);
-
-static POINT_TO: Statement = Statement::new(
-    "WITH versions AS (
-        UPDATE watchllm.provider_key_versions
-        SET retired_at = CASE WHEN version = $3 THEN NULL ELSE pg_catalog.now() END
-        WHERE project_id = $1 AND provider_key_id = $2 AND (version = $3 OR retired_at IS NULL))
-     UPDATE watchllm.provider_key_records SET active_version = $3, active_version_created_at = $4, key_hint = $5,
-        compromised_at = NULL, updated_at = pg_catalog.now()
-     WHERE project_id = $1 AND id = $2",
-    &[UUID, UUID, INT4, TIME, TEXT],
-);
-
-static SET_ACTIVE: Statement = Statement::new(
-    "UPDATE watchllm.provider_key_records SET is_active = $3, updated_at = pg_catalog.now()
-     WHERE project_id = $1 AND id = $2",
-    &[UUID, UUID, BOOL],
-);
-
-static DELETE: Statement = Statement::new(
-    "WITH destroyed AS (
-        UPDATE watchllm.provider_key_versions
-        SET envelope = NULL, destroyed_at = pg_catalog.now(), retired_at = coalesce(retired_at, pg_catalog.now())
-        WHERE project_id = $1 AND provider_key_id = $2 AND destroyed_at IS NULL)
-     UPDATE watchllm.provider_key_records SET deleted_at = pg_catalog.now(), is_active = false,
-        updated_at = pg_catalog.now()
-     WHERE project_id = $1 AND id = $2",
-    &[UUID, UUID],
 );
 
 fn stored_key(row: &Row) -> StoredKey {
@@ -247,11 +174,6 @@ pub fn candidates(owner: Owner, project: Id, provider: &str) -> Vec<StoredKey> {
     CANDIDATES.read(owner, &[uuid(project).into(), provider.into()], stored_key)
 }
 
-/// Locks the key's row against other changes until this transaction ends.
-pub fn lock(owner: Owner, project: Id, key: Id) {
-    LOCK.change(owner, &[uuid(project).into(), uuid(key).into()], |_| ());
-}
-
 /// Priorities of the active keys of this provider, other than `except`.
 pub fn active_priorities(owner: Owner, project: Id, provider: &str, except: Id) -> Vec<i32> {
     let arguments = [uuid(project).into(), provider.into(), uuid(except).into()];
@@ -263,60 +185,6 @@ pub fn name_taken(owner: Owner, project: Id, provider: &str, name: &str) -> bool
     !NAME_TAKEN.read(owner, &arguments, |_| ()).is_empty()
 }
 
-/// Stores a new key with its first version, in one statement and already sealed.
-pub fn insert(
-    owner: Owner,
-    key: Id,
-    project: Id,
-    provider: &str,
-    name: Option<&str>,
-    priority: i32,
-    first: &NewVersion,
-) {
-    INSERT.change(
-        owner,
-        &[
-            uuid(key).into(),
-            uuid(project).into(),
-            provider.into(),
-            name.into(),
-            first.key_hint.into(),
-            priority.into(),
-            first.sealed.bytes().into(),
-            (first.sealed.master_key_version() as i32).into(),
-            first.fingerprint.as_slice().into(),
-            first.fingerprint_key_version.into(),
-            first.created_by.into(),
-        ],
-        |_| (),
-    );
-}
-
-/// The highest version the key ever had.
-pub fn highest_version(owner: Owner, project: Id, key: Id) -> i32 {
-    let arguments = [uuid(project).into(), uuid(key).into()];
-    HIGHEST_VERSION.read(owner, &arguments, |row| value::<i32>(row, 1)).pop().unwrap_or(0)
-}
-
-/// Stores a new version and makes it the active one.
-pub fn insert_version(owner: Owner, project: Id, key: Id, new: &NewVersion) {
-    INSERT_VERSION.change(
-        owner,
-        &[
-            uuid(project).into(),
-            uuid(key).into(),
-            new.number.into(),
-            new.sealed.bytes().into(),
-            (new.sealed.master_key_version() as i32).into(),
-            new.fingerprint.as_slice().into(),
-            new.fingerprint_key_version.into(),
-            new.created_by.into(),
-            new.key_hint.into(),
-        ],
-        |_| (),
-    );
-}
-
 /// Versions below `active`, the highest first.
 pub fn earlier_versions(owner: Owner, project: Id, key: Id, active: i32) -> Vec<StoredVersion> {
     let arguments = [uuid(project).into(), uuid(key).into(), active.into()];
@@ -326,25 +194,4 @@ pub fn earlier_versions(owner: Owner, project: Id, key: Id, active: i32) -> Vec<
 pub fn one_version(owner: Owner, project: Id, key: Id, number: i32) -> Option<StoredVersion> {
     let arguments = [uuid(project).into(), uuid(key).into(), number.into()];
     ONE_VERSION.read(owner, &arguments, |row| stored_version(row, 1)).pop()
-}
-
-/// Makes an existing version the active one.
-pub fn point_to(owner: Owner, project: Id, key: Id, version: &StoredVersion, key_hint: &str) {
-    let arguments = [
-        uuid(project).into(),
-        uuid(key).into(),
-        version.number.into(),
-        timestamp(version.created_at_micros).into(),
-        key_hint.into(),
-    ];
-    POINT_TO.change(owner, &arguments, |_| ());
-}
-
-pub fn set_active(owner: Owner, project: Id, key: Id, is_active: bool) {
-    SET_ACTIVE.change(owner, &[uuid(project).into(), uuid(key).into(), is_active.into()], |_| ());
-}
-
-/// Destroys the envelopes of all versions and marks the key deleted; fingerprints and history stay.
-pub fn delete(owner: Owner, project: Id, key: Id) {
-    DELETE.change(owner, &[uuid(project).into(), uuid(key).into()], |_| ());
 }
