@@ -120,6 +120,7 @@ impl Caller {
             backend_pid: session::backend_pid(),
             application_name: Bounded::new(application.as_deref()),
             txid: session::transaction_id(),
+            compromised: false,
         })
     }
 }

@@ -191,6 +191,7 @@ pub fn about(event: &Event, key: &StoredKey) -> Event {
         provider_key_id: Some(key.id),
         provider: Bounded::new(Some(&key.provider)),
         key_version: Some(key.version.number),
+        compromised: key.version.is_compromised,
         ..*event
     }
 }

@@ -1,5 +1,5 @@
-//! Counters that people see: accesses, failures, last use of each key, gathered in memory and written about once a
-//! second in a second transaction, whose failure harms no answer and is tried again. Also makes partitions ahead.
+//! The writer's second transaction, about once a second: counters that people see (accesses, failures, last use of each
+//! key), incidents, partitions ahead. Gathered in memory; a failure harms no answer and is tried again.
 
 use super::writer::{Writer, transaction};
 use crate::acting_owner::session;
@@ -17,6 +17,8 @@ const DAYS_AHEAD: i32 = 7;
 #[derive(Default)]
 pub struct Uses {
     pending: HashMap<([u8; 16], [u8; 16]), store::trail::Uses>,
+    /// Compromised versions that were opened, by key and version: one incident each, however often.
+    opened_compromised: HashMap<([u8; 16], Option<i32>), Event>,
     /// The day (since 1970) up to which partitions were made ahead.
     made_until: i32,
 }
@@ -29,6 +31,9 @@ impl Uses {
         let (Some(project_id), Some(provider_key_id)) = (event.project_id, event.provider_key_id) else { return };
         if !uses || foreign {
             return;
+        }
+        if event.compromised && event.success() && event.access_type == AccessType::Decrypt {
+            self.opened_compromised.entry((provider_key_id, event.key_version)).or_insert(*event);
         }
         let entry = self.pending.entry((project_id, provider_key_id)).or_insert(store::trail::Uses {
             project_id,
@@ -52,6 +57,7 @@ pub fn flush(writer: &mut Writer) {
         return;
     }
     make_partitions_ahead(writer);
+    write_incidents(writer);
     let keys: Vec<_> = writer.uses.pending.keys().copied().take(AT_ONCE).collect();
     let batch: Vec<store::trail::Uses> = keys.iter().filter_map(|key| writer.uses.pending.remove(key)).collect();
     if batch.is_empty() {
@@ -63,6 +69,22 @@ pub fn flush(writer: &mut Writer) {
         for uses in batch {
             writer.uses.pending.insert((uses.project_id, uses.provider_key_id), uses);
         }
+    }
+}
+
+fn write_incidents(writer: &mut Writer) {
+    let opened: Vec<Event> = writer.uses.opened_compromised.values().copied().collect();
+    if opened.is_empty() {
+        return;
+    }
+    let outcome = transaction(|| {
+        let owner = store::installed::owner()?;
+        opened.iter().for_each(|event| store::trail::insert_compromised_use(owner, event));
+        Ok(())
+    });
+    match outcome {
+        Ok(()) => writer.uses.opened_compromised.clear(),
+        Err(failure) => log!("watchllm_keys writer: incidents are written later: {}", failure.message),
     }
 }
 

@@ -130,6 +130,8 @@ pub struct Event {
     pub backend_pid: i32,
     pub application_name: Bounded<63>,
     pub txid: Option<u64>,
+    /// The version is marked compromised. No column of the trail: the writer makes an incident of opening it.
+    pub compromised: bool,
 }
 
 impl Event {
@@ -176,6 +178,7 @@ pub(crate) mod tests {
             backend_pid: 7,
             application_name: Bounded::new(Some("")),
             txid: None,
+            compromised: false,
         }
     }
 

@@ -136,7 +136,6 @@ fn a_compromised_key_opens_until_it_is_rotated_and_never_returns() {
 }
 
 #[test]
-#[ignore = "incidents are written from the leaks issue on; until then opening a compromised key is only recorded"]
 fn opening_a_compromised_key_raises_an_incident() {
     let vault = Vault::shared();
     let c = &mut vault.connect("postgres");
@@ -149,6 +148,14 @@ fn opening_a_compromised_key_raises_an_incident() {
         assert!(Instant::now() < deadline, "no incident within 15 s");
         std::thread::sleep(Duration::from_millis(100));
     }
+    // One incident, however often it is opened; its evidence is an event of the trail.
+    (0..3).for_each(|_| drop(one(c, &decrypt(id))));
+    std::thread::sleep(Duration::from_secs(3));
+    let evidence = format!(
+        "SELECT i.type || ' ' || l.access_type || ' ' || (i.details ->> 'key_version') FROM watchllm.security_incidents i
+         JOIN watchllm.provider_key_access_logs l ON l.id::text = i.details ->> 'event_id' WHERE i.provider_key_id = '{id}'"
+    );
+    assert_eq!(rows(c, &evidence), ["leaked_key decrypt 2"]);
 }
 
 #[test]
