@@ -26,7 +26,8 @@ cluster_start() { # name
     mkdir -p "$CLUSTER"
     SOCKET=$(mktemp -d /tmp/wk.XXXXXX)
     printf '%s\n' "$SOCKET" >"$CLUSTER/socket"
-    chmod 0755 "$SOCKET"
+    # trust authentication behind this door: only who runs the server may pass it
+    chmod 0700 "$SOCKET"
     (umask 077 && printf '1:%s\n' "$(od -An -vtx1 -N32 /dev/urandom | tr -d ' \n')" >"$CLUSTER/master.keys")
     if am_root; then chown "$RUN_AS:" "$CLUSTER" "$SOCKET" "$CLUSTER/master.keys"; fi
     as_runner "$SERVER/bin/initdb" -D "$DATA" -U postgres -A trust -E UTF8 --locale=C >"$CLUSTER/initdb.log" 2>&1 ||
@@ -35,6 +36,7 @@ cluster_start() { # name
         cat <<END
 listen_addresses = ''
 unix_socket_directories = '$SOCKET'
+unix_socket_permissions = 0700
 shared_preload_libraries = '$EXTENSION'
 $EXTENSION.master_key_file = '$CLUSTER/master.keys'
 cluster_name = 'watchllm_keys $1'
@@ -51,6 +53,6 @@ cluster_psql() { as_runner "$SERVER/bin/psql" -X -q -h "$SOCKET" -U postgres "$@
 # The line to type oneself; as root it changes the user as we do.
 cluster_psql_line() { # database
     local line="$SERVER/bin/psql -h $SOCKET -U postgres $1"
-    if am_root; then line="runuser -u $RUN_AS -- $line"; fi
+    if am_root; then line="cd / && runuser -u $RUN_AS -- $line"; fi
     printf '%s\n' "$line"
 }

@@ -25,6 +25,8 @@ stop)
         . "$ROOT/scripts/cluster.sh"
         cluster_remove demo
         say "demo stopped and removed"
+    else
+        say "no demo to stop"
     fi
     ;;
 *) die "usage: demo.sh start|stop" ;;

@@ -14,7 +14,8 @@ am_root() { [ "$(id -u)" = 0 ]; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
 # rustup and cargo put their programs here; a shell that has just installed them has no PATH to them yet
-PATH="${CARGO_HOME:-${HOME:-/nonexistent}/.cargo}/bin:$PATH"
+# Debian leaves the sbin directories out of an ordinary user's PATH
+PATH="${CARGO_HOME:-${HOME:-/nonexistent}/.cargo}/bin:$PATH:/usr/sbin:/sbin"
 export PATH
 
 # One source of truth for the version of pgrx: Cargo.toml.

@@ -6,6 +6,7 @@
 . "$(dirname "$0")/env.sh"
 need_postgres
 
+am_root || have sudo || die "installing into the system's PostgreSQL needs root or sudo"
 as_admin() { if am_root; then "$@"; else sudo "$@"; fi; }
 
 replace() {

@@ -20,7 +20,7 @@ missing_tools() {
     have cc && have make || echo build-essential
     have pkg-config || echo pkg-config
     libclang_found || echo libclang-dev
-    have runuser || echo util-linux
+    { ! am_root || have runuser; } || echo util-linux
 }
 
 # 15 unless another major was asked for; where 15 is not packaged, the newest that is.

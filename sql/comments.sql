@@ -58,7 +58,7 @@ COMMENT ON TABLE watchllm.provider_key_versions IS
 COMMENT ON COLUMN watchllm.provider_key_versions.project_id IS 'The project of the key.';
 COMMENT ON COLUMN watchllm.provider_key_versions.provider_key_id IS 'The provider key.';
 COMMENT ON COLUMN watchllm.provider_key_versions.version IS 'Version of the key, 1 first.';
-COMMENT ON COLUMN watchllm.provider_key_versions.envelope IS 'The sealed key (DESIGN §3); NULL once destroyed.';
+COMMENT ON COLUMN watchllm.provider_key_versions.envelope IS 'The sealed key; NULL once destroyed.';
 COMMENT ON COLUMN watchllm.provider_key_versions.master_key_version IS
     'The master key the envelope is, or was when destroyed, sealed under.';
 COMMENT ON COLUMN watchllm.provider_key_versions.fingerprint IS
@@ -143,7 +143,7 @@ COMMENT ON COLUMN watchllm.provider_key_access_logs.identity_id IS
 COMMENT ON COLUMN watchllm.provider_key_access_logs.chain_key_version IS
     'Version of the mac key of audit_keys that made hash.';
 COMMENT ON COLUMN watchllm.provider_key_access_logs.hash IS
-    'HMAC-SHA256 over the hash of the row before and all other columns of this one, 32 bytes (DESIGN §11).';
+    'HMAC-SHA256 over the hash of the row before and all other columns of this one, 32 bytes.';
 
 COMMENT ON TABLE watchllm.committed_changes IS
     'The changes that did commit: an event of the trail without a row here was undone by its transaction. Insert-'
@@ -200,7 +200,7 @@ COMMENT ON COLUMN watchllm.audit_keys.kind IS
     'fingerprint (equality of provider keys), mac (the chain) or digest (signatures).';
 COMMENT ON COLUMN watchllm.audit_keys.version IS 'Version of the key within its kind.';
 COMMENT ON COLUMN watchllm.audit_keys.master_key_version IS 'The master key the envelope is sealed under.';
-COMMENT ON COLUMN watchllm.audit_keys.envelope IS 'The sealed key (DESIGN §3).';
+COMMENT ON COLUMN watchllm.audit_keys.envelope IS 'The sealed key.';
 COMMENT ON COLUMN watchllm.audit_keys.public_key IS
     'Public half of a digest key (Ed25519, 32 bytes); NULL for the other kinds.';
 COMMENT ON COLUMN watchllm.audit_keys.created_at IS 'When the row was made.';

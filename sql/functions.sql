@@ -27,8 +27,7 @@ BEGIN
 
     RAISE EXCEPTION '% on %.% refused: the table is append-only', TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
         USING ERRCODE = 'insufficient_privilege',
-        HINT = 'Its rows are evidence: nothing changes or deletes them. Whole days of the audit trail are removed by '
-               'watchllm.prune_access_logs().';
+        HINT = 'Its rows are evidence: nothing changes or deletes them.';
 END
 $$;
 COMMENT ON FUNCTION watchllm.refuse_change() IS

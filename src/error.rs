@@ -29,6 +29,7 @@ pub enum Error {
     NoMasterKey(String),
     UnknownMasterKey(i32),
     WrongMasterKey(i32),
+    ReloadRefused(Box<Error>),
     DamagedEnvelope,
     AuditUnavailable(String),
     Standby,
@@ -57,6 +58,7 @@ impl Error {
             NotInstalled | Restoring | NotPreloaded | NoMasterKey(_) | UnknownMasterKey(_) | OwnTrail => {
                 ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
             }
+            ReloadRefused(why) => why.sqlstate(),
             WrongMasterKey(_) => ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
             DamagedEnvelope => ERRCODE_DATA_CORRUPTED,
             AuditUnavailable(_) => ERRCODE_INSUFFICIENT_RESOURCES,
@@ -93,6 +95,9 @@ impl Error {
             NoMasterKey(why) => format!("no master key is loaded: {why}"),
             UnknownMasterKey(v) => format!("master key version {v} is not in the keyring"),
             WrongMasterKey(v) => format!("wrong master key: the secret of version {v} does not open its canary"),
+            ReloadRefused(why) => {
+                format!("the new keyring was refused, the one in use stays: {}", why.message())
+            }
             DamagedEnvelope => "the envelope of this provider key is damaged or does not belong here".into(),
             AuditUnavailable(why) => format!("the audit record could not be written: {why}"),
             Standby => "a hot standby cannot write the audit record".into(),
@@ -111,11 +116,11 @@ impl Error {
             NoEarlierVersion | NoSuchVersion(_) => "Rotate to a new key with watchllm.rotate_provider_key().",
             NotAuthorized(_) => "Ask an administrator for the role that may do this; see the README, Roles.",
             VersionConflict { .. } => "Somebody else rotated it: read the key again before you rotate.",
-            AlreadyThere(_) => "Choose another name.",
+            AlreadyThere(_) => "Choose another name, or another id.",
             BadInput(_, hint) | OverLimit(_, hint) => hint,
             NullInput(_) => "Give a value.",
-            Blocked => "An administrator can unblock it with watchllm.unblock_provider_key(id, note).",
-            CallerBlocked => "An administrator can unblock it with watchllm.unblock_caller(kind, subject, note).",
+            Blocked => "Only an administrator can unblock it.",
+            CallerBlocked => "Only an administrator can unblock it.",
             Inactive => "Activate it with watchllm.set_provider_key_active(id, true).",
             CompromisedVersion(_) => "Rotate to a new key with watchllm.rotate_provider_key().",
             NotInstalled => "Run: SELECT watchllm.install();",
@@ -123,13 +128,16 @@ impl Error {
             Refused(_) => "See the README, Install.",
             NotPreloaded => "Add to postgresql.conf and restart: shared_preload_libraries = 'watchllm_keys'",
             NoMasterKey(_) => {
-                "Set watchllm_keys.master_key_file or watchllm_keys.master_key_command, then: SELECT watchllm.reload_keyring();"
+                "Set watchllm_keys.master_key_file or watchllm_keys.master_key_command, or mend what it names, then: SELECT watchllm.reload_keyring();"
             }
             UnknownMasterKey(_) => {
                 "Put the line of this version back into the keyring, then: SELECT watchllm.reload_keyring();"
             }
             WrongMasterKey(_) => {
                 "Restore the secret this database was sealed under, then: SELECT watchllm.reload_keyring();"
+            }
+            ReloadRefused(_) => {
+                "Mend the file or command that the setting names, then: SELECT watchllm.reload_keyring();"
             }
             DamagedEnvelope => "Rotate the key, or restore its row from a backup.",
             AuditUnavailable(_) => {
@@ -184,6 +192,8 @@ mod tests {
             (NoMasterKey("none".into()), "55000"),
             (UnknownMasterKey(3), "55000"),
             (WrongMasterKey(1), "28000"),
+            (ReloadRefused(Box::new(NoMasterKey("none".into()))), "55000"),
+            (ReloadRefused(Box::new(WrongMasterKey(1))), "28000"),
             (DamagedEnvelope, "XX001"),
             (AuditUnavailable("timeout".into()), "53000"),
             (Standby, "25006"),

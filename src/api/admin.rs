@@ -82,7 +82,8 @@ fn status() -> TableIterator<
     let problem = match (&found, state.preloaded) {
         (_, false) => Some(Error::NotPreloaded.message()),
         (Err(error), _) => Some(error.message()),
-        _ => state.keyring_problem.clone(),
+        _ if session::is_standby() => Some(Error::Standby.message()),
+        _ => state.problem.clone().or_else(|| state.keyring_problem.clone()),
     };
     TableIterator::once((
         env!("CARGO_PKG_VERSION").to_owned(),
@@ -160,7 +161,7 @@ fn remove_project_member(
 ) -> Answer<()> {
     let (access, project) = member_change(project_id, subject, role_name)?;
     if !store::admin::remove_member(access.recorder.owner(), project, subject, role_name) {
-        let error = Error::BadInput("the project has no such member", "See watchllm.project_members.");
+        let error = Error::BadInput("the project has no such member", "Name it as it was added.");
         return Err(access.refuse(FailureReason::BadInput, error).into());
     }
     access.keep_change();

@@ -85,6 +85,8 @@ pub struct State {
     pub active_version: Option<i32>,
     pub versions: Vec<i32>,
     pub keyring_problem: Option<String>,
+    /// Why the writer may not serve.
+    pub problem: Option<String>,
 }
 
 /// Looks without starting anything.
@@ -92,8 +94,14 @@ pub fn state() -> State {
     if !queue::exists() {
         return State { writer_state: "absent".into(), ..State::default() };
     }
-    let idle =
-        State { preloaded: true, writer_state: "absent".into(), queue_size: queue::capacity(), ..State::default() };
+    let unknown = "the audit writer has not run since the server started: nothing is known of the keyring yet";
+    let idle = State {
+        problem: Some(unknown.into()),
+        preloaded: true,
+        writer_state: "absent".into(),
+        queue_size: queue::capacity(),
+        ..State::default()
+    };
     let Some(number) = queue::find(session::database().to_u32()) else { return idle };
     let slot = queue::slot(number);
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(SeqCst);
@@ -109,7 +117,8 @@ pub fn state() -> State {
         writer_problem: slot.problem(),
         active_version: shared_keyring::active_version(number),
         versions: shared_keyring::versions(number).into_iter().filter(|(_, ready)| *ready).map(|(v, _)| v).collect(),
-        keyring_problem: shared_keyring::last_problem(number).map(|problem| problem.message()),
+        keyring_problem: keyring_problem(number).map(|problem| problem.message()),
+        problem: slot.stuck_since(session::now() - settings::audit_timeout().as_micros() as i64),
         ..idle
     }
 }
@@ -126,10 +135,16 @@ pub fn reload_keyring() -> Result<usize, Error> {
         pause(deadline, "the audit writer did not reload the keyring in time")?;
         start::await_writer(number, deadline)?;
     }
-    if let Some(problem) = shared_keyring::last_problem(number) {
+    if let Some(problem) = keyring_problem(number) {
         return Err(problem);
     }
     Ok(shared_keyring::versions(number).len())
+}
+
+/// What the last load of the keyring stumbled over, and whether an earlier one still serves.
+fn keyring_problem(number: usize) -> Option<Error> {
+    let problem = shared_keyring::last_problem(number)?;
+    Some(if shared_keyring::is_ready(number) { Error::ReloadRefused(Box::new(problem)) } else { problem })
 }
 
 /// The database's slot with a running writer.

@@ -138,7 +138,10 @@ impl fmt::Display for KeyringError {
             Self::Empty => f.write_str("the keyring holds no master key"),
             Self::TooManyVersions => write!(f, "the keyring holds more than {MAX_VERSIONS} versions"),
             Self::TooLong => write!(f, "the keyring is longer than {MAX_SOURCE_BYTES} bytes"),
-            Self::Unreadable(kind) => write!(f, "the keyring file could not be read: {kind}"),
+            Self::Unreadable(kind) => match kind {
+                std::io::ErrorKind::NotFound => f.write_str("the keyring file could not be read: no such file"),
+                kind => write!(f, "the keyring file could not be read: {kind}"),
+            },
             Self::NotAFile => f.write_str("the keyring file is not a regular file"),
             Self::WrongOwner => f.write_str("the keyring file must be owned by the server's user or root"),
             Self::TooOpen { mode } => write!(

@@ -48,9 +48,9 @@ pub fn owner() -> Result<Owner, Error> {
             Ok(Owner::found(role, trail, ours.into_iter().flatten().collect(), changes))
         }
         Some((.., Some(problem))) if problem == "restoring" => Err(Error::Restoring),
-        Some((.., Some(problem))) if problem == "foreign_owner" => {
-            Err(Error::Refused("a table of watchllm_keys is not owned by watchllm_owner"))
-        }
+        Some((.., Some(problem))) if problem == "foreign_owner" => Err(Error::Refused(
+            "watchllm_owner must own every table of watchllm_keys, and have no members and no special rights",
+        )),
         Some((.., Some(problem))) if problem == "foreign_trigger" => {
             Err(Error::Refused("somebody put a trigger or rule on a table that the audit writer writes"))
         }

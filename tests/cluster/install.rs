@@ -128,7 +128,7 @@ fn what_somebody_else_prepared_is_not_taken_over() {
         server.psql("postgres", &format!("DROP {kind} x ON watchllm.projects"));
     }
     server.psql("postgres", "ALTER TABLE watchllm.projects OWNER TO mallory");
-    refused(&server, "postgres", "SELECT watchllm.create_project('p')", "42501", "not owned by watchllm_owner");
+    refused(&server, "postgres", "SELECT watchllm.create_project('p')", "42501", "watchllm_owner must own every table");
     refused(&server, "postgres", INSTALL, "42501", "mallory owns it");
     server.psql("postgres", "ALTER TABLE watchllm.projects OWNER TO watchllm_owner");
     server.psql("postgres", "SELECT watchllm.create_project('p')");

@@ -258,7 +258,7 @@ impl Server {
     }
 
     fn socket_setting(&self) -> String {
-        format!("unix_socket_directories = '{}'", self.socket.display())
+        format!("unix_socket_directories = '{}'\nunix_socket_permissions = 0700", self.socket.display())
     }
 
     /// Directories of a new server, named by this process (so that a later run can sweep what a killed one left).

@@ -38,8 +38,8 @@ fn a_standby_discloses_nothing_and_serves_once_promoted() {
         assert!(result.stderr.contains("ERROR:  25006") && result.stdout.is_empty(), "{call}: {}", result.stderr);
         assert!(result.stderr.contains("HINT:  Connect to the primary"), "{call}: {}", result.stderr);
     }
-    let state = "SELECT standby, installed, writer_state, problem IS NULL FROM watchllm.status()";
-    assert_eq!(standby.psql("postgres", state), "t|t|absent|t");
+    let state = "SELECT standby, installed, writer_state, problem FROM watchllm.status()";
+    assert_eq!(standby.psql("postgres", state), "t|t|absent|a hot standby cannot write the audit record");
     let history = "SELECT count(*) > 1 FROM watchllm.provider_key_records r, watchllm.key_access_history(r.id)";
     assert_eq!(standby.psql("postgres", history), "t", "the history can be read on a standby");
     assert_eq!(standby.psql("postgres", ROWS), rows);

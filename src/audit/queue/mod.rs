@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, A
 use std::time::Duration;
 
 /// Tickets of one process that can be open at once; a push is never longer.
-pub const MAX_CHUNK: usize = 256;
+pub const MAX_CHUNK: usize = 512;
 
 /// Whether a slot's writer serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -178,6 +178,13 @@ impl Slot {
     /// Runs `work` under the slot's lock; `work` must not raise an ERROR.
     pub fn locked<T>(&self, work: impl FnOnce() -> T) -> T {
         locked(self.lock, work)
+    }
+
+    /// Says so when the oldest event was pushed before `moment` (microseconds since 1970) and is not answered yet.
+    pub fn stuck_since(&self, moment: i64) -> Option<String> {
+        let tail = self.tail.load(Acquire);
+        let stuck = !self.is_empty() && self.entry(tail).event.accessed_at < moment && self.tail.load(Acquire) == tail;
+        stuck.then(|| "events wait longer than audit_timeout: the audit writer does not answer".into())
     }
 
     /// The event with this sequence; only the writer asks, for sequences between tail and head.
