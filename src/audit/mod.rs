@@ -118,7 +118,9 @@ pub fn state() -> State {
         active_version: shared_keyring::active_version(number),
         versions: shared_keyring::versions(number).into_iter().filter(|(_, ready)| *ready).map(|(v, _)| v).collect(),
         keyring_problem: keyring_problem(number).map(|problem| problem.message()),
-        problem: slot.stuck_since(session::now() - settings::audit_timeout().as_micros() as i64),
+        problem: slot
+            .is_stuck_since(session::now() - settings::audit_timeout().as_micros() as i64)
+            .then(|| "events wait longer than audit_timeout: the audit writer does not answer".into()),
         ..idle
     }
 }

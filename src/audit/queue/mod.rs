@@ -180,14 +180,13 @@ impl Slot {
         locked(self.lock, work)
     }
 
-    /// Says so when the oldest event was pushed before `moment` (microseconds since 1970) and is not answered yet.
-    pub fn stuck_since(&self, moment: i64) -> Option<String> {
-        let tail = self.tail.load(Acquire);
-        let stuck = !self.is_empty() && self.entry(tail).event.accessed_at < moment && self.tail.load(Acquire) == tail;
-        stuck.then(|| "events wait longer than audit_timeout: the audit writer does not answer".into())
+    /// Whether the oldest event was pushed before `moment` (microseconds since 1970) and is not answered yet. Under the
+    /// lock, so that nobody overwrites the entry meanwhile.
+    pub fn is_stuck_since(&self, moment: i64) -> bool {
+        self.locked(|| !self.is_empty() && self.entry(self.tail.load(Acquire)).event.accessed_at < moment)
     }
 
-    /// The event with this sequence; only the writer asks, for sequences between tail and head.
+    /// The event with this sequence, between tail and head; for the writer, or under the lock.
     pub fn entry(&self, sequence: u64) -> Entry {
         // SAFETY: between tail and head an entry is complete (head is published after it) and not overwritten.
         unsafe { *self.ring.add((sequence % capacity() as u64) as usize) }
