@@ -236,3 +236,22 @@ fn reloading_keyring_and_configuration_disturbs_nobody() {
     }
     assert_trail_holds(&vault, &told);
 }
+
+#[test]
+fn a_writer_that_stands_still_is_seen_and_nothing_is_disclosed() {
+    let vault = Vault::with("watchllm_keys.audit_timeout = 1s");
+    let key = vault.key("some-key");
+    let decrypt = format!("SELECT watchllm.decrypt_provider_key('{key}', request_id => 'still')");
+    let problem = "SELECT problem FROM watchllm.status()";
+    assert_eq!(vault.server.psql("postgres", problem), "");
+    let writer = vault.server.writer_pid("postgres").unwrap();
+    vault.server.kill_backend(writer, "STOP");
+    let refused = vault.server.psql_result("postgres", &decrypt);
+    assert!(refused.stderr.contains("ERROR:  53000") && refused.stdout.is_empty(), "{}", refused.stderr);
+    let seen = vault.server.psql("postgres", problem);
+    vault.server.kill_backend(writer, "CONT");
+    assert!(seen.contains("does not answer"), "{seen}");
+    vault.server.poll_until("postgres", problem, "", 30);
+    assert_eq!(vault.server.psql("postgres", &decrypt), "some-key");
+    assert_eq!(vault.rows("still"), 2); // the event of the caller that gave up is written too
+}
