@@ -13,7 +13,7 @@ apt_get() { as_admin env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-insta
 
 libclang_found() {
     [ -n "${LIBCLANG_PATH:-}" ] || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null ||
-        ldconfig -p 2>/dev/null | grep -q 'libclang.*\.so'
+        ldconfig -p 2>/dev/null | grep 'libclang.*\.so' >/dev/null
 }
 
 missing_tools() {
@@ -27,7 +27,8 @@ missing_tools() {
 packaged_major() {
     local major
     for major in ${PG_MAJOR:-15 18 17 16}; do
-        if apt-cache policy "postgresql-server-dev-$major" | grep -q 'Candidate: [^(]'; then
+        # not grep -q: it leaves at the first match, and under pipefail the writer's SIGPIPE would count as "no such package"
+        if apt-cache policy "postgresql-server-dev-$major" | grep 'Candidate: [^(]' >/dev/null; then
             echo "$major"
             return
         fi
