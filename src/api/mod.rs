@@ -5,4 +5,5 @@ mod access;
 mod admin;
 mod changes;
 mod keys;
+mod projects;
 mod trail;
