@@ -23,6 +23,7 @@ mod durable;
 mod envelope_swap;
 mod errors;
 mod faults;
+mod incidents;
 mod install;
 mod keyring;
 mod keys;
