@@ -12,6 +12,8 @@ mod server;
 mod template;
 
 mod adopt;
+#[allow(dead_code)]
+mod api;
 mod at_rest;
 mod attacks;
 mod chain;
