@@ -55,9 +55,9 @@ pub fn as_api(
     answer
 }
 
-/// As PostgREST sends them: one statement with parameters, each setting for this transaction only.
+/// Each for this transaction only. As literals, where PostgREST binds parameters: so they pass a pooler too.
 fn settings(client: &mut Client, role: &str, claims: &str, headers: &str) -> Result<(), Box<DbError>> {
-    let wanted: [(&str, &str); 7] = [
+    let wanted = [
         ("search_path", r#""watchllm", "public""#),
         ("role", role),
         ("request.jwt.claims", claims),
@@ -66,13 +66,8 @@ fn settings(client: &mut Client, role: &str, claims: &str, headers: &str) -> Res
         ("request.headers", headers),
         ("request.cookies", "{}"),
     ];
-    let (names, values): (Vec<&str>, Vec<&str>) = wanted.into_iter().unzip();
-    let calls: Vec<String> =
-        names.iter().zip(1..).map(|(name, n)| format!("set_config('{name}', ${n}, true)")).collect();
-    let values: Vec<&(dyn postgres::types::ToSql + Sync)> = values.iter().map(|value| value as _).collect();
-    client.query(&format!("SELECT {}", calls.join(", ")), &values).map(drop).map_err(|error| {
-        Box::new(error.as_db_error().unwrap_or_else(|| panic!("the connection broke: {error}")).clone())
-    })
+    let call = |(name, value): (&str, &str)| format!("set_config('{name}', '{}', true)", value.replace('\'', "''"));
+    try_rows(client, &format!("SELECT {}", wanted.map(call).join(", "))).map(drop)
 }
 
 #[test]

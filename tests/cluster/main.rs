@@ -29,6 +29,8 @@ mod install;
 mod keyring;
 mod keys;
 mod limits;
+mod pooler;
+mod postgrest;
 mod roles;
 mod rollback;
 mod smoke;

@@ -1,0 +1,79 @@
+// What the trail keeps of a request: the first hop, the user agent and the request id, cut and redacted; never the
+// other headers, and never one request's context in another's row.
+import { a, assert, check, done, must, newKey, randomUUID, service, tenant, trail, raw, keyToken } from './application.mjs';
+
+const backend = service();
+const key = newKey();
+const id = must(await backend.rpc('store_provider_key', { project_id: a.project, provider: 'openai', api_key: key, name: 'context' }));
+
+const opened = async (headers, args = {}) => {
+  const request = randomUUID();
+  assert.equal(must(await service({ 'x-request-id': request, ...headers }).rpc('decrypt_provider_key', { provider_key_id: id, ...args })), key);
+  const [row, ...more] = await trail(args.request_id ?? headers['x-request-id'] ?? request);
+  assert.deepEqual(more, []);
+  return row;
+};
+
+await check('first hop, user agent and request id end in the trail', async () => {
+  const row = await opened({ 'x-forwarded-for': '203.0.113.7, 198.51.100.2', 'user-agent': 'dashboard/1.0 (suite)' });
+  assert.deepEqual([row.ip_address, row.user_agent], ['203.0.113.7', 'dashboard/1.0 (suite)']);
+  const six = await opened({ 'x-forwarded-for': '2001:db8::7' });
+  assert.equal(six.ip_address, '2001:db8::7');
+  // the gateway's own hop, when the client names none
+  assert.equal((await opened({})).ip_address, '127.0.0.1');
+});
+
+await check('a tenant\'s change keeps its context too, and its own trail shows it', async () => {
+  const request = randomUUID();
+  const own = tenant(a.sub, { 'x-request-id': request, 'x-forwarded-for': '203.0.113.8', 'user-agent': 'a tenant' });
+  must(await own.rpc('rotate_provider_key', { provider_key_id: id, new_api_key: key }));
+  const [row] = must(await own.from('access_logs').select().eq('request_id', request));
+  assert.deepEqual([row.access_type, row.ip_address, row.user_agent, row.claims_sub, row.claims_trusted], ['rotate', '203.0.113.8', 'a tenant', a.sub, true]);
+});
+
+await check('arguments win over headers', async () => {
+  const given = `given-${randomUUID()}`;
+  const row = await opened({ 'x-forwarded-for': '203.0.113.9', 'user-agent': 'header' }, { request_id: given, ip_address: '192.0.2.4', user_agent: 'argument' });
+  assert.deepEqual([row.request_id, row.ip_address, row.user_agent], [given, '192.0.2.4', 'argument']);
+});
+
+await check('an address that is none breaks nothing', async () => {
+  for (const hop of ['not an address', 'unknown', '"; DROP TABLE x; --', '203.0.113.7:4711', `${'9'.repeat(300)}`]) {
+    const row = await opened({ 'x-forwarded-for': `${hop}, 10.0.0.1` });
+    assert.ok(row.ip_address === null || row.ip_address === hop.slice(0, 64), row.ip_address);
+  }
+});
+
+await check('long headers are cut, keys in them redacted', async () => {
+  const other = newKey();
+  const cut = await opened({ 'user-agent': 'u'.repeat(4000) });
+  assert.equal(cut.user_agent, 'u'.repeat(256));
+  const redacted = await opened({ 'user-agent': `agent ${other}` });
+  assert.ok(redacted.user_agent.startsWith('agent ') && !redacted.user_agent.includes(other.slice(8)), redacted.user_agent);
+  const long = `${randomUUID()}-${'r'.repeat(300)}`;
+  must(await service({ 'x-request-id': long }).rpc('decrypt_provider_key', { provider_key_id: id }));
+  assert.equal((await trail(long.slice(0, 128))).length, 1);
+});
+
+await check('a request that gives nothing has nothing of the one before', async () => {
+  const request = randomUUID();
+  await raw('POST', '/rpc/decrypt_provider_key', {
+    bearer: keyToken('service_role'), headers: { 'x-request-id': request, 'user-agent': 'before', cookie: 'session=before' }, body: { provider_key_id: id },
+  });
+  const after = await opened({ 'user-agent': '' });
+  assert.ok([null, ''].includes(after.user_agent) || after.user_agent === 'node', String(after.user_agent));
+});
+
+await check('a rolled-back request stays on record', async () => {
+  const request = randomUUID();
+  const marked = service({ 'x-request-id': request });
+  assert.equal(must(await marked.rpc('decrypt_provider_key', { provider_key_id: id }).rollback()), key);
+  assert.deepEqual((await trail(request)).map((row) => [row.access_type, row.success]), [['decrypt', true]]);
+  // a change that is rolled back never was: no row, no change
+  const undone = randomUUID();
+  must(await tenant(a.sub, { 'x-request-id': undone }).rpc('rotate_provider_key', { provider_key_id: id, new_api_key: newKey() }).rollback());
+  assert.deepEqual(await trail(undone), []);
+  assert.equal(must(await backend.rpc('decrypt_provider_key', { provider_key_id: id })), key);
+});
+
+done();
