@@ -10,19 +10,16 @@ async function stored(client, project, name, provider = 'openai') {
   return must(await client.rpc('store_provider_key', { project_id: project, provider, api_key: newKey(), name }));
 }
 
-async function activeVersion(id) {
-  const newest = must(await backend.rpc('decrypt_provider_key', { provider_key_id: id }));
-  return newest;
-}
+const active = async (id) => must(await backend.rpc('decrypt_provider_key', { provider_key_id: id }));
 
 await check('a tenant stores, rotates, rolls back, switches and deletes its own key', async () => {
   const [first, second] = [newKey(), newKey()];
   const id = must(await own.rpc('store_provider_key', { project_id: a.project, provider: 'openai', api_key: first, name: 'life' }));
   assert.match(id, /^[0-9a-f-]{36}$/);
   assert.equal(must(await own.rpc('rotate_provider_key', { provider_key_id: id, new_api_key: second })), 2);
-  assert.equal(await activeVersion(id), second);
+  assert.equal(await active(id), second);
   assert.equal(must(await own.rpc('rollback_provider_key', { provider_key_id: id })), 1);
-  assert.equal(await activeVersion(id), first);
+  assert.equal(await active(id), first);
   for (const is_active of [false, true]) {
     const switched = await own.rpc('set_provider_key_active', { provider_key_id: id, is_active });
     assert.deepEqual([switched.status, switched.error], [204, null]);

@@ -148,7 +148,8 @@ await check('a forged token is nobody\'s: 401', async () => {
 });
 
 await check('a signed token opens no role that the authenticator was not granted', async () => {
-  for (const role of ['postgres', 'watchllm_owner', 'watchllm_admin', 'watchllm_service', 'watchllm_tenant', 'none', 'authenticator', 'no_such_role', '']) {
+  // watchllm_service and watchllm_tenant it was granted, through service_role and authenticated
+  for (const role of ['postgres', 'watchllm_owner', 'watchllm_admin', 'pg_read_all_data', 'none', 'authenticator', 'no_such_role', '']) {
     const request = `role-${role}-${a.sub}`;
     await nothingHappens(client(token({ role, sub: a.sub, jti: randomUUID() }), undefined, { 'x-request-id': request }), request, [400, 401, 403]);
   }

@@ -47,7 +47,7 @@ await check('claims in headers, cookies and Prefer change nobody', async () => {
     { 'x-client-info': claims, 'x-forwarded-user': b.sub },
     { Prefer: 'role=service_role' },
     { Prefer: 'tx=rollback' },
-    { 'accept-profile': 'watchllm', 'x-request-id': `","sub":"${b.sub}` },
+    { 'x-request-id': `","sub":"${b.sub}` },
     { 'user-agent': `"},"request.jwt.claims":{"sub":"${b.sub}","role":"service_role"}` },
   ]) {
     await isNobodyElse(tenant(a.sub, headers), JSON.stringify(headers));
