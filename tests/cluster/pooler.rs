@@ -12,10 +12,8 @@ use uuid::Uuid;
 use crate::api::{AUTHENTICATOR, as_api, claims, supabase_vault};
 use crate::commands::{command, run, text};
 use crate::keys::{code, decrypt, new_key, one, refusal, rows, store};
-use crate::postgrest::{Api, PostgREST};
+use crate::postgrest::{Api, PATIENT, PostgREST};
 use crate::server::Server;
-
-const CROWD: &[(&str, &str)] = &[("crowd.mjs", include_str!("../postgrest/crowd.mjs"))];
 
 /// A pgbouncer of our own, on a unix socket in a directory that only its user may enter; ended by its pid when dropped.
 struct Pooler {
@@ -99,7 +97,7 @@ impl Drop for Pooler {
 /// A vault behind PostgREST behind a pooler. The pooler goes last: the others are connected to it.
 fn pooled() -> (Api, Pooler) {
     let mut pooler = None;
-    let api = Api::new(|server| {
+    let api = Api::new(PATIENT, |server| {
         let before = Pooler::start(server);
         // what such a pooler cannot pass on: prepared statements and LISTEN
         let settings = [("PGRST_DB_PREPARED_STATEMENTS", "false"), ("PGRST_DB_CHANNEL_ENABLED", "false")];
@@ -112,7 +110,7 @@ fn pooled() -> (Api, Pooler) {
 
 /// A vault behind a pooler alone, with a login role of tenants that no claims are believed of.
 fn behind_a_pooler() -> (Pooler, Server) {
-    let server = supabase_vault("watchllm_keys.audit_timeout = '60s'");
+    let server = supabase_vault(PATIENT);
     server.psql("postgres", "CREATE ROLE app LOGIN IN ROLE watchllm_tenant");
     (Pooler::start(&server), server)
 }
@@ -129,14 +127,14 @@ fn tenant(c: &mut Client) -> (String, String, String) {
 fn the_suites_hold_through_a_pooler() {
     let (api, pooler) = pooled();
     for suite in ["changes.mjs", "opening.mjs", "views.mjs", "context.mjs", "spoofing.mjs"] {
-        api.play_with(suite, &[], std::slice::from_ref(&pooler.log));
+        api.play(suite, std::slice::from_ref(&pooler.log));
     }
 }
 
 #[test]
 fn a_crowd_over_three_connections_is_not_mixed_up() {
     let (api, pooler) = pooled();
-    api.play_with("crowd.mjs", CROWD, std::slice::from_ref(&pooler.log));
+    api.play("crowd.mjs", std::slice::from_ref(&pooler.log));
     let authenticators = "SELECT count(*) <= 3 FROM pg_stat_activity WHERE usename = 'authenticator'";
     assert_eq!(api.server().psql("postgres", authenticators), "t", "the crowd did not share its connections");
 }
@@ -154,7 +152,7 @@ fn what_a_session_leaves_in_the_pool_reaches_no_request() {
         for setting in ["request.jwt.claims", "request.headers"] {
             one(c, &format!("SET {setting} = '{}'", claims("service_role", &victim)));
         }
-        one(c, &format!("SET request.jwt.claim.sub = '{victim}'; SET watchllm.request_id = 'left behind'"));
+        one(c, &format!("SET request.jwt.claim.sub = '{victim}'"));
         one(c, "SET ROLE service_role");
     }
     for c in &mut left {
@@ -167,7 +165,7 @@ fn what_a_session_leaves_in_the_pool_reaches_no_request() {
         "nothing was left behind: the test tests nothing"
     );
     for suite in ["opening.mjs", "views.mjs"] {
-        api.play_with(suite, &[], std::slice::from_ref(&pooler.log));
+        api.play(suite, std::slice::from_ref(&pooler.log));
     }
 }
 

@@ -18,12 +18,14 @@ use crate::api::supabase_vault;
 use crate::commands::{command, text};
 use crate::server::Server;
 
-const SUITES: [(&str, &str); 6] = [
+const SUITES: [(&str, &str); 8] = [
     ("application.mjs", include_str!("../postgrest/application.mjs")),
     ("changes.mjs", include_str!("../postgrest/changes.mjs")),
     ("context.mjs", include_str!("../postgrest/context.mjs")),
+    ("crowd.mjs", include_str!("../postgrest/crowd.mjs")),
     ("opening.mjs", include_str!("../postgrest/opening.mjs")),
     ("spoofing.mjs", include_str!("../postgrest/spoofing.mjs")),
+    ("unavailable.mjs", include_str!("../postgrest/unavailable.mjs")),
     ("views.mjs", include_str!("../postgrest/views.mjs")),
 ];
 
@@ -40,6 +42,9 @@ const APPLICATION: &str = "
         AS $$ SELECT id FROM watchllm.provider_keys $$;
     ALTER FUNCTION public.keys_as_owner() OWNER TO without_rights;
 ";
+
+/// A starved machine is no fault of the vault.
+pub const PATIENT: &str = "watchllm_keys.audit_timeout = '60s'";
 
 /// A PostgREST process on a port of the loopback interface; ended by its pid when dropped.
 pub struct PostgREST {
@@ -140,10 +145,9 @@ pub struct Api {
 }
 
 impl Api {
-    /// The vault of an application; `connect` starts what stands before it.
-    pub fn new(connect: impl FnOnce(&Server) -> PostgREST) -> Api {
-        // a starved machine is no fault of the vault
-        let server = supabase_vault("watchllm_keys.audit_timeout = '60s'");
+    /// The vault of an application, with more lines in postgresql.conf; `connect` starts what stands before it.
+    pub fn new(conf: &str, connect: impl FnOnce(&Server) -> PostgREST) -> Api {
+        let server = supabase_vault(conf);
         server.psql("postgres", APPLICATION);
         Api { postgrest: connect(&server), server }
     }
@@ -159,18 +163,13 @@ impl Api {
     }
 
     /// Runs one suite in a world of its own (two tenants, their projects); then nothing that it called secret is found
-    /// in the database or a log.
-    pub fn play(&self, suite: &str) {
-        self.play_with(suite, &[], &[]);
-    }
-
-    /// The same with more suite files, and more logs to look into.
-    pub fn play_with(&self, suite: &str, more: &[(&str, &str)], logs: &[PathBuf]) {
+    /// in the database or a log, `logs` among them.
+    pub fn play(&self, suite: &str, logs: &[PathBuf]) {
         static RUNS: AtomicU32 = AtomicU32::new(1);
         let stage = format!("suite-{}", RUNS.fetch_add(1, Ordering::Relaxed));
         let stage = self.server.keyring().with_file_name(stage);
         fs::create_dir(&stage).expect("making the suite's directory");
-        for (name, source) in SUITES.iter().chain(more) {
+        for (name, source) in SUITES {
             fs::write(stage.join(name), source).expect("writing the suite");
         }
         std::os::unix::fs::symlink(node_modules(), stage.join("node_modules")).expect("linking the npm packages");
@@ -214,6 +213,7 @@ impl Api {
             "a": tenant(Uuid::new_v4().to_string()),
             "b": tenant(Uuid::new_v4().to_string()),
             "long": tenant(long),
+            "writer": self.server.writer_pid("postgres"),
             "ownerless": self.project(None),
             "relations": relations,
             "columns": columns,
@@ -245,6 +245,11 @@ fn tail(log: &str) -> String {
     lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
+/// PostgREST on the server's own socket.
+fn directly(server: &Server) -> PostgREST {
+    PostgREST::start(server, &format!("host={}", server.socket_dir().display()), &[])
+}
+
 /// One for all tests of this file while one of them runs; one suite at a time.
 struct Shared(Arc<Mutex<Api>>);
 
@@ -252,11 +257,7 @@ impl Shared {
     fn api() -> Shared {
         static SHARED: Mutex<Weak<Mutex<Api>>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        let api = shared.upgrade().unwrap_or_else(|| {
-            Arc::new(Mutex::new(Api::new(|server| {
-                PostgREST::start(server, &format!("host={}", server.socket_dir().display()), &[])
-            })))
-        });
+        let api = shared.upgrade().unwrap_or_else(|| Arc::new(Mutex::new(Api::new(PATIENT, directly))));
         *shared = Arc::downgrade(&api);
         Shared(api)
     }
@@ -268,25 +269,30 @@ impl Shared {
 
 #[test]
 fn a_tenant_changes_its_own_keys_and_no_others() {
-    Shared::api().lock().play("changes.mjs");
+    Shared::api().lock().play("changes.mjs", &[]);
 }
 
 #[test]
 fn only_the_backend_opens_keys() {
-    Shared::api().lock().play("opening.mjs");
+    Shared::api().lock().play("opening.mjs", &[]);
 }
 
 #[test]
 fn a_dashboard_sees_its_own_rows_and_no_hidden_column() {
-    Shared::api().lock().play("views.mjs");
+    Shared::api().lock().play("views.mjs", &[]);
 }
 
 #[test]
 fn the_trail_keeps_the_context_and_no_token() {
-    Shared::api().lock().play("context.mjs");
+    Shared::api().lock().play("context.mjs", &[]);
 }
 
 #[test]
 fn spoofed_claims_make_nobody_somebody_else() {
-    Shared::api().lock().play("spoofing.mjs");
+    Shared::api().lock().play("spoofing.mjs", &[]);
+}
+
+#[test]
+fn without_a_record_there_is_503_and_no_key() {
+    Api::new("watchllm_keys.audit_timeout = '1s'", directly).play("unavailable.mjs", &[]);
 }

@@ -18,7 +18,10 @@ function secret(text) {
   return text;
 }
 
-export const newKey = () => secret(`sk-proj-${randomBytes(32).toString('hex')}`);
+const someKey = () => `sk-proj-${randomBytes(32).toString('hex')}`;
+export const newKey = () => secret(someKey());
+// for where PostgREST itself keeps it: its log has the user agent
+export const keyInHeader = someKey;
 
 // --- tokens ---------------------------------------------------------------------------------------------------------
 

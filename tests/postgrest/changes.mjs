@@ -67,8 +67,7 @@ await check('what is another\'s answers exactly as what does not exist', async (
     for (const [name, args] of calls) said.push([name, refused(await other.rpc(name, args), 400, '02000')]);
     // by hand: every byte of the body and every header but the date
     const bytes = await raw('POST', '/rpc/delete_provider_key', { bearer: tenantToken(b.sub), body: { provider_key_id: key } });
-    bytes.headers.delete('date');
-    said.push([bytes.status, bytes.text, [...bytes.headers]]);
+    said.push([bytes.status, bytes.text, [...bytes.headers].filter(([name]) => name !== 'date')]);
     answers.push(said);
   }
   assert.deepEqual(answers[0], answers[1]);

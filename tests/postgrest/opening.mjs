@@ -1,6 +1,6 @@
 // Who opens a key: the backend, on record. Who does not: a tenant (refused, on record under its sub), and nobody else
 // at all: no token, the public key, an expired or forged token, a token that names a role of ours.
-import { a, anonymous, assert, b, check, client, done, must, newKey, randomUUID, raw, refused, service, tenant, token, trail, world, keyToken } from './application.mjs';
+import { a, anonymous, assert, auditor, b, check, client, done, must, newKey, randomUUID, raw, refused, service, tenant, token, trail, world, keyToken } from './application.mjs';
 
 const backend = service();
 const keys = {};
@@ -83,6 +83,25 @@ await check('failing on a key does not count against the key', async () => {
   const asker = tenant(a.sub);
   for (let i = 0; i < 5; i += 1) refused(await asker.rpc('decrypt_provider_key', { provider_key_id: foreign.id }), 403, '42501');
   assert.equal(must(await backend.rpc('decrypt_provider_key', { provider_key_id: foreign.id })), foreign.key);
+});
+
+await check('past a rate refusals are counted: no flood, and none is lost', async () => {
+  const flooder = randomUUID();
+  const asker = tenant(flooder);
+  for (let i = 0; i < 6; i += 1) {
+    const calls = Array.from({ length: 10 }, () => asker.rpc('decrypt_provider_key', { provider_key_id: foreign.id }));
+    for (const answer of await Promise.all(calls)) refused(answer, 403, '42501');
+  }
+  const recorded = async () => must(await auditor().from('access_logs').select('attempt_count, failure_reason, claims_trusted').eq('claims_sub', flooder));
+  const attempts = (rows) => rows.reduce((sum, row) => sum + row.attempt_count, 0);
+  let rows = await recorded();
+  for (let i = 0; i < 100 && attempts(rows) < 60; i += 1) {
+    await new Promise((resolve) => { setTimeout(resolve, 100); });
+    rows = await recorded();
+  }
+  assert.equal(attempts(rows), 60);
+  assert.ok(rows.length < 60, `${rows.length} rows for 60 refusals`);
+  assert.ok(rows.every((row) => row.failure_reason === 'not_authorized' && row.claims_trusted));
 });
 
 // Everything that the schema has, with whatever arguments: none of it is for anon.
