@@ -1,6 +1,6 @@
 // A thousand requests of two tenants and the backend, twenty at a time and in any order: each answer belongs to its
 // asker, and each row of the trail names who asked. For connections that pass from one to the next: a pooler's.
-import { a, assert, auditor, b, check, done, must, newKey, randomUUID, refused, service, tenant, world } from './application.mjs';
+import { a, assert, auditor, b, check, done, must, newKey, randomUUID, refused, service, tenant } from './application.mjs';
 
 const REQUESTS = 1000;
 const AT_ONCE = 20;
