@@ -79,7 +79,7 @@ install_packages() {
     [ -z "${PG_CONFIG:-}" ] || find_pg_config >/dev/null ||
         die "PG_CONFIG=$PG_CONFIG is no pg_config of PostgreSQL ${PG_MAJOR:-15 to 18} with a server and its headers"
     have apt-get || die "install these, then again: ${missing[*]} pgbouncer, PostgreSQL 15 to 18 with server headers and contrib"
-    say "installing with apt-get: ${missing[*]} $(find_pg_config >/dev/null || echo PostgreSQL) $(have pgbouncer || echo pgbouncer)"
+    say "installing with apt-get: ${missing[*]}$(find_pg_config >/dev/null || printf ' PostgreSQL')$(have pgbouncer || printf ' pgbouncer')"
     apt_get update
     [ ${#missing[@]} = 0 ] || apt_get install "${missing[@]}"
     find_pg_config >/dev/null || install_postgres

@@ -4,7 +4,7 @@
 
 use postgres::{Client, error::DbError};
 
-use crate::keys::{one, refusal, try_rows};
+use crate::keys::{code, new_key, one, project, refusal, rows, store, try_rows};
 use crate::server::Server;
 
 /// Who PostgREST logs in as: nobody, until it takes the role that a token names.
@@ -90,4 +90,71 @@ fn a_request_leaves_nothing_behind_in_its_session() {
     let refused = as_api(s, "postgres", &claims("postgres", ""), "{}", "read write", "SELECT 1");
     assert_eq!(refused.unwrap_err().code().code(), "42501");
     assert_eq!(refusal(s, "SET ROLE postgres").code().code(), "42501");
+}
+
+/// What requests get of this key: the tenant's list of keys and its decrypt, the backend's decrypt, nobody's list; as a
+/// number of rows or a SQLSTATE.
+fn reach(server: &Server, sub: &str, key: &str) -> [String; 4] {
+    let s = &mut server.connect("postgres", AUTHENTICATOR);
+    let mut asked = |role: &str, sub: &str, sql: &str| {
+        let answer = as_api(s, role, &claims(role, sub), "{}", "read write", sql);
+        answer.map_or_else(|error| error.code().code().to_owned(), |rows| rows.len().to_string())
+    };
+    let (list, open) =
+        ("SELECT id FROM watchllm.provider_keys", &format!("SELECT watchllm.decrypt_provider_key('{key}')"));
+    [
+        asked("authenticated", sub, list),
+        asked("authenticated", sub, open),
+        asked("service_role", "", open),
+        asked("anon", "", list),
+    ]
+}
+
+#[test]
+fn roles_that_come_after_the_vault_are_recognised_by_the_next_install() {
+    let server = Server::with_vault();
+    let c = &mut server.connect("postgres", "postgres");
+    let project = one(c, "SELECT watchllm.create_project('a project', 'a-sub')");
+    let key = store(c, &project, "openai", &new_key());
+    server.psql("postgres", include_str!("../postgrest/supabase.sql"));
+    assert_eq!(reach(&server, "a-sub", &key), ["42501"; 4], "nobody is anything before install()");
+    server.psql("postgres", "SELECT watchllm.install()");
+    assert_eq!(reach(&server, "a-sub", &key), ["1", "42501", "1", "42501"]);
+}
+
+/// Supabase's guide to schemas of one's own: for a vault it is wrong, and the next install() takes it back.
+#[test]
+fn what_the_guide_to_custom_schemas_grants_is_taken_back() {
+    const GUIDE: &str = "
+        GRANT USAGE ON SCHEMA watchllm TO anon, authenticated, service_role;
+        GRANT ALL ON ALL TABLES IN SCHEMA watchllm TO anon, authenticated, service_role;
+        GRANT ALL ON ALL ROUTINES IN SCHEMA watchllm TO anon, authenticated, service_role;
+        GRANT ALL ON ALL SEQUENCES IN SCHEMA watchllm TO anon, authenticated, service_role;
+        ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA watchllm
+            GRANT ALL ON TABLES TO anon, authenticated, service_role;
+        ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA watchllm
+            GRANT ALL ON ROUTINES TO anon, authenticated, service_role;";
+    const REACHED: &str = "
+        SELECT relname || ' ' || role FROM pg_class, unnest(ARRAY['anon', 'authenticated', 'service_role']) role
+        WHERE relnamespace = 'watchllm'::regnamespace AND relkind IN ('r', 'p', 'v')
+          AND (has_table_privilege(role, pg_class.oid, 'INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER')
+            OR role = 'anon' AND has_any_column_privilege(role, pg_class.oid, 'SELECT')
+            OR relname IN ('provider_key_versions', 'master_keys', 'audit_keys')
+                AND has_any_column_privilege(role, pg_class.oid, 'SELECT'))
+        UNION ALL
+        SELECT oid::regprocedure::text FROM pg_proc
+        WHERE pronamespace = 'watchllm'::regnamespace AND proname !~ '^redact' AND has_function_privilege('anon', oid, 'EXECUTE')
+        UNION ALL SELECT 'the schema' WHERE has_schema_privilege('anon', 'watchllm', 'USAGE')";
+    let server = supabase_vault("");
+    let c = &mut server.connect("postgres", "postgres");
+    let key = {
+        let project = project(c);
+        store(c, &project, "openai", &new_key())
+    };
+    assert!(rows(c, REACHED).is_empty());
+    one(c, GUIDE);
+    assert!(rows(c, REACHED).len() > 20, "the guide grants nothing: the test tests nothing");
+    assert_eq!(code(c, "SELECT watchllm.install()"), "00000");
+    assert_eq!(rows(c, REACHED), Vec::<String>::new());
+    assert_eq!(reach(&server, "a-sub", &key), ["0", "42501", "1", "42501"]);
 }

@@ -1,6 +1,6 @@
 // What the trail keeps of a request: the first hop, the user agent and the request id, cut and redacted; never the
 // other headers, and never one request's context in another's row.
-import { a, assert, auditor, check, done, keyInHeader, must, newKey, randomUUID, service, tenant, trail, raw, keyToken } from './application.mjs';
+import { a, assert, auditor, check, done, keyInHeader, lines, must, newKey, randomUUID, service, tenant, trail, raw, keyToken } from './application.mjs';
 
 const backend = service();
 const key = newKey();
@@ -57,6 +57,25 @@ await check('long headers are cut, keys in them redacted', async () => {
   const long = `${randomUUID()}-${'r'.repeat(300)}`;
   must(await service({ 'x-request-id': long }).rpc('decrypt_provider_key', { provider_key_id: id }));
   assert.equal((await trail(long.slice(0, 128))).length, 1);
+});
+
+await check('headers sent twice, or in bytes that are no text, blank nothing out', async () => {
+  const call = (header, value) => {
+    const sent = ['x-request-id', randomUUID(), 'x-forwarded-for', '203.0.113.11', 'user-agent', 'once', header, value];
+    return lines('/rpc/decrypt_provider_key', keyToken('service_role'), sent, { provider_key_id: id });
+  };
+  const newest = async () => must(await auditor().from('access_logs').select('request_id, ip_address, user_agent')
+    .eq('provider_key_id', id).order('accessed_at', { ascending: false }).limit(1).single());
+  for (const [header, value] of [['user-agent', 'twice'], ['X-Request-Id', randomUUID()], ['cookie', 'a=b'], ['x-forwarded-for', '203.0.113.12']]) {
+    assert.equal((await call(header, value)).status, 200);
+    const row = await newest();
+    // of two lines PostgREST hands on one
+    assert.ok(['once', 'twice'].includes(row.user_agent) && /^203\.0\.113\.1[12]$/.test(row.ip_address) && row.request_id.length === 36, JSON.stringify(row));
+  }
+  for (const header of ['accept-language', 'user-agent', 'x-request-id', 'x-forwarded-for']) {
+    const { status, text } = await call(header, '\u00ff\u00fe');
+    assert.ok(status >= 400 && !text.includes(key), `${header}: ${status}`);
+  }
 });
 
 await check('a request that gives nothing has nothing of the one before', async () => {
