@@ -198,15 +198,23 @@ impl Api {
     fn world(&self) -> Value {
         let tenant = |sub: String| json!({ "project": self.project(Some(&sub)), "sub": sub });
         let long = Uuid::new_v4().simple().to_string().repeat(4);
-        let columns: Value = serde_json::from_str(&self.server.psql(
-            "postgres",
+        let json =
+            |sql: &str| serde_json::from_str::<Value>(&self.server.psql("postgres", sql)).expect("an answer in JSON");
+        let columns = json(
             "SELECT json_agg(json_build_object('relation', relname, 'columns', (SELECT json_agg(attname ORDER BY attnum)
                 FROM pg_attribute WHERE attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped)) ORDER BY relname)
             FROM pg_class WHERE relnamespace = 'watchllm'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f')",
-        ))
-        .expect("the schema as JSON");
+        );
+        // what anybody may call holds no secret; a trigger's function is no call
+        let functions = json(
+            "SELECT json_agg(json_build_object('name', proname, 'arguments', (SELECT coalesce(json_agg(name), '[]')
+                FROM unnest(proargnames[:pronargs]) name)) ORDER BY proname)
+            FROM pg_proc WHERE pronamespace = 'watchllm'::regnamespace AND prokind = 'f' AND proname <> 'redact'
+                AND prorettype <> 'trigger'::regtype",
+        );
         let relations: Vec<&Value> = columns.as_array().expect("relations").iter().map(|of| &of["relation"]).collect();
         assert!(relations.len() > 20, "{relations:?}");
+        assert!(functions.as_array().is_some_and(|all| all.len() > 15), "{functions}");
         json!({
             "url": format!("http://127.0.0.1:{}", self.postgrest.port),
             "secret": self.postgrest.secret,
@@ -216,6 +224,7 @@ impl Api {
             "writer": self.server.writer_pid("postgres"),
             "ownerless": self.project(None),
             "relations": relations,
+            "functions": functions,
             "columns": columns,
         })
     }
