@@ -108,8 +108,8 @@ export function lines(path, bearer, headers, body) {
 // --- what the trail says, as an auditor reads it ---------------------------------------------------------------------
 
 const reader = auditor();
-const columns =
-  'seq, access_type, success, failure_reason, attempt_count, project_id, provider_key_id, claims_sub, claims_trusted, ip_address, user_agent, request_id, session_role, effective_role, role_setting';
+const columns = 'seq, access_type, success, failure_reason, attempt_count, project_id, provider_key_id, claims_sub, claims_trusted, '
+  + 'ip_address, user_agent, request_id, session_role, effective_role, role_setting';
 
 export async function trail(requestId) {
   return must(await reader.from('provider_key_access_logs').select(columns).eq('request_id', requestId).order('seq'));

@@ -1,6 +1,9 @@
 // Who opens a key: the backend, on record. Who does not: a tenant (refused, on record under its sub), and nobody else
 // at all: no token, the public key, an expired or forged token, a token that names a role of ours.
-import { a, anonymous, assert, auditor, b, check, client, done, must, newKey, randomUUID, raw, refused, service, tenant, token, trail, world, keyToken } from './application.mjs';
+import {
+  a, anonymous, assert, auditor, b, check, client, done, must, newKey,
+  randomUUID, raw, refused, service, tenant, token, trail, world, keyToken,
+} from './application.mjs';
 
 const backend = service();
 const keys = {};
@@ -175,7 +178,8 @@ await check('each caller is shown only what it may call', async () => {
   const open = ['redact', 'redact_columns'];
   assert.deepEqual((await shown(keyToken('anon'))).filter((name) => !open.includes(name)), []);
   const tenants = await shown(token({ role: 'authenticated', sub: a.sub }));
-  for (const name of ['install', 'create_project', 'add_project_member', 'reload_keyring', 'delete_project', 'security_check', 'adopt_projects', 'import_watchllm_keys']) {
+  for (const name of ['install', 'create_project', 'add_project_member', 'reload_keyring', 'delete_project', 'security_check',
+    'adopt_projects', 'import_watchllm_keys']) {
     assert.ok(!tenants.includes(name), name);
   }
   assert.ok(tenants.includes('store_provider_key'));

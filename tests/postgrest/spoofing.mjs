@@ -103,7 +103,10 @@ await check('no other schema is within reach', async () => {
     }
   }
   for (const schema of ['public', 'watchllm']) {
-    const answer = await raw('POST', '/rpc/set_config', { bearer: tenantToken(a.sub), headers: { 'content-profile': schema }, body: { setting_name: 'role', new_value: 'service_role', is_local: false } });
+    const answer = await raw('POST', '/rpc/set_config', {
+      bearer: tenantToken(a.sub), headers: { 'content-profile': schema },
+      body: { setting_name: 'role', new_value: 'service_role', is_local: false },
+    });
     assert.equal(answer.status, 404, answer.text);
   }
 });
