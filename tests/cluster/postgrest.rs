@@ -303,5 +303,5 @@ fn spoofed_claims_make_nobody_somebody_else() {
 
 #[test]
 fn without_a_record_there_is_503_and_no_key() {
-    Api::new("watchllm_keys.audit_timeout = '1s'", directly).play("unavailable.mjs", &[]);
+    Api::new("watchllm_keys.audit_timeout = '5s'", directly).play("unavailable.mjs", &[]);
 }

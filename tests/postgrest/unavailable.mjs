@@ -9,10 +9,16 @@ const id = must(await backend.rpc('store_provider_key', { project_id: a.project,
 await check('while the trail cannot be written there is a 503 and no key', async () => {
   process.kill(world.writer, 'SIGSTOP');
   try {
-    const opened = refused(await backend.rpc('decrypt_provider_key', { provider_key_id: id }), 503, '53000');
-    assert.ok(!JSON.stringify(opened.error).includes(key.slice(8)));
-    refused(await backend.rpc('resolve_provider_key', { project_id: a.project, provider: 'openai' }), 503, '53000');
-    refused(await tenant(a.sub).rpc('rotate_provider_key', { provider_key_id: id, new_api_key: newKey() }), 503, '53000');
+    // at once: each waits for the whole audit_timeout
+    const answers = await Promise.all([
+      backend.rpc('decrypt_provider_key', { provider_key_id: id }),
+      backend.rpc('resolve_provider_key', { project_id: a.project, provider: 'openai' }),
+      tenant(a.sub).rpc('rotate_provider_key', { provider_key_id: id, new_api_key: newKey() }),
+    ]);
+    for (const answer of answers) {
+      const { error } = refused(answer, 503, '53000');
+      assert.ok(!JSON.stringify(error).includes(key.slice(8)));
+    }
   } finally {
     process.kill(world.writer, 'SIGCONT');
   }
