@@ -12,6 +12,8 @@ mod server;
 mod template;
 
 mod adopt;
+#[allow(dead_code)]
+mod api;
 mod at_rest;
 mod attacks;
 mod chain;
@@ -28,6 +30,8 @@ mod install;
 mod keyring;
 mod keys;
 mod limits;
+mod pooler;
+mod postgrest;
 mod roles;
 mod rollback;
 mod smoke;
