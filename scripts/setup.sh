@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
 # Installs what is missing to build, run and test on Debian and Ubuntu: a C compiler, libclang, PostgreSQL with its server
-# headers, cargo-pgrx; for the tests Node.js, npm and pgbouncer. Rust and git are there already. Touches nothing that is
-# there; a second run does nothing.
+# headers, cargo-pgrx. Rust and git are there already. Touches nothing that is there; a second run does nothing.
+# `setup.sh tests` also gets what only the tests want: Node.js, npm and pgbouncer.
 
 # shellcheck source=scripts/env.sh
 . "$(dirname "$0")/env.sh"
+WANTED=${1:-}
 
 as_admin() {
     if am_root; then "$@"; elif have sudo; then sudo "$@"; else die "this needs root or sudo: $*"; fi
@@ -22,9 +23,11 @@ missing_tools() {
     have pkg-config || echo pkg-config
     libclang_found || echo libclang-dev
     { ! am_root || have runuser; } || echo util-linux
-    have node || echo nodejs
-    have npm || echo npm
+    [ "$WANTED" != tests ] || have node || echo nodejs
+    [ "$WANTED" != tests ] || have npm || echo npm
 }
+
+pooler_found() { [ "$WANTED" != tests ] || have pgbouncer; }
 
 # What is put there for the time of an installation only.
 FOR_NOW=()
@@ -73,17 +76,17 @@ install_pgbouncer() {
 install_packages() {
     local missing
     mapfile -t missing < <(missing_tools)
-    if [ ${#missing[@]} = 0 ] && find_pg_config >/dev/null && have pgbouncer; then
+    if [ ${#missing[@]} = 0 ] && find_pg_config >/dev/null && pooler_found; then
         return
     fi
     [ -z "${PG_CONFIG:-}" ] || find_pg_config >/dev/null ||
         die "PG_CONFIG=$PG_CONFIG is no pg_config of PostgreSQL ${PG_MAJOR:-15 to 18} with a server and its headers"
-    have apt-get || die "install these, then again: ${missing[*]} pgbouncer, PostgreSQL 15 to 18 with server headers and contrib"
-    say "installing with apt-get: ${missing[*]}$(find_pg_config >/dev/null || printf ' PostgreSQL')$(have pgbouncer || printf ' pgbouncer')"
+    have apt-get || die "install these, then again: ${missing[*]}$(pooler_found || printf ' pgbouncer') PostgreSQL 15 to 18 with server headers and contrib"
+    say "installing with apt-get: ${missing[*]}$(find_pg_config >/dev/null || printf ' PostgreSQL')$(pooler_found || printf ' pgbouncer')"
     apt_get update
     [ ${#missing[@]} = 0 ] || apt_get install "${missing[@]}"
     find_pg_config >/dev/null || install_postgres
-    have pgbouncer || install_pgbouncer
+    pooler_found || install_pgbouncer
 }
 
 install_cargo_pgrx() {
