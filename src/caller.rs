@@ -58,6 +58,11 @@ impl Caller {
         self.is(c"watchllm_admin")
     }
 
+    /// Have the server read its files: superusers, and whom PostgreSQL lets.
+    pub fn may_read_files(&self) -> bool {
+        self.is(c"pg_read_server_files")
+    }
+
     /// Whether this caller may change keys of the project; what it may not see is as if it did not exist.
     pub fn may_change(&self, owner: Owner, project: Id) -> Result<(), Error> {
         if self.may_open() {
@@ -121,6 +126,7 @@ impl Caller {
             application_name: Bounded::new(application.as_deref()),
             txid: session::transaction_id(),
             compromised: false,
+            last_used_at: None,
         })
     }
 }

@@ -164,7 +164,7 @@ fn delete_provider_key(
 }
 
 /// What a sealed key is stored with.
-fn new_version<'a>(number: i32, sealed: &'a SealedKey, access: &'a Access) -> NewVersion<'a> {
+pub fn new_version<'a>(number: i32, sealed: &'a SealedKey, access: &'a Access) -> NewVersion<'a> {
     NewVersion {
         number,
         sealed: &sealed.sealed,
@@ -208,7 +208,7 @@ fn api_key_of(access: &Access, argument: Option<&str>, provider: &str, name: &'s
 }
 
 /// An API key: 1 to 4,096 bytes without white space.
-fn check_api_key(text: &str) -> Result<(), Error> {
+pub fn check_api_key(text: &str) -> Result<(), Error> {
     if text.is_empty() {
         Err(Error::BadInput("the API key is empty", "Pass the key as the vendor shows it."))
     } else if text.len() > MAX_KEY {

@@ -29,7 +29,9 @@ impl Uses {
         let uses = matches!(event.access_type, AccessType::Decrypt | AccessType::Validate);
         let foreign = matches!(event.failure, Some(FailureReason::NotAuthorized | FailureReason::NotFound));
         let (Some(project_id), Some(provider_key_id)) = (event.project_id, event.provider_key_id) else { return };
-        if !uses || foreign {
+        // An imported key brings along when it was last used: no access, but shown with the key.
+        let brought = event.last_used_at.filter(|_| event.success());
+        if foreign || !uses && brought.is_none() {
             return;
         }
         if event.compromised && event.success() && event.access_type == AccessType::Decrypt {
@@ -42,6 +44,10 @@ impl Uses {
             failures: 0,
             last_used_at: None,
         });
+        entry.last_used_at = entry.last_used_at.max(brought);
+        if !uses {
+            return;
+        }
         if event.success() {
             entry.accesses += 1;
             entry.last_used_at = entry.last_used_at.max(Some(event.accessed_at));

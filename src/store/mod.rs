@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod changes;
 pub mod history;
+pub mod import;
 pub mod installed;
 pub mod keys;
 pub mod trail;
