@@ -92,7 +92,7 @@ impl From<Error> for Stop {
 struct Arrival {
     name: Option<String>,
     outcome: &'static str,
-    detail: Option<String>,
+    details: Vec<String>,
 }
 
 impl Import {
@@ -132,7 +132,10 @@ impl Import {
         };
         let clean = |text: Option<&str>, longest| text.map(|text| redact::clean(text, longest));
         let (name, outcome, detail) = match self.import(old) {
-            Ok(arrival) => (arrival.name, arrival.outcome, arrival.detail),
+            Ok(arrival) => {
+                let detail = (!arrival.details.is_empty()).then(|| arrival.details.join("; "));
+                (arrival.name, arrival.outcome, detail)
+            }
             Err(Stop::Row { outcome, reason, detail }) => {
                 if let Some(reason) = reason {
                     let refused = self.access.event.refused(reason);
@@ -146,35 +149,54 @@ impl Import {
         Ok((uuid(old.id), uuid(old.project_id), clean(provider, 63), name, outcome.into(), detail))
     }
 
-    /// Opens a row, seals it for its place and stores it.
+    /// Opens a row and stores what came out.
     fn import(&mut self, old: &OldKey) -> Result<Arrival, Stop> {
-        let (id, project) = self.place(old)?;
+        let (project, id) = self.place(old)?;
         let provider = old.provider.as_deref().filter(|provider| is_slug(provider));
         let provider = provider.ok_or_else(|| bad_input("the provider is not a slug such as openai"))?;
         let secret = self.open(old)?;
-        let mut details = Vec::new();
-        if let Some(other) = redact::provider_of(&String::from_utf8_lossy(secret.expose())).filter(|o| *o != provider) {
-            details.push(format!("it has the shape of a key of provider {other}"));
+        let shape = redact::provider_of(&String::from_utf8_lossy(secret.expose())).filter(|other| *other != provider);
+        let mut arrival = self.store(old, (project, id), provider, &secret)?;
+        if let Some(other) = shape {
+            arrival.details.push(format!("it has the shape of a key of provider {other}"));
         }
+        Ok(arrival)
+    }
+
+    /// Seals a key for its place and stores it: active where it was and there is room, under a name that is free.
+    fn store(
+        &mut self,
+        old: &OldKey,
+        (project, id): (Id, Id),
+        provider: &str,
+        secret: &Secret,
+    ) -> Result<Arrival, Stop> {
         let owner = self.access.recorder.owner();
         let taken = store::keys::active_priorities(owner, project, provider, id);
         let limit = settings::max_active_keys();
         let has_room = limit == 0 || taken.len() < limit as usize;
-        if old.is_active && !has_room {
-            details.push(format!("inactive: the project has {} active keys of this provider", taken.len()));
-        } else if !old.is_active {
-            details.push("inactive, as it was".into());
-        }
-        let name = self.free_name(project, provider, old.name.as_deref());
-        if name.changed {
+        let mut details = Vec::new();
+        let outcome = match (old.is_active, has_room) {
+            (true, false) => {
+                details.push(format!("inactive: the project has {} active keys of this provider", taken.len()));
+                "imported_inactive"
+            }
+            (true, true) => "imported",
+            (false, _) => {
+                details.push("inactive, as it was".into());
+                "imported"
+            }
+        };
+        let (name, changed) = self.free_name(project, provider, old.name.as_deref());
+        if changed {
             details.push("the name was taken".into());
         }
-        let sealed = self.access.seal(project, id, 1, provider, &secret)?;
+        let sealed = self.access.seal(project, id, 1, provider, secret)?;
         let key = Imported {
             id,
             project,
             provider,
-            name: name.text.as_deref(),
+            name: name.as_deref(),
             priority: old.priority.unwrap_or_else(|| lowest_free(&taken)),
             is_active: old.is_active && has_room,
             created_at: old.created_at,
@@ -185,8 +207,7 @@ impl Import {
         self.access.event.key_version = Some(1);
         self.access.event.last_used_at = old.last_used_at.map(|at| at.min(session::now()));
         self.access.keep_change();
-        let outcome = if old.is_active && !has_room { "imported_inactive" } else { "imported" };
-        Ok(Arrival { name: name.text, outcome, detail: (!details.is_empty()).then(|| details.join("; ")) })
+        Ok(Arrival { name, outcome, details })
     }
 
     /// Whether there is a place for this row: its project, locked as for every new key, and no key of its id.
@@ -208,7 +229,7 @@ impl Import {
             }
             Some(_) => Err(conflict()),
             None if !exists => Err(unknown_project()),
-            None => Ok((id, project)),
+            None => Ok((project, id)),
         }
     }
 
@@ -236,13 +257,14 @@ impl Import {
         Ok(secret)
     }
 
-    /// The name as it may be stored: cleaned, none when nothing is left, with " (2)" and so on when it is taken.
-    fn free_name(&mut self, project: Id, provider: &str, old: Option<&str>) -> FreeName {
+    /// The name as it may be stored, and whether it was taken and had to be changed: cleaned, none when nothing is left,
+    /// with " (2)" and so on.
+    fn free_name(&mut self, project: Id, provider: &str, old: Option<&str>) -> (Option<String>, bool) {
         let owner = self.access.recorder.owner();
         let cleaned = old.map(|name| redact::clean(name.trim(), MAX_NAME)).filter(|name| check_name(name).is_ok());
-        let Some(name) = cleaned else { return FreeName { text: None, changed: false } };
+        let Some(name) = cleaned else { return (None, false) };
         if !store::keys::name_taken(owner, project, provider, &name) {
-            return FreeName { text: Some(name), changed: false };
+            return (Some(name), false);
         }
         // Remembered, so that thousands of one name are not counted through for each of them.
         let number = self.numbers.entry((provider.to_owned(), name.clone())).or_insert(2);
@@ -251,16 +273,10 @@ impl Import {
             *number += 1;
             let numbered = format!("{}{end}", redact::cut(&name, MAX_NAME - end.len()));
             if !store::keys::name_taken(owner, project, provider, &numbered) {
-                return FreeName { text: Some(numbered), changed: true };
+                return (Some(numbered), true);
             }
         }
     }
-}
-
-/// A name that nobody in the project has, and whether it had to be changed for that.
-struct FreeName {
-    text: Option<String>,
-    changed: bool,
 }
 
 /// A row whose values will not do.

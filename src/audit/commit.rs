@@ -12,8 +12,8 @@ use pgrx::prelude::PgLogLevel;
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 
-/// Events written at a time: half a megabyte of copies.
-const PART: usize = 512;
+/// Events written at a time: 150 kB of copies.
+const PART: usize = 128;
 
 thread_local! {
     /// Events of this transaction, each with the subtransaction it belongs to.
