@@ -5,6 +5,7 @@ mod access;
 mod admin;
 mod adopt;
 mod changes;
+mod import;
 mod inbox;
 mod incidents;
 mod keys;

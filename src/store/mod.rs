@@ -6,6 +6,7 @@ pub mod admin;
 pub mod adoption;
 pub mod changes;
 pub mod history;
+pub mod import;
 pub mod incidents;
 pub mod installed;
 pub mod keys;

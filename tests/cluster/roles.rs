@@ -27,6 +27,7 @@ const MATRIX: &[(&str, &str, &str)] = &[
     ("rollback_provider_key", "{k}", "ok ok ok 42501 42501 rec ok"),
     ("set_provider_key_active", "{k}, false", "ok ok ok 42501 42501 rec ok"),
     ("delete_provider_key", "{k}", "ok ok ok 42501 42501 rec ok"),
+    ("import_watchllm_keys", "'pg_class', '/nowhere'", "rec 42501 42501 42501 42501 rec 22023"),
     ("key_access_history", "{k}", "ok ok ok ok 42501 02000 ok"),
     ("failed_access_attempts", "", "ok ok ok ok 42501 ok ok"),
 ];
