@@ -58,6 +58,11 @@ impl Caller {
         self.is(c"watchllm_admin")
     }
 
+    /// Reports about the vault itself.
+    pub fn may_audit(&self) -> bool {
+        self.may_administer() || self.is(c"watchllm_auditor")
+    }
+
     /// Whether this caller may change keys of the project; what it may not see is as if it did not exist.
     pub fn may_change(&self, owner: Owner, project: Id) -> Result<(), Error> {
         if self.may_open() {

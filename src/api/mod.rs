@@ -4,5 +4,6 @@
 mod access;
 mod admin;
 mod changes;
+mod doctor;
 mod keys;
 mod trail;

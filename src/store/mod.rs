@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod changes;
+pub mod doctor;
 pub mod history;
 pub mod installed;
 pub mod keys;
