@@ -75,47 +75,67 @@ GRANT USAGE ON SCHEMA watchllm
     TO watchllm_owner, watchllm_admin, watchllm_service, watchllm_tenant, watchllm_auditor;
 GRANT CREATE ON SCHEMA watchllm TO watchllm_owner;
 
--- The auditor and the admin read everything but ciphertext and keys. Column by column, so that a column added later is
--- hidden until somebody decides about it.
+-- Who may read which columns; column by column, so that one added later is hidden until somebody decides about it.
+-- Envelopes, master keys and audit keys: nobody. The auditor and the admin: everything else.
 GRANT SELECT (id, name, owner_id, created_at, deleted_at)
-    ON watchllm.projects TO watchllm_admin, watchllm_auditor;
+    ON watchllm.projects TO watchllm_admin, watchllm_auditor, watchllm_service;
 GRANT SELECT (id, project_id, subject, role_name, created_at)
     ON watchllm.project_members TO watchllm_admin, watchllm_auditor;
 GRANT SELECT (id, project_id, provider, name, key_hint, priority, is_active, active_version,
         active_version_created_at, rotation_interval, rotation_required_at, compromised_at, deleted_at, created_at,
         updated_at)
-    ON watchllm.provider_key_records TO watchllm_admin, watchllm_auditor;
+    ON watchllm.provider_key_records TO watchllm_admin, watchllm_auditor, watchllm_service, watchllm_tenant;
 GRANT SELECT (project_id, provider_key_id, access_count, failure_count, bucket_start, accesses, failures,
         last_used_at, access_anomaly_detected_at, last_rotation_alert_sent_at, blocked_at)
-    ON watchllm.provider_key_usage TO watchllm_admin, watchllm_auditor;
+    ON watchllm.provider_key_usage TO watchllm_admin, watchllm_auditor, watchllm_service, watchllm_tenant;
 GRANT SELECT (seq, id, accessed_at, project_id, provider_key_id, provider, key_version, access_type, success,
         failure_reason, attempt_count, ip_address, user_agent, request_id, session_role, effective_role, role_setting,
         claims_sub, claims_trusted, client_addr, backend_pid, application_name, txid, epoch, queue_seq, identity_id,
         chain_key_version, hash)
     ON watchllm.provider_key_access_logs TO watchllm_admin, watchllm_auditor;
+GRANT SELECT (event_id, project_id) ON watchllm.committed_changes TO watchllm_admin, watchllm_auditor;
 GRANT SELECT (id, type, severity, project_id, provider_key_id, details, detected_at)
-    ON watchllm.security_incidents TO watchllm_admin, watchllm_auditor;
+    ON watchllm.security_incidents TO watchllm_admin, watchllm_auditor, watchllm_tenant;
 GRANT SELECT (id, incident_id, project_id, event, note, by, at)
     ON watchllm.incident_events TO watchllm_admin, watchllm_auditor;
 
--- One permissive policy per table. A policy of our name is left as it is: users may have narrowed it.
+-- Tenants do not read who connected from where as what role, nor the places in the chain and the transaction ids, which
+-- count what others do; nor, of incidents, what the staff notes.
+GRANT SELECT (id, name, owner_id, created_at) ON watchllm.projects TO watchllm_tenant;
+GRANT SELECT (id, accessed_at, project_id, provider_key_id, provider, key_version, access_type, success,
+        failure_reason, attempt_count, ip_address, user_agent, request_id, claims_sub, claims_trusted)
+    ON watchllm.provider_key_access_logs TO watchllm_tenant;
+GRANT SELECT (event_id) ON watchllm.committed_changes TO watchllm_tenant;
+GRANT SELECT (id, incident_id, project_id, event, at) ON watchllm.incident_events TO watchllm_tenant;
+
+-- One permissive policy per table, command and role. A policy of our name is left as it is: users may have narrowed it.
+-- The caller's projects are asked for once per query, and an array finds its rows by index.
 DO $$
 DECLARE
-    readable name;
+    own CONSTANT text := '%I = ANY (ARRAY(SELECT watchllm.current_project_ids()))';
+    wanted record;
 BEGIN
-    FOREACH readable IN ARRAY ARRAY[
-        'projects', 'project_members', 'provider_key_records', 'provider_key_usage', 'provider_key_access_logs',
-        'security_incidents', 'incident_events']::pg_catalog.name[]
+    FOR wanted IN
+        SELECT t.name AS table_name, p.name AS policy, p.roles, p.condition
+        FROM (VALUES ('projects'::name, 'id'::name, true, true),
+                     ('project_members', 'project_id', false, false),
+                     ('provider_key_records', 'project_id', true, true),
+                     ('provider_key_usage', 'project_id', true, true),
+                     ('provider_key_access_logs', 'project_id', false, true),
+                     ('committed_changes', 'project_id', false, true),
+                     ('security_incidents', 'project_id', false, true),
+                     ('incident_events', 'project_id', false, true)) AS t (name, project, for_services, for_tenants)
+        CROSS JOIN LATERAL (
+            VALUES ('auditors_read_all', 'watchllm_admin, watchllm_auditor', 'true', true),
+                   ('services_read_all', 'watchllm_service', 'true', t.for_services),
+                   ('tenants_read_own', 'watchllm_tenant', pg_catalog.format(own, t.project), t.for_tenants)
+        ) AS p (name, roles, condition, is_wanted)
+        WHERE p.is_wanted AND NOT EXISTS (
+            SELECT FROM pg_catalog.pg_policy x
+            WHERE x.polrelid = pg_catalog.format('watchllm.%I', t.name)::pg_catalog.regclass AND x.polname = p.name)
     LOOP
-        IF NOT EXISTS (
-            SELECT FROM pg_catalog.pg_policy p
-            WHERE p.polrelid = pg_catalog.format('watchllm.%I', readable)::pg_catalog.regclass
-              AND p.polname = 'auditors_read_all'
-        ) THEN
-            EXECUTE pg_catalog.format(
-                'CREATE POLICY auditors_read_all ON watchllm.%I AS PERMISSIVE FOR SELECT '
-                'TO watchllm_admin, watchllm_auditor USING (true)', readable);
-        END IF;
+        EXECUTE pg_catalog.format('CREATE POLICY %I ON watchllm.%I AS PERMISSIVE FOR SELECT TO %s USING (%s)',
+            wanted.policy, wanted.table_name, wanted.roles, wanted.condition);
     END LOOP;
 END
 $$;

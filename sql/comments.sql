@@ -290,6 +290,29 @@ COMMENT ON COLUMN watchllm.provider_keys.last_rotation_alert_sent_at IS
 COMMENT ON COLUMN watchllm.provider_keys.access_anomaly_detected_at IS
     'When unusual access was last noticed; NULL if never.';
 
+COMMENT ON VIEW watchllm.access_logs IS
+    'The audit trail as its reader may see it: tenants their own projects, auditors all; without the database identity of '
+    'callers, which auditors find in provider_key_access_logs.';
+COMMENT ON COLUMN watchllm.access_logs.accessed_at IS 'When the event was recorded by whoever caused it.';
+COMMENT ON COLUMN watchllm.access_logs.id IS 'Identity of the event.';
+COMMENT ON COLUMN watchllm.access_logs.project_id IS 'The project concerned; NULL if none or unknown.';
+COMMENT ON COLUMN watchllm.access_logs.provider_key_id IS 'The provider key concerned; NULL if none or unknown.';
+COMMENT ON COLUMN watchllm.access_logs.provider IS 'The vendor of the key.';
+COMMENT ON COLUMN watchllm.access_logs.key_version IS 'The version of the key.';
+COMMENT ON COLUMN watchllm.access_logs.access_type IS 'What was attempted.';
+COMMENT ON COLUMN watchllm.access_logs.success IS 'Whether it succeeded.';
+COMMENT ON COLUMN watchllm.access_logs.failure_reason IS 'Why it was refused or failed; NULL on success.';
+COMMENT ON COLUMN watchllm.access_logs.attempt_count IS
+    'How many attempts the row stands for: refusals past a rate are one row with a count.';
+COMMENT ON COLUMN watchllm.access_logs.ip_address IS 'Address of the client, as the application or its proxy said.';
+COMMENT ON COLUMN watchllm.access_logs.user_agent IS 'What the client called itself.';
+COMMENT ON COLUMN watchllm.access_logs.request_id IS 'The request behind the call, as the application named it.';
+COMMENT ON COLUMN watchllm.access_logs.claims_sub IS 'Subject of the session''s JWT claims.';
+COMMENT ON COLUMN watchllm.access_logs.claims_trusted IS
+    'Whether the claims count: false for a subject that any SQL session may have made up.';
+COMMENT ON COLUMN watchllm.access_logs.committed IS
+    'Whether a change took effect; false when its transaction failed in its commit. True for reads and refusals.';
+
 COMMENT ON TRIGGER refuse_change ON watchllm.install_history IS
     'Refuses to change or delete rows; fires always.';
 COMMENT ON TRIGGER refuse_truncate ON watchllm.install_history IS
@@ -323,16 +346,20 @@ COMMENT ON TRIGGER refuse_change ON watchllm.incident_events IS
 COMMENT ON TRIGGER refuse_truncate ON watchllm.incident_events IS
     'Refuses to empty the table; fires always.';
 
-COMMENT ON POLICY auditors_read_all ON watchllm.projects IS 'Admins and auditors read the rows of every project.';
-COMMENT ON POLICY auditors_read_all ON watchllm.project_members IS
-    'Admins and auditors read the rows of every project.';
-COMMENT ON POLICY auditors_read_all ON watchllm.provider_key_records IS
-    'Admins and auditors read the rows of every project.';
-COMMENT ON POLICY auditors_read_all ON watchllm.provider_key_usage IS
-    'Admins and auditors read the rows of every project.';
-COMMENT ON POLICY auditors_read_all ON watchllm.provider_key_access_logs IS
-    'Admins and auditors read the rows of every project.';
-COMMENT ON POLICY auditors_read_all ON watchllm.security_incidents IS
-    'Admins and auditors read the rows of every project.';
-COMMENT ON POLICY auditors_read_all ON watchllm.incident_events IS
-    'Admins and auditors read the rows of every project.';
+DO $$
+DECLARE
+    policy record;
+BEGIN
+    FOR policy IN
+        SELECT p.polname AS name, c.relname AS table_name, w.what
+        FROM pg_catalog.pg_policy p
+        JOIN pg_catalog.pg_class c ON c.oid = p.polrelid AND c.relnamespace = 'watchllm'::pg_catalog.regnamespace
+        JOIN (VALUES ('auditors_read_all'::name, 'Admins and auditors read the rows of every project.'),
+                     ('services_read_all', 'The backend reads the rows of every project.'),
+                     ('tenants_read_own', 'Tenants read the rows of their own projects.')) AS w (name, what)
+          ON w.name = p.polname
+    LOOP
+        EXECUTE pg_catalog.format('COMMENT ON POLICY %I ON watchllm.%I IS %L', policy.name, policy.table_name, policy.what);
+    END LOOP;
+END
+$$;

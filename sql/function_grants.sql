@@ -141,6 +141,8 @@ COMMENT ON FUNCTION watchllm.security_check IS
     'Checks everything that the vault''s promises rest on: a row per check, with a hint for what is wrong.';
 COMMENT ON FUNCTION watchllm.reload_keyring IS
     'Loads the keyring anew and answers how many versions of the master key can be used.';
+COMMENT ON FUNCTION watchllm.current_project_ids IS
+    'Lists the projects that are the caller''s own, by the subject of trusted JWT claims or by role; for policies.';
 COMMENT ON FUNCTION watchllm.create_project IS
     'Creates a project (tenant) and answers its id; owner_id is the JWT sub of its owner.';
 COMMENT ON FUNCTION watchllm.add_project_member IS

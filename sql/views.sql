@@ -19,12 +19,32 @@ FROM watchllm.provider_key_records r
 LEFT JOIN watchllm.provider_key_usage u ON u.project_id = r.project_id AND u.provider_key_id = r.id
 WHERE r.deleted_at IS NULL;
 
+CREATE OR REPLACE VIEW watchllm.access_logs WITH (security_invoker = true) AS
+SELECT l.accessed_at,
+       l.id,
+       l.project_id,
+       l.provider_key_id,
+       l.provider,
+       l.key_version,
+       l.access_type,
+       l.success,
+       l.failure_reason,
+       l.attempt_count,
+       l.ip_address,
+       l.user_agent,
+       l.request_id,
+       l.claims_sub,
+       l.claims_trusted,
+       NOT l.success OR l.access_type IN ('decrypt', 'validate')
+           OR EXISTS (SELECT FROM watchllm.committed_changes c WHERE c.event_id = l.id) AS committed
+FROM watchllm.provider_key_access_logs l;
+
 DO $$
 DECLARE
     view_name name;
     grantee   text;
 BEGIN
-    FOREACH view_name IN ARRAY ARRAY['provider_keys']::pg_catalog.name[] LOOP
+    FOREACH view_name IN ARRAY ARRAY['provider_keys', 'access_logs']::pg_catalog.name[] LOOP
         -- A view made just now still belongs to whoever runs install(): what default privileges gave out goes.
         FOR grantee IN
             SELECT 'PUBLIC'
@@ -53,4 +73,5 @@ BEGIN
 END
 $$;
 
-GRANT SELECT ON watchllm.provider_keys TO watchllm_admin, watchllm_auditor;
+GRANT SELECT ON watchllm.provider_keys TO watchllm_admin, watchllm_auditor, watchllm_service, watchllm_tenant;
+GRANT SELECT ON watchllm.access_logs TO watchllm_admin, watchllm_auditor, watchllm_tenant;

@@ -33,6 +33,7 @@ pub enum Error {
     DamagedEnvelope,
     AuditUnavailable(String),
     Standby,
+    ReadOnlyRequest,
     OwnTrail,
     PreparedChange,
     Parallel,
@@ -62,7 +63,7 @@ impl Error {
             WrongMasterKey(_) => ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
             DamagedEnvelope => ERRCODE_DATA_CORRUPTED,
             AuditUnavailable(_) => ERRCODE_INSUFFICIENT_RESOURCES,
-            Standby => ERRCODE_READ_ONLY_SQL_TRANSACTION,
+            Standby | ReadOnlyRequest => ERRCODE_READ_ONLY_SQL_TRANSACTION,
             PreparedChange | Parallel | NotUtf8 => ERRCODE_FEATURE_NOT_SUPPORTED,
             Internal(_) => ERRCODE_INTERNAL_ERROR,
         }
@@ -101,6 +102,7 @@ impl Error {
             DamagedEnvelope => "the envelope of this provider key is damaged or does not belong here".into(),
             AuditUnavailable(why) => format!("the audit record could not be written: {why}"),
             Standby => "a hot standby cannot write the audit record".into(),
+            ReadOnlyRequest => "a request that opens or changes provider keys must not be read-only".into(),
             OwnTrail => "this transaction itself made or locked the audit trail".into(),
             PreparedChange => "a transaction that changed provider keys cannot be prepared".into(),
             Parallel => "this function cannot be called in a parallel query".into(),
@@ -144,6 +146,7 @@ impl Error {
                 "Nothing was disclosed or changed. See SELECT * FROM watchllm.status() and the server log."
             }
             Standby => "Connect to the primary server.",
+            ReadOnlyRequest => "Send it as POST: what is answered to GET may be cached on its way.",
             OwnTrail => "Commit first.",
             PreparedChange => "Use an ordinary COMMIT.",
             Parallel => "Declare the functions that call it PARALLEL UNSAFE.",
@@ -197,6 +200,7 @@ mod tests {
             (DamagedEnvelope, "XX001"),
             (AuditUnavailable("timeout".into()), "53000"),
             (Standby, "25006"),
+            (ReadOnlyRequest, "25006"),
             (OwnTrail, "55000"),
             (PreparedChange, "0A000"),
             (Parallel, "0A000"),

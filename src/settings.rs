@@ -3,6 +3,7 @@
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::CString;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 static MASTER_KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
@@ -14,6 +15,10 @@ static AUDIT_QUEUE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(2_048);
 static MAX_DATABASES: GucSetting<i32> = GucSetting::<i32>::new(8);
 static SPIN: GucSetting<i32> = GucSetting::<i32>::new(200);
 static MAX_ACTIVE_KEYS: GucSetting<i32> = GucSetting::<i32>::new(3);
+static TRUSTED_CLAIM_ROLES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"authenticator"));
+
+/// Whether the server itself loaded the library. Where a session did, any role may have had a say in its settings.
+static PRELOADED: AtomicBool = AtomicBool::new(false);
 
 /// Where the keyring comes from.
 pub enum KeyringSource {
@@ -69,12 +74,24 @@ pub fn max_active_keys() -> i32 {
     MAX_ACTIVE_KEYS.get()
 }
 
+/// Whether JWT claims count in sessions of this login role; never in a server that did not preload the library.
+pub fn trusts_claims_of(session_role: &str) -> bool {
+    let trusted = TRUSTED_CLAIM_ROLES.get().filter(|_| PRELOADED.load(Relaxed));
+    trusted.is_some_and(|roles| names(&roles.to_string_lossy(), session_role))
+}
+
+/// Whether a comma-separated list names this role.
+fn names(list: &str, role: &str) -> bool {
+    list.split(',').map(str::trim).any(|listed| !listed.is_empty() && listed == role)
+}
+
 fn millis(setting: &GucSetting<i32>) -> Duration {
     Duration::from_millis(setting.get() as u64)
 }
 
 /// Defines the settings; `preloaded` adds those that only a server start can give.
 pub fn define(preloaded: bool) {
+    PRELOADED.store(preloaded, Relaxed);
     let secret = GucFlags::SUPERUSER_ONLY;
     GucRegistry::define_string_guc(
         c"watchllm_keys.master_key_file",
@@ -91,6 +108,14 @@ pub fn define(preloaded: bool) {
         &MASTER_KEY_COMMAND,
         GucContext::Sighup,
         secret,
+    );
+    GucRegistry::define_string_guc(
+        c"watchllm_keys.trusted_claim_roles",
+        c"Login roles, separated by commas, in whose sessions JWT claims count.",
+        c"Only for a proxy that verifies tokens and lets nobody run SQL of their own, such as PostgREST.",
+        &TRUSTED_CLAIM_ROLES,
+        GucContext::Sighup,
+        GucFlags::default(),
     );
     define_numbers();
     if preloaded {
@@ -170,4 +195,19 @@ fn define_at_start() {
         GucContext::Postmaster,
         GucFlags::default(),
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names;
+
+    #[test]
+    fn a_trusted_role_is_named_whole() {
+        assert!(names("authenticator", "authenticator"));
+        assert!(names(" web , authenticator", "web"));
+        for list in ["", ",", "authenticators", "auth", "AUTHENTICATOR", "a,b"] {
+            assert!(!names(list, "authenticator"), "{list}");
+        }
+        assert!(!names("a,,b", ""));
+    }
 }

@@ -38,7 +38,13 @@ pub fn is_superuser(user: pg_sys::Oid) -> bool {
     unsafe { pg_sys::superuser_arg(user) }
 }
 
-/// The first 16 kB of a setting as this session sees it; None when it is unknown or empty.
+/// Whether this transaction may not write: PostgREST runs GET and HEAD so.
+pub fn is_read_only() -> bool {
+    // SAFETY: reads a process-local variable.
+    unsafe { pg_sys::XactReadOnly }
+}
+
+/// The first 64 kB of a setting as this session sees it; None when it is unknown or empty.
 pub fn setting(name: &CStr) -> Option<String> {
     // SAFETY: missing_ok, so that an unknown name answers null; the answer is copied at once.
     unsafe { text(pg_sys::GetConfigOption(name.as_ptr(), true, false)) }.filter(|value| !value.is_empty())
@@ -248,5 +254,5 @@ unsafe fn text(string: *const std::ffi::c_char) -> Option<String> {
     // SAFETY: as promised by the caller.
     let bytes = unsafe { CStr::from_ptr(string) }.to_bytes();
     // A session may give a setting a value of a gigabyte.
-    Some(String::from_utf8_lossy(&bytes[..bytes.len().min(16_384)]).into_owned())
+    Some(String::from_utf8_lossy(&bytes[..bytes.len().min(65_536)]).into_owned())
 }

@@ -2,6 +2,7 @@
 //! its event; whoever refuses records first, so that no refusal of somebody who reached a function is lost.
 #![forbid(unsafe_code)]
 
+use crate::acting_owner::session;
 use crate::audit::{self, Recorder, Standing, commit};
 use crate::caller::{Caller, Context};
 use crate::crypto::envelope::{self, Binding};
@@ -10,7 +11,7 @@ use crate::crypto::{Sealed, Secret};
 use crate::disclosed::Disclosed;
 use crate::error::Error;
 use crate::store::keys::{StoredKey, StoredVersion};
-use crate::store::{self, Id};
+use crate::store::{self, Id, Projects};
 use crate::trail::{AccessType, Bounded, Event, FailureReason};
 use crate::{log_hook, redact, settings};
 
@@ -35,7 +36,12 @@ impl Access {
         let recorder = audit::ready()?;
         let caller = Caller::new(context);
         let event = caller.event(access_type)?;
-        Ok(Access { recorder, caller, event })
+        let access = Access { recorder, caller, event };
+        // A GET: its answer may be kept by caches and its address by logs. Elsewhere a read-only transaction may read.
+        if access.caller.is_request() && session::is_read_only() {
+            return Err(access.refuse(FailureReason::BadInput, Error::ReadOnlyRequest));
+        }
+        Ok(access)
     }
 
     /// Begins a call that takes a key as an argument: errors of its statement hide the statement.
@@ -63,10 +69,16 @@ impl Access {
         checked.map_err(|error| self.refuse(FailureReason::BadInput, error))
     }
 
-    /// The caller may open keys of any project.
-    pub fn must_open(&self) -> Result<(), Error> {
+    /// The caller may open keys of any project. The refusal of a project's own people names the project, so that the
+    /// others see who tries; a stranger's does not: the project's people would read what a stranger writes about them.
+    pub fn must_open(&mut self) -> Result<(), Error> {
         if self.caller.may_open() {
             return Ok(());
+        }
+        if let (Some(id), Ok(projects)) = (self.event.provider_key_id, self.caller.may_change(self.recorder.owner()))
+            && let Some(key) = store::keys::within(self.recorder.owner(), &projects, id)
+        {
+            self.about(&key);
         }
         Err(self.refuse(FailureReason::NotAuthorized, Error::NotAuthorized("open provider keys")))
     }
@@ -81,16 +93,21 @@ impl Access {
 
     /// The caller may change keys of this project; a tenant's foreign project is as if it did not exist.
     pub fn must_change(&mut self, project: Id) -> Result<(), Error> {
-        // The refusal names no project: its members would read what a stranger writes about them.
-        self.caller.may_change(self.recorder.owner(), project).map_err(|error| {
-            let reason = match error {
-                Error::NotAuthorized(_) => FailureReason::NotAuthorized,
-                _ => FailureReason::NotFound,
-            };
-            self.refuse(reason, error)
-        })?;
-        self.event.project_id = Some(project);
-        Ok(())
+        match self.changeable()? {
+            Projects::Own(own) if !own.contains(&project) => {
+                Err(self.refuse(FailureReason::NotFound, Error::NoSuchProject))
+            }
+            _ => {
+                self.event.project_id = Some(project);
+                Ok(())
+            }
+        }
+    }
+
+    /// The projects whose keys the caller may change.
+    fn changeable(&self) -> Result<Projects, Error> {
+        let projects = self.caller.may_change(self.recorder.owner());
+        projects.map_err(|error| self.refuse(FailureReason::NotAuthorized, error))
     }
 
     /// Finds a key to be opened: by id, and by project where one is given.
@@ -107,24 +124,22 @@ impl Access {
     pub fn find_to_change(&mut self, id: Id) -> Result<StoredKey, Error> {
         let owner = self.recorder.owner();
         self.event.provider_key_id = Some(id);
-        let gone = |access: &Access| access.refuse(FailureReason::NotFound, Error::NoSuchKey);
-        let key = store::keys::by_id(owner, id).ok_or_else(|| gone(self))?;
-        let may = |access: &Access| match access.caller.may_change(owner, key.project_id) {
-            Ok(()) => Ok(()),
-            Err(error @ Error::NotAuthorized(_)) => Err(access.refuse(FailureReason::NotAuthorized, error)),
-            Err(_) => Err(gone(access)),
-        };
-        may(self)?;
+        let key = self.within_reach(id)?;
         self.about(&key);
         store::changes::lock(owner, key.project_id, id);
         // Again: key and right may have gone while this call waited for the lock.
-        may(self)?;
-        let key = store::keys::by_id(owner, id).ok_or_else(|| gone(self))?;
+        let key = self.within_reach(id)?;
         if key.is_deleted {
             return Err(self.refuse(FailureReason::Deleted, Error::NoSuchKey));
         }
         self.about(&key);
         Ok(key)
+    }
+
+    /// The key, if the caller may change it.
+    fn within_reach(&self, id: Id) -> Result<StoredKey, Error> {
+        let found = store::keys::within(self.recorder.owner(), &self.changeable()?, id);
+        found.ok_or_else(|| self.refuse(FailureReason::NotFound, Error::NoSuchKey))
     }
 
     /// The event is about this key from now on.

@@ -40,7 +40,7 @@ fn store_provider_key(
     access.accept(name.map_or(Ok(()), check_name))?;
     access.accept(check_priority(priority))?;
     let owner = access.recorder.owner();
-    if !store::admin::lock_project(owner, project) {
+    if !store::projects::lock_project(owner, project) {
         return Err(access.refuse(FailureReason::NotFound, Error::NoSuchProject).into());
     }
     // Again: the right may have been withdrawn while this call waited for the lock.
@@ -132,10 +132,11 @@ fn set_provider_key_active(
     let is_active = access.need(is_active, "is_active")?;
     let owner = access.recorder.owner();
     // The project first, as store does: two callers never wait for each other in a circle.
-    if let (true, Some(key)) = (is_active, store::keys::by_id(owner, id))
-        && access.caller.may_change(owner, key.project_id).is_ok()
+    if is_active
+        && let Ok(projects) = access.caller.may_change(owner)
+        && let Some(key) = store::keys::within(owner, &projects, id)
     {
-        store::admin::lock_project(owner, key.project_id);
+        store::projects::lock_project(owner, key.project_id);
     }
     let key = access.find_to_change(id)?;
     if is_active {
@@ -171,7 +172,7 @@ fn new_version<'a>(number: i32, sealed: &'a SealedKey, access: &'a Access) -> Ne
         fingerprint: &sealed.fingerprint,
         fingerprint_key_version: sealed.fingerprint_key_version,
         key_hint: &sealed.key_hint,
-        created_by: access.caller.effective_role(),
+        created_by: access.caller.name(),
     }
 }
 

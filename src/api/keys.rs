@@ -64,7 +64,7 @@ fn decrypt_provider_keys(
     >,
     ErrorReport,
 > {
-    let access = Access::begin(AccessType::Decrypt, Context { request_id, ip_address, user_agent })?;
+    let mut access = Access::begin(AccessType::Decrypt, Context { request_id, ip_address, user_agent })?;
     let ids = access.need(provider_key_ids, "provider_key_ids")?;
     access.must_open()?;
     if ids.len() > MAX_KEYS {

@@ -6,4 +6,5 @@ mod admin;
 mod changes;
 mod doctor;
 mod keys;
+mod projects;
 mod trail;

@@ -52,8 +52,7 @@ fn key_access_history(
     if !(1..=MAX_ROWS).contains(&rows) {
         return Err(Error::BadInput("max_rows is not between 1 and 10000", "The newest rows are shown first.").into());
     }
-    let key =
-        store::keys::by_id(owner, id).filter(|key| caller.may_see(owner, key.project_id)).ok_or(Error::NoSuchKey)?;
+    let key = store::keys::within(owner, &caller.may_see(owner), id).ok_or(Error::NoSuchKey)?;
     Ok(shown(store::history::history(owner, key.project_id, id, rows), &caller))
 }
 
@@ -96,7 +95,7 @@ fn failed_access_attempts(
     let from = i64::try_from(from.max(0)).ok().filter(|_| back >= 0);
     let from =
         from.ok_or(Error::BadInput("since is not a time back from now", "Give an interval such as '24 hours'."))?;
-    Ok(shown(store::history::failed(owner, from, caller.sees_everything(), caller.user()), &caller))
+    Ok(shown(store::history::failed(owner, from, &caller.may_see(owner)), &caller))
 }
 
 /// The columns of both answers, in their order.

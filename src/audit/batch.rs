@@ -4,11 +4,11 @@
 
 use super::queue::{self, Entry, Slot};
 use super::writer::{Failure, Writer, transaction};
-use crate::acting_owner::relation_changes;
+use crate::acting_owner::{relation_changes, session};
 use crate::error::Error;
 use crate::store;
 use crate::trail::chain::{self, MacKey};
-use crate::trail::{Row, Verdict};
+use crate::trail::{Event, Row, Verdict};
 use pgrx::log;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::*;
@@ -35,41 +35,81 @@ pub struct Head {
     pub changes: u64,
 }
 
+/// An event and its place in the queue, which names it in the trail.
+type Placed<'a> = (u64, &'a Event);
+
+/// What is taken of the queue: whether each event gets a row of its own, or is counted with others of its caller.
+struct Taken {
+    entry: Entry,
+    sequence: u64,
+    has_row: bool,
+}
+
 /// Takes what is waiting and answers it.
 pub fn serve(writer: &mut Writer) {
+    let taken = take(writer);
+    match write(writer, &rows_of(&taken)) {
+        Ok(()) => answer(writer, &taken, Verdict::Recorded),
+        Err(failure) => retry(writer, &taken, &failure),
+    }
+}
+
+/// Refusals past their caller's rate are taken out here; without a chain nothing can be written, nor promised.
+fn take(writer: &mut Writer) -> Vec<Taken> {
     let slot = writer.slot;
     let tail = slot.tail.load(Acquire);
-    let count = slot.waiting().min(MAX_BATCH);
-    let entries: Vec<Entry> = (tail..tail + count).map(|sequence| slot.entry(sequence)).collect();
-    match write(writer, &entries, tail) {
-        Ok(()) => answer(writer, &entries, Verdict::Recorded),
-        Err(failure) => retry(writer, &entries, tail, &failure),
+    let (count, now) = (slot.waiting().min(MAX_BATCH), session::now());
+    let mut one = |sequence| {
+        let entry = slot.entry(sequence);
+        let counts = writer.chain.is_some() && !entry.authorised && !entry.event.success();
+        let has_row = !(counts && writer.refusals.takes(sequence, &entry.event, now));
+        Taken { entry, sequence, has_row }
+    };
+    (tail..tail + count).map(&mut one).collect()
+}
+
+fn rows_of(taken: &[Taken]) -> Vec<Placed<'_>> {
+    taken.iter().filter(|taken| taken.has_row).map(|taken| (taken.sequence, &taken.entry.event)).collect()
+}
+
+/// Writes down how many refusals were counted since the last time; the writer's, about once a second.
+pub fn write_counted(writer: &mut Writer) {
+    let due = writer.refusals.due();
+    let rows: Vec<Placed> = due.iter().map(|(sequence, event)| (*sequence, event)).collect();
+    match write(writer, &rows) {
+        Ok(()) => drop(writer.slot.events.fetch_add(rows.len() as u64, AcqRel)),
+        Err(failure) => {
+            log!("watchllm_keys writer: counted refusals are written later: {}", failure.message);
+            writer.refusals.put_back(due);
+        }
     }
 }
 
 /// A failed batch fails nobody who can be served alone: one bad event harms only itself. A single event is tried again
 /// too: what the writer had in mind (the chain's head, the partitions) is read anew after a failure.
-fn retry(writer: &mut Writer, entries: &[Entry], tail: u64, failure: &Failure) {
-    log!("watchllm_keys writer: a batch of {} failed: {}", entries.len(), failure.message);
+fn retry(writer: &mut Writer, taken: &[Taken], failure: &Failure) {
+    log!("watchllm_keys writer: a batch of {} failed: {}", taken.len(), failure.message);
     if !failure.may_be_one_events_fault() {
-        return give_up(writer, entries, failure);
+        return give_up(writer, taken, failure);
     }
-    for (entry, sequence) in entries.iter().zip(tail..) {
-        let alone = std::slice::from_ref(entry);
-        match write(writer, alone, sequence) {
+    for alone in taken.chunks(1) {
+        match write(writer, &rows_of(alone)) {
             Ok(()) => answer(writer, alone, Verdict::Recorded),
             Err(failure) => give_up(writer, alone, &failure),
         }
     }
 }
 
-fn give_up(writer: &mut Writer, entries: &[Entry], failure: &Failure) {
+fn give_up(writer: &mut Writer, taken: &[Taken], failure: &Failure) {
     writer.slot.set_problem(&failure.message);
-    writer.slot.failed.fetch_add(entries.len() as u64, AcqRel);
-    answer(writer, entries, Verdict::NotRecorded);
+    writer.slot.failed.fetch_add(taken.len() as u64, AcqRel);
+    answer(writer, taken, Verdict::NotRecorded);
 }
 
-fn write(writer: &mut Writer, entries: &[Entry], first: u64) -> Result<(), Failure> {
+fn write(writer: &mut Writer, events: &[Placed]) -> Result<(), Failure> {
+    if events.is_empty() {
+        return Ok(());
+    }
     let epoch = writer.slot.epoch.load(Acquire);
     let Some(chain) = writer.chain.as_mut() else {
         return Err(Failure {
@@ -77,18 +117,18 @@ fn write(writer: &mut Writer, entries: &[Entry], first: u64) -> Result<(), Failu
             message: "no master key is loaded".into(),
         });
     };
-    make_missing_partitions(chain, entries)?;
+    make_missing_partitions(chain, events)?;
     let outcome = transaction(|| {
         let owner = store::installed::owner()?;
         let head = match chain.head {
             Some(head) if head.changes == relation_changes() => head,
             _ => read_head(owner),
         };
-        let last = head.seq.checked_add(entries.len() as i64);
+        let last = head.seq.checked_add(events.len() as i64);
         let seq =
             last.ok_or_else(|| Error::Internal("the trail has no sequence left: a row of it is forged".into()))?;
-        let (rows, hash) = chained(chain, head, entries, epoch, first);
-        if store::trail::append(owner, &rows) != entries.len() as u64 {
+        let (rows, hash) = chained(chain, head, events, epoch);
+        if store::trail::append(owner, &rows) != events.len() as u64 {
             return Err(Error::Internal("the trail took fewer rows than it was given".into()));
         }
         Ok(Head { seq, hash, changes: head.changes })
@@ -109,22 +149,16 @@ pub fn read_head(owner: crate::acting_owner::Owner) -> Head {
 }
 
 /// The rows of a batch, each with its hash, and the last hash.
-fn chained<'a>(
-    chain: &Chain,
-    head: Head,
-    entries: &'a [Entry],
-    epoch: i64,
-    first: u64,
-) -> (Vec<(Row<'a>, [u8; 32])>, [u8; 32]) {
+fn chained<'a>(chain: &Chain, head: Head, events: &[Placed<'a>], epoch: i64) -> (Vec<(Row<'a>, [u8; 32])>, [u8; 32]) {
     let mut hash = head.hash;
     let rows = (0i64..)
-        .zip(entries)
-        .map(|(i, entry)| {
+        .zip(events)
+        .map(|(i, (sequence, event))| {
             let row = Row {
-                event: &entry.event,
+                event,
                 seq: head.seq + 1 + i,
                 epoch,
-                queue_seq: first as i64 + i,
+                queue_seq: *sequence as i64,
                 identity_id: chain.identity_id,
                 chain_key_version: chain.key_version,
             };
@@ -136,9 +170,9 @@ fn chained<'a>(
 }
 
 /// A day without a partition gets one in a transaction of its own, before the batch (DESIGN §11).
-fn make_missing_partitions(chain: &mut Chain, entries: &[Entry]) -> Result<(), Failure> {
+fn make_missing_partitions(chain: &mut Chain, events: &[Placed]) -> Result<(), Failure> {
     let missing: BTreeSet<i32> =
-        entries.iter().map(|e| e.event.day()).filter(|day| !chain.days.contains(day)).collect();
+        events.iter().map(|(_, event)| event.day()).filter(|day| !chain.days.contains(day)).collect();
     for day in missing {
         transaction(|| {
             store::trail::make_partition(store::installed::owner()?, day);
@@ -150,18 +184,20 @@ fn make_missing_partitions(chain: &mut Chain, entries: &[Entry]) -> Result<(), F
 }
 
 /// Gives the verdict, moves the tail on, then wakes whoever waits: once each.
-fn answer(writer: &mut Writer, entries: &[Entry], verdict: Verdict) {
+fn answer(writer: &mut Writer, taken: &[Taken], verdict: Verdict) {
     let slot = writer.slot;
-    for entry in entries {
-        slot.answer(entry, verdict);
+    for taken in taken {
+        // What is counted is in memory, whatever became of the others' rows; nothing is disclosed to it.
+        slot.answer(&taken.entry, if taken.has_row { verdict } else { Verdict::Recorded });
     }
-    slot.tail.fetch_add(entries.len() as u64, AcqRel);
+    slot.tail.fetch_add(taken.len() as u64, AcqRel);
     if verdict == Verdict::Recorded {
+        let rows = rows_of(taken);
         slot.batches.fetch_add(1, AcqRel);
-        slot.events.fetch_add(entries.len() as u64, AcqRel);
-        entries.iter().for_each(|entry| writer.uses.count(&entry.event));
+        slot.events.fetch_add(rows.len() as u64, AcqRel);
+        rows.iter().for_each(|(_, event)| writer.uses.count(event));
     }
-    let waiting: BTreeSet<u32> = entries.iter().map(|entry| entry.process).collect();
+    let waiting: BTreeSet<u32> = taken.iter().map(|taken| taken.entry.process).collect();
     waiting.into_iter().for_each(queue::wake);
 }
 
@@ -172,8 +208,9 @@ pub fn answer_committed(writer: &mut Writer, last: &store::trail::Last) {
         return;
     }
     let count = (last.queue_seq as u64 + 1 - tail).min(writer.slot.waiting());
-    let entries: Vec<Entry> = (tail..tail + count).map(|sequence| writer.slot.entry(sequence)).collect();
-    answer(writer, &entries, Verdict::Recorded);
+    let one = |sequence| Taken { entry: writer.slot.entry(sequence), sequence, has_row: true };
+    let taken: Vec<Taken> = (tail..tail + count).map(one).collect();
+    answer(writer, &taken, Verdict::Recorded);
 }
 
 /// Answers everything that waits with "not recorded": this writer cannot serve.

@@ -8,6 +8,7 @@ use super::queue::{self, Slot, WriterState};
 use super::uses::Uses;
 use super::{batch, take_up, wakeup};
 use crate::acting_owner::session;
+use crate::anomaly::Refusals;
 use crate::error::Error;
 use crate::settings;
 use pgrx::pg_sys;
@@ -45,6 +46,8 @@ pub struct Writer {
     pub chain: Option<Chain>,
     pub keyring: take_up::Loaded,
     pub uses: Uses,
+    /// Refusals that are counted and not yet written, with the first one's place in the queue.
+    pub refusals: Refusals<u64>,
     last_event: Instant,
     last_beat: Instant,
     /// Whether somebody wanted the database at the last beat.
@@ -77,6 +80,7 @@ pub extern "C-unwind" fn watchllm_keys_writer(argument: pg_sys::Datum) {
         chain: None,
         keyring: take_up::Loaded::default(),
         uses: Uses::default(),
+        refusals: Refusals::default(),
         last_event: Instant::now(),
         last_beat: Instant::now(),
         wanted: false,
@@ -261,8 +265,9 @@ impl Writer {
         }
     }
 
-    /// Once a second: counters, partitions ahead, statistics, and whether somebody wants to drop the database.
+    /// Once a second: counted refusals, counters, partitions ahead, statistics, and whether somebody wants to drop the database.
     fn beat(&mut self) {
+        batch::write_counted(self);
         super::uses::flush(self);
         // SAFETY: outside a transaction, as PostgreSQL's workers report.
         unsafe {

@@ -1,41 +1,11 @@
-//! Projects and members; and what the writer takes up before it serves: identity, master keys, audit keys.
-//! `install_history` is in `installed`.
+//! What the writer takes up before it serves: the database's identity, master keys, audit keys.
+//! `install_history` is in `installed`, projects and members are in `projects`.
 
 use super::oids::*;
 use super::{Id, id, uuid, value};
 use crate::acting_owner::{Owner, Statement};
 use crate::crypto::Sealed;
 use pgrx::pg_sys;
-
-static CREATE_PROJECT: Statement = Statement::new(
-    "INSERT INTO watchllm.projects (id, name, owner_id) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING RETURNING id",
-    &[UUID, TEXT, TEXT],
-);
-
-static LOCK_PROJECT: Statement =
-    Statement::new("SELECT deleted_at IS NULL FROM watchllm.projects WHERE id = $1 FOR NO KEY UPDATE", &[UUID]);
-
-static PROJECT: Statement = Statement::new(
-    "SELECT EXISTS (SELECT FROM watchllm.project_members m JOIN pg_catalog.pg_roles g ON g.rolname = m.role_name
-        WHERE m.project_id = p.id AND pg_catalog.pg_has_role($2, g.oid, 'USAGE'))
-     FROM watchllm.projects p WHERE p.id = $1 AND p.deleted_at IS NULL",
-    &[UUID, OID],
-);
-
-static ADD_MEMBER: Statement = Statement::new(
-    "INSERT INTO watchllm.project_members (project_id, subject, role_name) VALUES ($1, $2, $3::pg_catalog.name)
-     ON CONFLICT DO NOTHING RETURNING id",
-    &[UUID, TEXT, TEXT],
-);
-
-static REMOVE_MEMBER: Statement = Statement::new(
-    "DELETE FROM watchllm.project_members WHERE project_id = $1 AND subject IS NOT DISTINCT FROM $2
-        AND role_name IS NOT DISTINCT FROM $3::pg_catalog.name RETURNING id",
-    &[UUID, TEXT, TEXT],
-);
-
-static ROLE_EXISTS: Statement =
-    Statement::new("SELECT true FROM pg_catalog.pg_roles WHERE rolname = $1::pg_catalog.name", &[TEXT]);
 
 static MASTER_KEYS: Statement = Statement::new(
     "SELECT version, salt, iterations, canary, is_active FROM watchllm.master_keys
@@ -79,35 +49,6 @@ pub struct MasterKey {
     pub iterations: u32,
     pub canary: Option<Sealed>,
     pub is_active: bool,
-}
-
-/// Whether the project was made (false: the id is taken).
-pub fn create_project(owner: Owner, project: Id, name: &str, owner_id: Option<&str>) -> bool {
-    !CREATE_PROJECT.change(owner, &[uuid(project).into(), name.into(), owner_id.into()], |_| ()).is_empty()
-}
-
-/// Locks the project's row, so that counts of its keys stay true; whether the project is there and not deleted.
-pub fn lock_project(owner: Owner, project: Id) -> bool {
-    LOCK_PROJECT.change(owner, &[uuid(project).into()], |row| value::<bool>(row, 1)).pop().unwrap_or(false)
-}
-
-/// Whether the role is a member of the project; None: there is no such project.
-pub fn is_member(owner: Owner, project: Id, role: pg_sys::Oid) -> Option<bool> {
-    PROJECT.read(owner, &[uuid(project).into(), role.into()], |row| value::<bool>(row, 1)).pop()
-}
-
-/// Whether the member was added (false: it is one already).
-pub fn add_member(owner: Owner, project: Id, subject: Option<&str>, role: Option<&str>) -> bool {
-    !ADD_MEMBER.change(owner, &[uuid(project).into(), subject.into(), role.into()], |_| ()).is_empty()
-}
-
-/// Whether there was such a member.
-pub fn remove_member(owner: Owner, project: Id, subject: Option<&str>, role: Option<&str>) -> bool {
-    !REMOVE_MEMBER.change(owner, &[uuid(project).into(), subject.into(), role.into()], |_| ()).is_empty()
-}
-
-pub fn role_exists(role: &str) -> bool {
-    !ROLE_EXISTS.read_as_caller(&[role.into()], |_| ()).is_empty()
 }
 
 /// Master keys that are not retired, the active one first.

@@ -2,10 +2,9 @@
 //! A change's row says "about to commit"; no row in committed_changes means that it did not (DESIGN §8).
 
 use super::oids::*;
-use super::{Id, timestamp, uuid, value};
+use super::{Id, Projects, timestamp, uuid, value};
 use crate::acting_owner::{Owner, Row as Answer, Statement};
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
-use pgrx::pg_sys;
 
 /// Rows that a change wrote are shown as committed when the changing transaction says so.
 macro_rules! trail_statement {
@@ -13,7 +12,7 @@ macro_rules! trail_statement {
         concat!(
             "SELECT l.accessed_at, l.project_id, l.provider_key_id, l.provider, l.key_version, l.access_type,
                 l.success, l.failure_reason, l.attempt_count, l.ip_address, l.user_agent, l.request_id,
-                l.session_role, l.effective_role, l.claims_sub, pg_catalog.host(l.client_addr), l.application_name,
+                l.session_role, l.effective_role, CASE WHEN l.claims_trusted THEN l.claims_sub END, pg_catalog.host(l.client_addr), l.application_name,
                 NOT l.success OR l.access_type IN ('decrypt', 'validate')
                     OR EXISTS (SELECT FROM watchllm.committed_changes c WHERE c.event_id = l.id)
              FROM watchllm.provider_key_access_logs l ",
@@ -31,12 +30,10 @@ static HISTORY: Statement = Statement::new(
 
 static FAILED: Statement = Statement::new(
     trail_statement!(
-        "WHERE NOT l.success AND l.accessed_at >= $1 AND ($2 OR EXISTS (
-            SELECT FROM watchllm.project_members m JOIN pg_catalog.pg_roles g ON g.rolname = m.role_name
-            WHERE m.project_id = l.project_id AND pg_catalog.pg_has_role($3, g.oid, 'USAGE')))
+        "WHERE NOT l.success AND l.accessed_at >= $1 AND ($2 IS NULL OR l.project_id = ANY ($2))
          ORDER BY l.accessed_at DESC, l.seq DESC LIMIT 10000"
     ),
-    &[TIME, BOOL, OID],
+    &[TIME, UUIDS],
 );
 
 /// One row of the trail as people read it.
@@ -66,10 +63,13 @@ pub fn history(owner: Owner, project: Id, key: Id, most: i32) -> Vec<Read> {
     HISTORY.read(owner, &[uuid(project).into(), uuid(key).into(), most.into()], read)
 }
 
-/// Refused and failed accesses since `since` (microseconds since 1970), the newest 10,000 at most; of every project,
-/// or of those that `role` is a member of.
-pub fn failed(owner: Owner, since: i64, every_project: bool, role: pg_sys::Oid) -> Vec<Read> {
-    FAILED.read(owner, &[timestamp(since).into(), every_project.into(), role.into()], read)
+/// Refused and failed accesses in these projects since `since` (microseconds since 1970), the newest 10,000 at most.
+pub fn failed(owner: Owner, since: i64, projects: &Projects) -> Vec<Read> {
+    let own = match projects {
+        Projects::Every => None,
+        Projects::Own(own) => Some(own.iter().copied().map(uuid).collect::<Vec<Uuid>>()),
+    };
+    FAILED.read(owner, &[timestamp(since).into(), own.into()], read)
 }
 
 fn read(row: &Answer) -> Read {

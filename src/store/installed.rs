@@ -14,6 +14,7 @@ pub const TABLES: &str = include_str!("../../sql/tables.sql");
 pub const EVERY_TIME: &[&str] = &[
     include_str!("../../sql/access.sql"),
     include_str!("../../sql/views.sql"),
+    include_str!("../../sql/supabase.sql"),
     include_str!("../../sql/comments.sql"),
 ];
 

@@ -2,7 +2,7 @@
 //! A key is read by index (`lookup`), which keys and versions there are by SQL.
 
 use super::oids::*;
-use super::{Id, id, uuid, value};
+use super::{Id, Projects, id, uuid, value};
 use crate::acting_owner::lookup::{self, Key, Lookup, Reads};
 use crate::acting_owner::{Owner, Row, Statement};
 use crate::crypto::Sealed;
@@ -33,6 +33,7 @@ pub struct StoredVersion {
 
 /// The three rows of a key; numbers here and in `record_row` are those of the columns in `sql/tables.sql`.
 static RECORD: Lookup = Lookup::new("provider_key_records", "provider_key_records_id_key", &[1]);
+static RECORD_IN_PROJECT: Lookup = Lookup::new("provider_key_records", "provider_key_records_pkey", &[2, 1]);
 static VERSION: Lookup = Lookup::new("provider_key_versions", "provider_key_versions_pkey", &[1, 2, 3]);
 static USAGE: Lookup = Lookup::new("provider_key_usage", "provider_key_usage_pkey", &[1, 2]);
 
@@ -117,13 +118,28 @@ pub fn by_ids(owner: Owner, ids: &[Id]) -> Vec<StoredKey> {
     lookup::read(owner, |reads| ids.iter().filter_map(|&key| one(reads, key)).collect())
 }
 
+/// The key, if it is in one of these projects; of a tenant's, another's key and none at all are the same look-ups, in
+/// time too.
+pub fn within(owner: Owner, projects: &Projects, key: Id) -> Option<StoredKey> {
+    let Projects::Own(own) = projects else { return by_id(owner, key) };
+    lookup::read(owner, |reads| {
+        let found = |project: &Id| reads.one(&RECORD_IN_PROJECT, &[Key::Uuid(*project), Key::Uuid(key)], record_row);
+        own.iter().find_map(found).map(|found| with_version(reads, found))
+    })
+}
+
 fn one(reads: &Reads, key: Id) -> Option<StoredKey> {
-    let mut found = reads.one(&RECORD, &[Key::Uuid(key)], record_row)?;
+    reads.one(&RECORD, &[Key::Uuid(key)], record_row).map(|found| with_version(reads, found))
+}
+
+/// The record with its active version, and whether the key is blocked.
+fn with_version(reads: &Reads, mut found: StoredKey) -> StoredKey {
+    let key = found.id;
     let place = [Key::Uuid(found.project_id), Key::Uuid(key), Key::Int4(found.version.number)];
     let blocked = |row: &Row| row.get::<TimestampWithTimeZone>(11).is_some();
     found.is_blocked = reads.one(&USAGE, &place[..2], blocked).unwrap_or(false);
     found.version = reads.one(&VERSION, &place, version_row).unwrap_or(found.version);
-    Some(found)
+    found
 }
 
 /// Active keys of a provider in the order they are tried: priority, age, id.

@@ -8,6 +8,7 @@ pub mod doctor;
 pub mod history;
 pub mod installed;
 pub mod keys;
+pub mod projects;
 pub mod trail;
 
 use pgrx::datum::{FromDatum, TimestampWithTimeZone, Uuid};
@@ -15,6 +16,12 @@ use pgrx::pg_sys;
 
 /// Sixteen bytes of a uuid.
 pub type Id = [u8; 16];
+
+/// The projects within which a caller may look: judged by `caller`, and carried into what is read.
+pub enum Projects {
+    Every,
+    Own(Vec<Id>),
+}
 
 fn uuid(id: Id) -> Uuid {
     Uuid::from_bytes(id)

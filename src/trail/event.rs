@@ -35,7 +35,7 @@ impl<const N: usize> Bounded<N> {
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[repr(u8)]
         pub enum $name { $($variant),+ }
 
@@ -142,6 +142,33 @@ impl Event {
     /// The UTC day the event belongs to, in days since 1970.
     pub fn day(&self) -> i32 {
         self.accessed_at.div_euclid(86_400_000_000) as i32
+    }
+
+    /// Counts another attempt in this row, which then says only what all its attempts share.
+    pub fn count_also(&mut self, other: &Event) {
+        fn shared<T: PartialEq>(mine: &mut Option<T>, others: &Option<T>) {
+            if mine != others {
+                *mine = None;
+            }
+        }
+        fn same<const N: usize>(mine: &mut Bounded<N>, others: &Bounded<N>) {
+            if mine.get() != others.get() {
+                *mine = Bounded::NULL;
+            }
+        }
+        self.attempt_count = self.attempt_count.saturating_add(other.attempt_count);
+        shared(&mut self.project_id, &other.project_id);
+        shared(&mut self.provider_key_id, &other.provider_key_id);
+        shared(&mut self.key_version, &other.key_version);
+        shared(&mut self.txid, &other.txid);
+        same(&mut self.provider, &other.provider);
+        same(&mut self.ip_address, &other.ip_address);
+        same(&mut self.user_agent, &other.user_agent);
+        same(&mut self.request_id, &other.request_id);
+        same(&mut self.role_setting, &other.role_setting);
+        same(&mut self.claims_sub, &other.claims_sub);
+        same(&mut self.client_addr, &other.client_addr);
+        same(&mut self.application_name, &other.application_name);
     }
 
     /// The same event, refused for `reason`.

@@ -66,6 +66,8 @@ pub struct Slot {
 pub struct Entry {
     pub ticket: u64,
     pub process: u32,
+    /// Whether the caller had the right to what it tried.
+    pub authorised: bool,
     pub event: Event,
 }
 
@@ -205,7 +207,7 @@ impl Slot {
             }
             let first = waiter.ticket.load(Relaxed) + 1;
             for (i, event) in (0u64..).zip(events) {
-                let entry = Entry { ticket: first + i, process, event: *event };
+                let entry = Entry { ticket: first + i, process, authorised, event: *event };
                 // SAFETY: under the lock, and at most `capacity` entries lie between tail and head.
                 unsafe { *self.ring.add(((head + i) % capacity() as u64) as usize) = entry };
             }

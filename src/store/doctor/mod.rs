@@ -7,8 +7,8 @@ mod roles;
 pub use rights::*;
 pub use roles::*;
 
-use super::value;
 use crate::acting_owner::{Owner, Statement};
+use crate::store::value;
 
 /// One thing that was looked at.
 pub struct Seen {

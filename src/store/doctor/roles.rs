@@ -80,10 +80,13 @@ static TRUSTED_ROLES: Statement = Statement::new(
     &[TEXT],
 );
 
+// install() grants only where all four of their roles are there.
 static SUPABASE_ROLES: Statement = Statement::new(
     "SELECT pg_catalog.format('%s %s %s', r.rolname, CASE WHEN h.has THEN 'has' ELSE 'lacks' END, w.rolname),
-            h.has <> (w.rolname = x.wanted)
-     FROM (VALUES ('authenticated', 'watchllm_tenant'), ('service_role', 'watchllm_service'), ('anon', ''))
+            CASE WHEN w.rolname = x.wanted THEN NOT h.has AND a.here ELSE h.has END
+     FROM (SELECT pg_catalog.count(*) = 4 AS here FROM pg_catalog.pg_roles r
+           WHERE r.rolname IN ('anon', 'authenticated', 'service_role', 'authenticator')) a
+     CROSS JOIN (VALUES ('authenticated', 'watchllm_tenant'), ('service_role', 'watchllm_service'), ('anon', ''))
          AS x (role, wanted)
      JOIN pg_catalog.pg_roles r ON r.rolname = x.role
      JOIN pg_catalog.pg_roles w

@@ -1,0 +1,174 @@
+//! Who is asking, and may they: the effective user and the privileges it has, the session behind it, the JWT claims
+//! of its request and whether they count, the context it gives, the projects that are its own. Rules: DESIGN §5.
+//! No unsafe: reads come from `acting_owner::session`. What a request carries (claims, headers) is in `request`.
+#![forbid(unsafe_code)]
+
+mod request;
+
+use crate::acting_owner::{Owner, session};
+use crate::crypto::random;
+use crate::error::Error;
+use crate::redact;
+use crate::settings;
+use crate::store;
+use crate::store::{Id, Projects};
+use crate::trail::{AccessType, Bounded, Event};
+use pgrx::pg_sys;
+use request::Headers;
+use std::sync::OnceLock;
+
+/// What a caller says of the request behind a call; None: taken from the transaction's settings, then from the
+/// headers of a trusted session's request.
+#[derive(Clone, Copy, Default)]
+pub struct Context<'a> {
+    pub request_id: Option<&'a str>,
+    pub ip_address: Option<&'a str>,
+    pub user_agent: Option<&'a str>,
+}
+
+/// Who calls, judged once per call.
+pub struct Caller {
+    user: pg_sys::Oid,
+    session_role: String,
+    effective_role: String,
+    /// The `sub` that the session's settings claim; any SQL session can set them.
+    claimed_subject: Option<String>,
+    /// Whether claims count in this session.
+    claims_trusted: bool,
+    request_id: Option<String>,
+    ip_address: Option<String>,
+    user_agent: Option<String>,
+}
+
+impl Caller {
+    pub fn new(context: Context) -> Caller {
+        let user = session::effective_user();
+        let session_role = session::role_name(session::session_user()).unwrap_or_default();
+        let claims_trusted = settings::trusts_claims_of(&session_role);
+        let headers = if claims_trusted { Headers::of_session() } else { Headers::default() };
+        let said = |given: Option<&str>, setting: &std::ffi::CStr, header: Option<String>, longest: usize| {
+            let said = given.map(str::to_owned).or_else(|| session::setting(setting)).or(header);
+            said.map(|text| redact::clean(&text, longest))
+        };
+        Caller {
+            user,
+            effective_role: session::role_name(user).unwrap_or_default(),
+            claimed_subject: request::claimed_subject(),
+            claims_trusted,
+            session_role,
+            request_id: said(context.request_id, c"watchllm.request_id", headers.request_id, 128),
+            ip_address: said(context.ip_address.map(first_hop), c"watchllm.ip_address", headers.ip_address, 64)
+                .map(|addresses| first_hop(&addresses).to_owned()),
+            user_agent: said(context.user_agent, c"watchllm.user_agent", headers.user_agent, 256),
+        }
+    }
+
+    /// Open keys of any project: the trusted backend and administrators.
+    pub fn may_open(&self) -> bool {
+        self.is(c"watchllm_service") || self.may_administer()
+    }
+
+    /// Projects, members, master keys.
+    pub fn may_administer(&self) -> bool {
+        self.is(c"watchllm_admin")
+    }
+
+    /// Reports about the vault itself.
+    pub fn may_audit(&self) -> bool {
+        self.may_administer() || self.is(c"watchllm_auditor")
+    }
+
+    /// Staff and auditors see every project, and the database identity of callers.
+    pub fn sees_everything(&self) -> bool {
+        self.may_open() || self.is(c"watchllm_auditor")
+    }
+
+    /// Whether this call comes with a request whose claims count, as PostgREST's do.
+    pub fn is_request(&self) -> bool {
+        self.claims_trusted
+    }
+
+    /// The projects that are this caller's own: by the subject of trusted claims, or by a role whose privileges it has.
+    pub fn own_projects(&self, owner: Owner) -> Vec<Id> {
+        store::projects::own_projects(owner, self.user, self.subject())
+    }
+
+    /// The projects whose keys this caller may change.
+    pub fn may_change(&self, owner: Owner) -> Result<Projects, Error> {
+        if self.may_open() {
+            Ok(Projects::Every)
+        } else if self.is(c"watchllm_tenant") {
+            Ok(Projects::Own(self.own_projects(owner)))
+        } else {
+            Err(Error::NotAuthorized("change provider keys"))
+        }
+    }
+
+    /// The projects whose metadata and history this caller may read.
+    pub fn may_see(&self, owner: Owner) -> Projects {
+        if self.sees_everything() { Projects::Every } else { Projects::Own(self.own_projects(owner)) }
+    }
+
+    /// Whom a change is put down to: the subject of trusted claims, else the role whose rights counted. At most 128 bytes.
+    pub fn name(&self) -> &str {
+        redact::cut(self.subject().unwrap_or(&self.effective_role), 128)
+    }
+
+    /// The subject of claims that count.
+    fn subject(&self) -> Option<&str> {
+        self.claimed_subject.as_deref().filter(|_| self.claims_trusted)
+    }
+
+    fn is(&self, role: &std::ffi::CStr) -> bool {
+        session::has_privileges_of(self.user, role)
+    }
+
+    /// An event of this caller, of now, about nothing yet.
+    pub fn event(&self, access_type: AccessType) -> Result<Event, Error> {
+        let application = session::setting(c"application_name").map(|name| redact::clean(&name, 63));
+        let claims_sub = self.claimed_subject.as_deref().map(|subject| redact::clean(subject, 128));
+        Ok(Event {
+            id: new_id()?,
+            accessed_at: session::now(),
+            project_id: None,
+            provider_key_id: None,
+            provider: Bounded::NULL,
+            key_version: None,
+            access_type,
+            failure: None,
+            attempt_count: 1,
+            ip_address: Bounded::new(self.ip_address.as_deref()),
+            user_agent: Bounded::new(self.user_agent.as_deref()),
+            request_id: Bounded::new(self.request_id.as_deref()),
+            session_role: Bounded::new(Some(&self.session_role)),
+            effective_role: Bounded::new(Some(&self.effective_role)),
+            role_setting: Bounded::new(session::setting(c"role").as_deref()),
+            claims_sub: Bounded::new(claims_sub.as_deref()),
+            claims_trusted: self.claims_trusted && self.claimed_subject.is_some(),
+            client_addr: Bounded::new(client_address()),
+            backend_pid: session::backend_pid(),
+            application_name: Bounded::new(application.as_deref()),
+            txid: session::transaction_id(),
+            compromised: false,
+        })
+    }
+}
+
+/// The first address of a forwarded-for list: the client; the rest are proxies.
+fn first_hop(addresses: &str) -> &str {
+    let nearest = redact::cut(addresses, 16_384);
+    nearest.split(',').next().unwrap_or(nearest).trim()
+}
+
+/// A random uuid (RFC 9562, version 4).
+pub fn new_id() -> Result<Id, Error> {
+    let mut id = random::random_bytes::<16>().map_err(|error| Error::Internal(error.to_string()))?;
+    (id[6], id[8]) = (id[6] & 0x0f | 0x40, id[8] & 0x3f | 0x80);
+    Ok(id)
+}
+
+/// The network address of this session's client; it never changes within a process.
+fn client_address() -> Option<&'static str> {
+    static ADDRESS: OnceLock<Option<String>> = OnceLock::new();
+    ADDRESS.get_or_init(store::trail::client_address).as_deref()
+}
