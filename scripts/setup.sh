@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Installs what is missing to build, run and test on Debian and Ubuntu: a C compiler, libclang, PostgreSQL with its server
 # headers, cargo-pgrx. Rust and git are there already. Touches nothing that is there; a second run does nothing.
+# `setup.sh lint` also gets what only the linters want: a Python that can make virtual environments.
 
 # shellcheck source=scripts/env.sh
 . "$(dirname "$0")/env.sh"
+WANTED=${1:-}
 
 as_admin() {
     if am_root; then "$@"; elif have sudo; then sudo "$@"; else die "this needs root or sudo: $*"; fi
@@ -21,6 +23,7 @@ missing_tools() {
     have pkg-config || echo pkg-config
     libclang_found || echo libclang-dev
     { ! am_root || have runuser; } || echo util-linux
+    [ "$WANTED" != lint ] || python3 -c 'import ensurepip, venv' 2>/dev/null || printf '%s\n' python3 python3-venv
 }
 
 # 15 unless another major was asked for; where 15 is not packaged, the newest that is.

@@ -20,19 +20,19 @@ const WALLS: &[Look] = &[
     Look {
         name: "row_security",
         seen: doctor::row_security,
-        fine: "tables and partitions, row-level security is enabled and forced on each",
+        fine: "row-level security is enabled and forced on every table and partition",
         hint: "Run SELECT watchllm.install(); it does so for the vault's own tables. Move tables of others out of the schema.",
     },
     Look {
         name: "append_only",
         seen: doctor::append_only,
-        fine: "triggers refuse UPDATE, DELETE and TRUNCATE, also for superusers",
+        fine: "triggers refuse UPDATE, DELETE and TRUNCATE on every append-only table, also to superusers",
         hint: "Find out who changed it and when, compare the trail with your exports, then run SELECT watchllm.install();",
     },
     Look {
         name: "views",
         seen: doctor::views,
-        fine: "views read with the rights of their readers",
+        fine: "every view reads with the rights of its reader",
         hint: "ALTER VIEW … SET (security_invoker = true), or run SELECT watchllm.install();",
     },
 ];
@@ -42,31 +42,31 @@ const RIGHTS: &[Look] = &[
     Look {
         name: "owner_role",
         seen: doctor::owner_role,
-        fine: "facts of watchllm_owner are as they must be: no attributes, no memberships, and it owns every table and view",
+        fine: "watchllm_owner has no attributes and no memberships, and owns every table and view",
         hint: "ALTER ROLE watchllm_owner NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOCREATEDB NOREPLICATION; revoke its memberships; give what is in the schema back to it.",
     },
     Look {
         name: "public_grants",
         seen: doctor::public_grants,
-        fine: "objects and policies, none for PUBLIC or anon",
+        fine: "no object and no policy is for PUBLIC or anon",
         hint: "REVOKE it; the extension and install() grant nothing to either.",
     },
     Look {
         name: "write_grants",
         seen: doctor::write_grants,
-        fine: "tables and columns, nobody but their owner may do more than read",
+        fine: "nobody but its owner may do more than read a table or column",
         hint: "REVOKE it: every change goes through a function.",
     },
     Look {
         name: "envelopes",
         seen: doctor::envelopes,
-        fine: "tables with ciphertext, no grant, no policy, no reader",
+        fine: "nobody can read the tables with ciphertext",
         hint: "REVOKE the grant, DROP the policy, or take BYPASSRLS or pg_read_all_data from the role. What it read is ciphertext: without the master key none of it opens.",
     },
     Look {
         name: "extension_functions",
         seen: doctor::extension_functions,
-        fine: "functions, each with a fixed search_path, none SECURITY DEFINER",
+        fine: "every function has a fixed search_path, none is SECURITY DEFINER",
         hint: "Somebody altered it: DROP EXTENSION watchllm_keys CASCADE; CREATE EXTENSION watchllm_keys; SELECT watchllm.install(); loses no row.",
     },
 ];
@@ -76,55 +76,55 @@ const SURROUNDINGS: &[Look] = &[
     Look {
         name: "superusers",
         seen: doctor::superusers,
-        fine: "superusers: they can read the master key and open every key",
+        fine: "superusers can read the master key and open every key",
         hint: "",
     },
     Look {
         name: "bypassrls_roles",
         seen: doctor::bypassrls_roles,
-        fine: "roles with BYPASSRLS that are no superusers",
+        fine: "BYPASSRLS without being superuser, and no login",
         hint: "Row-level security is no wall for a role with BYPASSRLS: with a grant on a table it reads the metadata and trail of every tenant (keys stay shut). ALTER ROLE … NOBYPASSRLS, or NOLOGIN.",
     },
     Look {
         name: "createrole_roles",
         seen: doctor::createrole_roles,
-        fine: "roles with CREATEROLE that are no superusers",
+        fine: "CREATEROLE without being superuser, harmless here",
         hint: "On PostgreSQL 15 a role with CREATEROLE can grant itself watchllm_service and open every key. ALTER ROLE … NOCREATEROLE.",
     },
     Look {
         name: "predefined_roles",
         seen: doctor::predefined_roles,
-        fine: "roles that may reach all tables or the server's files",
+        fine: "may reach all tables or the server's files, and no login",
         hint: "Members of pg_read_server_files, pg_write_server_files and pg_execute_server_program can get at the master key; of pg_write_all_data and pg_maintain can lock the audit trail, which stops every call; of pg_read_all_data with BYPASSRLS can read ciphertext. REVOKE it.",
     },
     Look {
         name: "definer_functions",
         seen: doctor::definer_functions,
-        fine: "SECURITY DEFINER functions of roles that may open keys, none open to others without a fixed search_path",
+        fine: "SECURITY DEFINER functions of roles that may open keys, each with a fixed search_path or for its owner alone",
         hint: "Its caller chooses what its names mean, and runs that with its owner's rights: it can open every key. ALTER FUNCTION … SET search_path = pg_catalog, pg_temp, and qualify its names.",
     },
     Look {
         name: "supabase_roles",
         seen: doctor::supabase_roles,
-        fine: "facts of Supabase's roles are as install() makes them",
+        fine: "Supabase's roles have what install() gives them",
         hint: "Run SELECT watchllm.install(); after the roles have come. REVOKE what anon has, and what the others have too much.",
     },
     Look {
         name: "log_settings",
         seen: doctor::log_settings,
-        fine: "settings looked at, none writes statements or parameters into the server log",
+        fine: "nothing writes statements or parameters into the server log",
         hint: "Keys can stand in statements and parameters: set log_statement = none, log_min_duration_statement = -1, log_parameter_max_length_on_error = 0 and so on in postgresql.conf, then SELECT pg_reload_conf();",
     },
     Look {
         name: "log_overrides",
         seen: doctor::log_overrides,
-        fine: "settings of single roles or of this database that concern the log, none writes statements or parameters into it",
+        fine: "no role and no database has a setting of its own that does",
         hint: "ALTER ROLE … RESET, or ALTER DATABASE … RESET.",
     },
     Look {
         name: "trusted_claim_roles",
         seen: || doctor::trusted_roles(&session::setting(c"watchllm_keys.trusted_claim_roles").unwrap_or_default()),
-        fine: "roles trusted to bring JWT claims",
+        fine: "trusted to bring JWT claims",
         hint: "Sessions of these roles say which tenant asks: each must exist, be no superuser and have no rights of its own (NOINHERIT). Set watchllm_keys.trusted_claim_roles.",
     },
 ];
@@ -145,8 +145,11 @@ fn judged(look: &Look, seen: Vec<Seen>, names: bool) -> Check {
     let wrong: Vec<&str> = seen.iter().filter(|seen| seen.wrong).map(|seen| seen.what.as_str()).collect();
     check(look.name, (!wrong.is_empty()).then(|| (listed(&wrong), look.hint)), || {
         let all: Vec<&str> = seen.iter().map(|seen| seen.what.as_str()).collect();
-        let which = if names && !all.is_empty() { format!(": {}", listed(&all)) } else { String::new() };
-        format!("{} {}{which}", seen.len(), look.fine)
+        match (names, all.len()) {
+            (false, count) => format!("{} ({count} looked at)", look.fine),
+            (true, 0) => format!("{}: none", look.fine),
+            (true, _) => format!("{}: {}", look.fine, listed(&all)),
+        }
     })
 }
 
