@@ -5,7 +5,7 @@
 DO $$
 DECLARE
     tables CONSTANT name[] := ARRAY[
-        'install_history', 'projects', 'project_members', 'provider_key_records', 'provider_key_versions',
+        'install_history', 'adopted_tables', 'projects', 'project_members', 'provider_key_records', 'provider_key_versions',
         'provider_key_usage', 'provider_key_access_logs', 'committed_changes', 'audit_checkpoints',
         'database_identity', 'master_keys', 'audit_keys', 'settings', 'security_incidents', 'incident_events',
         'caller_usage', 'provider_key_callers', 'blocked_callers'];
@@ -77,7 +77,9 @@ GRANT CREATE ON SCHEMA watchllm TO watchllm_owner;
 
 -- Who may read which columns; column by column, so that one added later is hidden until somebody decides about it.
 -- Envelopes, master keys and audit keys: nobody. The auditor and the admin: everything else.
-GRANT SELECT (id, name, owner_id, created_at, deleted_at)
+GRANT SELECT (id, schema_name, table_name, id_column, owner_column, name_column, adopted_by, adopted_at)
+    ON watchllm.adopted_tables TO watchllm_admin, watchllm_auditor;
+GRANT SELECT (id, name, owner_id, created_at, deleted_at, adopted_table_id)
     ON watchllm.projects TO watchllm_admin, watchllm_auditor, watchllm_service;
 GRANT SELECT (id, project_id, subject, role_name, created_at)
     ON watchllm.project_members TO watchllm_admin, watchllm_auditor;
@@ -117,7 +119,8 @@ DECLARE
 BEGIN
     FOR wanted IN
         SELECT t.name AS table_name, p.name AS policy, p.roles, p.condition
-        FROM (VALUES ('projects'::name, 'id'::name, true, true),
+        FROM (VALUES ('adopted_tables'::name, 'id'::name, false, false),
+                     ('projects', 'id', true, true),
                      ('project_members', 'project_id', false, false),
                      ('provider_key_records', 'project_id', true, true),
                      ('provider_key_usage', 'project_id', true, true),
@@ -136,6 +139,27 @@ BEGIN
     LOOP
         EXECUTE pg_catalog.format('CREATE POLICY %I ON watchllm.%I AS PERMISSIVE FOR SELECT TO %s USING (%s)',
             wanted.policy, wanted.table_name, wanted.roles, wanted.condition);
+    END LOOP;
+END
+$$;
+
+-- DROP EXTENSION ... CASCADE takes our triggers from adopted tables; only their adoption brings them back.
+DO $$
+DECLARE
+    adopted record;
+BEGIN
+    FOR adopted IN
+        SELECT t.schema_name, t.table_name
+        FROM watchllm.adopted_tables t
+        WHERE 2 > (
+            SELECT pg_catalog.count(*)
+            FROM pg_catalog.pg_trigger g
+            JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid AND c.relname = t.table_name
+            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = t.schema_name
+            WHERE g.tgfoid = 'watchllm.follow_projects()'::pg_catalog.regprocedure)
+    LOOP
+        RAISE WARNING 'adopted projects table %.% is not followed', adopted.schema_name, adopted.table_name
+            USING HINT = 'SELECT watchllm.adopt_projects(...) again, or nothing when the table is gone for good.';
     END LOOP;
 END
 $$;

@@ -17,6 +17,20 @@ COMMENT ON COLUMN watchllm.projects.owner_id IS 'JWT subject of its owner; NULL 
 COMMENT ON COLUMN watchllm.projects.created_at IS 'When it was made.';
 COMMENT ON COLUMN watchllm.projects.deleted_at IS 'When it was deleted; NULL while it lives.';
 
+COMMENT ON COLUMN watchllm.projects.adopted_table_id IS
+    'The application''s table it comes from, of adopted_tables; NULL for one made by create_project().';
+
+COMMENT ON TABLE watchllm.adopted_tables IS
+    'Projects tables of applications that feed projects, kept in step by triggers on them. Written by adopt_projects().';
+COMMENT ON COLUMN watchllm.adopted_tables.id IS 'Identity of the adoption; the triggers on the table carry it.';
+COMMENT ON COLUMN watchllm.adopted_tables.schema_name IS 'Schema of the table.';
+COMMENT ON COLUMN watchllm.adopted_tables.table_name IS 'Name of the table.';
+COMMENT ON COLUMN watchllm.adopted_tables.id_column IS 'Its column that is the project''s id.';
+COMMENT ON COLUMN watchllm.adopted_tables.owner_column IS 'Its column that is the owner''s JWT subject.';
+COMMENT ON COLUMN watchllm.adopted_tables.name_column IS 'Its column that is the project''s name; NULL for none.';
+COMMENT ON COLUMN watchllm.adopted_tables.adopted_by IS 'The role whose session adopted it.';
+COMMENT ON COLUMN watchllm.adopted_tables.adopted_at IS 'When it was adopted, the last time.';
+
 COMMENT ON TABLE watchllm.project_members IS
     'Who belongs to a project besides its owner: a JWT subject or a database role. Written by add_project_member() '
     'and remove_project_member().';

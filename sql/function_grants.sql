@@ -37,6 +37,7 @@ BEGIN
             ('remove_project_member',            admin),
             ('delete_project',                   admin),
             ('adopt_projects',                   admin),
+            ('follow_projects',                  nobody),
             ('current_project_ids',              readers),
             -- provider keys
             ('store_provider_key',               callers),
@@ -145,6 +146,12 @@ COMMENT ON FUNCTION watchllm.current_project_ids IS
     'Lists the projects that are the caller''s own, by the subject of trusted JWT claims or by role; for policies.';
 COMMENT ON FUNCTION watchllm.create_project IS
     'Creates a project (tenant) and answers its id; owner_id is the JWT sub of its owner.';
+COMMENT ON FUNCTION watchllm.delete_project IS
+    'Deletes a project: deletes each of its keys, keeps the project''s row and its audit trail.';
+COMMENT ON FUNCTION watchllm.adopt_projects IS
+    'Adopts an application''s projects table: feeds projects from it and keeps them in step by triggers on it. Superuser only.';
+COMMENT ON FUNCTION watchllm.follow_projects IS
+    'Keeps projects in step with an adopted table; trigger function, of no use on any other table.';
 COMMENT ON FUNCTION watchllm.add_project_member IS
     'Adds a member to a project: a JWT sub or a database role, exactly one of them.';
 COMMENT ON FUNCTION watchllm.remove_project_member IS

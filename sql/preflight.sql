@@ -4,7 +4,7 @@
 DO $$
 DECLARE
     ours CONSTANT jsonb := '{
-        "install_history": "r", "projects": "r", "project_members": "r", "provider_key_records": "r",
+        "install_history": "r", "adopted_tables": "r", "projects": "r", "project_members": "r", "provider_key_records": "r",
         "provider_key_versions": "r", "provider_key_usage": "r", "provider_key_access_logs": "p",
         "committed_changes": "r", "audit_checkpoints": "r", "database_identity": "r", "master_keys": "r",
         "audit_keys": "r", "settings": "r", "security_incidents": "r", "incident_events": "r", "caller_usage": "r",

@@ -13,15 +13,32 @@ CREATE TABLE watchllm.install_history (
 
 -- Tenants -----------------------------------------------------------------------------------------------------------
 
+-- By name, not by oid: a dump restores it anywhere. The triggers on the table carry the id.
+CREATE TABLE watchllm.adopted_tables (
+    id           uuid        NOT NULL,
+    schema_name  name        NOT NULL,
+    table_name   name        NOT NULL,
+    id_column    name        NOT NULL,
+    owner_column name        NOT NULL,
+    name_column  name,
+    adopted_by   name        NOT NULL,
+    adopted_at   timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    PRIMARY KEY (id),
+    CONSTRAINT adopted_tables_once UNIQUE (schema_name, table_name)
+);
+
 CREATE TABLE watchllm.projects (
-    id         uuid        NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
-    name       text        NOT NULL CHECK (pg_catalog.octet_length(name) BETWEEN 1 AND 100),
-    owner_id   text        CHECK (pg_catalog.octet_length(owner_id) BETWEEN 1 AND 128),
-    created_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    deleted_at timestamptz,
+    id               uuid        NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
+    name             text        NOT NULL CHECK (pg_catalog.octet_length(name) BETWEEN 1 AND 100),
+    owner_id         text        CHECK (pg_catalog.octet_length(owner_id) BETWEEN 1 AND 128),
+    created_at       timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    deleted_at       timestamptz,
+    adopted_table_id uuid        REFERENCES watchllm.adopted_tables (id),
     PRIMARY KEY (id)
 );
 CREATE INDEX projects_owner_id_idx ON watchllm.projects (owner_id) WHERE owner_id IS NOT NULL;
+CREATE INDEX projects_adopted_table_id_idx ON watchllm.projects (adopted_table_id)
+    WHERE adopted_table_id IS NOT NULL;
 
 CREATE TABLE watchllm.project_members (
     id         uuid        NOT NULL DEFAULT pg_catalog.gen_random_uuid(),

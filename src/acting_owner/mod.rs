@@ -4,10 +4,13 @@
 //! constant of this program, on our own tables. Never put a caller's relation or column inside. DESIGN §5.
 
 pub mod lookup;
+pub mod named_table;
 pub mod session;
 mod statement;
+mod step_memory;
 
 pub use statement::{Row, Statement};
+pub use step_memory::StepMemory;
 
 use pgrx::pg_sys;
 use std::cell::RefCell;

@@ -3,6 +3,7 @@
 
 mod access;
 mod admin;
+mod adopt;
 mod changes;
 mod doctor;
 mod keys;

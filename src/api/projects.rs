@@ -7,7 +7,7 @@ use crate::caller::{Caller, Context, new_id};
 use crate::error::{Answer, Error};
 use crate::redact;
 use crate::store::{self, Id, installed};
-use crate::trail::{AccessType, FailureReason};
+use crate::trail::{AccessType, Event, FailureReason};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -43,6 +43,44 @@ fn create_project(
     }
     access.keep_change();
     Ok(pgrx::Uuid::from_bytes(project))
+}
+
+/// Deletes a project: deletes each of its keys as `delete_provider_key` does, one event each, and keeps the project's row and
+/// its audit trail. Its id is not used again. Errors: no such project 02000.
+#[pg_extern(volatile, parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+fn delete_project(
+    project_id: Option<pgrx::Uuid>,
+    request_id: default!(Option<&str>, "NULL"),
+    ip_address: default!(Option<&str>, "NULL"),
+    user_agent: default!(Option<&str>, "NULL"),
+) -> Answer<()> {
+    let mut access = Access::begin(AccessType::Project, Context { request_id, ip_address, user_agent })?;
+    access.must_administer()?;
+    let project = *access.need(project_id, "project_id")?.as_bytes();
+    access.event.project_id = Some(project);
+    Ok(delete_whole(&mut access, project)?)
+}
+
+/// Deletes a project's keys, then the project.
+pub fn delete_whole(access: &mut Access, project: Id) -> Result<(), Error> {
+    let owner = access.recorder.owner();
+    // The project first, as store does: no key is stored into it meanwhile.
+    if !store::projects::lock_project(owner, project) {
+        return Err(access.refuse(FailureReason::NotFound, Error::NoSuchProject));
+    }
+    let of_project = Event { access_type: AccessType::Project, ..access.event };
+    for key in store::keys::of_project(owner, project) {
+        store::changes::lock(owner, project, key.id);
+        access.event = Event { access_type: AccessType::Delete, id: new_id()?, ..of_project };
+        access.about(&key);
+        store::changes::delete(owner, project, key.id);
+        access.keep_change();
+    }
+    access.event = Event { id: new_id()?, project_id: Some(project), ..of_project };
+    store::projects::delete_project(owner, project);
+    access.keep_change();
+    Ok(())
 }
 
 /// Adds a member to a project: a JWT sub or a database role, exactly one of them. Adding it again changes nothing.

@@ -43,6 +43,11 @@ static CANDIDATES: Statement = Statement::new(
     &[UUID, TEXT],
 );
 
+static OF_PROJECT: Statement = Statement::new(
+    "SELECT id FROM watchllm.provider_key_records WHERE project_id = $1 AND deleted_at IS NULL ORDER BY id",
+    &[UUID],
+);
+
 static ACTIVE_PRIORITIES: Statement = Statement::new(
     "SELECT priority FROM watchllm.provider_key_records
      WHERE project_id = $1 AND provider = $2 AND deleted_at IS NULL AND is_active AND id <> $3",
@@ -145,6 +150,12 @@ fn with_version(reads: &Reads, mut found: StoredKey) -> StoredKey {
 /// Active keys of a provider in the order they are tried: priority, age, id.
 pub fn candidates(owner: Owner, project: Id, provider: &str) -> Vec<StoredKey> {
     let ids = CANDIDATES.read(owner, &[uuid(project).into(), provider.into()], |row| id(row, 1));
+    by_ids(owner, &ids.into_iter().flatten().collect::<Vec<Id>>())
+}
+
+/// The keys of a project that are not deleted, by id.
+pub fn of_project(owner: Owner, project: Id) -> Vec<StoredKey> {
+    let ids = OF_PROJECT.read(owner, &[uuid(project).into()], |row| id(row, 1));
     by_ids(owner, &ids.into_iter().flatten().collect::<Vec<Id>>())
 }
 

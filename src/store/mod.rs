@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod admin;
+pub mod adoption;
 pub mod changes;
 pub mod doctor;
 pub mod history;

@@ -30,6 +30,9 @@ static OWN_PROJECTS: Statement = Statement::new(
     &[OID, TEXT],
 );
 
+static DELETE_PROJECT: Statement =
+    Statement::new("UPDATE watchllm.projects SET deleted_at = pg_catalog.now() WHERE id = $1", &[UUID]);
+
 static ADD_MEMBER: Statement = Statement::new(
     "INSERT INTO watchllm.project_members (project_id, subject, role_name) VALUES ($1, $2, $3::pg_catalog.name)
      ON CONFLICT DO NOTHING RETURNING id",
@@ -63,6 +66,11 @@ pub fn project_exists(owner: Owner, project: Id) -> bool {
 /// The projects that belong to the subject, or have it or a role as a member whose privileges `user` has.
 pub fn own_projects(owner: Owner, user: pg_sys::Oid, subject: Option<&str>) -> Vec<Id> {
     OWN_PROJECTS.read(owner, &[user.into(), subject.into()], |row| id(row, 1)).into_iter().flatten().collect()
+}
+
+/// Marks a project deleted; its row stays, so that its id is not used again.
+pub fn delete_project(owner: Owner, project: Id) {
+    DELETE_PROJECT.change(owner, &[uuid(project).into()], |_| ());
 }
 
 /// Whether the member was added (false: it is one already).

@@ -11,6 +11,7 @@ mod commands;
 mod server;
 mod template;
 
+mod adopt;
 mod at_rest;
 mod attacks;
 mod chain;

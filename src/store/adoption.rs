@@ -1,0 +1,186 @@
+//! Adopted projects tables: which they are, the triggers on them, what they feed into `projects`. The table itself is the
+//! application's: its catalog rows are read, and its triggers made, as the caller; our rows as the owner of our tables.
+
+use super::oids::*;
+use super::{Id, id, uuid, value};
+use crate::acting_owner::{Owner, Statement};
+use crate::error::Error;
+use pgrx::pg_sys;
+use pgrx::spi::{quote_literal, quote_qualified_identifier};
+
+/// A table of the application and the columns that feed projects.
+pub struct Adoption {
+    pub id: Id,
+    pub schema: String,
+    pub table: String,
+    pub id_column: String,
+    pub owner_column: String,
+    pub name_column: Option<String>,
+}
+
+/// A project as an adopted table has it.
+pub struct Project {
+    pub id: Id,
+    pub owner_id: Option<String>,
+    pub name: String,
+}
+
+/// A plain table of its own (of a partition or a parent, rows could come and go past the triggers), with unique ids (a
+/// second row of an id would bring a second owner).
+static TABLE: Statement = Statement::new(
+    "SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
+        c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname <> 'watchllm' AND n.nspname !~ '^pg_'
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent))
+        AND EXISTS (SELECT FROM pg_catalog.pg_index x JOIN pg_catalog.pg_attribute a ON a.attrelid = x.indrelid
+            WHERE x.indrelid = c.oid AND x.indisunique AND x.indisvalid AND x.indimmediate AND x.indpred IS NULL
+            AND x.indnkeyatts = 1 AND x.indkey[0] = a.attnum AND a.attname = $2::pg_catalog.name)
+     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
+    &[OID, TEXT],
+);
+
+/// The adoption whose triggers are on the table, under whatever name it had then. Nobody else can attach our function.
+static ATTACHED: Statement = Statement::new(
+    "SELECT pg_catalog.split_part(pg_catalog.encode(t.tgargs, 'escape'), '\\000', 1)::pg_catalog.uuid
+     FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
+        JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+     WHERE t.tgrelid = $1 AND p.proname = 'follow_projects' AND n.nspname = 'watchllm' LIMIT 1",
+    &[OID],
+);
+
+static BY_NAME: Statement = Statement::new(
+    "SELECT id FROM watchllm.adopted_tables
+     WHERE schema_name = $1::pg_catalog.name AND table_name = $2::pg_catalog.name",
+    &[TEXT, TEXT],
+);
+
+static SAVE: Statement = Statement::new(
+    "INSERT INTO watchllm.adopted_tables (id, schema_name, table_name, id_column, owner_column, name_column, adopted_by)
+     VALUES ($1, $2, $3, $4, $5, $6, SESSION_USER)
+     ON CONFLICT (id) DO UPDATE SET schema_name = EXCLUDED.schema_name, table_name = EXCLUDED.table_name,
+        id_column = EXCLUDED.id_column, owner_column = EXCLUDED.owner_column, name_column = EXCLUDED.name_column,
+        adopted_by = EXCLUDED.adopted_by, adopted_at = pg_catalog.now()",
+    &[UUID, TEXT, TEXT, TEXT, TEXT, TEXT],
+);
+
+static COLUMNS: Statement = Statement::new(
+    "SELECT id_column::pg_catalog.text, owner_column::pg_catalog.text, name_column::pg_catalog.text
+     FROM watchllm.adopted_tables
+     WHERE id = $1::pg_catalog.uuid AND schema_name = $2::pg_catalog.name AND table_name = $3::pg_catalog.name",
+    &[TEXT, TEXT, TEXT],
+);
+
+/// A project that is there already is taken over only from its own owner: the id of another's, also a deleted one's, must
+/// not open its history to whoever writes that id into the application's table.
+static FEED: Statement = Statement::new(
+    "INSERT INTO watchllm.projects AS p (id, name, owner_id, adopted_table_id) VALUES ($1, $2, $3, $4)
+     ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name, adopted_table_id = EXCLUDED.adopted_table_id,
+        deleted_at = NULL
+     WHERE p.owner_id = EXCLUDED.owner_id
+        AND (p.adopted_table_id IS NULL OR p.adopted_table_id = EXCLUDED.adopted_table_id)
+     RETURNING id",
+    &[UUID, TEXT, TEXT, UUID],
+);
+
+static FOLLOW: Statement = Statement::new(
+    "UPDATE watchllm.projects SET name = $2, owner_id = $3
+     WHERE id = $1 AND adopted_table_id = $4 AND deleted_at IS NULL RETURNING id",
+    &[UUID, TEXT, TEXT, UUID],
+);
+
+static KNOWN: Statement = Statement::new(
+    "SELECT name, owner_id FROM watchllm.projects WHERE id = $1 AND adopted_table_id = $2 AND deleted_at IS NULL",
+    &[UUID, UUID],
+);
+
+/// Schema and name of a table, and whether it can be adopted.
+pub fn table(relation: pg_sys::Oid, id_column: &str) -> Option<(String, String, bool)> {
+    TABLE
+        .read_as_caller(&[relation.into(), id_column.into()], |row| (value(row, 1), value(row, 2), value(row, 3)))
+        .pop()
+}
+
+/// The adoption of this table, by its triggers or by its name.
+pub fn known(owner: Owner, relation: pg_sys::Oid, schema: &str, table: &str) -> Option<Id> {
+    let attached = ATTACHED.read_as_caller(&[relation.into()], |row| id(row, 1)).pop().flatten();
+    attached.or_else(|| BY_NAME.read(owner, &[schema.into(), table.into()], |row| id(row, 1)).pop().flatten())
+}
+
+/// Writes the adoption down, or what has changed of it.
+pub fn save(owner: Owner, adoption: &Adoption) {
+    let arguments = [
+        uuid(adoption.id).into(),
+        adoption.schema.as_str().into(),
+        adoption.table.as_str().into(),
+        adoption.id_column.as_str().into(),
+        adoption.owner_column.as_str().into(),
+        adoption.name_column.as_deref().into(),
+    ];
+    SAVE.change(owner, &arguments, |_| ());
+}
+
+/// Puts the triggers on the table, as the caller.
+pub fn attach(adoption: &Adoption) -> Result<(), Error> {
+    let (table, id) =
+        (quote_qualified_identifier(&adoption.schema, &adoption.table), quote_literal(hyphened(adoption.id)));
+    let run = |sql: String| pgrx::Spi::run(&sql).map_err(|error| Error::Internal(error.to_string()));
+    run(format!(
+        "CREATE OR REPLACE TRIGGER watchllm_follow_projects AFTER INSERT OR UPDATE OR DELETE ON {table}
+         FOR EACH ROW EXECUTE FUNCTION watchllm.follow_projects({id})"
+    ))?;
+    run(format!(
+        "CREATE OR REPLACE TRIGGER watchllm_follow_truncate BEFORE TRUNCATE ON {table}
+         FOR EACH STATEMENT EXECUTE FUNCTION watchllm.follow_projects({id})"
+    ))
+}
+
+/// The adoption that a trigger names, if it is this very table's.
+pub fn of_trigger(owner: Owner, id: &str, schema: &str, table: &str) -> Option<Adoption> {
+    let named: Id = *uuid_of(id)?.as_bytes();
+    let found = |row: &crate::acting_owner::Row| Adoption {
+        id: named,
+        schema: schema.to_owned(),
+        table: table.to_owned(),
+        id_column: value(row, 1),
+        owner_column: value(row, 2),
+        name_column: row.get(3),
+    };
+    COLUMNS.read(owner, &[id.into(), schema.into(), table.into()], found).pop()
+}
+
+/// Takes a project in; false: its id belongs to somebody else's.
+pub fn feed(owner: Owner, adoption: Id, project: &Project) -> bool {
+    !FEED.change(owner, &arguments(adoption, project), |_| ()).is_empty()
+}
+
+/// Gives a project its present owner and name; false: it is not of this adoption, or was deleted.
+pub fn follow(owner: Owner, adoption: Id, project: &Project) -> bool {
+    !FOLLOW.change(owner, &arguments(adoption, project), |_| ()).is_empty()
+}
+
+/// Whether the project is fed from this table, alive, and as it is there.
+pub fn is_in_step(owner: Owner, adoption: Id, project: &Project) -> bool {
+    let same = |row: &crate::acting_owner::Row| {
+        row.get::<String>(1).as_ref() == Some(&project.name) && row.get::<String>(2) == project.owner_id
+    };
+    KNOWN.read(owner, &[uuid(project.id).into(), uuid(adoption).into()], same).pop().unwrap_or(false)
+}
+
+/// Whether the project is fed from this table and alive.
+pub fn is_fed(owner: Owner, adoption: Id, project: Id) -> bool {
+    !KNOWN.read(owner, &[uuid(project).into(), uuid(adoption).into()], |_| ()).is_empty()
+}
+
+fn arguments(adoption: Id, project: &Project) -> [pgrx::datum::DatumWithOid<'_>; 4] {
+    [uuid(project.id).into(), project.name.as_str().into(), project.owner_id.as_deref().into(), uuid(adoption).into()]
+}
+
+fn hyphened(id: Id) -> String {
+    uuid(id).to_string()
+}
+
+/// A uuid written as `hyphened` writes it.
+fn uuid_of(text: &str) -> Option<pgrx::Uuid> {
+    let digits: String = text.chars().filter(|c| *c != '-').collect();
+    let number = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32)?;
+    Some(uuid(number.to_be_bytes()))
+}
