@@ -133,10 +133,12 @@ const LINTS: &[Lint] = &[
     Lint {
         name: "a foreign key without an index",
         finds: "SELECT conname FROM pg_constraint f JOIN tables t ON t.oid = conrelid WHERE contype = 'f' AND NOT EXISTS (
-            SELECT FROM pg_index i WHERE indrelid = conrelid AND indisvalid AND indpred IS NULL
+            SELECT FROM pg_index i WHERE indrelid = conrelid AND indisvalid AND
+                coalesce(pg_get_expr(indpred, indrelid) ~ '^\\(\\w+ IS NOT NULL\\)$', true)
             AND (string_to_array(indkey::text, ' ')::int2[])[1:cardinality(conkey)] @> conkey)",
         faults: &[
             "ALTER TABLE watchllm.audit_checkpoints ADD COLUMN p uuid CONSTRAINT bare REFERENCES watchllm.projects ¦ bare",
+            "DROP INDEX watchllm.projects_adopted_table_id_idx; CREATE INDEX i ON watchllm.projects (adopted_table_id) WHERE deleted_at IS NULL AND name <> '' ¦ projects_adopted_table_id_fkey",
             "DROP INDEX watchllm.audit_keys_master_key_version_idx ¦ audit_keys_master_key_version_fkey",
         ],
     },

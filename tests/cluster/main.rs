@@ -29,6 +29,7 @@ mod keyring;
 mod keys;
 mod limits;
 mod lints;
+mod matrix;
 mod roles;
 mod rollback;
 mod smoke;
