@@ -47,11 +47,28 @@ SELECT watchllm.decrypt_provider_key(:'key', request_id => 'demo-late');
 \echo
 SELECT accessed_at::timestamp(3), access_type, failure_reason, request_id, session_role FROM watchllm.failed_access_attempts();
 
-\echo '9. Its history'
+\echo '9. A tenant: a role that belongs to one of two projects. It sees and changes its own keys, and opens none'
+SELECT watchllm.create_project('Another project') AS another \gset
+SELECT watchllm.store_provider_key(:'another', 'groq', 'gsk-fake-demo-key-0003-not-a-real-key-ijkl', 'not yours') AS foreign \gset
+CREATE ROLE demo_dashboard IN ROLE watchllm_tenant;
+SELECT watchllm.add_project_member(:'project', role_name => 'demo_dashboard') \g /dev/null
+SET ROLE demo_dashboard;
+SELECT watchllm.store_provider_key(:'project', 'anthropic', 'sk-fake-demo-key-0004-not-a-real-key-mnop', 'staging') AS own \gset
+SELECT provider, name, is_active FROM watchllm.provider_keys;
+\set ON_ERROR_STOP off
+SELECT watchllm.decrypt_provider_key(:'own', request_id => 'demo-tenant');
+SELECT watchllm.rotate_provider_key(:'foreign', 'sk-fake-demo-key-0005-not-a-real-key-qrst');
+\set ON_ERROR_STOP on
+\echo
+\echo '   What it may not do is refused and on record; another tenant''s key is as if it did not exist.'
+SELECT access_type, success, failure_reason, request_id FROM watchllm.access_logs WHERE provider_key_id = :'own' ORDER BY accessed_at;
+RESET ROLE;
+
+\echo '10. The first key''s history'
 SELECT accessed_at::timestamp(3), access_type, key_version AS version, success, request_id, session_role, committed
 FROM watchllm.key_access_history(:'key');
 
-\echo '10. The vault at a glance'
+\echo '11. The vault at a glance'
 \x on
 SELECT * FROM watchllm.status();
 \x off
