@@ -190,6 +190,8 @@ fn a_bad_keyring_is_seen_before_the_next_start() {
     assert_eq!(server.psql("postgres", WRONG), "master_key");
     assert!(detail(&server, "master_key").contains("wrong master key"));
     assert!(detail(&server, "keyring_file").contains("comes from a command"));
+    // the doctor was refused nothing
+    assert!(!server.log().contains("a call was refused without a record"));
 }
 
 #[test]
