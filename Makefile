@@ -2,7 +2,7 @@
 # Works as root and as an ordinary user. Variables: PG_MAJOR (15 to 18), PG_CONFIG, CARGO_TARGET_DIR; for bench ROUNDS and SECONDS.
 # Every step is a script of its own in scripts/, so that it can be read and run without make.
 
-.PHONY: help setup build demo demo-stop test bench lint install clean
+.PHONY: help setup setup-tests build demo demo-stop test bench lint install clean
 export PG_MAJOR PG_CONFIG
 
 help:
@@ -11,6 +11,10 @@ help:
 # what is missing on a fresh Debian or Ubuntu with Rust and git (apt-get only when something is)
 setup:
 	@scripts/setup.sh
+
+# what only the tests want: Node.js and npm for a real PostgREST, pgbouncer
+setup-tests:
+	@scripts/setup.sh tests
 
 # the extension, in a private copy of PostgreSQL that needs no root and touches no other server
 build: setup
@@ -23,7 +27,7 @@ demo: build
 demo-stop:
 	@scripts/demo.sh stop
 
-test: build
+test: setup-tests build
 	@scripts/test.sh
 
 bench: build

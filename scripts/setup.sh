@@ -2,6 +2,7 @@
 # Installs what is missing to build, run and test on Debian and Ubuntu: a C compiler, libclang, PostgreSQL with its server
 # headers, cargo-pgrx. Rust and git are there already. Touches nothing that is there; a second run does nothing.
 # `setup.sh lint` also gets what only the linters want: a Python that can make virtual environments.
+# `setup.sh tests` also gets what only the tests want: Node.js, npm and pgbouncer.
 
 # shellcheck source=scripts/env.sh
 . "$(dirname "$0")/env.sh"
@@ -24,7 +25,17 @@ missing_tools() {
     libclang_found || echo libclang-dev
     { ! am_root || have runuser; } || echo util-linux
     [ "$WANTED" != lint ] || python3 -c 'import ensurepip, venv' 2>/dev/null || printf '%s\n' python3 python3-venv
+    [ "$WANTED" != tests ] || have node || echo nodejs
+    [ "$WANTED" != tests ] || have npm || echo npm
 }
+
+pooler_found() { [ "$WANTED" != tests ] || have pgbouncer; }
+
+# What is put there for the time of an installation only.
+FOR_NOW=()
+# shellcheck disable=SC2317,SC2329
+remove_for_now() { [ ${#FOR_NOW[@]} = 0 ] || as_admin rm -f "${FOR_NOW[@]}"; }
+trap remove_for_now EXIT
 
 # 15 unless another major was asked for; where 15 is not packaged, the newest that is.
 packaged_major() {
@@ -46,26 +57,38 @@ install_postgres() {
     if ! have pg_createcluster; then
         apt_get install postgresql-common
         as_admin mkdir -p "$(dirname "$marker")"
+        FOR_NOW+=("$marker")
         echo 'create_main_cluster = false' | as_admin tee "$marker" >/dev/null
-        # shellcheck disable=SC2064
-        trap "as_admin rm -f '$marker'" EXIT
     fi
     apt_get install "postgresql-$major" "postgresql-server-dev-$major"
+}
+
+# Debian's package starts a pooler, now and at every boot: the tests start their own, so it does neither.
+install_pgbouncer() {
+    local policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        FOR_NOW+=("$policy")
+        printf '#!/bin/sh\nexit 101\n' | as_admin tee "$policy" >/dev/null
+        as_admin chmod 755 "$policy"
+    fi
+    apt_get install pgbouncer
+    as_admin update-rc.d pgbouncer disable >/dev/null 2>&1 || true
 }
 
 install_packages() {
     local missing
     mapfile -t missing < <(missing_tools)
-    if [ ${#missing[@]} = 0 ] && find_pg_config >/dev/null; then
+    if [ ${#missing[@]} = 0 ] && find_pg_config >/dev/null && pooler_found; then
         return
     fi
     [ -z "${PG_CONFIG:-}" ] || find_pg_config >/dev/null ||
         die "PG_CONFIG=$PG_CONFIG is no pg_config of PostgreSQL ${PG_MAJOR:-15 to 18} with a server and its headers"
-    have apt-get || die "install these, then again: ${missing[*]} PostgreSQL 15 to 18 with server headers and contrib"
-    say "installing with apt-get: ${missing[*]} $(find_pg_config >/dev/null || echo PostgreSQL)"
+    have apt-get || die "install these, then again: ${missing[*]}$(pooler_found || printf ' pgbouncer') PostgreSQL 15 to 18 with server headers and contrib"
+    say "installing with apt-get: ${missing[*]}$(find_pg_config >/dev/null || printf ' PostgreSQL')$(pooler_found || printf ' pgbouncer')"
     apt_get update
     [ ${#missing[@]} = 0 ] || apt_get install "${missing[@]}"
     find_pg_config >/dev/null || install_postgres
+    pooler_found || install_pgbouncer
 }
 
 install_cargo_pgrx() {

@@ -7,6 +7,16 @@
 need_postgres
 [ -x "$SERVER/bin/postgres" ] || die "no private server tree yet: run 'make test', which builds it"
 
+# What stood before a server of a killed run; by its pid, and only if that is still such a process.
+end_what_stood_before() { # directory
+    local file pid
+    for file in "$1"/postgrest.pid "$1"/pgbouncer.pid; do
+        [ -f "$file" ] || continue
+        pid=$(cat "$file")
+        case "$(cat "/proc/$pid/comm" 2>/dev/null)" in postgrest | pgbouncer) kill "$pid" || true ;; esac
+    done
+}
+
 # What a former run, killed, has left behind: directories are named by the process that made them.
 sweep() {
     local directory pid
@@ -15,6 +25,7 @@ sweep() {
         pid=${directory##*/} pid=${pid%%-*}
         case "$pid" in '' | *[!0-9]*) continue ;; esac
         if [ -d "/proc/$pid" ]; then continue; fi
+        end_what_stood_before "$directory"
         [ ! -f "$directory/data/postmaster.pid" ] ||
             as_runner "$SERVER/bin/pg_ctl" -D "$directory/data" -m immediate -s stop || true
         rm -rf "$directory"
@@ -23,7 +34,8 @@ sweep() {
 
 sweep
 cd "$ROOT"
-export WATCHLLM_SERVER="$SERVER" CARGO_TARGET_DIR="$TESTS_TARGET"
+WATCHLLM_NODE_MODULES=$("$ROOT/scripts/node_modules.sh")
+export WATCHLLM_NODE_MODULES WATCHLLM_SERVER="$SERVER" CARGO_TARGET_DIR="$TESTS_TARGET"
 # each server is some ten processes: more than four at a time only makes waits longer
 export RUST_TEST_THREADS="${RUST_TEST_THREADS:-4}"
 cargo test --no-fail-fast ${CI:+--locked} "${CARGO_FEATURES[@]}" "$@"

@@ -304,6 +304,17 @@ COMMENT ON COLUMN watchllm.provider_keys.last_rotation_alert_sent_at IS
 COMMENT ON COLUMN watchllm.provider_keys.access_anomaly_detected_at IS
     'When unusual access was last noticed; NULL if never.';
 
+COMMENT ON VIEW watchllm.open_incidents IS
+    'Incidents that nobody has acknowledged: tenants see their own projects'', auditors all.';
+COMMENT ON COLUMN watchllm.open_incidents.id IS 'Identity of the incident.';
+COMMENT ON COLUMN watchllm.open_incidents.type IS 'Which detector raised it, or leaked_key.';
+COMMENT ON COLUMN watchllm.open_incidents.severity IS 'low, medium, high or critical.';
+COMMENT ON COLUMN watchllm.open_incidents.project_id IS 'The project concerned; NULL if none or unknown.';
+COMMENT ON COLUMN watchllm.open_incidents.provider_key_id IS 'The provider key concerned; NULL if none or unknown.';
+COMMENT ON COLUMN watchllm.open_incidents.details IS 'The evidence; never a key.';
+COMMENT ON COLUMN watchllm.open_incidents.detected_at IS 'When it was noticed.';
+COMMENT ON COLUMN watchllm.open_incidents.ended_at IS 'When it was over; NULL while it is not, or where it has no end.';
+
 COMMENT ON VIEW watchllm.access_logs IS
     'The audit trail as its reader may see it: tenants their own projects, auditors all; without the database identity of '
     'callers, which auditors find in provider_key_access_logs.';

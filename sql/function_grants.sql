@@ -152,6 +152,10 @@ COMMENT ON FUNCTION watchllm.adopt_projects IS
     'Adopts an application''s projects table: feeds projects from it and keeps them in step by triggers on it. Superuser only.';
 COMMENT ON FUNCTION watchllm.follow_projects IS
     'Keeps projects in step with an adopted table; trigger function, of no use on any other table.';
+COMMENT ON FUNCTION watchllm.acknowledge_incident IS
+    'Acknowledges an incident: somebody has looked at it, and says so in a note; it leaves open_incidents.';
+COMMENT ON FUNCTION watchllm.report_leaked_key IS
+    'Reports that a key has leaked: marks every version it is as compromised, raises an incident, blocks the key if asked to.';
 COMMENT ON FUNCTION watchllm.add_project_member IS
     'Adds a member to a project: a JWT sub or a database role, exactly one of them.';
 COMMENT ON FUNCTION watchllm.remove_project_member IS

@@ -39,12 +39,26 @@ SELECT l.accessed_at,
            OR EXISTS (SELECT FROM watchllm.committed_changes c WHERE c.event_id = l.id) AS committed
 FROM watchllm.provider_key_access_logs l;
 
+CREATE OR REPLACE VIEW watchllm.open_incidents WITH (security_invoker = true) AS
+SELECT i.id,
+       i.type,
+       i.severity,
+       i.project_id,
+       i.provider_key_id,
+       i.details,
+       i.detected_at,
+       (SELECT pg_catalog.min(e.at) FROM watchllm.incident_events e
+        WHERE e.incident_id = i.id AND e.event = 'ended') AS ended_at
+FROM watchllm.security_incidents i
+WHERE NOT EXISTS (
+    SELECT FROM watchllm.incident_events e WHERE e.incident_id = i.id AND e.event = 'acknowledged');
+
 DO $$
 DECLARE
     view_name name;
     grantee   text;
 BEGIN
-    FOREACH view_name IN ARRAY ARRAY['provider_keys', 'access_logs']::pg_catalog.name[] LOOP
+    FOREACH view_name IN ARRAY ARRAY['provider_keys', 'access_logs', 'open_incidents']::pg_catalog.name[] LOOP
         -- A view made just now still belongs to whoever runs install(): what default privileges gave out goes.
         FOR grantee IN
             SELECT 'PUBLIC'
@@ -74,4 +88,5 @@ END
 $$;
 
 GRANT SELECT ON watchllm.provider_keys TO watchllm_admin, watchllm_auditor, watchllm_service, watchllm_tenant;
+GRANT SELECT ON watchllm.open_incidents TO watchllm_admin, watchllm_auditor, watchllm_tenant;
 GRANT SELECT ON watchllm.access_logs TO watchllm_admin, watchllm_auditor, watchllm_tenant;

@@ -9,6 +9,7 @@ use pgrx::prelude::PgSqlErrorCode;
 pub enum Error {
     NoSuchKey,
     NoSuchProject,
+    NoSuchIncident,
     NoUsableKey,
     NoEarlierVersion,
     NoSuchVersion(i32),
@@ -49,7 +50,9 @@ impl Error {
         use Error::*;
         use PgSqlErrorCode::*;
         match self {
-            NoSuchKey | NoSuchProject | NoUsableKey | NoEarlierVersion | NoSuchVersion(_) => ERRCODE_NO_DATA,
+            NoSuchKey | NoSuchProject | NoSuchIncident | NoUsableKey | NoEarlierVersion | NoSuchVersion(_) => {
+                ERRCODE_NO_DATA
+            }
             NotAuthorized(_) | Refused(_) => ERRCODE_INSUFFICIENT_PRIVILEGE,
             VersionConflict { .. } | AlreadyThere(_) => ERRCODE_UNIQUE_VIOLATION,
             BadInput(..) => ERRCODE_INVALID_PARAMETER_VALUE,
@@ -74,6 +77,7 @@ impl Error {
         match self {
             NoSuchKey => "no such provider key".into(),
             NoSuchProject => "no such project".into(),
+            NoSuchIncident => "no such incident".into(),
             NoUsableKey => "no such provider key: the project has no active key of this provider".into(),
             NoEarlierVersion => "no earlier version of this provider key can be used".into(),
             NoSuchVersion(v) => format!("this provider key has no version {v} that still has its envelope"),
@@ -114,7 +118,7 @@ impl Error {
     pub fn hint(&self) -> Option<&'static str> {
         use Error::*;
         Some(match self {
-            NoSuchKey | NoSuchProject | NoUsableKey | Internal(_) => return None,
+            NoSuchKey | NoSuchProject | NoSuchIncident | NoUsableKey | Internal(_) => return None,
             NoEarlierVersion | NoSuchVersion(_) => "Rotate to a new key with watchllm.rotate_provider_key().",
             NotAuthorized(_) => "Ask an administrator for the role that may do this; see the README, Roles.",
             VersionConflict { .. } => "Somebody else rotated it: read the key again before you rotate.",
@@ -175,6 +179,7 @@ mod tests {
         let rows = [
             (NoSuchKey, "02000"),
             (NoSuchProject, "02000"),
+            (NoSuchIncident, "02000"),
             (NoUsableKey, "02000"),
             (NoEarlierVersion, "02000"),
             (NoSuchVersion(2), "02000"),

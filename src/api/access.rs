@@ -242,6 +242,17 @@ pub fn open(recorder: Recorder, key: &StoredKey, version: &StoredVersion) -> Res
     envelope::open(&root, &binding, sealed).map_err(|_| damaged)
 }
 
+/// The fingerprints of a key under every fingerprint key there is, each with its version.
+pub fn fingerprints(recorder: Recorder, secret: &Secret) -> Result<Vec<(i32, [u8; 32])>, Error> {
+    let mut versions: Vec<i32> = store::admin::audit_key(recorder.owner(), "fingerprint", None)
+        .into_iter()
+        .map(|(version, _)| version)
+        .collect();
+    versions.dedup();
+    let of = |version: i32| Ok((version, fingerprint_key(recorder, Some(version))?.1.fingerprint(secret)));
+    versions.into_iter().map(of).collect()
+}
+
 /// A fingerprint key by version; None: the newest.
 pub fn fingerprint_key(recorder: Recorder, version: Option<i32>) -> Result<(i32, FingerprintKey), Error> {
     for (number, sealed) in store::admin::audit_key(recorder.owner(), "fingerprint", version) {

@@ -92,6 +92,7 @@ fn look(access: &Access, source: pg_sys::Oid, columns: (&str, &str, Option<&str>
     Ok((Adoption { id, schema, table, id_column, owner_column, name_column }, leaf))
 }
 
+/// The error of a table that was dropped meanwhile.
 fn gone() -> Error {
     Error::BadInput("the table is gone", "Name a table that is there.")
 }
@@ -110,6 +111,7 @@ fn feed_all(access: &mut Access, adoption: &Adoption, leaf: Leaf) -> Result<i64,
     fed
 }
 
+/// The project of a row of the table.
 fn of_row(row: &NamedRow, adoption: &Adoption) -> Result<Project, Error> {
     let text = |column: usize| match row.column_type(column) {
         Some(pg_sys::UUIDOID) => row.get::<pgrx::Uuid>(column).map(|id| id.to_string()),
@@ -149,6 +151,7 @@ fn record(access: &mut Access, project: Id) -> Result<(), Error> {
     Ok(())
 }
 
+/// Follows one change of an adopted table.
 fn follow(trigger: &PgTrigger) -> Result<(), Error> {
     let mut access = Access::begin(AccessType::Adopt, Context::default())?;
     let adoption = adoption_of(&access, trigger)?;
@@ -186,6 +189,7 @@ fn follow(trigger: &PgTrigger) -> Result<(), Error> {
     }
 }
 
+/// Gives a project what its row now says; one that is not ours yet is taken in.
 fn update(access: &mut Access, adoption: &Adoption, new: &Project) -> Result<(), Error> {
     let owner = access.recorder.owner();
     if adoption::is_in_step(owner, adoption.id, new) {
@@ -203,6 +207,7 @@ fn adoption_of(access: &Access, trigger: &PgTrigger) -> Result<Option<Adoption>,
     Ok(named.and_then(|id| adoption::of_trigger(access.recorder.owner(), id, &schema, &table)))
 }
 
+/// The project of a trigger's row.
 fn of_tuple(tuple: &PgHeapTuple<AllocatedByPostgres>, adoption: &Adoption) -> Result<Project, Error> {
     let changed = || {
         let hint = "Adopt the table again: SELECT watchllm.adopt_projects(…);";
@@ -220,6 +225,7 @@ fn of_tuple(tuple: &PgHeapTuple<AllocatedByPostgres>, adoption: &Adoption) -> Re
     project(id, text(&adoption.owner_column)?, name)
 }
 
+/// What pgrx says of a trigger.
 fn internal(error: impl std::fmt::Display) -> Error {
     Error::Internal(error.to_string())
 }

@@ -209,7 +209,7 @@ fn api_key_of(access: &Access, argument: Option<&str>, provider: &str, name: &'s
 }
 
 /// An API key: 1 to 4,096 bytes without white space.
-fn check_api_key(text: &str) -> Result<(), Error> {
+pub fn check_api_key(text: &str) -> Result<(), Error> {
     if text.is_empty() {
         Err(Error::BadInput("the API key is empty", "Pass the key as the vendor shows it."))
     } else if text.len() > MAX_KEY {

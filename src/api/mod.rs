@@ -6,6 +6,7 @@ mod admin;
 mod adopt;
 mod changes;
 mod doctor;
+mod incidents;
 mod keys;
 mod projects;
 mod trail;

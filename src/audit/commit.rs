@@ -5,7 +5,7 @@
 use super::Recorder;
 use crate::acting_owner::session;
 use crate::error::Error;
-use crate::trail::Event;
+use crate::trail::{Event, Notice};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::PgLogLevel;
@@ -15,6 +15,8 @@ use std::ffi::c_void;
 thread_local! {
     /// Events of this transaction, each with the subtransaction it belongs to.
     static KEPT: RefCell<Vec<(pg_sys::SubTransactionId, Event)>> = const { RefCell::new(Vec::new()) };
+    /// Incidents stored in this transaction, of which listeners are told once it has committed.
+    static STORED: RefCell<Vec<(pg_sys::SubTransactionId, Notice)>> = const { RefCell::new(Vec::new()) };
     /// The vault as the last change found it. Nothing is looked up by SQL at commit: no search_path is fixed there, and
     /// whoever prepared a type or an operator in the session's path would run as whoever commits.
     static VAULT: Cell<Option<Recorder>> = const { Cell::new(None) };
@@ -32,21 +34,35 @@ pub fn install_hooks() {
 /// Keeps the event of a change until its transaction commits.
 pub fn keep(recorder: Recorder, event: Event) {
     VAULT.set(Some(recorder));
+    KEPT.with_borrow_mut(|kept| kept.push((subtransaction(), event)));
+}
+
+/// Has listeners told of an incident that this transaction stored, when and if it commits.
+pub fn announce(recorder: Recorder, notice: Notice) {
+    VAULT.set(Some(recorder));
+    STORED.with_borrow_mut(|stored| stored.push((subtransaction(), notice)));
+}
+
+fn subtransaction() -> pg_sys::SubTransactionId {
     // SAFETY: reads the transaction state.
-    let subtransaction = unsafe { pg_sys::GetCurrentSubTransactionId() };
-    KEPT.with_borrow_mut(|kept| kept.push((subtransaction, event)));
+    unsafe { pg_sys::GetCurrentSubTransactionId() }
 }
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _argument: *mut c_void) {
     use pg_sys::XactEvent::*;
-    if KEPT.with_borrow(Vec::is_empty) {
-        return;
-    }
+    let (changes, incidents) = (!KEPT.with_borrow(Vec::is_empty), !STORED.with_borrow(Vec::is_empty));
     match event {
-        XACT_EVENT_PRE_COMMIT => write_kept().unwrap_or_else(raise),
-        XACT_EVENT_PRE_PREPARE => raise(Error::PreparedChange),
-        XACT_EVENT_COMMIT | XACT_EVENT_ABORT => KEPT.with_borrow_mut(Vec::clear),
+        XACT_EVENT_PRE_COMMIT if changes => write_kept().unwrap_or_else(raise),
+        XACT_EVENT_PRE_PREPARE if changes || incidents => raise(Error::PreparedChange),
+        XACT_EVENT_COMMIT | XACT_EVENT_ABORT if changes || incidents => {
+            if event == XACT_EVENT_COMMIT {
+                let stored = STORED.with_borrow(|stored| stored.iter().map(|(_, notice)| *notice).collect());
+                VAULT.get().into_iter().for_each(|recorder| recorder.tell(&stored));
+            }
+            KEPT.with_borrow_mut(Vec::clear);
+            STORED.with_borrow_mut(Vec::clear);
+        }
         _ => (),
     }
 }
@@ -59,11 +75,18 @@ unsafe extern "C-unwind" fn at_subtransaction_end(
     _argument: *mut c_void,
 ) {
     use pg_sys::SubXactEvent::*;
-    KEPT.with_borrow_mut(|kept| match event {
-        SUBXACT_EVENT_ABORT_SUB => kept.retain(|(owner, _)| *owner != mine),
-        SUBXACT_EVENT_COMMIT_SUB => kept.iter_mut().filter(|(owner, _)| *owner == mine).for_each(|k| k.0 = parent),
-        _ => (),
-    });
+    fn end<T>(kept: &mut Vec<(u32, T)>, aborted: bool, mine: u32, parent: u32) {
+        if aborted {
+            kept.retain(|(owner, _)| *owner != mine);
+        } else {
+            kept.iter_mut().filter(|(owner, _)| *owner == mine).for_each(|kept| kept.0 = parent);
+        }
+    }
+    if matches!(event, SUBXACT_EVENT_ABORT_SUB | SUBXACT_EVENT_COMMIT_SUB) {
+        let aborted = event == SUBXACT_EVENT_ABORT_SUB;
+        KEPT.with_borrow_mut(|kept| end(kept, aborted, mine, parent));
+        STORED.with_borrow_mut(|stored| end(stored, aborted, mine, parent));
+    }
 }
 
 fn write_kept() -> Result<(), Error> {

@@ -14,7 +14,7 @@ mod writer;
 use crate::acting_owner::{Owner, session};
 use crate::crypto::RootKey;
 use crate::error::Error;
-use crate::trail::{Event, FailureReason, Verdict};
+use crate::trail::{Event, FailureReason, Notice, Verdict};
 use crate::{settings, shared_keyring, store};
 use queue::{Slot, WriterState};
 use std::sync::atomic::Ordering::SeqCst;
@@ -193,6 +193,12 @@ fn pause(deadline: Instant, too_late: &str) -> Result<(), Error> {
 impl Recorder {
     pub fn owner(&self) -> Owner {
         self.owner
+    }
+
+    /// Leaves word of committed incidents for the writer to tell; raises nothing, for it runs after the commit.
+    fn tell(self, notices: &Vec<Notice>) {
+        let slot = queue::slot(self.slot);
+        notices.iter().for_each(|notice| slot.announce(session::database().to_u32(), *notice));
     }
 
     /// Finds the vault ready a second time, without a look into any table: at commit.

@@ -1,10 +1,10 @@
 //! The writer's second transaction, about once a second: counters that people see (accesses, failures, last use of each
-//! key), incidents, partitions ahead. Gathered in memory; a failure harms no answer and is tried again.
+//! key), incidents, partitions ahead; and a third, which tells listeners. Gathered in memory; a failure harms no answer and is tried again.
 
 use super::writer::{Writer, transaction};
 use crate::acting_owner::session;
 use crate::store;
-use crate::trail::{AccessType, Event, FailureReason};
+use crate::trail::{AccessType, Event, FailureReason, IncidentType, Notice};
 use pgrx::log;
 use std::collections::HashMap;
 
@@ -19,6 +19,8 @@ pub struct Uses {
     pending: HashMap<([u8; 16], [u8; 16]), store::trail::Uses>,
     /// Compromised versions that were opened, by key and version: one incident each, however often.
     opened_compromised: HashMap<([u8; 16], Option<i32>), Event>,
+    /// Keys that were blocked, and when.
+    blocks: Vec<([u8; 16], [u8; 16], i64)>,
     /// The day (since 1970) up to which partitions were made ahead.
     made_until: i32,
 }
@@ -29,6 +31,9 @@ impl Uses {
         let uses = matches!(event.access_type, AccessType::Decrypt | AccessType::Validate);
         let foreign = matches!(event.failure, Some(FailureReason::NotAuthorized | FailureReason::NotFound));
         let (Some(project_id), Some(provider_key_id)) = (event.project_id, event.provider_key_id) else { return };
+        if event.access_type == AccessType::Block && event.success() {
+            self.blocks.push((project_id, provider_key_id, event.accessed_at));
+        }
         if !uses || foreign {
             return;
         }
@@ -51,13 +56,22 @@ impl Uses {
     }
 }
 
+impl Uses {
+    /// Whether something waits that should be seen at once.
+    pub fn is_urgent(&self) -> bool {
+        !self.blocks.is_empty()
+    }
+}
+
 /// The second transaction: writes what is pending, at most `AT_ONCE` keys.
 pub fn flush(writer: &mut Writer) {
     if writer.chain.is_none() {
         return;
     }
     make_partitions_ahead(writer);
+    write_blocks(writer);
     write_incidents(writer);
+    tell(writer);
     let keys: Vec<_> = writer.uses.pending.keys().copied().take(AT_ONCE).collect();
     let batch: Vec<store::trail::Uses> = keys.iter().filter_map(|key| writer.uses.pending.remove(key)).collect();
     if batch.is_empty() {
@@ -72,6 +86,22 @@ pub fn flush(writer: &mut Writer) {
     }
 }
 
+fn write_blocks(writer: &mut Writer) {
+    let blocks = std::mem::take(&mut writer.uses.blocks);
+    if blocks.is_empty() {
+        return;
+    }
+    let outcome = transaction(|| {
+        let owner = store::installed::owner()?;
+        blocks.iter().for_each(|(project, key, at)| store::trail::block(owner, *project, *key, *at));
+        Ok(())
+    });
+    if let Err(failure) = outcome {
+        log!("watchllm_keys writer: blocks are written later: {}", failure.message);
+        writer.uses.blocks.extend(blocks);
+    }
+}
+
 fn write_incidents(writer: &mut Writer) {
     let opened: Vec<Event> = writer.uses.opened_compromised.values().copied().collect();
     if opened.is_empty() {
@@ -79,12 +109,34 @@ fn write_incidents(writer: &mut Writer) {
     }
     let outcome = transaction(|| {
         let owner = store::installed::owner()?;
-        opened.iter().for_each(|event| store::trail::insert_compromised_use(owner, event));
-        Ok(())
+        let fresh = opened.iter().filter(|event| store::trail::insert_compromised_use(owner, event));
+        Ok(fresh.map(|event| Notice { incident: event.id, kind: IncidentType::LeakedKey }).collect::<Vec<_>>())
     });
     match outcome {
-        Ok(()) => writer.uses.opened_compromised.clear(),
+        Ok(fresh) => {
+            writer.uses.opened_compromised.clear();
+            let database = session::database().to_u32();
+            fresh.into_iter().for_each(|notice| writer.slot.announce(database, notice));
+        }
         Err(failure) => log!("watchllm_keys writer: incidents are written later: {}", failure.message),
+    }
+}
+
+/// The third transaction: tells who listens. A notification queue that is full, which any user can cause, stops this alone.
+fn tell(writer: &mut Writer) {
+    let notices = writer.slot.take_notices();
+    if notices.is_empty() {
+        return;
+    }
+    let outcome = transaction(|| {
+        let owner = store::installed::owner()?;
+        notices.iter().for_each(|notice| store::incidents::notify(owner, notice));
+        Ok(())
+    });
+    if let Err(failure) = outcome {
+        log!("watchllm_keys writer: listeners are told later: {}", failure.message);
+        let database = session::database().to_u32();
+        notices.into_iter().for_each(|notice| writer.slot.announce(database, notice));
     }
 }
 

@@ -30,6 +30,8 @@ unsafe extern "C-unwind" {
 
 /// How long the writer sleeps at most, and how often it looks whether somebody wants the database.
 const BEAT: Duration = Duration::from_secs(1);
+/// The same, while a block waits to be seen, or listeners wait to be told of an incident.
+const SOON: Duration = Duration::from_millis(100);
 /// The writer spins only within this time of its last event.
 const BUSY: Duration = Duration::from_millis(5);
 
@@ -223,7 +225,7 @@ impl Writer {
             } else {
                 self.idle();
             }
-            if self.last_beat.elapsed() >= BEAT {
+            if self.last_beat.elapsed() >= self.next_beat() {
                 self.last_beat = Instant::now();
                 self.beat();
             }
@@ -242,7 +244,12 @@ impl Writer {
         }
         let slot = self.slot;
         let wanted = || !slot.is_empty() || slot.reloads_wanted.load(SeqCst) != slot.reloads_done.load(SeqCst);
-        session::while_waiting(|| slot.writer.sleep_unless(wanted, BEAT));
+        session::while_waiting(|| slot.writer.sleep_unless(wanted, self.next_beat()));
+    }
+
+    /// How long after the last beat the next one is due.
+    fn next_beat(&self) -> Duration {
+        if self.slot.has_notices() || self.uses.is_urgent() { SOON } else { BEAT }
     }
 
     fn reload_if_wanted(&mut self) {

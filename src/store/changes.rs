@@ -80,6 +80,16 @@ static DELETE: Statement = Statement::new(
     &[UUID, UUID],
 );
 
+static MARK_COMPROMISED: Statement = Statement::new(
+    "WITH version AS (
+        UPDATE watchllm.provider_key_versions SET compromised_at = coalesce(compromised_at, pg_catalog.now())
+        WHERE project_id = $1 AND provider_key_id = $2 AND version = $3)
+     UPDATE watchllm.provider_key_records SET compromised_at = coalesce(compromised_at, pg_catalog.now()),
+        updated_at = pg_catalog.now()
+     WHERE project_id = $1 AND id = $2 AND active_version = $3",
+    &[UUID, UUID, INT4],
+);
+
 /// Locks the key's row against other changes until this transaction ends.
 pub fn lock(owner: Owner, project: Id, key: Id) {
     LOCK.change(owner, &[uuid(project).into(), uuid(key).into()], |_| ());
@@ -149,6 +159,11 @@ pub fn point_to(owner: Owner, project: Id, key: Id, version: &StoredVersion, key
         key_hint.into(),
     ];
     POINT_TO.change(owner, &arguments, |_| ());
+}
+
+/// Marks a version as leaked, and the key where it is the active one.
+pub fn mark_compromised(owner: Owner, project: Id, key: Id, version: i32) {
+    MARK_COMPROMISED.change(owner, &[uuid(project).into(), uuid(key).into(), version.into()], |_| ());
 }
 
 pub fn set_active(owner: Owner, project: Id, key: Id, is_active: bool) {

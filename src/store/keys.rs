@@ -48,6 +48,12 @@ static OF_PROJECT: Statement = Statement::new(
     &[UUID],
 );
 
+static BY_FINGERPRINT: Statement = Statement::new(
+    "SELECT project_id, provider_key_id, version FROM watchllm.provider_key_versions
+     WHERE fingerprint = $2 AND fingerprint_key_version = $1 ORDER BY project_id, provider_key_id, version",
+    &[INT4, BYTEA],
+);
+
 static ACTIVE_PRIORITIES: Statement = Statement::new(
     "SELECT priority FROM watchllm.provider_key_records
      WHERE project_id = $1 AND provider = $2 AND deleted_at IS NULL AND is_active AND id <> $3",
@@ -151,6 +157,14 @@ fn with_version(reads: &Reads, mut found: StoredKey) -> StoredKey {
 pub fn candidates(owner: Owner, project: Id, provider: &str) -> Vec<StoredKey> {
     let ids = CANDIDATES.read(owner, &[uuid(project).into(), provider.into()], |row| id(row, 1));
     by_ids(owner, &ids.into_iter().flatten().collect::<Vec<Id>>())
+}
+
+/// The versions (project, key, number) that a key is, by its fingerprint; destroyed ones too.
+pub fn by_fingerprint(owner: Owner, key_version: i32, fingerprint: &[u8; 32]) -> Vec<(Id, Id, i32)> {
+    let found = BY_FINGERPRINT.read(owner, &[key_version.into(), fingerprint.as_slice().into()], |row| {
+        Some((id(row, 1)?, id(row, 2)?, value::<i32>(row, 3)))
+    });
+    found.into_iter().flatten().collect()
 }
 
 /// The keys of a project that are not deleted, by id.

@@ -83,6 +83,12 @@ static COUNT_USE: Statement = Statement::new(
     &[UUIDS, UUIDS, INT8S, INT8S, TIMES],
 );
 
+static BLOCK: Statement = Statement::new(
+    "INSERT INTO watchllm.provider_key_usage AS u (project_id, provider_key_id, blocked_at) VALUES ($1, $2, $3)
+     ON CONFLICT (project_id, provider_key_id) DO UPDATE SET blocked_at = coalesce(u.blocked_at, EXCLUDED.blocked_at)",
+    &[UUID, UUID, TIME],
+);
+
 static CLIENT_ADDRESS: Statement = Statement::new("SELECT pg_catalog.host(pg_catalog.inet_client_addr())", &[]);
 
 /// Where the chain stopped.
@@ -241,8 +247,13 @@ pub fn mark_committed(owner: Owner, event_id: Id, project_id: Option<Id>) {
     COMMITTED.change(owner, &[uuid(event_id).into(), project_id.map(uuid).into()], |_| ());
 }
 
-/// The writer's: notes that a compromised version was opened, unless that is noted already.
-pub fn insert_compromised_use(owner: Owner, event: &Event) {
+/// The writer's: blocks a key.
+pub fn block(owner: Owner, project: Id, key: Id, at: i64) {
+    BLOCK.write(owner, &[uuid(project).into(), uuid(key).into(), timestamp(at).into()]);
+}
+
+/// The writer's: notes that a compromised version was opened; false: that is noted already.
+pub fn insert_compromised_use(owner: Owner, event: &Event) -> bool {
     let arguments = [
         uuid(event.id).into(),
         event.project_id.map(uuid).into(),
@@ -250,7 +261,7 @@ pub fn insert_compromised_use(owner: Owner, event: &Event) {
         event.key_version.into(),
         timestamp(event.accessed_at).into(),
     ];
-    COMPROMISED_USE.write(owner, &arguments);
+    COMPROMISED_USE.write(owner, &arguments) > 0
 }
 
 /// Adds uses to the counters that people see; the writer's second transaction.

@@ -12,6 +12,8 @@ mod server;
 mod template;
 
 mod adopt;
+#[allow(dead_code)]
+mod api;
 mod at_rest;
 mod attacks;
 mod chain;
@@ -24,12 +26,15 @@ mod durable;
 mod envelope_swap;
 mod errors;
 mod faults;
+mod incidents;
 mod install;
 mod keyring;
 mod keys;
 mod limits;
 mod lints;
 mod matrix;
+mod pooler;
+mod postgrest;
 mod roles;
 mod rollback;
 mod smoke;

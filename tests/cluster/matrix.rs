@@ -24,6 +24,7 @@ const ROLES: &[(&str, &str)] = &[
 
 /// Who may execute a function, all its overloads; p: everybody.
 const FUNCTIONS: &str = "
+acknowledge_incident     a
 add_project_member       a
 adopt_projects           a
 create_project           a
@@ -40,6 +41,7 @@ make_log_partition       o
 refuse_change            o
 reload_keyring           a
 remove_project_member    a
+report_leaked_key        as
 resolve_provider_key     ast
 rollback_provider_key    ast
 rotate_provider_key      ast
@@ -65,6 +67,7 @@ incident_events          atu   id incident_id project_id event at
 incident_events          au    note by
 install_history          -     *
 master_keys              -     *
+open_incidents           atu   *
 (partition)              -     *
 project_members          au    *
 projects                 astu  id name owner_id created_at

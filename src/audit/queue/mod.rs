@@ -9,7 +9,7 @@ pub use memory::install_hooks;
 
 use crate::audit::wakeup::Sleeper;
 use crate::shared_keyring;
-use crate::trail::{Event, Verdict};
+use crate::trail::{Event, Notice, Verdict};
 use pgrx::pg_sys;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
@@ -17,6 +17,9 @@ use std::time::Duration;
 
 /// Tickets of one process that can be open at once; a push is never longer.
 pub const MAX_CHUNK: usize = 512;
+
+/// Incidents that wait to be told at a time; more are in the table all the same.
+const MAX_NOTICES: usize = 128;
 
 /// Whether a slot's writer serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +61,9 @@ pub struct Slot {
     pub failed: AtomicU64,
     problem_len: u32,
     problem: [u8; 200],
+    /// Incidents that listeners are to be told of.
+    notices_len: AtomicU32,
+    notices: [Notice; MAX_NOTICES],
 }
 
 /// An event in the queue, and who waits for it.
@@ -229,6 +235,33 @@ impl Slot {
             let answer = entry.ticket << 8 | u64::from(verdict.to_byte());
             waiter.verdicts[entry.ticket as usize % MAX_CHUNK].fetch_max(answer, SeqCst);
         }
+    }
+
+    /// Leaves word for the writer to tell listeners; where there is no room, or the slot is another database's by now, the
+    /// incident is in the table only.
+    pub fn announce(&self, database: u32, notice: Notice) {
+        self.locked(|| {
+            let len = self.notices_len.load(Relaxed) as usize;
+            if len < MAX_NOTICES && self.database.load(Acquire) == database {
+                let this = ptr::from_ref(self).cast_mut();
+                // SAFETY: under the lock that guards the notices; `self` lies in shared memory that is never moved.
+                unsafe { (&raw mut (*this).notices).cast::<Notice>().add(len).write(notice) };
+                self.notices_len.store(len as u32 + 1, Release);
+            }
+        });
+        self.writer.wake();
+    }
+
+    pub fn has_notices(&self) -> bool {
+        self.notices_len.load(Acquire) > 0
+    }
+
+    /// The writer's: takes what listeners are to be told.
+    pub fn take_notices(&self) -> Vec<Notice> {
+        self.locked(|| {
+            let len = self.notices_len.swap(0, AcqRel) as usize;
+            self.notices[..len.min(MAX_NOTICES)].to_vec()
+        })
     }
 
     /// Says what the writer last stumbled over; cut to 200 bytes.

@@ -1,0 +1,63 @@
+//! Incidents and what people say of them: both insert-only. Listeners are told id and type alone, in a transaction of its
+//! own, because a full notification queue fails every transaction that notifies (DESIGN §8).
+
+use super::oids::*;
+use super::{Id, id, timestamp, uuid};
+use crate::acting_owner::{Owner, Statement};
+use crate::trail::{Incident, Notice};
+use pgrx::datum::DatumWithOid;
+
+static INSERT: Statement = Statement::new(
+    "INSERT INTO watchllm.security_incidents (id, type, severity, project_id, provider_key_id, details, detected_at)
+     VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.jsonb, $7) ON CONFLICT (id) DO NOTHING RETURNING id",
+    &[UUID, TEXT, TEXT, UUID, UUID, TEXT, TIME],
+);
+
+static NOTIFY: Statement = Statement::new("SELECT pg_catalog.pg_notify('watchllm_security', $1)", &[TEXT]);
+
+static PROJECT_OF: Statement =
+    Statement::new("SELECT project_id FROM watchllm.security_incidents WHERE id = $1", &[UUID]);
+
+static ACKNOWLEDGE: Statement = Statement::new(
+    "INSERT INTO watchllm.incident_events (id, incident_id, project_id, event, note, by, at)
+     VALUES (pg_catalog.gen_random_uuid(), $1, $2, 'acknowledged', $3, $4, pg_catalog.now())",
+    &[UUID, UUID, TEXT, TEXT],
+);
+
+/// Stores an incident in the caller's transaction; false: it is known already.
+pub fn insert(owner: Owner, incident: &Incident) -> bool {
+    !INSERT.change(owner, &arguments(incident), |_| ()).is_empty()
+}
+
+/// The writer's: as `insert`.
+pub fn write(owner: Owner, incident: &Incident) -> bool {
+    INSERT.write(owner, &arguments(incident)) > 0
+}
+
+/// The writer's: tells who listens on `watchllm_security`.
+pub fn notify(owner: Owner, notice: &Notice) {
+    NOTIFY.write(owner, &[notice.payload().as_str().into()]);
+}
+
+/// The project an incident is about; None: there is no such incident.
+pub fn project_of(owner: Owner, incident: Id) -> Option<Option<Id>> {
+    PROJECT_OF.read(owner, &[uuid(incident).into()], |row| id(row, 1)).pop()
+}
+
+/// Writes down that somebody looked at an incident, and what they said.
+pub fn acknowledge(owner: Owner, incident: Id, project: Option<Id>, note: Option<&str>, by: &str) {
+    let arguments = [uuid(incident).into(), project.map(uuid).into(), note.into(), by.into()];
+    ACKNOWLEDGE.change(owner, &arguments, |_| ());
+}
+
+fn arguments(incident: &Incident) -> [DatumWithOid<'_>; 7] {
+    [
+        uuid(incident.id).into(),
+        incident.kind.word().into(),
+        incident.severity.word().into(),
+        incident.project_id.map(uuid).into(),
+        incident.provider_key_id.map(uuid).into(),
+        incident.details.as_str().into(),
+        timestamp(incident.detected_at).into(),
+    ]
+}
