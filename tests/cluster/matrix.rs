@@ -116,7 +116,8 @@ const FOUND: &str = "WITH roles AS (SELECT unnest(ARRAY[{roles}]) AS role), tabl
     WHERE attrelid = tables.oid AND attnum > 0 AND NOT attisdropped AND role <> 'watchllm_owner'
     AND has_column_privilege(role, tables.oid, attnum, 'SELECT')
     UNION SELECT role || ' ' || right_ || ' ' || name FROM roles, tables,
-        unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) right_
+        unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER'] ||
+            CASE WHEN current_setting('server_version_num')::int >= 170000 THEN ARRAY['MAINTAIN'] END) right_
     WHERE role <> 'watchllm_owner' AND (has_table_privilege(role, tables.oid, right_)
         OR right_ IN ('INSERT', 'UPDATE', 'REFERENCES') AND has_any_column_privilege(role, tables.oid, right_))
     UNION SELECT role || ' ' || right_ || ' schema' FROM roles, unnest(ARRAY['USAGE', 'CREATE']) right_
