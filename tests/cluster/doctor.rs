@@ -30,6 +30,11 @@ ALTER ROLE watchllm_owner CREATEROLE ¦ owner_role ¦ watchllm_owner has CREATER
 GRANT team TO watchllm_owner ¦ owner_role ¦ watchllm_owner is a member of team ¦ REVOKE team FROM watchllm_owner
 GRANT watchllm_owner TO team ¦ installed owner_role ¦ team is a member of watchllm_owner ¦ REVOKE watchllm_owner FROM team
 ALTER VIEW watchllm.provider_keys OWNER TO postgres ¦ owner_role ¦ provider_keys belongs to postgres ¦ ALTER VIEW watchllm.provider_keys OWNER TO watchllm_owner
+ALTER SCHEMA watchllm OWNER TO team ¦ schema ¦ the schema belongs to team ¦ ALTER SCHEMA watchllm OWNER TO postgres
+GRANT CREATE ON SCHEMA watchllm TO team ¦ schema ¦ team may create in it ¦ REVOKE CREATE ON SCHEMA watchllm FROM team
+CREATE FUNCTION watchllm.decrypt_provider_key(text) RETURNS text SET search_path = pg_catalog, pg_temp LANGUAGE sql AS 'SELECT NULL'; REVOKE ALL ON FUNCTION watchllm.decrypt_provider_key(text) FROM PUBLIC ¦ schema ¦ watchllm.decrypt_provider_key(text) of postgres ¦ DROP FUNCTION watchllm.decrypt_provider_key(text)
+CREATE FUNCTION watchllm.mine() RETURNS text LANGUAGE sql AS 'SELECT NULL'; REVOKE ALL ON FUNCTION watchllm.mine() FROM PUBLIC; ALTER FUNCTION watchllm.mine() OWNER TO team ¦ schema ¦ watchllm.mine() of team ¦ DROP FUNCTION watchllm.mine()
+CREATE OPERATOR watchllm.=== (LEFTARG = oid, RIGHTARG = oid, FUNCTION = oideq); ALTER OPERATOR watchllm.=== (oid, oid) OWNER TO team ¦ schema ¦ operator watchllm.===(oid,oid) of team ¦ DROP OPERATOR watchllm.=== (oid, oid)
 GRANT SELECT ON watchllm.projects TO PUBLIC ¦ public_grants ¦ PUBLIC has SELECT on projects ¦ REVOKE SELECT ON watchllm.projects FROM PUBLIC
 GRANT SELECT (name) ON watchllm.projects TO anon ¦ public_grants ¦ anon has SELECT on projects.name ¦ REVOKE SELECT (name) ON watchllm.projects FROM anon
 GRANT SELECT ON watchllm.provider_keys TO anon ¦ public_grants ¦ anon has SELECT on provider_keys ¦ REVOKE SELECT ON watchllm.provider_keys FROM anon

@@ -46,6 +46,12 @@ const RIGHTS: &[Look] = &[
         hint: "ALTER ROLE watchllm_owner NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOCREATEDB NOREPLICATION; revoke its memberships; give what is in the schema back to it.",
     },
     Look {
+        name: "schema",
+        seen: doctor::schema,
+        fine: "nobody else can create in schema watchllm, or has put a function or operator there",
+        hint: "A function with a name of ours can be called instead of ours and get the key. Look at it, then DROP it; ALTER SCHEMA watchllm OWNER TO a superuser; REVOKE CREATE.",
+    },
+    Look {
         name: "public_grants",
         seen: doctor::public_grants,
         fine: "no object and no policy is for PUBLIC or anon",

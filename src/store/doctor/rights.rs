@@ -4,6 +4,37 @@
 use super::{Seen, seen};
 use crate::acting_owner::Statement;
 
+// A function of another with a name of ours can fit a call better than ours does ('…'::text against uuid), and then gets
+// the key; an operator likewise.
+static SCHEMA: Statement = Statement::new(
+    "WITH functions AS (
+         SELECT p.oid, p.proname, p.proowner, EXISTS (
+             SELECT FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension x ON x.oid = d.refobjid
+             WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = p.oid AND d.deptype = 'e'
+               AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND x.extname = 'watchllm_keys') AS ours
+         FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'watchllm'::pg_catalog.regnamespace
+     )
+     SELECT pg_catalog.format('the schema belongs to %I', o.rolname), NOT o.rolsuper
+     FROM pg_catalog.pg_namespace n JOIN pg_catalog.pg_roles o ON o.oid = n.nspowner WHERE n.nspname = 'watchllm'
+     UNION ALL
+     SELECT pg_catalog.format('%s may create in it',
+         CASE WHEN e.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(e.grantee) END), true
+     FROM pg_catalog.pg_namespace n CROSS JOIN LATERAL pg_catalog.aclexplode(n.nspacl) e
+     WHERE n.nspname = 'watchllm' AND e.privilege_type = 'CREATE' AND e.grantee <> n.nspowner
+       AND pg_catalog.pg_get_userbyid(e.grantee) <> 'watchllm_owner'
+     UNION ALL
+     SELECT pg_catalog.format('%s of %I is not the extension''s', f.oid::pg_catalog.regprocedure, o.rolname),
+            NOT f.ours AND (NOT o.rolsuper OR EXISTS (
+                SELECT FROM functions g WHERE g.ours AND g.proname = f.proname))
+     FROM functions f JOIN pg_catalog.pg_roles o ON o.oid = f.proowner
+     UNION ALL
+     SELECT pg_catalog.format('operator %s of %I', p.oid::pg_catalog.regoperator, o.rolname), NOT o.rolsuper
+     FROM pg_catalog.pg_operator p JOIN pg_catalog.pg_roles o ON o.oid = p.oprowner
+     WHERE p.oprnamespace = 'watchllm'::pg_catalog.regnamespace
+     ORDER BY 1",
+    &[],
+);
+
 // redact() and redact_columns() hold no secret and are for anybody (DESIGN §5).
 static PUBLIC_GRANTS: Statement = Statement::new(
     "WITH strangers AS (
@@ -130,6 +161,11 @@ static DEFINER_FUNCTIONS: Statement = Statement::new(
      ORDER BY 1",
     &[],
 );
+
+/// The schema, its functions and operators; wrong: what somebody else put there, or could.
+pub fn schema() -> Vec<Seen> {
+    seen(&SCHEMA)
+}
 
 /// Everything in schema watchllm that can be granted, and its policies; wrong: what PUBLIC or anon has.
 pub fn public_grants() -> Vec<Seen> {
