@@ -304,6 +304,14 @@ COMMENT ON COLUMN watchllm.provider_keys.last_rotation_alert_sent_at IS
 COMMENT ON COLUMN watchllm.provider_keys.access_anomaly_detected_at IS
     'When unusual access was last noticed; NULL if never.';
 
+COMMENT ON VIEW watchllm.provider_key_inbox IS
+    'Takes keys as rows, so that none stands in a statement: INSERT and COPY FROM STDIN store them; it never holds a row.';
+COMMENT ON COLUMN watchllm.provider_key_inbox.project_id IS 'The project the key belongs to.';
+COMMENT ON COLUMN watchllm.provider_key_inbox.provider IS 'The vendor, such as openai.';
+COMMENT ON COLUMN watchllm.provider_key_inbox.name IS 'Name people know it by; NULL for none.';
+COMMENT ON COLUMN watchllm.provider_key_inbox.api_key IS 'The key itself, which is sealed at once.';
+COMMENT ON TRIGGER store_from_inbox ON watchllm.provider_key_inbox IS 'Stores the key of each row that is inserted.';
+
 COMMENT ON VIEW watchllm.open_incidents IS
     'Incidents that nobody has acknowledged: tenants see their own projects'', auditors all.';
 COMMENT ON COLUMN watchllm.open_incidents.id IS 'Identity of the incident.';

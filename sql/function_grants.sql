@@ -38,6 +38,7 @@ BEGIN
             ('delete_project',                   admin),
             ('adopt_projects',                   admin),
             ('follow_projects',                  nobody),
+            ('store_from_inbox',                 nobody),
             ('current_project_ids',              readers),
             -- provider keys
             ('store_provider_key',               callers),
@@ -152,6 +153,8 @@ COMMENT ON FUNCTION watchllm.adopt_projects IS
     'Adopts an application''s projects table: feeds projects from it and keeps them in step by triggers on it. Superuser only.';
 COMMENT ON FUNCTION watchllm.follow_projects IS
     'Keeps projects in step with an adopted table; trigger function, of no use on any other table.';
+COMMENT ON FUNCTION watchllm.store_from_inbox IS
+    'Stores the key of a row that is inserted into provider_key_inbox; trigger function, of no use on anything else.';
 COMMENT ON FUNCTION watchllm.acknowledge_incident IS
     'Acknowledges an incident: somebody has looked at it, and says so in a note; it leaves open_incidents.';
 COMMENT ON FUNCTION watchllm.report_leaked_key IS

@@ -1,4 +1,4 @@
--- The views people and dashboards query. security_invoker: each reads the tables under its reader's own grants and
+-- The views people and dashboards query, and the inbox for keys. security_invoker: each reads the tables under its reader's own grants and
 -- row security, so no view can show more than a direct SELECT would. That is also why none needs security_barrier:
 -- row security puts its own barrier on the tables, and what the WHERE of a view leaves out its reader may read anyway.
 
@@ -53,12 +53,28 @@ FROM watchllm.security_incidents i
 WHERE NOT EXISTS (
     SELECT FROM watchllm.incident_events e WHERE e.incident_id = i.id AND e.event = 'acknowledged');
 
+-- Never holds a row: what is inserted is stored as a key by its trigger.
+CREATE OR REPLACE VIEW watchllm.provider_key_inbox WITH (security_invoker = true) AS
+SELECT NULL::uuid AS project_id, NULL::text AS provider, NULL::text AS name, NULL::text AS api_key
+WHERE false;
+DO $$
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM pg_catalog.pg_trigger t
+        WHERE t.tgrelid = 'watchllm.provider_key_inbox'::pg_catalog.regclass AND t.tgname = 'store_from_inbox')
+    THEN
+        CREATE TRIGGER store_from_inbox INSTEAD OF INSERT ON watchllm.provider_key_inbox
+            FOR EACH ROW EXECUTE FUNCTION watchllm.store_from_inbox();
+    END IF;
+END
+$$;
+
 DO $$
 DECLARE
     view_name name;
     grantee   text;
 BEGIN
-    FOREACH view_name IN ARRAY ARRAY['provider_keys', 'access_logs', 'open_incidents']::pg_catalog.name[] LOOP
+    FOREACH view_name IN ARRAY ARRAY['provider_keys', 'access_logs', 'open_incidents', 'provider_key_inbox']::pg_catalog.name[] LOOP
         -- A view made just now still belongs to whoever runs install(): what default privileges gave out goes.
         FOR grantee IN
             SELECT 'PUBLIC'
@@ -88,5 +104,6 @@ END
 $$;
 
 GRANT SELECT ON watchllm.provider_keys TO watchllm_admin, watchllm_auditor, watchllm_service, watchllm_tenant;
+GRANT INSERT ON watchllm.provider_key_inbox TO watchllm_admin, watchllm_service, watchllm_tenant;
 GRANT SELECT ON watchllm.open_incidents TO watchllm_admin, watchllm_auditor, watchllm_tenant;
 GRANT SELECT ON watchllm.access_logs TO watchllm_admin, watchllm_auditor, watchllm_tenant;

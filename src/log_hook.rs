@@ -2,14 +2,18 @@
 //! Unsafe: emit_log_hook runs in every process, also in critical sections, in the postmaster and while another error
 //! is handled: it only compares and searches. No lock, no allocation, no shared memory, no #[pg_guard] (FACTS §3).
 
+use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys;
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char};
 use std::sync::atomic::{AtomicI64, AtomicPtr, Ordering::Relaxed};
 
 /// What takes a key as an argument or a row: a statement that names one of them is hidden even when it fails before
 /// our code is reached (no right to execute, an error found while planning, a type that does not fit).
 const TAKE_A_KEY: [&[u8]; 4] =
     [b"store_provider_key", b"rotate_provider_key", b"report_leaked_key", b"provider_key_inbox"];
+
+/// How the context of a failing row begins, whatever the language.
+const COPY: &[u8] = b"COPY provider_key_inbox";
 
 /// When the statement began that passed a key to us, through a wrapper perhaps; 0: none. Compared, never reset: the
 /// next statement begins at another time.
@@ -39,9 +43,13 @@ unsafe extern "C-unwind" fn hide(error: *mut pg_sys::ErrorData) {
     unsafe {
         let since = SENSITIVE_SINCE.load(Relaxed);
         let ours = since != 0 && since == pg_sys::GetCurrentStatementStartTimestamp();
-        if !error.is_null() && !(*error).hide_stmt && (ours || names_us(pg_sys::debug_query_string)) {
+        if !error.is_null() && (ours || names_us(pg_sys::debug_query_string)) {
             (*error).hide_stmt = true;
             (*error).hide_ctx = true;
+            cut_row((*error).context);
+            if (*error).sqlerrcode == PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION as i32 {
+                blank_value((*error).message);
+            }
         }
         let previous: pg_sys::emit_log_hook_type = std::mem::transmute(PREVIOUS.load(Relaxed));
         if let Some(previous) = previous {
@@ -50,9 +58,49 @@ unsafe extern "C-unwind" fn hide(error: *mut pg_sys::ErrorData) {
     }
 }
 
+/// Leaves of the context of COPY into the inbox which line it was; the row itself follows, and clients are shown it too.
+///
+/// # Safety
+/// `context` is null or a C string that may be written.
+unsafe fn cut_row(context: *mut c_char) {
+    if context.is_null() {
+        return;
+    }
+    // SAFETY: as promised by the caller; written within the string, whose end only comes nearer.
+    unsafe {
+        let text = CStr::from_ptr(context).to_bytes();
+        let Some(copy) = text.windows(COPY.len()).position(|part| part == COPY) else { return };
+        let digit = |byte: &u8| byte.is_ascii_digit();
+        let line = copy + COPY.len() + text[copy + COPY.len()..].iter().take_while(|byte| !digit(byte)).count();
+        let end = line + text[line..].iter().take_while(|byte| digit(byte)).count();
+        *context.add(end) = 0;
+    }
+}
+
+/// Blanks what follows the first colon: the value that is of no use as a uuid may be a key in the wrong column.
+///
+/// # Safety
+/// `message` is null or a C string that may be written.
+unsafe fn blank_value(message: *mut c_char) {
+    if message.is_null() {
+        return;
+    }
+    // SAFETY: as promised by the caller; as many bytes as before.
+    unsafe {
+        let length = CStr::from_ptr(message).to_bytes().len();
+        let bytes = std::slice::from_raw_parts_mut(message.cast::<u8>(), length);
+        bytes
+            .iter_mut()
+            .skip_while(|byte| **byte != b':')
+            .skip(1)
+            .filter(|byte| **byte != b' ')
+            .for_each(|byte| *byte = b'*');
+    }
+}
+
 /// # Safety
 /// `statement` is null or a C string.
-unsafe fn names_us(statement: *const std::ffi::c_char) -> bool {
+unsafe fn names_us(statement: *const c_char) -> bool {
     if statement.is_null() {
         return false;
     }

@@ -6,9 +6,9 @@ use crate::caller::{Context, new_id};
 use crate::crypto::Secret;
 use crate::error::{Answer, Error};
 use crate::redact;
-use crate::store;
 use crate::store::changes::NewVersion;
 use crate::store::keys::{StoredKey, StoredVersion};
+use crate::store::{self, Id};
 use crate::trail::{AccessType, Bounded, FailureReason};
 use pgrx::prelude::*;
 
@@ -32,32 +32,45 @@ fn store_provider_key(
 ) -> Answer<pgrx::Uuid> {
     let mut access = Access::begin_with_key(AccessType::Store, Context { request_id, ip_address, user_agent })?;
     let project = *access.need(project_id, "project_id")?.as_bytes();
+    Ok(pgrx::Uuid::from_bytes(store_key(&mut access, project, NewKey { provider, api_key, name, priority })?))
+}
+
+/// A key to be stored, as its caller gives it.
+pub struct NewKey<'a> {
+    pub provider: Option<&'a str>,
+    pub api_key: Option<&'a str>,
+    pub name: Option<&'a str>,
+    pub priority: Option<i32>,
+}
+
+/// Checks a new key, seals and stores it, on record; answers its id.
+pub fn store_key(access: &mut Access, project: Id, new: NewKey) -> Result<Id, Error> {
     access.must_change(project)?;
-    let provider = access.need(provider, "provider")?;
+    let provider = access.need(new.provider, "provider")?;
     access.accept(check_provider(provider))?;
     access.event.provider = Bounded::new(Some(provider));
-    let secret = api_key_of(&access, api_key, provider, "api_key")?;
-    access.accept(name.map_or(Ok(()), check_name))?;
-    access.accept(check_priority(priority))?;
+    let secret = api_key_of(access, new.api_key, provider, "api_key")?;
+    access.accept(new.name.map_or(Ok(()), check_name))?;
+    access.accept(check_priority(new.priority))?;
     let owner = access.recorder.owner();
     if !store::projects::lock_project(owner, project) {
-        return Err(access.refuse(FailureReason::NotFound, Error::NoSuchProject).into());
+        return Err(access.refuse(FailureReason::NotFound, Error::NoSuchProject));
     }
     // Again: the right may have been withdrawn while this call waited for the lock.
     access.must_change(project)?;
     let id = new_id()?;
     let lowest_free = access.free_place(project, provider, id)?;
-    if name.is_some_and(|name| store::keys::name_taken(owner, project, provider, name)) {
+    if new.name.is_some_and(|name| store::keys::name_taken(owner, project, provider, name)) {
         let taken = Error::AlreadyThere("a key of this name for this project and provider");
-        return Err(access.refuse(FailureReason::BadInput, taken).into());
+        return Err(access.refuse(FailureReason::BadInput, taken));
     }
     let sealed = access.seal(project, id, 1, provider, &secret)?;
-    let first = new_version(1, &sealed, &access);
-    store::changes::insert(owner, id, project, provider, name, priority.unwrap_or(lowest_free), &first);
+    let first = new_version(1, &sealed, access);
+    store::changes::insert(owner, id, project, provider, new.name, new.priority.unwrap_or(lowest_free), &first);
     access.event.provider_key_id = Some(id);
     access.event.key_version = Some(1);
     access.keep_change();
-    Ok(pgrx::Uuid::from_bytes(id))
+    Ok(id)
 }
 
 /// Rotates a provider key: seals the new vendor key as the next version and answers its number. `expected_version`,

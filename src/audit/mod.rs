@@ -50,6 +50,9 @@ pub fn ready() -> Result<Recorder, Error> {
 pub fn look() -> Result<(), Error> {
     let (_, slot) = served()?;
     await_first_load(slot)?;
+    if shared_keyring::is_coming(slot) {
+        return Err(Error::AuditUnavailable("the keyring is still being loaded".into()));
+    }
     shared_keyring::problem(slot).map_or(Ok(()), Err)
 }
 

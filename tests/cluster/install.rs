@@ -230,7 +230,8 @@ columns have a comment: SELECT relname, attname FROM ours c JOIN pg_attribute ON
     WHERE NOT relispartition AND attnum > 0 AND NOT attisdropped AND col_description(attrelid, attnum) IS NULL;
 functions have a comment: SELECT signature FROM functions WHERE obj_description(oid, 'pg_proc') IS NULL;
 only views are granted: SELECT relname, a FROM ours, aclexplode(relacl) a WHERE a.grantee <> relowner
-    AND (relkind <> 'v' OR a.privilege_type <> 'SELECT' OR a.grantee NOT IN (TABLE readers));
+    AND (relkind <> 'v' OR a.grantee NOT IN (TABLE readers)
+        OR a.privilege_type <> CASE relname WHEN 'provider_key_inbox' THEN 'INSERT' ELSE 'SELECT' END);
 columns are granted to be read: SELECT relname, attname FROM ours c JOIN pg_attribute ON attrelid = c.oid,
     aclexplode(attacl) a WHERE a.privilege_type <> 'SELECT' OR a.grantee NOT IN (TABLE readers);
 functions are granted to our roles: SELECT signature, a.grantee

@@ -26,6 +26,7 @@ mod durable;
 mod envelope_swap;
 mod errors;
 mod faults;
+mod inbox;
 mod incidents;
 mod install;
 mod keyring;

@@ -48,11 +48,13 @@ rotate_provider_key      ast
 security_check           au
 set_provider_key_active  ast
 status                   asu
+store_from_inbox
 store_provider_key       ast
 validate_provider_key    ast";
 
 /// Who may read which columns: table, letters, columns; * for all others of the table. Partitions of the trail are as
-/// `(partition)`. Nobody may do anything else with a table; the owner, who is nobody, everything.
+/// `(partition)`. Nobody may do anything else with a table but for
+/// INSERTERS; the owner, who is nobody, everything.
 const COLUMNS: &str = "
 access_logs              atu   *
 adopted_tables           au    *
@@ -77,12 +79,16 @@ provider_key_access_logs atu   failure_reason attempt_count ip_address user_agen
 provider_key_access_logs au    seq session_role effective_role role_setting client_addr backend_pid application_name
 provider_key_access_logs au    txid epoch queue_seq identity_id chain_key_version hash
 provider_key_callers     -     *
+provider_key_inbox       -     *
 provider_key_records     astu  *
 provider_key_usage       astu  *
 provider_key_versions    -     *
 provider_keys            astu  *
 security_incidents       atu   *
 settings                 -     *";
+
+/// Who may insert into what: a view that stores keys and never holds a row.
+const INSERTERS: &[(&str, &str)] = &[("provider_key_inbox", "ast")];
 
 /// Policies: table, name, roles. All are for SELECT; what tenants see is their own.
 const POLICIES: &str = "
@@ -187,6 +193,9 @@ fn meant(server: &Server, database: &str) -> (BTreeSet<String>, Vec<String>) {
     }
     strange.extend(unseen_functions.keys().map(|function| format!("? {function}() is not there")));
     strange.extend(unseen_columns.keys().map(|(table, column)| format!("? {table}.{column} is not there")));
+    for (view, letters) in INSERTERS {
+        meant.extend(roles_with(letters).map(|role| format!("{role} INSERT {view}")));
+    }
     meant.extend(roles_with("astuo").map(|role| format!("{role} USAGE schema")));
     meant.insert("watchllm_owner CREATE schema".into());
     (meant, strange)
