@@ -199,7 +199,7 @@ impl Recorder {
     }
 
     /// Leaves word of committed incidents for the writer to tell; raises nothing, for it runs after the commit.
-    fn tell(self, notices: &Vec<Notice>) {
+    fn tell(self, notices: &[Notice]) {
         let slot = queue::slot(self.slot);
         notices.iter().for_each(|notice| slot.announce(session::database().to_u32(), *notice));
     }
