@@ -3,6 +3,9 @@
 -- can keep the EXECUTE that PostgreSQL gives to PUBLIC, or that default privileges give to others. Names of later
 -- versions may stand here early. Comments say the first sentence of the documentation in src/api.
 
+-- No operator of the schema is looked for (roles.sql says why).
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 DO $$
 DECLARE
     nobody   CONSTANT text[] := '{}';  -- the superuser who owns it
@@ -136,6 +139,8 @@ COMMENT ON FUNCTION watchllm.install IS
     'Creates or migrates the tables, policies, views and grants of watchllm_keys; can be run again. Superuser only.';
 COMMENT ON FUNCTION watchllm.status IS
     'Shows the state of the vault in this database: one row, also when something is missing.';
+COMMENT ON FUNCTION watchllm.security_check IS
+    'Checks everything that the vault''s promises rest on: a row per check, with a hint for what is wrong.';
 COMMENT ON FUNCTION watchllm.reload_keyring IS
     'Loads the keyring anew and answers how many versions of the master key can be used.';
 COMMENT ON FUNCTION watchllm.current_project_ids IS

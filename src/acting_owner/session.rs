@@ -108,6 +108,38 @@ pub fn server_uid() -> Option<u32> {
     std::fs::metadata(".").ok().map(|directory| std::os::unix::fs::MetadataExt::uid(&directory))
 }
 
+/// How many background workers run (those of extensions and parallel queries), and how many the server has room for.
+pub fn worker_slots() -> (usize, usize) {
+    // SAFETY: the numbers and entries of this backend's own copy of the activity table; it is forgotten afterwards, so
+    // that the next look sees the present.
+    unsafe {
+        pg_sys::pgstat_clear_snapshot();
+        let is_worker = |&i: &i32| {
+            let entry = local_backend(i);
+            !entry.is_null() && (*entry).backendStatus.st_backendType == pg_sys::BackendType::B_BG_WORKER
+        };
+        let running = (1..=pg_sys::pgstat_fetch_stat_numbackends()).filter(is_worker).count();
+        pg_sys::pgstat_clear_snapshot();
+        (running, pg_sys::max_worker_processes as usize)
+    }
+}
+
+/// # Safety
+/// None beyond an index that `pgstat_fetch_stat_numbackends` allows.
+#[cfg(feature = "pg15")]
+unsafe fn local_backend(index: i32) -> *mut pg_sys::LocalPgBackendStatus {
+    // SAFETY: as the caller's.
+    unsafe { pg_sys::pgstat_fetch_stat_local_beentry(index) }
+}
+
+/// # Safety
+/// As for the older majors.
+#[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+unsafe fn local_backend(index: i32) -> *mut pg_sys::LocalPgBackendStatus {
+    // SAFETY: as the caller's.
+    unsafe { pg_sys::pgstat_get_local_beentry_by_index(index) }
+}
+
 /// Whether this process was told to end; `check_interrupts` will end it.
 pub fn must_end() -> bool {
     // SAFETY: reads a process-local flag that a signal handler sets.

@@ -5,6 +5,7 @@ mod access;
 mod admin;
 mod adopt;
 mod changes;
+mod doctor;
 mod import;
 mod inbox;
 mod incidents;

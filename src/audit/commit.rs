@@ -60,7 +60,7 @@ unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _
         XACT_EVENT_PRE_PREPARE if changes || incidents => raise(Error::PreparedChange),
         XACT_EVENT_COMMIT | XACT_EVENT_ABORT if changes || incidents => {
             if event == XACT_EVENT_COMMIT {
-                let stored = STORED.with_borrow(|stored| stored.iter().map(|(_, notice)| *notice).collect());
+                let stored: Vec<_> = STORED.with_borrow(|stored| stored.iter().map(|(_, notice)| *notice).collect());
                 VAULT.get().into_iter().for_each(|recorder| recorder.tell(&stored));
             }
             KEPT.with_borrow_mut(Vec::clear);

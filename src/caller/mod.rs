@@ -78,6 +78,11 @@ impl Caller {
         self.is(c"pg_read_server_files")
     }
 
+    /// Reports about the vault itself.
+    pub fn may_audit(&self) -> bool {
+        self.may_administer() || self.is(c"watchllm_auditor")
+    }
+
     /// Staff and auditors see every project, and the database identity of callers.
     pub fn sees_everything(&self) -> bool {
         self.may_open() || self.is(c"watchllm_auditor")

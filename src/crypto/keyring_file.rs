@@ -19,6 +19,13 @@ impl Keyring {
         // one byte past the bound, which `parse` then refuses
         Keyring::parse(&read_bounded(&mut file, MAX_SOURCE_BYTES + 1).map_err(unreadable)?)
     }
+
+    /// Looks at owner and mode of a keyring file without opening it, by the same rule; answers both.
+    pub fn look_at_file(path: &Path, server_uid: u32) -> Result<(u32, u32), KeyringError> {
+        let file = std::fs::metadata(path).map_err(|error| KeyringError::Unreadable(error.kind()))?;
+        judge(&file, server_uid)?;
+        Ok((file.uid(), file.mode() & 0o7777))
+    }
 }
 
 /// Judges kind, owner and mode. Not owner's bits: what the owner may do to its own file is its affair.

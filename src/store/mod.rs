@@ -5,6 +5,7 @@
 pub mod admin;
 pub mod adoption;
 pub mod changes;
+pub mod doctor;
 pub mod history;
 pub mod import;
 pub mod incidents;

@@ -14,6 +14,7 @@ use crate::server::Server;
 const MATRIX: &[(&str, &str, &str)] = &[
     ("install", "", "42501 42501 42501 42501 42501 42501 ok"),
     ("status", "", "ok ok 42501 ok 42501 ok ok"),
+    ("security_check", "", "ok 42501 42501 ok 42501 42501 ok"),
     ("reload_keyring", "", "ok 42501 42501 42501 42501 rec ok"),
     ("create_project", "'p'", "ok 42501 42501 42501 42501 rec ok"),
     ("add_project_member", "{p}, 'sub'", "ok 42501 42501 42501 42501 rec ok"),
