@@ -69,6 +69,8 @@ ALTER DATABASE postgres SET log_min_duration_statement = '250ms' ¦ log_override
 ALTER ROLE ALL SET log_parameter_max_length_on_error = -1 ¦ log_overrides log_settings ¦ log_parameter_max_length_on_error = -1 ¦ ALTER ROLE ALL RESET ALL
 UPDATE watchllm.provider_key_versions SET envelope = NULL, destroyed_at = now() WHERE provider_key_id = '{k}' ¦ key_envelopes ¦ 1 of 2: {k} ¦ DELETE FROM watchllm.provider_key_versions WHERE provider_key_id = '{k}'; UPDATE watchllm.provider_key_records SET deleted_at = now() WHERE id = '{k}'
 ALTER ROLE member RENAME TO gone ¦ project_members ¦ 1 of 1: member in project {p} ¦ ALTER ROLE gone RENAME TO member
+ALTER TABLE public.adopted DISABLE TRIGGER watchllm_follow_truncate ¦ adopted_tables ¦ 1 of 1: public.adopted ¦ ALTER TABLE public.adopted ENABLE TRIGGER watchllm_follow_truncate
+ALTER TABLE public.adopted RENAME TO renamed ¦ adopted_tables ¦ 1 of 1: public.adopted ¦ ALTER TABLE public.renamed RENAME TO adopted
 ALTER ROLE authenticator SUPERUSER ¦ trusted_claim_roles ¦ authenticator is a superuser ¦ ALTER ROLE authenticator NOSUPERUSER
 ALTER ROLE authenticator INHERIT; REVOKE service_role FROM authenticator; GRANT service_role TO authenticator ¦ trusted_claim_roles ¦ authenticator has itself the privileges ¦ ALTER ROLE authenticator NOINHERIT; REVOKE service_role FROM authenticator; GRANT service_role TO authenticator";
 
@@ -94,7 +96,8 @@ const SURROUNDINGS: &str = "CREATE ROLE anon; CREATE ROLE authenticated; CREATE 
     CREATE ROLE authenticator LOGIN NOINHERIT IN ROLE anon, authenticated, service_role;
     CREATE ROLE backend LOGIN IN ROLE watchllm_service; CREATE ROLE team; CREATE ROLE member;
     CREATE ROLE auditor LOGIN IN ROLE watchllm_auditor; CREATE ROLE admin LOGIN IN ROLE watchllm_admin;
-    SELECT watchllm.install()";
+    CREATE TABLE public.adopted (id uuid PRIMARY KEY, user_id uuid);
+    SELECT watchllm.install(); SELECT watchllm.adopt_projects('public.adopted', name_column => NULL)";
 
 fn detail(server: &Server, check: &str) -> String {
     let detail = format!("SELECT detail FROM watchllm.security_check() WHERE check_name = '{check}'");
@@ -237,7 +240,7 @@ fn without_the_library_or_the_tables_it_says_what_is_missing() {
     let server = Server::init();
     server.start();
     server.psql("postgres", "CREATE EXTENSION watchllm_keys");
-    let walls = "append_only audit_writer key_envelopes master_key project_members row_security views";
+    let walls = "adopted_tables append_only audit_writer key_envelopes master_key project_members row_security views";
     assert_eq!(server.psql("postgres", WRONG), "installed keyring_file preloaded");
     assert_eq!(server.psql("postgres", UNKNOWN), walls);
     assert!(detail(&server, "preloaded").contains("not preloaded"));

@@ -143,7 +143,11 @@ pub fn checks(owner: &Result<Owner, Error>) -> Vec<Check> {
     });
     let rights = RIGHTS.iter().map(|look| judged(look, (look.seen)(), false));
     let surroundings = SURROUNDINGS.iter().map(|look| judged(look, (look.seen)(), true));
-    walls.chain(rights).chain(surroundings).chain([key_envelopes(owner), project_members(owner)]).collect()
+    walls
+        .chain(rights)
+        .chain(surroundings)
+        .chain([key_envelopes(owner), project_members(owner), adopted_tables(owner)])
+        .collect()
 }
 
 /// Names what is wrong; else says how many were looked at and, with `names`, which.
@@ -169,6 +173,13 @@ fn key_envelopes(owner: &Result<Owner, Error>) -> Check {
 fn project_members(owner: &Result<Owner, Error>) -> Check {
     let hint = "The next role of that name would be a member: SELECT watchllm.remove_project_member(project_id, role_name => …);";
     counted("project_members", owner, doctor::members, "members by database role, each role exists", hint)
+}
+
+/// An adopted table that is not followed any more: its projects and ours drift apart.
+fn adopted_tables(owner: &Result<Owner, Error>) -> Check {
+    let hint =
+        "Our triggers are gone, or the table was renamed: SELECT watchllm.adopt_projects('schema.table', …); again.";
+    counted("adopted_tables", owner, doctor::adopted, "adopted projects tables, each followed by our triggers", hint)
 }
 
 /// A count of our tables, where they are there.

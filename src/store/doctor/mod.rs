@@ -83,6 +83,24 @@ static KEYS_WITHOUT_ENVELOPE: Statement = Statement::new(
     &[],
 );
 
+/// Adopted tables, each with how many of our triggers it has that are not switched off.
+macro_rules! adopted {
+    ($columns:literal, $rest:literal) => {
+        concat!(
+            "SELECT ",
+            $columns,
+            " FROM (SELECT t.schema_name, t.table_name, (
+                SELECT pg_catalog.count(*) FROM pg_catalog.pg_trigger g
+                JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid AND p.proname = 'follow_projects'
+                    AND p.pronamespace = 'watchllm'::pg_catalog.regnamespace
+                JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid AND c.relname = t.table_name
+                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = t.schema_name
+                WHERE g.tgenabled IN ('O', 'A')) AS triggers FROM watchllm.adopted_tables t) s ",
+            $rest
+        )
+    };
+}
+
 static MEMBERS: Statement = Statement::new(
     "SELECT pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE r.oid IS NULL)
      FROM watchllm.project_members m LEFT JOIN pg_catalog.pg_roles r ON r.rolname = m.role_name
@@ -95,6 +113,14 @@ static MEMBERS_WITHOUT_ROLE: Statement = Statement::new(
      FROM watchllm.project_members m
      WHERE m.role_name IS NOT NULL AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = m.role_name)
      ORDER BY m.role_name, m.project_id LIMIT 10",
+    &[],
+);
+
+static ADOPTED: Statement =
+    Statement::new(adopted!("pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE s.triggers < 2)", ""), &[]);
+
+static ADOPTED_WITHOUT_TRIGGERS: Statement = Statement::new(
+    adopted!("pg_catalog.format('%I.%I', s.schema_name, s.table_name)", "WHERE s.triggers < 2 ORDER BY 1 LIMIT 10"),
     &[],
 );
 
@@ -121,6 +147,11 @@ pub fn keys(owner: Owner) -> Counted {
 /// Members by database role; wrong: those whose role is gone.
 pub fn members(owner: Owner) -> Counted {
     counted(owner, &MEMBERS, &MEMBERS_WITHOUT_ROLE)
+}
+
+/// Adopted projects tables; wrong: those that our triggers no longer follow.
+pub fn adopted(owner: Owner) -> Counted {
+    counted(owner, &ADOPTED, &ADOPTED_WITHOUT_TRIGGERS)
 }
 
 fn seen(statement: &Statement) -> Vec<Seen> {
