@@ -11,6 +11,7 @@ mod commands;
 mod server;
 mod template;
 
+mod api;
 mod at_rest;
 mod attacks;
 mod chain;
@@ -31,4 +32,5 @@ mod rollback;
 mod smoke;
 mod standby;
 mod states;
+mod tenant_escape;
 mod writer;
