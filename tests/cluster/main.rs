@@ -30,6 +30,7 @@ mod limits;
 mod roles;
 mod rollback;
 mod smoke;
+mod spoofed_claims;
 mod standby;
 mod states;
 mod tenant_escape;
