@@ -114,6 +114,15 @@ pub fn must_end() -> bool {
     unsafe { (&raw const pg_sys::ProcDiePending).read_volatile() != 0 }
 }
 
+/// The writer's: forgets that it was told to end, so that its last transaction is not ended too; told again, it ends.
+pub fn put_off_the_end() {
+    // SAFETY: assigns two process-local flags that the signal handler sets; it may set them again at any moment.
+    unsafe {
+        (&raw mut pg_sys::ProcDiePending).write_volatile(0);
+        (&raw mut pg_sys::InterruptPending).write_volatile(0);
+    }
+}
+
 /// Whether this is a parallel query: what changes state cannot run there.
 pub fn is_parallel() -> bool {
     // SAFETY: reads the transaction state.

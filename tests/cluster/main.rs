@@ -27,6 +27,7 @@ mod install;
 mod keyring;
 mod keys;
 mod limits;
+mod refusals;
 mod roles;
 mod rollback;
 mod smoke;
