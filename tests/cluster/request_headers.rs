@@ -88,6 +88,12 @@ fn headers_that_are_no_headers_harm_nothing() {
         let answer = as_api(s, "service_role", &claims("service_role", ""), odd, "read write", &decrypt(&a.key));
         assert_eq!(answer.unwrap().len(), 1, "{}", &odd[..odd.len().min(60)]);
     }
+    // A proxy lets 50 kB of headers through, which escapes make longer: nobody hides behind them.
+    let padded =
+        format!(r#"{{"a":"{}","x-forwarded-for":"192.0.2.77","user-agent":"behind"}}"#, r#"\""#.repeat(50_000));
+    as_api(s, "service_role", &claims("service_role", ""), &padded, "read write", &decrypt(&a.key)).unwrap();
+    let behind = "SELECT count(*) FROM watchllm.provider_key_access_logs WHERE ip_address = '192.0.2.77' AND user_agent = 'behind'";
+    assert_eq!(one(c, behind), "1");
     // What a call says itself comes first, then the transaction's settings.
     let call = format!(
         "SET LOCAL watchllm.user_agent = 'set'; SELECT watchllm.decrypt_provider_key('{}', request_id => 'given')",

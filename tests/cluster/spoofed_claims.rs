@@ -134,7 +134,7 @@ fn odd_claims_name_nobody_even_in_the_trusted_session() {
     let s = &mut house.connect(AUTHENTICATOR);
     let sub = &b.sub;
     assert_eq!(b.ask(s, OWN).unwrap(), [b.project.as_str()]);
-    let wide = " ".repeat(70_000);
+    let wide = " ".repeat(1_100_000);
     for odd in [
         String::new(),
         sub.clone(),
