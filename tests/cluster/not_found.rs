@@ -153,3 +153,31 @@ fn names_ids_and_limits_of_others_are_free() {
         Vec::<String>::new()
     );
 }
+
+#[test]
+fn a_look_at_ones_own_failures_costs_nothing_for_those_of_others() {
+    let house = House::alone("autovacuum = off");
+    let c = &mut house.connect("postgres");
+    let a = house.tenant(c);
+    one(c, ATTEMPT);
+    let s = &mut house.connect(&a.role);
+    let look = |s: &mut Client| {
+        // a plan is used five times before one for all is considered
+        for _ in 0..8 {
+            rows(s, "SELECT * FROM watchllm.failed_access_attempts('100 years')");
+        }
+        let read = "SELECT sum(w.rows + w.found) FROM public.work() w WHERE w.name LIKE '%access_logs%'";
+        let sql = format!("BEGIN; SELECT count(*) FROM watchllm.failed_access_attempts('100 years'); {read}; COMMIT");
+        rows(s, &sql)
+    };
+    let before = look(s);
+    for _ in 0..8 {
+        one(c, "SELECT count(*) FROM watchllm.decrypt_provider_keys(array_fill(NULL::uuid, ARRAY[1000]))");
+    }
+    one(c, "ANALYZE watchllm.provider_key_access_logs");
+    let after = look(s);
+    assert_eq!(before[0], "1", "{before:?}");
+    assert_eq!(after[0], "1", "{after:?}");
+    let work = after[1].parse::<i64>().unwrap();
+    assert!(work < 1_000, "{work} rows were read for one of 8,000");
+}

@@ -333,6 +333,14 @@ fn each_caller_sees_what_its_role_says() {
     }
     assert_eq!(code(s, &crate::keys::decrypt(&b.key)), "42501");
     assert_eq!(code(s, "SELECT 1 FROM watchllm.provider_key_versions"), "42501");
+    // Whoever may read all data without BYPASSRLS finds every table empty.
+    let reader = login(c, "pg_read_all_data");
+    let s = &mut house.connect(&reader);
+    let tables =
+        "SELECT oid::regclass FROM pg_class WHERE relnamespace = 'watchllm'::regnamespace AND relkind IN ('r', 'p')";
+    for table in rows(s, tables) {
+        assert_eq!(one(s, &format!("SELECT count(*) FROM {table}")), "0", "{table}");
+    }
 }
 
 #[test]
