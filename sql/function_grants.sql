@@ -181,6 +181,8 @@ COMMENT ON FUNCTION watchllm.set_provider_key_active IS
     'Switches a provider key on or off; one that is off is not opened.';
 COMMENT ON FUNCTION watchllm.delete_provider_key IS
     'Deletes a provider key: destroys the envelopes of all its versions, keeps its metadata and audit trail.';
+COMMENT ON FUNCTION watchllm.import_watchllm_keys IS
+    'Imports the rows of WatchLLM''s provider_keys under their ids, each opened with the old secret and sealed anew.';
 COMMENT ON FUNCTION watchllm.key_access_history IS
     'Shows the last accesses of a provider key, the newest first.';
 COMMENT ON FUNCTION watchllm.failed_access_attempts IS

@@ -91,6 +91,14 @@ impl Access {
         Err(self.refuse(FailureReason::NotAuthorized, Error::NotAuthorized("administer watchllm_keys")))
     }
 
+    /// The caller may have the server read its files, by PostgreSQL's own rule.
+    pub fn must_read_files(&self) -> Result<(), Error> {
+        if self.caller.may_read_files() {
+            return Ok(());
+        }
+        Err(self.refuse(FailureReason::NotAuthorized, Error::NotAuthorized("read files of the server")))
+    }
+
     /// The caller may change keys of this project; a tenant's foreign project is as if it did not exist.
     pub fn must_change(&mut self, project: Id) -> Result<(), Error> {
         match self.changeable()? {
@@ -195,8 +203,13 @@ impl Access {
             let hint = "Deactivate or delete one first, or raise watchllm_keys.max_active_keys.";
             return Err(self.refuse(FailureReason::Limit, Error::OverLimit(message, hint)));
         }
-        Ok((1..).find(|priority| !taken.contains(priority)).unwrap_or(1))
+        Ok(lowest_free(&taken))
     }
+}
+
+/// The lowest priority that is not taken.
+pub fn lowest_free(taken: &[i32]) -> i32 {
+    (1..).find(|priority| !taken.contains(priority)).unwrap_or(1)
 }
 
 /// The event of an access to this key.

@@ -6,6 +6,7 @@ mod admin;
 mod adopt;
 mod changes;
 mod doctor;
+mod import;
 mod inbox;
 mod incidents;
 mod keys;

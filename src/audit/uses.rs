@@ -34,7 +34,9 @@ impl Uses {
         if event.access_type == AccessType::Block && event.success() {
             self.blocks.push((project_id, provider_key_id, event.accessed_at));
         }
-        if !uses || foreign {
+        // An imported key brings along when it was last used: no access, but shown with the key.
+        let brought = event.last_used_at.filter(|_| event.success());
+        if foreign || !uses && brought.is_none() {
             return;
         }
         if event.compromised && event.success() && event.access_type == AccessType::Decrypt {
@@ -47,6 +49,10 @@ impl Uses {
             failures: 0,
             last_used_at: None,
         });
+        entry.last_used_at = entry.last_used_at.max(brought);
+        if !uses {
+            return;
+        }
         if event.success() {
             entry.accesses += 1;
             entry.last_used_at = entry.last_used_at.max(Some(event.accessed_at));

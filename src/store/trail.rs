@@ -63,7 +63,7 @@ static COMPROMISED_USE: Statement = Statement::new(
 static COUNT_USE: Statement = Statement::new(
     "INSERT INTO watchllm.provider_key_usage AS u
         (project_id, provider_key_id, access_count, failure_count, bucket_start, accesses, failures, last_used_at)
-     SELECT e.project_id, e.key_id, e.accesses, e.failures, b.now_bucket,
+     SELECT e.project_id, e.key_id, e.accesses, e.failures, CASE WHEN e.accesses + e.failures > 0 THEN b.now_bucket END,
         ARRAY[e.accesses::int] || pg_catalog.array_fill(0, ARRAY[47]),
         ARRAY[e.failures::int] || pg_catalog.array_fill(0, ARRAY[47]), e.last_used_at
      FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),

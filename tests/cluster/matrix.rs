@@ -35,6 +35,7 @@ delete_project           a
 delete_provider_key      ast
 failed_access_attempts   astu
 follow_projects
+import_watchllm_keys     a
 install
 key_access_history       astu
 make_log_partition       o
