@@ -73,14 +73,14 @@ impl Caller {
         self.is(c"watchllm_admin")
     }
 
-    /// Reports about the vault itself.
-    pub fn may_audit(&self) -> bool {
-        self.may_administer() || self.is(c"watchllm_auditor")
-    }
-
     /// Have the server read its files: superusers, and whom PostgreSQL lets.
     pub fn may_read_files(&self) -> bool {
         self.is(c"pg_read_server_files")
+    }
+
+    /// Reports about the vault itself.
+    pub fn may_audit(&self) -> bool {
+        self.may_administer() || self.is(c"watchllm_auditor")
     }
 
     /// Staff and auditors see every project, and the database identity of callers.
