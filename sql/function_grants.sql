@@ -153,6 +153,8 @@ COMMENT ON FUNCTION watchllm.adopt_projects IS
     'Adopts an application''s projects table: feeds projects from it and keeps them in step by triggers on it. Superuser only.';
 COMMENT ON FUNCTION watchllm.follow_projects IS
     'Keeps projects in step with an adopted table; trigger function, of no use on any other table.';
+COMMENT ON FUNCTION watchllm.find_keys IS
+    'Finds the keys in a text, by known shapes and by the fingerprints of those that are stored here; never answers one.';
 COMMENT ON FUNCTION watchllm.store_from_inbox IS
     'Stores the key of a row that is inserted into provider_key_inbox; trigger function, of no use on anything else.';
 COMMENT ON FUNCTION watchllm.acknowledge_incident IS

@@ -255,14 +255,17 @@ pub fn open(recorder: Recorder, key: &StoredKey, version: &StoredVersion) -> Res
     envelope::open(&root, &binding, sealed).map_err(|_| damaged)
 }
 
-/// The fingerprints of a key under every fingerprint key there is, each with its version.
-pub fn fingerprints(recorder: Recorder, secret: &Secret) -> Result<Vec<(i32, [u8; 32])>, Error> {
+/// The fingerprints of some keys under every fingerprint key there is, each with its version, the newest first.
+pub fn fingerprints_of(recorder: Recorder, keys: &[Secret]) -> Result<Vec<(i32, Vec<[u8; 32]>)>, Error> {
     let mut versions: Vec<i32> = store::admin::audit_key(recorder.owner(), "fingerprint", None)
         .into_iter()
         .map(|(version, _)| version)
         .collect();
     versions.dedup();
-    let of = |version: i32| Ok((version, fingerprint_key(recorder, Some(version))?.1.fingerprint(secret)));
+    let of = |version: i32| {
+        let (_, fingerprint_key) = fingerprint_key(recorder, Some(version))?;
+        Ok((version, keys.iter().map(|key| fingerprint_key.fingerprint(key)).collect()))
+    };
     versions.into_iter().map(of).collect()
 }
 

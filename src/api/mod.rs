@@ -6,6 +6,7 @@ mod admin;
 mod adopt;
 mod changes;
 mod doctor;
+mod find;
 mod import;
 mod inbox;
 mod incidents;

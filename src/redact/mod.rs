@@ -3,12 +3,14 @@
 //! that `leak_formats.json` names; DESIGN §6 fixes the hint.
 #![forbid(unsafe_code)]
 
+mod candidates;
 mod hint;
 mod rule;
 mod rules;
 mod scan;
 mod text;
 
+pub use candidates::{Candidate, candidates};
 pub use hint::{key_hint, provider_of};
-pub use scan::{Finding, contains_key, findings, prepare, redact};
+pub use scan::{Finding, MASK, contains_key, findings, prepare, redact};
 pub use text::{clean, cut, is_visible};

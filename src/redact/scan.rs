@@ -11,7 +11,7 @@ use super::rule::{Edge, Rule};
 use super::rules::RULES;
 
 /// What stands in place of the secret part.
-pub(super) const MASK: &str = "...[REDACTED]";
+pub const MASK: &str = "...[REDACTED]";
 const MASK_END: &str = "[REDACTED]";
 /// How many bytes after a key's shape a proof looks at.
 const PROOF_WINDOW: usize = 256;

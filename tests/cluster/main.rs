@@ -27,6 +27,7 @@ mod durable;
 mod envelope_swap;
 mod errors;
 mod faults;
+mod find_keys;
 mod import;
 mod import_attacks;
 mod import_runs;

@@ -34,6 +34,7 @@ decrypt_provider_keys    ast
 delete_project           a
 delete_provider_key      ast
 failed_access_attempts   astu
+find_keys                asu
 follow_projects
 import_watchllm_keys     a
 install
