@@ -29,6 +29,10 @@ const MATRIX: &[(&str, &str, &str)] = &[
     ("set_provider_key_active", "{k}, false", "ok ok ok 42501 42501 rec ok"),
     ("delete_provider_key", "{k}", "ok ok ok 42501 42501 rec ok"),
     ("import_watchllm_keys", "'pg_class', '/nowhere'", "rec 42501 42501 42501 42501 rec 22023"),
+    ("find_keys", "'x'", "ok ok 42501 ok 42501 rec ok"),
+    ("report_leaked_key", "'k', 'a scanner'", "ok ok 42501 42501 42501 rec ok"),
+    ("acknowledge_incident", "gen_random_uuid()", "02000 42501 42501 42501 42501 rec 02000"),
+    ("delete_project", "{p}", "ok 42501 42501 42501 42501 rec ok"),
     ("key_access_history", "{k}", "ok ok ok ok 42501 02000 ok"),
     ("failed_access_attempts", "", "ok ok ok ok 42501 ok ok"),
 ];
