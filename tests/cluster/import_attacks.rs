@@ -77,7 +77,7 @@ const COLUMNS: &str = "id uuid DEFAULT gen_random_uuid(), project_id uuid, provi
     encryption_iv text, created_at timestamptz DEFAULT now()";
 
 /// A schema of the attacker's with functions that note who they run as, and try to make the attacker superuser.
-fn lair(c: &mut Client, attacker: &str) -> String {
+pub fn lair(c: &mut Client, attacker: &str) -> String {
     let schema = format!("lair_{}", Uuid::new_v4().simple());
     one(c, &format!("CREATE SCHEMA {schema} AUTHORIZATION {attacker}; GRANT USAGE ON SCHEMA {schema} TO PUBLIC"));
     one(
@@ -103,7 +103,7 @@ fn lair(c: &mut Client, attacker: &str) -> String {
 }
 
 /// Who fell into a trap, other than the attacker itself.
-fn caught(c: &mut Client, schema: &str, attacker: &str) -> Vec<String> {
+pub fn caught(c: &mut Client, schema: &str, attacker: &str) -> Vec<String> {
     let who = rows(c, &format!("SELECT DISTINCT who FROM {schema}.loot WHERE who <> '{attacker}' ORDER BY who"));
     one(c, &format!("DELETE FROM {schema}.loot; ALTER ROLE {attacker} NOSUPERUSER"));
     who
