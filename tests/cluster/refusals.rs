@@ -107,7 +107,8 @@ fn tries(server: &Server, clients: usize, each: usize, key: &str) -> Vec<String>
                     barrier.wait();
                     let mut one_try = |i: usize| {
                         // what each says of itself and asks for differs: the counted row says what they share
-                        let call = if i % 2 == 0 { decrypt(key) } else { decrypt(&Uuid::new_v4().to_string()) };
+                        let call =
+                            if i.is_multiple_of(2) { decrypt(key) } else { decrypt(&Uuid::new_v4().to_string()) };
                         let headers = format!(r#"{{"x-request-id":"{client}-{i}"}}"#);
                         let answer = if by_role {
                             crate::keys::try_rows(&mut s, &call)
