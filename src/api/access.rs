@@ -71,14 +71,18 @@ impl Access {
 
     /// The caller may open keys of any project. The refusal of a project's own people names the project, so that the
     /// others see who tries; a stranger's does not: the project's people would read what a stranger writes about them.
-    pub fn must_open(&mut self) -> Result<(), Error> {
+    pub fn must_open(&mut self, project: Option<Id>) -> Result<(), Error> {
         if self.caller.may_open() {
             return Ok(());
         }
-        if let (Some(id), Ok(projects)) = (self.event.provider_key_id, self.caller.may_change(self.recorder.owner()))
-            && let Some(key) = store::keys::within(self.recorder.owner(), &projects, id)
-        {
-            self.about(&key);
+        let owner = self.recorder.owner();
+        if let Ok(projects) = self.caller.may_change(owner) {
+            let key = self.event.provider_key_id.and_then(|id| store::keys::within(owner, &projects, id));
+            if let Some(key) = key {
+                self.about(&key);
+            } else if let Projects::Own(own) = projects {
+                self.event.project_id = project.filter(|project| own.contains(project));
+            }
         }
         Err(self.refuse(FailureReason::NotAuthorized, Error::NotAuthorized("open provider keys")))
     }

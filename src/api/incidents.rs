@@ -62,7 +62,7 @@ fn report_leaked_key(
     ErrorReport,
 > {
     let mut access = Access::begin_with_key(AccessType::Report, Context { request_id, ip_address, user_agent })?;
-    access.must_open()?;
+    access.must_open(None)?;
     let text = access.need(api_key, "api_key")?;
     access.accept(check_api_key(text))?;
     let source = redact::clean(access.need(source, "source")?, NOTE);

@@ -20,6 +20,7 @@ mod borrowed_rights;
 mod chain;
 mod concurrency;
 mod context;
+mod covert;
 mod crash;
 mod doctor;
 mod dump_restore;

@@ -74,8 +74,8 @@ master_keys              -     *
 open_incidents           atu   *
 (partition)              -     *
 project_members          au    *
-projects                 astu  id name owner_id created_at
-projects                 asu   deleted_at adopted_table_id
+projects                 astu  id name created_at
+projects                 asu   owner_id deleted_at adopted_table_id
 provider_key_access_logs atu   id accessed_at project_id provider_key_id provider key_version access_type success
 provider_key_access_logs atu   failure_reason attempt_count ip_address user_agent request_id claims_sub claims_trusted
 provider_key_access_logs au    seq session_role effective_role role_setting client_addr backend_pid application_name

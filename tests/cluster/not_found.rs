@@ -1,5 +1,5 @@
 //! "Not yours" told from "not there": by the words of an answer, or by the work done for it. Time is not measured; what
-//! takes it is: every scan and row of our tables and of the catalogs.
+//! takes it is: every scan and row of our tables.
 
 use postgres::Client;
 use uuid::Uuid;

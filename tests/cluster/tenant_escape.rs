@@ -87,7 +87,7 @@ const READS: &[&str] = &[
     "SELECT * FROM watchllm.provider_key_records",
     "SELECT * FROM watchllm.provider_key_records TABLESAMPLE SYSTEM (100)",
     "SELECT * FROM watchllm.provider_key_records WHERE true OR id IS NULL ORDER BY name DESC",
-    "SELECT id, name, owner_id FROM watchllm.projects",
+    "SELECT id, name FROM watchllm.projects",
     "SELECT * FROM watchllm.provider_key_usage",
     "SELECT id, project_id, provider_key_id, user_agent FROM watchllm.provider_key_access_logs",
     "SELECT event_id FROM watchllm.committed_changes",
@@ -160,7 +160,7 @@ fn copy_gives_ones_own_rows_and_runs_no_program() {
         "COPY watchllm.provider_key_records (id, name) TO STDOUT",
         "COPY (SELECT * FROM watchllm.provider_keys) TO STDOUT",
         "COPY (TABLE watchllm.access_logs) TO STDOUT (FORMAT csv)",
-        "COPY watchllm.projects (id, name, owner_id, created_at) TO STDOUT",
+        "COPY watchllm.projects (id, name, created_at) TO STDOUT",
     ] {
         let mut read = String::new();
         s.copy_out(copy).unwrap().read_to_string(&mut read).unwrap();
