@@ -23,7 +23,7 @@ const NOTE: usize = 500;
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn acknowledge_incident(id: Option<pgrx::Uuid>, note: default!(Option<&str>, "NULL")) -> Answer<()> {
-    let access = Access::begin(AccessType::Report, Context::default())?;
+    let mut access = Access::begin(AccessType::Report, Context::default())?;
     access.must_administer()?;
     let incident = *access.need(id, "id")?.as_bytes();
     let owner = access.recorder.owner();
@@ -32,6 +32,8 @@ fn acknowledge_incident(id: Option<pgrx::Uuid>, note: default!(Option<&str>, "NU
     };
     let note = note.map(|note| redact::clean(note, NOTE));
     store::incidents::acknowledge(owner, incident, project, note.as_deref(), access.caller.name());
+    access.event.project_id = project;
+    access.keep_change();
     Ok(())
 }
 
