@@ -111,6 +111,7 @@ pub fn find(access: &Access, text: &str) -> Result<Vec<Found>, Error> {
 /// Places of a text that are keys of ours, each with its fingerprint and which keys (with their provider) it is.
 type Ours = BTreeMap<(usize, usize), ([u8; 32], Vec<((Id, Id, i32), String)>)>;
 
+/// Looks up the fingerprints of everything in the text that may be a key.
 fn ours(access: &Access, text: &str) -> Result<Ours, Error> {
     let mut ours = Ours::new();
     let mut candidates = redact::candidates(text);
