@@ -3,14 +3,24 @@
 //! that `leak_formats.json` names; DESIGN §6 fixes the hint.
 #![forbid(unsafe_code)]
 
+mod anchors;
+mod bytes;
 mod candidates;
+mod escapes;
 mod hint;
+mod mask;
+mod named;
+mod patterns;
+mod proof;
 mod rule;
 mod rules;
 mod scan;
+mod structure;
 mod text;
 
 pub use candidates::{Candidate, candidates};
 pub use hint::{key_hint, provider_of};
-pub use scan::{Finding, MASK, contains_key, findings, prepare, redact};
+pub use mask::{Ends, contains_key, findings, mask_in_place, prepare, redact, redact_pausing};
+pub use patterns::{Patterns, Refusal};
+pub use scan::{Finding, MASK};
 pub use text::{clean, cut, is_visible};
