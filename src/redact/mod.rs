@@ -4,11 +4,13 @@
 #![forbid(unsafe_code)]
 
 mod hint;
+mod in_place;
 mod rule;
 mod rules;
 mod scan;
 mod text;
 
 pub use hint::{key_hint, provider_of};
+pub use in_place::{Run, next_run, rule_names};
 pub use scan::{Finding, contains_key, findings, prepare, redact};
 pub use text::{clean, cut, is_visible};
