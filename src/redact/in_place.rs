@@ -12,6 +12,7 @@ pub struct Run {
 
 const STARTS: &[(&[u8], usize, &str)] = &[
     (b"sk-ant-", 20, "anthropic"),
+    (b"sk-proj-", 20, "openai"),
     (b"sk-", 20, "openai"),
     (b"gsk_", 20, "groq"),
     (b"hf_", 20, "huggingface"),

@@ -48,22 +48,22 @@ PG_FUNCTION_INFO_V1(critical);
 Datum
 critical(PG_FUNCTION_ARGS)
 {
-	char	   *text = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	   *said = text_to_cstring(PG_GETARG_TEXT_PP(0));
 
 	START_CRIT_SECTION();
-	ereport(LOG, (errmsg("critical %s", text)));
+	ereport(LOG, (errmsg("critical %s", said)));
 	END_CRIT_SECTION();
 	PG_RETURN_VOID();
 }
 
-PG_FUNCTION_INFO_V1(raise);
+PG_FUNCTION_INFO_V1(raise_at);
 Datum
-raise(PG_FUNCTION_ARGS)
+raise_at(PG_FUNCTION_ARGS)
 {
 	int			level = PG_GETARG_INT32(0) == 2 ? PANIC : PG_GETARG_INT32(0) == 1 ? FATAL : LOG;
-	char	   *text = text_to_cstring(PG_GETARG_TEXT_PP(1));
+	char	   *said = text_to_cstring(PG_GETARG_TEXT_PP(1));
 
-	ereport(level, (errmsg("end %s", text), errdetail("end %s", text), errhint("end %s", text)));
+	ereport(level, (errmsg("end %s", said), errdetail("end %s", said), errhint("end %s", said)));
 	PG_RETURN_VOID();
 }
 
@@ -72,14 +72,14 @@ PG_FUNCTION_INFO_V1(odd_bytes);
 Datum
 odd_bytes(PG_FUNCTION_ARGS)
 {
-	char	   *text = text_to_cstring(PG_GETARG_TEXT_PP(0));
+	char	   *said = text_to_cstring(PG_GETARG_TEXT_PP(0));
 	char		bytes[256];
 
 	for (int i = 0; i < 255; i++)
 		bytes[i] = (char) (i + 1);
 	bytes[255] = 0;
-	ereport(LOG_SERVER_ONLY, (errmsg_internal("%s %s %s", bytes, text, bytes), errdetail_internal("%s %s %s", bytes, text, bytes),
-		errhint("%s %s %s", bytes, text, bytes), errcontext("%s %s %s", bytes, text, bytes)));
+	ereport(LOG_SERVER_ONLY, (errmsg_internal("%s %s %s", bytes, said, bytes), errdetail_internal("%s %s %s", bytes, said, bytes),
+		errhint("%s %s %s", bytes, said, bytes), errcontext("%s %s %s", bytes, said, bytes)));
 	PG_RETURN_VOID();
 }
 

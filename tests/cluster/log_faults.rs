@@ -37,7 +37,7 @@ fn with_faults(before: bool, conf: &str) -> Server {
     let functions = format!(
         "CREATE EXTENSION watchllm_keys; SELECT watchllm.install();
         CREATE FUNCTION critical(text) RETURNS void STRICT LANGUAGE c AS '{library}';
-        CREATE FUNCTION raise(int, text) RETURNS void STRICT LANGUAGE c AS '{library}';
+        CREATE FUNCTION raise_at(int, text) RETURNS void STRICT LANGUAGE c AS '{library}';
         CREATE FUNCTION odd_bytes(text) RETURNS void STRICT LANGUAGE c AS '{library}';"
     );
     server.psql("postgres", &functions);
@@ -137,7 +137,7 @@ fn fatal_ends_a_session_and_panic_restarts_the_server_without_a_key() {
     let server = with_faults(true, "restart_after_crash = on");
     for (level, word) in [(1, "FATAL"), (2, "PANIC")] {
         let key = canary("S04");
-        drop(connect(&server).query("SELECT raise($1, $2)", &[&level, &key]));
+        drop(connect(&server).query("SELECT raise_at($1, $2)", &[&level, &key]));
         server.poll_until("postgres", "SELECT 1", "1", 30);
         let log = server.log();
         assert!(log.contains(&format!("{word}:  end sk-proj-")), "{log}");
@@ -237,6 +237,7 @@ fn a_statement_of_many_megabytes_is_masked_to_its_end() {
     assert_eq!(one(c, &long), format!("{}|{}", filler.len() + key.len(), key.len()));
     assert_eq!(code(c, &format!("SELEC '{filler}{key}'")), "42601");
     let log = server.log();
-    assert!(log.len() > 3 * filler.len() && !log.contains(secret(&key)));
+    assert!(log.len() > 2 * filler.len(), "the statements are logged");
+    assert!(!log.contains(secret(&key)));
     assert_eq!(one(c, "SELECT 1"), "1");
 }

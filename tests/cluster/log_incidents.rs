@@ -42,7 +42,7 @@ fn a_key_is_one_incident_for_its_statement_and_not_for_each_line() {
     let five_lines =
         format!("DO $$ BEGIN FOR i IN 1..5 LOOP RAISE LOG '{key}'; END LOOP; RAISE EXCEPTION '{key}'; END $$");
     assert_eq!(code(c, &five_lines), "P0001");
-    assert_eq!(incidents(&server, &pid, 1), ["statement|openai|postgres"]);
+    assert_eq!(incidents(&server, &pid, 1), ["message|openai|postgres"]);
     // the same key again and again, soon after: counted with the next report, no incident each
     for _ in 0..50 {
         drop(c.simple_query(&five_lines));
@@ -79,7 +79,7 @@ fn leaks_before_the_writer_and_from_other_databases_are_told_too() {
     drop(other.simple_query(&format!("SELECT '{}'::int", canary("I04"))));
     drop(server.try_connect("postgres", &canary("I05")));
     awake(&server);
-    assert_eq!(incidents(&server, &pid_there, 1), ["statement|openai|somebody"]);
+    assert_eq!(incidents(&server, &pid_there, 1), ["message|openai|somebody"]);
     let database = format!(
         "SELECT details->>'database' FROM watchllm.open_incidents WHERE details->>'backend_pid' = '{pid_there}'"
     );
