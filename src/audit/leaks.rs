@@ -60,9 +60,8 @@ pub fn write(writer: &mut Writer) {
 
 /// Names are free text from callers.
 fn incident(leak: &Leak) -> Incident {
-    let (provider, kind) = redact::rule_names(leak.rule);
     let clean = |name: String| redact::clean(&name, 63);
     let role = session::role_name(leak.role.into()).map(clean);
     let database = session::database_name(leak.database.into()).map(clean);
-    leak.incident(&Names { provider, kind, role: role.as_deref(), database: database.as_deref() })
+    leak.incident(&Names { role: role.as_deref(), database: database.as_deref() })
 }

@@ -4,6 +4,7 @@
 
 use super::masking;
 use crate::audit::queue::leaks;
+use crate::redact::Ends;
 use crate::trail::Channel;
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char};
@@ -18,7 +19,7 @@ pub fn show(masked: &[u8]) {
     };
     write(text, |shown| {
         if !masking::follow(shown, masked) {
-            masking::mask_silently(shown, true);
+            masking::mask_silently(shown, Ends::Cut);
         }
     });
 }
@@ -27,13 +28,13 @@ pub fn show(masked: &[u8]) {
 pub fn mask_application_name() {
     // SAFETY: the setting's value, which only this process changes; as many bytes as before.
     let count = unsafe { text_of(pg_sys::application_name) }
-        .map_or(0, |name| masking::mask(name, false, Channel::ApplicationName));
+        .map_or(0, |name| masking::mask(name, Ends::Whole, Channel::ApplicationName));
     if count > 0 {
         // SAFETY: the entry's own buffer of NAMEDATALEN bytes.
         write(
             |entry| unsafe { ((*entry).st_appname, pg_sys::NAMEDATALEN as usize) },
             |name| {
-                masking::mask_silently(name, true);
+                masking::mask_silently(name, Ends::Cut);
             },
         );
     }

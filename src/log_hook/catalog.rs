@@ -2,7 +2,7 @@
 //! setting of a role. Masking would change what they mean, so they go through: with a WARNING and an incident.
 //! Unsafe: reads nodes of PostgreSQL's parse tree.
 
-use super::masking;
+use super::masking::{self, Key};
 use crate::trail::Channel;
 use pgrx::pg_sys::{self, NodeTag};
 use pgrx::prelude::*;
@@ -12,13 +12,14 @@ use std::ops::Range;
 /// Keys of one text whose places are remembered.
 const PLACES: usize = 8;
 
-/// A key that was masked in a client's text: where, by which rule, and its hash.
-#[derive(Clone, Copy, Default)]
+/// A key that was masked in a client's text, and where.
+#[derive(Clone, Copy)]
 pub struct Place {
     pub at: usize,
-    pub rule: u16,
-    pub run: Option<u64>,
+    pub key: Key,
 }
+
+const NOWHERE: Place = Place { at: 0, key: Key { provider: None, kind: "", run: None } };
 
 /// What was masked in the client's text, for its later statements: the text does not tell any more.
 #[derive(Clone, Copy)]
@@ -32,7 +33,7 @@ thread_local! {
 }
 
 impl Places {
-    pub const NONE: Places = Places { found: [Place { at: 0, rule: 0, run: None }; PLACES], count: 0 };
+    pub const NONE: Places = Places { found: [NOWHERE; PLACES], count: 0 };
 
     pub fn add(&mut self, place: Place) {
         if let Some(free) = self.found.get_mut(self.count) {
@@ -89,7 +90,7 @@ pub unsafe fn stores(query: *const pg_sys::Query) -> bool {
 /// Warns once of the keys at these places, if any of them lies within the statement, and reports each.
 pub fn warn_of(places: &Places, statement: &Range<usize>) {
     let within = || places.found[..places.count].iter().filter(|place| statement.contains(&place.at));
-    within().for_each(|place| masking::report(place.rule, place.run, Channel::Catalog));
+    within().for_each(|place| masking::report(&place.key, Channel::Catalog));
     if within().next().is_some() {
         // SAFETY: guarded, so that an error of it leaves as PostgreSQL's own.
         unsafe { warn() };

@@ -3,7 +3,7 @@
 
 use crate::acting_owner::session::POSTGRES_EPOCH;
 use crate::audit::queue::leaks;
-use crate::redact::{Run, next_run};
+use crate::redact::{self, Ends, Finding};
 use crate::trail::{Channel, Leak};
 use pgrx::pg_sys;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -18,6 +18,17 @@ const REMEMBERED: usize = 32;
 unsafe extern "C" {
     safe fn GetCurrentStatementStartTimestamp() -> i64;
     safe fn GetCurrentTimestamp() -> i64;
+}
+
+/// What stands where a text was cut.
+const DOTS: &[u8] = b"...";
+
+/// What is told of a key. `run` is its hash; None where there is nobody to tell.
+#[derive(Clone, Copy)]
+pub struct Key {
+    pub provider: Option<&'static str>,
+    pub kind: &'static str,
+    pub run: Option<u64>,
 }
 
 /// When a key was last reported by this process.
@@ -47,30 +58,32 @@ pub fn statement_start() -> i64 {
 
 /// Whether there is a key in the bytes.
 pub fn holds_key(bytes: &[u8]) -> bool {
-    next_run(bytes, 0, false).is_some()
+    redact::findings_in(bytes, Ends::Whole).next().is_some()
 }
 
-/// Masks every key; how many there were. `truncated`: the text may have been cut off, and a key with it.
-pub fn mask(bytes: &mut [u8], truncated: bool, channel: Channel) -> usize {
-    mask_each(bytes, truncated, |run, key| report(run.rule, leaks::hash(key), channel))
+/// Masks every key; how many there were.
+pub fn mask(bytes: &mut [u8], ends: Ends, channel: Channel) -> usize {
+    mask_each(bytes, ends, &mut |key, text| report(&Key::of(key, text), channel))
 }
 
 /// Masks every key without a word: it stands in sight, but did not get there by itself.
-pub fn mask_silently(bytes: &mut [u8], truncated: bool) -> usize {
-    mask_each(bytes, truncated, |_, _| ())
+pub fn mask_silently(bytes: &mut [u8], ends: Ends) -> usize {
+    mask_each(bytes, ends, &mut |_, _| ())
 }
 
-/// Masks every key, and says first where it lies and what it is.
-pub fn mask_each(bytes: &mut [u8], truncated: bool, mut found: impl FnMut(Run, &[u8])) -> usize {
-    let (mut from, mut count) = (0, 0);
-    while let Some(run) = next_run(bytes, from, truncated) {
-        if let Some(key) = bytes.get_mut(run.start..run.end) {
-            found(run, key);
-            key.iter_mut().skip(run.secret - run.start).for_each(|byte| *byte = b'*');
-        }
-        (from, count) = (run.end.max(from + 1), count + 1);
+/// Masks every key, and says first what it is. A text that may have been cut is masked twice: whole, and up to where it was
+/// cut, which is its end and what reads `...`, where a key is shorter than its rule asks for.
+pub fn mask_each(bytes: &mut [u8], ends: Ends, found: &mut dyn FnMut(&Finding, &[u8])) -> usize {
+    let mut count = redact::mask_each(bytes, Ends::Whole, found);
+    if ends == Ends::Whole {
+        return count;
     }
-    count
+    let mut from = 0;
+    while let Some(cut) = bytes[from..].windows(DOTS.len()).position(|part| part == DOTS) {
+        count += redact::mask_each(&mut bytes[from..from + cut], Ends::Cut, found);
+        from += cut + DOTS.len();
+    }
+    count + redact::mask_each(&mut bytes[from..], Ends::Cut, found)
 }
 
 /// Blanks what may be a value in a statement that passes a key in a shape nobody knows: from its first literal on no
@@ -95,9 +108,16 @@ pub fn follow(copy: &mut [u8], masked: &[u8]) -> bool {
     same
 }
 
-/// Leaves word of a key (by its hash; None where there is nobody to tell), unless this process has just done so.
-pub fn report(rule: u16, run: Option<u64>, channel: Channel) {
-    let Some(run) = run else { return };
+impl Key {
+    /// What a finding is, and the hash of its bytes.
+    pub fn of(finding: &Finding, bytes: &[u8]) -> Key {
+        Key { provider: finding.provider, kind: finding.kind, run: leaks::hash(bytes) }
+    }
+}
+
+/// Leaves word of a key, unless this process has just done so.
+pub fn report(key: &Key, channel: Channel) {
+    let Some(run) = key.run else { return };
     let (pid, statement, now) = (my_pid(), statement_start(), GetCurrentTimestamp());
     // What stays in the catalog is another incident than what was masked.
     let slot = if channel == Channel::Catalog { run ^ 1 } else { run };
@@ -122,7 +142,8 @@ pub fn report(rule: u16, run: Option<u64>, channel: Channel) {
         backend_pid: pid,
         role,
         channel,
-        rule,
+        provider: key.provider,
+        kind: key.kind,
         run,
         statement_start: statement + POSTGRES_EPOCH,
         at: now + POSTGRES_EPOCH,

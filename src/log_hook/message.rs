@@ -4,6 +4,7 @@
 
 use super::activity::{self, text_of};
 use super::{intake, masking};
+use crate::redact::Ends;
 use crate::settings;
 use crate::trail::Channel;
 use pgrx::pg_sys;
@@ -92,17 +93,17 @@ unsafe fn mask_texts(error: *mut pg_sys::ErrorData) {
         // Some lines repeat a text that was cut off: pg_log_backend_memory_contexts, parameters at a length.
         let message = text_of(e.message);
         let cut = message.as_deref().is_some_and(|text| text.ends_with(b"..."));
-        message.map(|text| masking::mask(text, cut, Channel::Message));
+        message.map(|text| masking::mask(text, if cut { Ends::Cut } else { Ends::Whole }, Channel::Message));
         text_of(e.detail).map(mask_constants);
         for detail in [e.detail, e.detail_log] {
-            text_of(detail).map(|text| masking::mask(text, true, Channel::Detail));
+            text_of(detail).map(|text| masking::mask(text, Ends::Cut, Channel::Detail));
         }
-        text_of(e.context).map(|text| masking::mask(text, true, Channel::Context));
-        text_of(e.internalquery).map(|text| masking::mask(text, false, Channel::Context));
-        text_of(e.backtrace).map(|text| masking::mask(text, false, Channel::Context));
-        text_of(e.hint).map(|text| masking::mask(text, false, Channel::Hint));
+        text_of(e.context).map(|text| masking::mask(text, Ends::Cut, Channel::Context));
+        text_of(e.internalquery).map(|text| masking::mask(text, Ends::Whole, Channel::Context));
+        text_of(e.backtrace).map(|text| masking::mask(text, Ends::Whole, Channel::Context));
+        text_of(e.hint).map(|text| masking::mask(text, Ends::Whole, Channel::Hint));
         for name in [e.schema_name, e.table_name, e.column_name, e.datatype_name, e.constraint_name] {
-            text_of(name).map(|text| masking::mask(text, true, Channel::Names));
+            text_of(name).map(|text| masking::mask(text, Ends::Cut, Channel::Names));
         }
     }
 }
@@ -123,10 +124,10 @@ unsafe fn mask_statement(error: *mut pg_sys::ErrorData, statement: &mut [u8], ou
             return;
         };
         if ours {
-            masking::mask_silently(copy, false);
+            masking::mask_silently(copy, Ends::Whole);
             masking::blank_values(copy);
         } else {
-            masking::mask(copy, false, Channel::Statement);
+            masking::mask(copy, Ends::Whole, Channel::Statement);
         }
         activity::show(copy);
         ORIGINAL.store(running, Relaxed);

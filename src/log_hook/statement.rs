@@ -5,8 +5,9 @@
 
 use super::activity::{self, text_of};
 use super::catalog::{self, Place, Places};
+use super::masking::Key;
 use super::{intake, masking, message, plan_source};
-use crate::audit::queue::leaks;
+use crate::redact::{Ends, findings_in};
 use crate::settings;
 use crate::trail::Channel;
 use pgrx::pg_sys;
@@ -177,12 +178,12 @@ unsafe fn mask_clients(text: &mut [u8]) -> bool {
     activity::mask_application_name();
     let ours = intake::names_us(text);
     let mut places = Places::NONE;
-    let count = masking::mask_each(text, false, |run, key| {
-        let hash = leaks::hash(key);
-        places.add(Place { at: run.start, rule: run.rule, run: hash });
+    let count = masking::mask_each(text, Ends::Whole, &mut |finding, bytes| {
+        let key = Key::of(finding, bytes);
+        places.add(Place { at: finding.start, key });
         // To hand us a key is no leak.
         if !ours {
-            masking::report(run.rule, hash, Channel::Statement);
+            masking::report(&key, Channel::Statement);
         }
     });
     let blanked = ours && masking::blank_values(text);
@@ -213,7 +214,7 @@ unsafe fn mask_nested(text: &[u8]) -> bool {
         unsafe {
             plan_source::each_copy(|copy| {
                 if copy == text {
-                    masking::mask_silently(copy, false);
+                    masking::mask_silently(copy, Ends::Whole);
                 }
             });
         }
@@ -223,10 +224,10 @@ unsafe fn mask_nested(text: &[u8]) -> bool {
 
 /// Where keys stand in a text that is not masked.
 fn places(statement: &[u8], offset: usize) -> Places {
-    let (mut places, mut from) = (Places::NONE, 0);
-    while let Some(run) = crate::redact::next_run(statement, from, false) {
-        places.add(Place { at: offset + run.start, rule: run.rule, run: leaks::hash(&statement[run.start..run.end]) });
-        from = run.end.max(from + 1);
+    let mut places = Places::NONE;
+    for finding in findings_in(statement, Ends::Whole) {
+        let key = Key::of(&finding, &statement[finding.start..finding.end]);
+        places.add(Place { at: offset + finding.start, key });
     }
     places
 }
@@ -252,7 +253,7 @@ unsafe fn shown(text: *const c_char, context: pg_sys::MemoryContext) -> *const c
             return HIDDEN.as_ptr();
         }
         copy.copy_from_nonoverlapping(text.cast(), bytes.len() + 1);
-        masking::mask_silently(std::slice::from_raw_parts_mut(copy, bytes.len()), false);
+        masking::mask_silently(std::slice::from_raw_parts_mut(copy, bytes.len()), Ends::Whole);
         copy.cast::<c_char>().cast_const()
     }
 }

@@ -1,13 +1,13 @@
 //! Keys in raw bytes, for the log hook: any bytes, no allocation, nothing that can fail. The text keeps its length.
 //! Thin until the rules offer it themselves: prefixes and a least length.
 
-/// A key in bytes: where it begins, where its secret part does, where it ends, and which rule says so.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Run {
-    pub start: usize,
-    pub secret: usize,
-    pub end: usize,
-    pub rule: u16,
+use super::scan::Finding;
+
+/// Whether the end of a text may have cut a key in two.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    Whole,
+    Cut,
 }
 
 const STARTS: &[(&[u8], usize, &str)] = &[
@@ -23,30 +23,42 @@ const STARTS: &[(&[u8], usize, &str)] = &[
 /// A key that was cut off counts from so many bytes.
 const CUT: usize = 8;
 
-/// The next key at or after `from`. `truncated`: the text may have been cut off, and a key with it.
-pub fn next_run(bytes: &[u8], from: usize, truncated: bool) -> Option<Run> {
+fn next(bytes: &[u8], from: usize, ends: Ends) -> Option<Finding> {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-    let mut at = from;
-    while at < bytes.len() {
+    for at in from..bytes.len() {
         let rest = &bytes[at..];
-        let edge = at == 0 || !word(bytes[at - 1]);
-        if edge && matches!(rest[0], b's' | b'g' | b'h' | b'A' | b'x' | b'p') {
-            for (rule, (start, least, _)) in STARTS.iter().enumerate() {
-                if rest.starts_with(start) {
-                    let length = rest.iter().take_while(|byte| word(**byte)).count();
-                    let cut = truncated && (length == rest.len() || rest[length..].starts_with(b"..."));
-                    if length >= *least || (cut && length >= CUT) {
-                        return Some(Run { start: at, secret: at + start.len(), end: at + length, rule: rule as u16 });
-                    }
-                }
-            }
+        if at > 0 && word(bytes[at - 1]) || !matches!(rest[0], b's' | b'g' | b'h' | b'A' | b'x' | b'p') {
+            continue;
         }
-        at += 1;
+        let Some((start, least, provider)) = STARTS.iter().find(|(start, ..)| rest.starts_with(start)) else {
+            continue;
+        };
+        let length = rest.iter().take_while(|byte| word(**byte)).count();
+        if length >= *least || (ends == Ends::Cut && length == rest.len() && length >= CUT) {
+            let (secret, end) = (at + start.len(), at + length);
+            return Some(Finding { provider: Some(provider), kind: "key", start: at, secret, end });
+        }
     }
     None
 }
 
-/// Provider and kind of a rule's keys.
-pub fn rule_names(rule: u16) -> (Option<&'static str>, &'static str) {
-    STARTS.get(rule as usize).map_or((None, "key"), |(_, _, provider)| (Some(provider), "key"))
+/// Lists the keys in any bytes, in order, without overlap.
+pub fn findings_in(bytes: &[u8], ends: Ends) -> impl Iterator<Item = Finding> + '_ {
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let finding = next(bytes, from, ends)?;
+        from = finding.end;
+        Some(finding)
+    })
+}
+
+/// Masks keys by as many `*`, in any bytes; says of each what it is before it is masked, and answers how many there were.
+pub fn mask_each(text: &mut [u8], ends: Ends, found: &mut dyn FnMut(&Finding, &[u8])) -> usize {
+    let (mut from, mut count) = (0, 0);
+    while let Some(finding) = next(text, from, ends) {
+        found(&finding, &text[finding.start..finding.end]);
+        text[finding.secret..finding.end].fill(b'*');
+        (from, count) = (finding.end, count + 1);
+    }
+    count
 }

@@ -11,6 +11,6 @@ mod scan;
 mod text;
 
 pub use hint::{key_hint, provider_of};
-pub use in_place::{Run, next_run, rule_names};
+pub use in_place::{Ends, findings_in, mask_each};
 pub use scan::{Finding, contains_key, findings, prepare, redact};
 pub use text::{clean, cut, is_visible};

@@ -19,8 +19,9 @@ pub struct Leak {
     pub backend_pid: i32,
     pub role: u32,
     pub channel: Channel,
-    /// Which rule of redaction found it.
-    pub rule: u16,
+    /// The one provider whose keys look like this, where there is one.
+    pub provider: Option<&'static str>,
+    pub kind: &'static str,
     pub run: u64,
     pub statement_start: i64,
     pub at: i64,
@@ -28,10 +29,8 @@ pub struct Leak {
     pub count: u32,
 }
 
-/// What a reader knows a leak by.
+/// What a reader knows role and database by.
 pub struct Names<'a> {
-    pub provider: Option<&'a str>,
-    pub kind: &'a str,
     pub role: Option<&'a str>,
     pub database: Option<&'a str>,
 }
@@ -53,7 +52,7 @@ impl Leak {
             "what looks like a provider key was masked"
         };
         let details = serde_json::json!({
-            "what": what, "channel": self.channel.word(), "provider": names.provider, "kind": names.kind,
+            "what": what, "channel": self.channel.word(), "provider": self.provider, "kind": self.kind,
             "count": self.count, "backend_pid": self.backend_pid, "role": names.role, "database": names.database,
         });
         Incident {
@@ -91,13 +90,14 @@ mod tests {
         backend_pid: 7,
         role: 10,
         channel: Channel::Message,
-        rule: 0,
+        provider: Some("openai"),
+        kind: "project key",
         run: 0x1234_5678_9abc_def0,
         statement_start: 1,
         at: 2,
         count: 3,
     };
-    const NAMES: Names = Names { provider: Some("openai"), kind: "project key", role: None, database: Some("d") };
+    const NAMES: Names = Names { role: None, database: Some("d") };
 
     #[test]
     fn a_key_is_one_incident_per_statement_and_process() {

@@ -295,7 +295,13 @@ fn keys_that_were_cut_off_do_not_show_their_beginning() {
     let mut keys = vec![];
     for state in ["off", "on"] {
         switch(&server, state);
-        let (deadlocked, prepared) = (canary("L48"), canary("L23"));
+        let (deadlocked, prepared, parameter) = (canary("L48"), canary("L23"), canary("L07"));
+        run_with(
+            &server,
+            &["SET log_statement = 'all'; SET log_parameter_max_length = 16"],
+            "SELECT $1::text, 'cut'",
+            &parameter,
+        );
         // the text ends within the key: too short for its rule
         let padding = 1023 - "/* sk-proj-L48x012345".len();
         deadlock(&server, &format!("/*{}{deadlocked} */ ", "-".repeat(padding - 1) + " "));
@@ -303,16 +309,16 @@ fn keys_that_were_cut_off_do_not_show_their_beginning() {
         c.simple_query(&format!("PREPARE p{} AS SELECT '{}{prepared}'", state, " ".repeat(100 - 40))).unwrap();
         c.simple_query("SELECT pg_log_backend_memory_contexts(pg_backend_pid())").unwrap();
         one(c, "SELECT pg_sleep(0.2)");
-        keys.push((deadlocked, prepared));
+        keys.push([deadlocked, prepared, parameter]);
     }
     settle(&server);
     for ending in FORMATS {
         let log = log_file(&server, ending);
-        for (key, at) in [(&keys[0].0, 8), (&keys[0].1, 8)] {
-            assert!(log.contains(&key[..at + 5]), "{ending}: the channel of {key} is not used");
+        for key in &keys[0] {
+            assert!(log.contains(&key[..13]), "{ending}: the channel of {key} is not used");
         }
-        for key in [&keys[1].0, &keys[1].1] {
-            let line = line_with(&log, &key[8..15]);
+        for key in &keys[1] {
+            let line = line_with(&log, &key[8..13]);
             assert!(line.is_none(), "{ending}: {}", line.unwrap());
         }
     }

@@ -20,6 +20,8 @@ const FILLING: u32 = 1;
 const FULL: u32 = 2;
 const TAKING: u32 = 3;
 
+/// The names in a leak are constants of this library, which every process of the server has at the same address: the
+/// postmaster loaded it, and they are its forks.
 #[repr(C)]
 struct Cell {
     state: AtomicU32,
