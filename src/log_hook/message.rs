@@ -3,7 +3,7 @@
 //! STATEMENT line is `debug_query_string`, which is swapped for a masked copy, because the statement may not be parsed yet.
 
 use super::activity::{self, text_of};
-use super::{intake, masking};
+use super::{intake, masking, statement};
 use crate::redact::Ends;
 use crate::settings;
 use crate::trail::Channel;
@@ -69,8 +69,11 @@ unsafe extern "C-unwind" fn on_message(error: *mut pg_sys::ErrorData) {
 unsafe fn mask(error: *mut pg_sys::ErrorData) {
     // SAFETY: reads process-local variables; the statement's text lives as long as its statement.
     unsafe {
-        let statement = text_of(pg_sys::debug_query_string.cast_mut());
-        let ours = intake::is_running() || statement.as_deref().is_some_and(intake::names_us);
+        let running = pg_sys::debug_query_string;
+        let seen = statement::seen(running);
+        let statement = if seen.is_none() { text_of(running.cast_mut()) } else { None };
+        let names_us = || statement.as_deref().is_some_and(intake::names_us);
+        let ours = intake::is_running() || seen.unwrap_or_else(names_us);
         if ours {
             intake::hide(error);
         }
@@ -147,12 +150,14 @@ unsafe fn copied(statement: &[u8]) -> Option<&'static mut [u8]> {
             if capacity > 0 {
                 dealloc(COPY.load(Relaxed).cast(), Layout::array::<u8>(capacity).ok()?);
             }
-            (CAPACITY.store(0, Relaxed), COPY.store(ptr::null_mut(), Relaxed));
+            CAPACITY.store(0, Relaxed);
+            COPY.store(ptr::null_mut(), Relaxed);
             let fresh = alloc(Layout::array::<u8>(needed).ok()?);
             if fresh.is_null() {
                 return None;
             }
-            (COPY.store(fresh.cast(), Relaxed), CAPACITY.store(needed, Relaxed));
+            COPY.store(fresh.cast(), Relaxed);
+            CAPACITY.store(needed, Relaxed);
         }
         let copy = COPY.load(Relaxed).cast::<u8>();
         copy.copy_from_nonoverlapping(statement.as_ptr(), statement.len());

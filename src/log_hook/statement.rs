@@ -24,6 +24,8 @@ static PREVIOUS_UTILITY: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 static SEEN: AtomicPtr<c_char> = AtomicPtr::new(ptr::null_mut());
 static SEEN_SINCE: AtomicI64 = AtomicI64::new(0);
 static SEEN_MASKED: AtomicBool = AtomicBool::new(false);
+/// Whether it hands a key to us.
+static SEEN_OURS: AtomicBool = AtomicBool::new(false);
 
 /// What stands in place of a nested statement's text when there is no memory for a copy.
 const HIDDEN: &std::ffi::CStr = c"(hidden)";
@@ -165,6 +167,12 @@ unsafe fn range(query: *const pg_sys::Query, length: usize) -> Range<usize> {
     start..end
 }
 
+/// Whether a text was looked at and masked already in this statement; then, whether it hands a key to us.
+pub fn seen(text: *const c_char) -> Option<bool> {
+    let same = SEEN.load(Relaxed).cast_const() == text && SEEN_SINCE.load(Relaxed) == masking::statement_start();
+    same.then(|| SEEN_OURS.load(Relaxed))
+}
+
 /// Masks the client's own text, once: it is parsed whole before its first statement is analyzed, and never again. Whether
 /// there was anything to mask.
 ///
@@ -172,7 +180,7 @@ unsafe fn range(query: *const pg_sys::Query, length: usize) -> Range<usize> {
 /// `text` is `debug_query_string`, or what that was a copy of; called while PostgreSQL analyzes or starts it.
 unsafe fn mask_clients(text: &mut [u8]) -> bool {
     let (address, since) = (text.as_mut_ptr().cast::<c_char>(), masking::statement_start());
-    if SEEN.load(Relaxed) == address && SEEN_SINCE.load(Relaxed) == since {
+    if seen(address).is_some() {
         return SEEN_MASKED.load(Relaxed);
     }
     activity::mask_application_name();
@@ -198,7 +206,10 @@ unsafe fn mask_clients(text: &mut [u8]) -> bool {
         }
     }
     places.remember();
-    (SEEN.store(address, Relaxed), SEEN_SINCE.store(since, Relaxed), SEEN_MASKED.store(masked, Relaxed));
+    SEEN.store(address, Relaxed);
+    SEEN_SINCE.store(since, Relaxed);
+    SEEN_MASKED.store(masked, Relaxed);
+    SEEN_OURS.store(ours, Relaxed);
     masked
 }
 

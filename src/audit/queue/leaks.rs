@@ -92,7 +92,8 @@ pub fn hash(key: &[u8]) -> Option<u64> {
     let table = table()?;
     let mut hasher = std::hash::DefaultHasher::new();
     // SAFETY: written once, before any other process ran.
-    hasher.write(unsafe { &*(&raw const (*table).secret) });
+    let secret = unsafe { (*table).secret };
+    hasher.write(&secret);
     hasher.write(key);
     Some(hasher.finish())
 }
