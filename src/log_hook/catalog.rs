@@ -66,6 +66,9 @@ pub unsafe fn stores(query: *const pg_sys::Query) -> bool {
             | T_CreateFunctionStmt
             | T_ViewStmt
             | T_RuleStmt
+            | T_RenameStmt
+            | T_CreateSchemaStmt
+            | T_CreateStatsStmt
             | T_CreateTrigStmt
             | T_CreatePolicyStmt
             | T_AlterPolicyStmt

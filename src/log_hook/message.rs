@@ -52,7 +52,7 @@ unsafe extern "C-unwind" fn on_message(error: *mut pg_sys::ErrorData) {
     // of its own, so nothing of ours is open then.
     unsafe {
         if !error.is_null() && !BUSY.swap(true, Relaxed) {
-            if catch_unwind(AssertUnwindSafe(|| mask(error))).is_err() {
+            if !survives(|| mask(error)) {
                 blank(error);
             }
             BUSY.store(false, Relaxed);
@@ -62,6 +62,11 @@ unsafe extern "C-unwind" fn on_message(error: *mut pg_sys::ErrorData) {
             previous(error);
         }
     }
+}
+
+/// Runs `work`; false: it panicked, which would end the whole server. The panic says nothing: pgrx keeps its words back.
+fn survives(work: impl FnOnce()) -> bool {
+    catch_unwind(AssertUnwindSafe(work)).is_ok()
 }
 
 /// # Safety
@@ -203,7 +208,13 @@ unsafe fn blank(error: *mut pg_sys::ErrorData) {
 
 #[cfg(test)]
 mod tests {
-    use super::mask_constants;
+    use super::{mask_constants, survives};
+
+    #[test]
+    fn a_panic_stays_within() {
+        assert!(survives(|| ()));
+        assert!(!survives(|| panic!("within the hook")));
+    }
 
     #[test]
     fn digits_of_longer_constants_are_zeroed() {
