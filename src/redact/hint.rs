@@ -1,7 +1,8 @@
 //! What may be shown of a key by which people know it again: its provider and a hint (DESIGN §6).
 //! The hint is stored and displayed in clear, so it gives away four characters of long secrets and none of short.
 
-use super::scan::{Finding, findings};
+use super::mask::findings;
+use super::scan::Finding;
 use super::text::visible;
 
 /// The fewest characters of a secret part whose last four are shown: 28 stay unknown, over 100 bits.

@@ -3,14 +3,22 @@
 //! that `leak_formats.json` names; DESIGN §6 fixes the hint.
 #![forbid(unsafe_code)]
 
+mod anchors;
+mod bytes;
+mod escapes;
 mod hint;
-mod in_place;
+mod mask;
+mod named;
+mod patterns;
+mod proof;
 mod rule;
 mod rules;
 mod scan;
+mod structure;
 mod text;
 
 pub use hint::{key_hint, provider_of};
-pub use in_place::{Ends, findings_in, mask_each};
-pub use scan::{Finding, contains_key, findings, prepare, redact};
+pub use mask::{Ends, contains_key, findings, findings_in, mask_each, prepare, redact, redact_pausing};
+pub use patterns::{Patterns, Refusal};
+pub use scan::Finding;
 pub use text::{clean, cut, is_visible};

@@ -1,20 +1,29 @@
-//! Finds keys in text and masks them. One pass looks for the starts of all rules at once; only there are the
-//! shapes tried, at a bounded cost per place, and a key is skipped whole: linear in the text, whatever it holds.
-//! Byte offsets are always those of the text itself (a lower-cased copy has others), at character boundaries.
+//! Finds keys in bytes, whatever they are: one pass, no allocation, a bounded cost per place, so linear in the text.
+//! Only what lies within 128 bytes before or in a run of 16 bytes without a gap is looked at: nothing else can be a key.
+//! Offsets are those of the text itself (a lower-cased copy has others), at character boundaries.
 
-use std::borrow::Cow;
-use std::sync::LazyLock;
+use memchr::memmem;
 
-use regex::{Regex, RegexSet};
-
-use super::rule::{Edge, Rule};
-use super::rules::RULES;
+use super::anchors::{ANCHORS, Anchor};
+use super::bytes::{self, WORD};
+use super::proof::is_value;
+use super::rule::{Edge, Proof, Rule, Run};
+use super::rules::contexts::CONTEXTS;
+use super::{escapes, named, structure};
 
 /// What stands in place of the secret part.
 pub(super) const MASK: &str = "...[REDACTED]";
-const MASK_END: &str = "[REDACTED]";
-/// How many bytes after a key's shape a proof looks at.
-const PROOF_WINDOW: usize = 256;
+pub(super) const MASK_END: &str = "[REDACTED]";
+/// How far before a long run a label or a provider's name may begin: the longest window, and room for the name.
+const LOOK_BACK: usize = 160;
+/// How much text is scanned between two looks at the caller's wishes (about 100 µs).
+const CHUNK: usize = 1 << 16;
+/// How much of a secret part is judged at each place.
+const PROOF_WINDOW: usize = 64;
+/// From how many bytes on a key counts that the end of the text may have cut.
+const CUT_LEAST: usize = 8;
+/// base64 of "OpenAI": whatever holds it after `sk-` is a key.
+const MARKER: &[u8] = b"T3BlbkFJ";
 
 /// A key found in a text; offsets in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,124 +34,268 @@ pub struct Finding {
     pub kind: &'static str,
     /// Where the key begins, with its public prefix.
     pub start: usize,
-    /// Where its secret part begins.
+    /// Where its secret part begins; with no public prefix, at its start.
     pub secret: usize,
     /// Where it ends.
     pub end: usize,
 }
 
-struct Scanner {
-    starts: Regex,
-    shapes: RegexSet,
-    each: Vec<Regex>,
+/// How far a text has been scanned. The text is given anew at every step, so that it can be masked in between.
+pub(super) struct Scan {
+    /// Whether the text may be cut within a key.
+    pub cut: bool,
+    pub at: usize,
+    zone_end: usize,
+    /// How far runs have been judged as keys without a prefix.
+    piece: usize,
+    /// Where the last key ended.
+    done: usize,
+    /// Until where each provider's name is near enough; in offsets of the masked text, which masking again leaves alone.
+    near: [i64; CONTEXTS.len()],
+    nearest: i64,
+    /// What to add to an offset to get that of the masked text.
+    shift: i64,
+    /// A run of letters, digits, `-` and `_`, and the next marker, once found: looked up, not measured again.
+    word: (usize, usize),
+    marker: Option<usize>,
 }
 
-/// None only if a rule is no regular expression, which the tests exclude; then everything is masked.
-static SCANNER: LazyLock<Option<Scanner>> = LazyLock::new(|| {
-    let starts = RULES.iter().map(|rule| rule.start).collect::<Vec<_>>().join("|");
-    let shapes: Vec<String> = RULES.iter().map(|rule| format!("^(?:{})", rule.shape)).collect();
-    Some(Scanner {
-        starts: Regex::new(&starts).ok()?,
-        shapes: RegexSet::new(&shapes).ok()?,
-        each: shapes.iter().map(|shape| Regex::new(shape)).collect::<Result<_, _>>().ok()?,
-    })
-});
-
-/// Compiles the rules now, once per process, and tells whether they compiled: for the start of the server,
-/// so that its forked backends need not.
-pub fn prepare() -> bool {
-    SCANNER.is_some()
-}
-
-/// Masks every key: the public prefix stays, the rest of the whole run becomes `...[REDACTED]`.
-/// Masking twice changes nothing. A text without keys is not copied.
-pub fn redact(text: &str) -> Cow<'_, str> {
-    if !prepare() {
-        return Cow::Borrowed(MASK);
+impl Scan {
+    pub fn new(cut: bool) -> Scan {
+        let near = [-1; CONTEXTS.len()];
+        Scan { cut, at: 0, zone_end: 0, piece: 0, done: 0, near, nearest: -1, shift: 0, word: (0, 0), marker: None }
     }
-    let mut masked = String::new();
-    let mut copied = 0;
-    for finding in findings(text) {
-        masked.push_str(&text[copied..finding.secret]);
-        masked.push_str(MASK);
-        // A key beside a mask that was there before swallows it, or each masking would add another.
-        let rest = &text[finding.end..];
-        copied = text.len() - rest.strip_prefix(MASK_END).unwrap_or(rest).len();
-    }
-    if copied == 0 {
-        return Cow::Borrowed(text);
-    }
-    masked.push_str(&text[copied..]);
-    Cow::Owned(masked)
-}
 
-/// Tells whether a text holds a key.
-pub fn contains_key(text: &str) -> bool {
-    !prepare() || findings(text).next().is_some()
-}
-
-/// Lists the keys in a text, in order, without overlap.
-pub fn findings(text: &str) -> impl Iterator<Item = Finding> + '_ {
-    let mut from = 0;
-    std::iter::from_fn(move || {
-        let scanner = SCANNER.as_ref()?;
-        while let Some(start) = scanner.starts.find_at(text, from).map(|found| found.start()) {
-            if let Some(finding) = scanner.at(text, start) {
-                from = finding.end;
+    /// The next key; calls `pause` at least every 64 kB, which may unwind.
+    pub fn next(&mut self, text: &[u8], pause: &mut dyn FnMut()) -> Option<Finding> {
+        loop {
+            while self.at >= self.zone_end {
+                if self.at >= text.len() {
+                    return None;
+                }
+                pause();
+                self.next_zone(text);
+            }
+            if let Some(finding) = self.step(text) {
+                self.pass(text, &finding);
                 return Some(finding);
             }
-            // Every start is ASCII, so the next byte is the next character.
-            from = start + 1;
         }
-        from = text.len();
-        None
-    })
-}
+    }
 
-impl Scanner {
-    /// Judges one place: the first rule that holds there.
-    fn at(&self, text: &str, start: usize) -> Option<Finding> {
-        let rest = &text[start..];
-        self.shapes.matches(rest).iter().find_map(|index| {
-            let rule = &RULES[index];
-            let shape = self.each[index].captures(rest)?;
-            let (whole, prefix) = (shape.get(0)?.end(), shape.get(1)?.end());
-            if !edges_hold(rule, text, start, start + whole) {
-                return None;
+    /// Finds where to look next, or that there is nothing within the next chunk.
+    fn next_zone(&mut self, text: &[u8]) {
+        let (from, limit) = (self.at, (self.at + CHUNK).min(text.len()));
+        let run = bytes::next_long_run(text, from, limit);
+        let run_end = run.map(|start| bytes::long_run_end(text, start, start + CHUNK));
+        // A short password in a short address is in no long run.
+        let address = memmem::find(&text[from..run.unwrap_or(limit)], b"://").map(|at| from + at);
+        let cut_end = if self.cut && limit == text.len() { text.len() } else { 0 };
+        let start = address.or(run).unwrap_or(limit);
+        self.at = from.max(start.saturating_sub(LOOK_BACK));
+        self.zone_end = if address.is_some() { start + 3 } else { run_end.unwrap_or(limit) };
+        // A run that goes on from the last chunk: its word was judged whole there.
+        let begins =
+            |start: usize| if start == from && start > self.done { bytes::run_end(text, start, WORD) } else { start };
+        self.piece = run.map_or(self.zone_end, begins);
+        if address.is_none() && run.is_none() {
+            // The tail of a cut text counts although it is short; the lookback keeps the next zone's labels.
+            self.at = if cut_end > 0 { from.max(cut_end.saturating_sub(LOOK_BACK)) } else { limit };
+        }
+    }
+
+    /// Looks at the next place of the zone.
+    fn step(&mut self, text: &[u8]) -> Option<Finding> {
+        let anchor = ANCHORS.next(text, self.at, self.zone_end);
+        if let Some(finding) = self.unprefixed(text, anchor.unwrap_or(self.zone_end)) {
+            return Some(finding);
+        }
+        let Some(place) = anchor else {
+            self.at = self.zone_end;
+            return None;
+        };
+        self.at = place + 1;
+        ANCHORS.at(text, place).find_map(|anchor| self.judge(text, place, anchor))
+    }
+
+    fn judge(&mut self, text: &[u8], place: usize, anchor: Anchor) -> Option<Finding> {
+        match anchor {
+            Anchor::Context(index, length) => {
+                if named::is_name(text, place) {
+                    let end = (place + length) as i64 + self.shift;
+                    self.near[index] = end + CONTEXTS[index].window as i64;
+                    self.nearest = self.nearest.max(self.near[index]);
+                }
+                None
             }
-            let run =
-                |most: usize| rest.bytes().skip(whole).take(most).take_while(|byte| rule.run.continues(*byte)).count();
-            // The proof before the whole run: a refused one is read again from the next start within it.
-            if !rule.proof.holds(&rest[prefix..whole + run(PROOF_WINDOW)]) {
-                return None;
+            Anchor::Prefix(rule, length) => self.prefixed(text, place, rule, length),
+            Anchor::WebToken => self.web_token(text, place),
+            Anchor::Label(label) => {
+                let found = named::value_of_label(text, place, label)?;
+                self.value(text, found, "labelled key")
             }
-            Some(Finding {
-                provider: rule.provider,
-                kind: rule.kind,
-                start,
-                secret: start + prefix,
-                end: start + whole + run(usize::MAX),
-            })
+            Anchor::Parameter(length) => {
+                let found = named::value_of_parameter(text, place, length)?;
+                self.value(text, found, "key in an address")
+            }
+            Anchor::Address(length) => {
+                let (start, end) = named::password(text, place, length)?;
+                Some(Finding { provider: None, kind: "password in an address", start, secret: start, end })
+            }
+        }
+    }
+
+    /// A key of this rule at this place.
+    fn prefixed(&mut self, text: &[u8], start: usize, rule: &'static Rule, prefix: usize) -> Option<Finding> {
+        if rule.edge == Edge::Left && !escapes::is_edge(text, start) {
+            return None;
+        }
+        let secret = start + prefix + rule.label.length(&text[start + prefix..])?;
+        let (least, least_end) = escapes::count(text, secret, rule.least, |byte| rule.body.has(byte));
+        let cut = self.cut && least >= CUT_LEAST && least_end == text.len();
+        if least < rule.least && !cut {
+            return None;
+        }
+        if rule.proof == Proof::Marked {
+            self.is_marked(text, secret).then_some(())?;
+        } else {
+            // Before the whole run: what is refused is read again from the next place within it.
+            let window = &text[secret..text.len().min(secret + PROOF_WINDOW)];
+            let run = escapes::run_end(window, 0, rule.run.class());
+            (cut || rule.proof.holds(&window[..run])).then_some(())?;
+        }
+        let end = match rule.run {
+            Run::Word => self.word_end(text, secret),
+            run => escapes::run_end(text, secret, run.class()),
+        };
+        Some(Finding { provider: rule.provider, kind: rule.kind, start, secret, end })
+    }
+
+    /// A JSON web token: a header, then a payload that is JSON too, or the parts of an encrypted one (RFC 7516 §3.1).
+    fn web_token(&mut self, text: &[u8], start: usize) -> Option<Finding> {
+        let header = self.word_end(text, start);
+        let cut = self.cut && header == text.len() && header - start > CUT_LEAST;
+        if !escapes::is_edge(text, start) || header - start < 13 && !cut {
+            return None;
+        }
+        let rest = text.get(header + 1..text.len().min(header + 161)).unwrap_or_default();
+        let run = bytes::run_end(rest, 0, Run::Dotted.class());
+        let json = rest.starts_with(b"eyJ") || rest.starts_with(b"eyK");
+        let parts = json && run > 10 || run >= 32 && rest[..run].contains(&b'.');
+        if !cut && !(text.get(header) == Some(&b'.') && parts) {
+            return None;
+        }
+        let end = escapes::run_end(text, start, Run::Dotted.class());
+        Some(Finding { provider: None, kind: "JSON web token", start, secret: start + 3, end })
+    }
+
+    /// What stands behind a label; a public prefix within it stays.
+    fn value(&mut self, text: &[u8], (start, end): (usize, usize), kind: &'static str) -> Option<Finding> {
+        let known = ANCHORS.at(text, start).find_map(|anchor| match anchor {
+            Anchor::Prefix(rule, prefix) => self.prefixed(text, start, rule, prefix),
+            Anchor::WebToken => self.web_token(text, start),
+            _ => None,
+        });
+        if let Some(known) = known {
+            return Some(Finding { end: known.end.max(end), ..known });
+        }
+        let value = &text[start..end];
+        let cut = self.cut && end == text.len() && value.len() >= CUT_LEAST;
+        if (value.len() < 16 && !cut) || !is_value(value) || is_masked(text, start, end) {
+            return None;
+        }
+        Some(Finding { provider: None, kind, start, secret: start, end })
+    }
+
+    /// Keys without a prefix that begin before `limit`: by a shape that says enough, or by a provider's name before them.
+    fn unprefixed(&mut self, text: &[u8], limit: usize) -> Option<Finding> {
+        while self.piece < limit {
+            let start = self.piece + text[self.piece..limit].iter().position(|byte| WORD.has(*byte))?;
+            let end = self.word_end(text, start);
+            self.piece = end;
+            let found = structure::shaped(text, start, end).or_else(|| self.in_context(text, start, end));
+            // Signs before it may belong to the key before.
+            if let Some(finding) = found.filter(|finding| finding.start >= self.done) {
+                return Some(finding);
+            }
+        }
+        None
+    }
+
+    fn in_context(&self, text: &[u8], start: usize, end: usize) -> Option<Finding> {
+        let masked = start as i64 + self.shift;
+        if masked > self.nearest {
+            return None;
+        }
+        let near = CONTEXTS.iter().zip(&self.near).filter(|(_, near)| masked <= **near);
+        near.into_iter().find_map(|(context, _)| {
+            let (start, end) = structure::of_shape(text, start, end, context.shape)?;
+            let Finding { provider, kind, .. } =
+                Finding { provider: Some(context.provider), kind: context.kind, start, secret: start, end };
+            (!named::is_vetoed(text, start)).then_some(Finding { provider, kind, start, secret: start, end })
         })
     }
+
+    /// Goes on behind a key. A mask beside it goes with it, or each masking would add another.
+    fn pass(&mut self, text: &[u8], finding: &Finding) {
+        let swallowed = if text[finding.end..].starts_with(MASK_END.as_bytes()) { MASK_END.len() } else { 0 };
+        self.at = finding.end + swallowed;
+        (self.piece, self.done) = (self.at, self.at);
+        self.shift += (MASK.len() + finding.secret) as i64 - self.at as i64;
+    }
+
+    fn word_end(&mut self, text: &[u8], from: usize) -> usize {
+        if !(self.word.0..self.word.1).contains(&from) {
+            self.word = (from, bytes::run_end(text, from, WORD));
+        }
+        self.word.1
+    }
+
+    /// Whether OpenAI's marker stands within the run, not too far away, with enough behind it.
+    fn is_marked(&mut self, text: &[u8], secret: usize) -> bool {
+        let end = self.word_end(text, secret);
+        if self.marker.is_none_or(|at| at < secret) {
+            self.marker = memmem::find(&text[secret..], MARKER).map(|at| secret + at).or(Some(usize::MAX));
+        }
+        self.marker.is_some_and(|at| at > secret && at <= secret + 100 && at + MARKER.len() + 16 <= end)
+    }
 }
 
-/// Tells whether the characters beside a shape leave it a word of its own, where its rule asks for that.
-/// Bytes over 127 belong to no key, so they are edges.
-fn edges_hold(rule: &Rule, text: &str, start: usize, end: usize) -> bool {
-    let word = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_');
-    let left = start.checked_sub(1).and_then(|before| text.as_bytes().get(before));
-    let right = text.as_bytes().get(end);
-    match rule.edge {
-        Edge::Any => true,
-        Edge::Left => !word(left),
-        Edge::Both => !word(left) && !word(right),
-    }
+/// Whether a value is what masking left: nothing, or a public prefix, before the mask.
+fn is_masked(text: &[u8], start: usize, end: usize) -> bool {
+    let value = &text[start..end];
+    let mask = memmem::find(value, MASK.as_bytes());
+    let dots = value.ends_with(b"...") && text[end..].starts_with(MASK_END.as_bytes());
+    let Some(length) = mask.or(dots.then(|| value.len() - 3)) else { return false };
+    let public = |anchor| match anchor {
+        Anchor::Prefix(rule, prefix) => {
+            rule.label.length(&text[start + prefix..]).is_some_and(|more| prefix + more == length)
+        }
+        Anchor::WebToken => length == 3,
+        _ => false,
+    };
+    length == 0 || ANCHORS.at(text, start).any(public)
 }
 
 #[cfg(test)]
 #[path = "examples.rs"]
 pub(super) mod examples;
+
+#[cfg(test)]
+#[path = "formats.rs"]
+mod formats;
+
+#[cfg(test)]
+#[path = "carriers.rs"]
+mod carriers;
+
+#[cfg(test)]
+#[path = "negatives.rs"]
+mod negatives;
+
+#[cfg(test)]
+#[path = "corpus_tests.rs"]
+mod corpus;
 
 #[cfg(test)]
 #[path = "scan_tests.rs"]

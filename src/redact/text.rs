@@ -1,7 +1,7 @@
 //! Free text from callers (names, user agents, notes) before it is stored or queued: masked, made visible, cut.
 //! Lengths are bytes and stand in DESIGN §11.
 
-use super::scan::redact;
+use super::mask::redact;
 
 /// Cuts to at most `max_bytes`, at a character boundary.
 pub fn cut(text: &str, max_bytes: usize) -> &str {
