@@ -33,12 +33,10 @@ pub extern "C-unwind" fn _PG_init() {
     let preloaded = acting_owner::session::is_preloading();
     settings::define(preloaded);
     acting_owner::session::reserve_settings();
-    log_hook::install_hook();
+    log_hook::install_hooks(preloaded);
     if preloaded {
         acting_owner::session::forget_backtraces();
         audit::queue::install_hooks();
         audit::commit::install_hooks();
-        // Compiled once here (3 ms) instead of in every session.
-        redact::prepare();
     }
 }

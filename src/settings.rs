@@ -15,6 +15,7 @@ static AUDIT_QUEUE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(2_048);
 static MAX_DATABASES: GucSetting<i32> = GucSetting::<i32>::new(8);
 static SPIN: GucSetting<i32> = GucSetting::<i32>::new(200);
 static MAX_ACTIVE_KEYS: GucSetting<i32> = GucSetting::<i32>::new(3);
+static REDACT_SERVER_LOG: GucSetting<bool> = GucSetting::<bool>::new(true);
 static TRUSTED_CLAIM_ROLES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"authenticator"));
 
 /// Whether the server itself loaded the library. Where a session did, any role may have had a say in its settings.
@@ -74,6 +75,12 @@ pub fn max_active_keys() -> i32 {
     MAX_ACTIVE_KEYS.get()
 }
 
+/// Whether keys are masked in the server log, in messages to clients and in what shows running statements; never in a
+/// server that did not preload the library.
+pub fn redacts_server_log() -> bool {
+    REDACT_SERVER_LOG.get() && PRELOADED.load(Relaxed)
+}
+
 /// Whether JWT claims count in sessions of this login role; never in a server that did not preload the library.
 pub fn trusts_claims_of(session_role: &str) -> bool {
     let trusted = TRUSTED_CLAIM_ROLES.get().filter(|_| PRELOADED.load(Relaxed));
@@ -114,6 +121,14 @@ pub fn define(preloaded: bool) {
         c"Login roles, separated by commas, in whose sessions JWT claims count.",
         c"Only for a proxy that verifies tokens and lets nobody run SQL of their own, such as PostgREST.",
         &TRUSTED_CLAIM_ROLES,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"watchllm_keys.redact_server_log",
+        c"Masks provider keys in the server log, in messages to clients and in pg_stat_activity.",
+        c"Off shows every key that stands in a statement or a message.",
+        &REDACT_SERVER_LOG,
         GucContext::Sighup,
         GucFlags::default(),
     );

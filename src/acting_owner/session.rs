@@ -24,6 +24,12 @@ pub fn role_name(role: pg_sys::Oid) -> Option<String> {
     unsafe { text(pg_sys::GetUserNameFromId(role, true)) }
 }
 
+/// None: there is no such database.
+pub fn database_name(database: pg_sys::Oid) -> Option<String> {
+    // SAFETY: a catalog look-up inside a transaction; the answer is a palloc'ed C string or null.
+    unsafe { text(pg_sys::get_database_name(database)) }
+}
+
 /// Whether `user` has the privileges of the role (superusers have all; membership without INHERIT does not count).
 pub fn has_privileges_of(user: pg_sys::Oid, role: &CStr) -> bool {
     // SAFETY: catalog look-ups inside a transaction.

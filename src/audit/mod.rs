@@ -4,6 +4,7 @@
 
 mod batch;
 pub mod commit;
+mod leaks;
 pub mod queue;
 mod start;
 mod take_up;

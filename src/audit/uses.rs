@@ -1,6 +1,7 @@
 //! The writer's second transaction, about once a second: counters that people see (accesses, failures, last use of each
 //! key), incidents, partitions ahead; and a third, which tells listeners. Gathered in memory; a failure harms no answer and is tried again.
 
+use super::leaks;
 use super::writer::{Writer, transaction};
 use crate::acting_owner::session;
 use crate::store;
@@ -21,6 +22,8 @@ pub struct Uses {
     opened_compromised: HashMap<([u8; 16], Option<i32>), Event>,
     /// Keys that were blocked, and when.
     blocks: Vec<([u8; 16], [u8; 16], i64)>,
+    /// Keys that the log hook masked.
+    pub leaks: leaks::Pending,
     /// The day (since 1970) up to which partitions were made ahead.
     made_until: i32,
 }
@@ -77,6 +80,7 @@ pub fn flush(writer: &mut Writer) {
     make_partitions_ahead(writer);
     write_blocks(writer);
     write_incidents(writer);
+    leaks::write(writer);
     tell(writer);
     let keys: Vec<_> = writer.uses.pending.keys().copied().take(AT_ONCE).collect();
     let batch: Vec<store::trail::Uses> = keys.iter().filter_map(|key| writer.uses.pending.remove(key)).collect();

@@ -73,12 +73,20 @@ pub enum Ends {
     Cut,
 }
 
-/// Masks keys by as many `*`, in any bytes, and answers how many there were. Allocates nothing once `prepare` was called.
-/// In a text that was cut, what touches its end counts as a key from 8 bytes on.
-pub fn mask_in_place(text: &mut [u8], ends: Ends) -> usize {
+/// Lists the keys in any bytes. Allocates nothing once `prepare` was called.
+pub fn findings_in(text: &[u8], ends: Ends) -> impl Iterator<Item = Finding> + '_ {
+    let mut scan = Scan::new(ends == Ends::Cut);
+    std::iter::from_fn(move || scan.next(text, &mut || ()))
+}
+
+/// Masks keys by as many `*`, in any bytes; says of each what it is and its bytes, before they are masked, and answers how many
+/// there were. Allocates nothing once `prepare` was called. In a text that was cut, what touches its end counts as a key
+/// from 8 bytes on.
+pub fn mask_each(text: &mut [u8], ends: Ends, found: &mut dyn FnMut(&Finding, &[u8])) -> usize {
     let mut scan = Scan::new(ends == Ends::Cut);
     let mut count = 0;
     while let Some(finding) = scan.next(text, &mut || ()) {
+        found(&finding, &text[finding.start..finding.end]);
         text[finding.secret..finding.end].fill(b'*');
         count += 1;
     }

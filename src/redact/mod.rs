@@ -20,7 +20,7 @@ mod text;
 
 pub use candidates::{Candidate, candidates};
 pub use hint::{key_hint, provider_of};
-pub use mask::{Ends, contains_key, findings, mask_in_place, prepare, redact, redact_pausing};
+pub use mask::{Ends, contains_key, findings, findings_in, mask_each, prepare, redact, redact_pausing};
 pub use patterns::{Patterns, Refusal};
 pub use scan::{Finding, MASK};
 pub use text::{clean, cut, is_visible};

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::examples::expand;
 use super::*;
-use crate::redact::mask::{Ends, contains_key, findings, mask_in_place, prepare, redact};
+use crate::redact::mask::{Ends, contains_key, findings, mask_each, prepare, redact};
 use crate::redact::rules;
 use std::borrow::Cow;
 
@@ -128,4 +128,25 @@ proptest! {
         prop_assert!(crate::redact::clean(&text, 20).len() <= 20);
         prop_assert!(crate::redact::key_hint(&text).len() <= 40);
     }
+}
+
+#[test]
+fn bytes_are_masked_in_place_and_said_before() {
+    let key = expand("sk-proj-<60>");
+    let mut text = [b"\xff\x80 k=", key.as_bytes(), b"\xfe ", key.as_bytes()].concat();
+    let length = text.len();
+    let mut said = vec![];
+    let count = mask_each(&mut text, Ends::Whole, &mut |finding, bytes| said.push((finding.provider, bytes.to_vec())));
+    assert_eq!(said, [(Some("openai"), key.clone().into_bytes()), (Some("openai"), key.into_bytes())]);
+    assert_eq!((count, text.len()), (2, length));
+    assert_eq!(text, [&b"\xff\x80 k=sk-proj-"[..], &[b'*'; 60], b"\xfe sk-proj-", &[b'*'; 60]].concat());
+    assert_eq!(mask_each(&mut text, Ends::Whole, &mut |_, _| ()), 0);
+}
+
+#[test]
+fn a_key_that_was_cut_counts_in_a_text_that_was_cut() {
+    let mut text = *b"SELECT 'sk-proj-0123abCD";
+    assert_eq!(mask_each(&mut text, Ends::Whole, &mut |_, _| ()), 0);
+    assert_eq!(mask_each(&mut text, Ends::Cut, &mut |_, _| ()), 1);
+    assert_eq!(text, *b"SELECT 'sk-proj-********");
 }

@@ -23,7 +23,9 @@ macro_rules! words {
 pub mod chain;
 pub mod event;
 pub mod incident;
+pub mod leak;
 
 pub use chain::{MacKey, Row};
 pub use event::{AccessType, Bounded, Event, FailureReason, Verdict};
 pub use incident::{Incident, IncidentType, Notice, Severity};
+pub use leak::{Channel, Leak};

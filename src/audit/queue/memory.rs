@@ -1,7 +1,8 @@
 //! The queue's place in shared memory: asked for and laid out when the server starts, by PostgreSQL's two hooks.
 //! Unsafe lives here. Laid out in place, because its 20 MB would not fit a stack: slots, their rings, one waiter per
-//! server process, then the keyrings.
+//! server process, the keyrings, then what the log hook masked.
 
+use super::leaks;
 use super::{CAPACITY, DIRECTORY, Entry, SLOT_COUNT, SLOTS, Slot, WAITER_COUNT, WAITERS, Waiter};
 use crate::settings;
 use crate::shared_keyring;
@@ -39,7 +40,7 @@ fn sizes() -> (usize, usize, usize, usize) {
         slots,
         ring,
         waiters,
-        slots * size_of::<Slot>() + ring + waiters * size_of::<Waiter>() + shared_keyring::size(slots),
+        slots * size_of::<Slot>() + ring + waiters * size_of::<Waiter>() + shared_keyring::size(slots) + leaks::size(),
     )
 }
 
@@ -84,6 +85,7 @@ unsafe extern "C-unwind" fn startup() {
             }
         }
         shared_keyring::startup(keyrings, slots, locks.add(1 + slots), !found);
+        leaks::startup(keyrings.add(shared_keyring::size(slots)), !found);
         DIRECTORY.store(&raw mut (*locks).lock, Relaxed);
         CAPACITY.store(settings::audit_queue_size(), Relaxed);
         SLOT_COUNT.store(slots, Relaxed);

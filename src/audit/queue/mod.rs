@@ -3,6 +3,7 @@
 //! batches out, commits them and answers each event with a verdict. Nothing inside a locked section may raise an
 //! ERROR. Orders of stores and the traps behind them: FACTS §2.
 
+pub mod leaks;
 mod memory;
 
 pub use memory::install_hooks;

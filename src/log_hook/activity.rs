@@ -1,0 +1,79 @@
+//! What pg_stat_activity shows of this process: the statement's text and the application's name.
+//! Unsafe: this process's own entry in shared memory, written as PostgreSQL itself does (counted before and after, so that
+//! a reader who comes in between reads again).
+
+use super::masking;
+use crate::audit::queue::leaks;
+use crate::redact::Ends;
+use crate::trail::Channel;
+use pgrx::pg_sys;
+use std::ffi::{CStr, c_char};
+use std::sync::atomic::{Ordering::SeqCst, fence};
+
+/// Shows the statement as `masked` has it: the text that was reported, with keys masked. Where the entry shows another
+/// text, keys in that are masked; it may have been cut off, and a key with it.
+pub fn show(masked: &[u8]) {
+    // SAFETY: the entry's own buffer, `pgstat_track_activity_query_size` bytes that end with NUL.
+    let text = |entry: *mut pg_sys::PgBackendStatus| unsafe {
+        ((*entry).st_activity_raw, pg_sys::pgstat_track_activity_query_size as usize)
+    };
+    write(text, |shown| {
+        if !masking::follow(shown, masked) {
+            masking::mask_silently(shown, Ends::Cut);
+        }
+    });
+}
+
+/// Masks the application's name: in pg_stat_activity every role reads it, and lines of the server log begin with it.
+pub fn mask_application_name() {
+    // SAFETY: the setting's value, which only this process changes; as many bytes as before.
+    let count = unsafe { text_of(pg_sys::application_name) }
+        .map_or(0, |name| masking::mask(name, Ends::Whole, Channel::ApplicationName));
+    if count > 0 {
+        // SAFETY: the entry's own buffer of NAMEDATALEN bytes.
+        write(
+            |entry| unsafe { ((*entry).st_appname, pg_sys::NAMEDATALEN as usize) },
+            |name| {
+                masking::mask_silently(name, Ends::Cut);
+            },
+        );
+    }
+}
+
+/// The text at an address, without its NUL.
+///
+/// # Safety
+/// `text` is null or a C string that may be written as long as the answer is used.
+pub unsafe fn text_of<'a>(text: *mut c_char) -> Option<&'a mut [u8]> {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let length = (!text.is_null()).then(|| CStr::from_ptr(text).to_bytes().len())?;
+        Some(std::slice::from_raw_parts_mut(text.cast::<u8>(), length))
+    }
+}
+
+/// Changes one text of this process's entry, if there is one: the postmaster, the logger and a process at its end have none.
+fn write(text: impl FnOnce(*mut pg_sys::PgBackendStatus) -> (*mut c_char, usize), change: impl FnOnce(&mut [u8])) {
+    // SAFETY: this process's own entry, mapped as just checked; nobody else writes it. No ERROR can come between the two
+    // counts, and the critical section is what PGSTAT_BEGIN_WRITE_ACTIVITY begins.
+    unsafe {
+        let entry = pg_sys::MyBEEntry;
+        if entry.is_null() || !leaks::is_mapped() || (*entry).st_changecount % 2 != 0 {
+            return;
+        }
+        let (start, size) = text(entry);
+        if start.is_null() {
+            return;
+        }
+        let bytes = std::slice::from_raw_parts_mut(start.cast::<u8>(), size);
+        let length = bytes.iter().position(|byte| *byte == 0).unwrap_or(size);
+        let count = &raw mut (*entry).st_changecount;
+        pg_sys::CritSectionCount += 1;
+        count.write_volatile(count.read_volatile().wrapping_add(1));
+        fence(SeqCst);
+        change(&mut bytes[..length]);
+        fence(SeqCst);
+        count.write_volatile(count.read_volatile().wrapping_add(1));
+        pg_sys::CritSectionCount -= 1;
+    }
+}

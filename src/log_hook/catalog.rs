@@ -1,0 +1,114 @@
+//! Statements that put what they say into the catalog, where other roles read it: a comment, a function's body, a view, a
+//! setting of a role. Masking would change what they mean, so they go through: with a WARNING and an incident.
+//! Unsafe: reads nodes of PostgreSQL's parse tree.
+
+use super::masking::{self, Key};
+use crate::trail::Channel;
+use pgrx::pg_sys::{self, NodeTag};
+use pgrx::prelude::*;
+use std::cell::Cell;
+use std::ops::Range;
+
+/// Keys of one text whose places are remembered.
+const PLACES: usize = 8;
+
+/// A key that was masked in a client's text, and where.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub at: usize,
+    pub key: Key,
+}
+
+const NOWHERE: Place = Place { at: 0, key: Key { provider: None, kind: "", run: None } };
+
+/// What was masked in the client's text, for its later statements: the text does not tell any more.
+#[derive(Clone, Copy)]
+pub struct Places {
+    found: [Place; PLACES],
+    count: usize,
+}
+
+thread_local! {
+    static LAST: Cell<Places> = const { Cell::new(Places::NONE) };
+}
+
+impl Places {
+    pub const NONE: Places = Places { found: [NOWHERE; PLACES], count: 0 };
+
+    pub fn add(&mut self, place: Place) {
+        if let Some(free) = self.found.get_mut(self.count) {
+            *free = place;
+            self.count += 1;
+        }
+    }
+
+    pub fn remember(self) {
+        LAST.set(self);
+    }
+
+    pub fn remembered() -> Places {
+        LAST.get()
+    }
+}
+
+/// Whether this utility statement stores its text, or parts of it, in the catalog.
+///
+/// # Safety
+/// `query` is PostgreSQL's own.
+pub unsafe fn stores(query: *const pg_sys::Query) -> bool {
+    use NodeTag::*;
+    // SAFETY: every node begins with its tag.
+    let tag = unsafe { if (*query).utilityStmt.is_null() { return false } else { (*(*query).utilityStmt).type_ } };
+    matches!(
+        tag,
+        T_CommentStmt
+            | T_SecLabelStmt
+            | T_CreateFunctionStmt
+            | T_ViewStmt
+            | T_RuleStmt
+            | T_RenameStmt
+            | T_CreateSchemaStmt
+            | T_CreateStatsStmt
+            | T_CreateTrigStmt
+            | T_CreatePolicyStmt
+            | T_AlterPolicyStmt
+            | T_AlterRoleSetStmt
+            | T_AlterDatabaseSetStmt
+            | T_AlterFunctionStmt
+            | T_AlterSystemStmt
+            | T_CreateStmt
+            | T_AlterTableStmt
+            | T_CreateDomainStmt
+            | T_AlterDomainStmt
+            | T_IndexStmt
+            | T_CreateForeignServerStmt
+            | T_AlterForeignServerStmt
+            | T_CreateUserMappingStmt
+            | T_AlterUserMappingStmt
+            | T_CreateSubscriptionStmt
+            | T_AlterSubscriptionStmt
+    )
+}
+
+/// Warns once of the keys at these places, if any of them lies within the statement, and reports each.
+pub fn warn_of(places: &Places, statement: &Range<usize>) {
+    let within = || places.found[..places.count].iter().filter(|place| statement.contains(&place.at));
+    within().for_each(|place| masking::report(&place.key, Channel::Catalog));
+    if within().next().is_some() {
+        // SAFETY: guarded, so that an error of it leaves as PostgreSQL's own.
+        unsafe { warn() };
+    }
+}
+
+/// # Safety
+/// Called where an ERROR may be raised.
+#[pg_guard]
+unsafe extern "C-unwind" fn warn() {
+    pgrx::pg_sys::panic::ErrorReport::new(
+        PgSqlErrorCode::ERRCODE_WARNING,
+        "watchllm_keys: this statement puts what looks like a provider key into the catalog, where other roles can read it",
+        function_name!(),
+    )
+    .set_hint("Take it out again and rotate the key; keep keys in the vault.")
+    .report(PgLogLevel::WARNING);
+}

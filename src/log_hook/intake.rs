@@ -1,0 +1,99 @@
+//! Statements by which a key is handed to us: whatever its shape, nothing of it is shown. STATEMENT and CONTEXT are hidden,
+//! values in the statement's text are blanked, of a failing row only its line is left.
+//! Unsafe: texts of PostgreSQL, changed where they lie.
+
+use super::activity::text_of;
+use super::masking;
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys;
+use std::ffi::c_char;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
+/// What takes a key as an argument or a row: a statement that names one of them is hidden even when it fails before
+/// our code is reached (no right to execute, an error found while planning, a type that does not fit).
+const TAKE_A_KEY: [&[u8]; 4] =
+    [b"store_provider_key", b"rotate_provider_key", b"report_leaked_key", b"provider_key_inbox"];
+/// How the context of a failing row begins, whatever the language.
+const COPY: &[u8] = b"COPY provider_key_inbox";
+
+/// When the statement began that passed a key to us, through a wrapper perhaps; 0: none. Compared, never reset: the
+/// next statement begins at another time.
+static SENSITIVE_SINCE: AtomicI64 = AtomicI64::new(0);
+
+/// Called at the entry of every function that takes a key.
+pub fn statement_holds_a_key() {
+    SENSITIVE_SINCE.store(masking::statement_start(), Relaxed);
+}
+
+/// Whether the running statement has passed a key to us.
+pub fn is_running() -> bool {
+    let since = SENSITIVE_SINCE.load(Relaxed);
+    since != 0 && since == masking::statement_start()
+}
+
+/// Whether a statement names what takes a key. Its text may be long, so only underscores are looked at.
+pub fn names_us(text: &[u8]) -> bool {
+    const KEY: &[u8] = b"_key";
+    let ends_here = |end: usize| {
+        TAKE_A_KEY.iter().any(|name| {
+            let length = name.len() - if name.ends_with(KEY) { 0 } else { b"_inbox".len() };
+            let start = end.checked_sub(length);
+            start
+                .and_then(|start| text.get(start..start + name.len()))
+                .is_some_and(|part| part.eq_ignore_ascii_case(name))
+        })
+    };
+    let underscores = text.iter().enumerate().filter(|(_, byte)| **byte == b'_').map(|(at, _)| at);
+    underscores
+        .filter(|at| text.get(*at..at + KEY.len()).is_some_and(|part| part.eq_ignore_ascii_case(KEY)))
+        .any(|at| ends_here(at + KEY.len()))
+}
+
+/// Hides the statement that an error message would repeat, and values in what the message says of it.
+///
+/// # Safety
+/// `error` is PostgreSQL's own error data.
+pub unsafe fn hide(error: *mut pg_sys::ErrorData) {
+    // SAFETY: as promised by the caller; texts keep their length or get shorter.
+    unsafe {
+        (*error).hide_stmt = true;
+        (*error).hide_ctx = true;
+        cut_row((*error).context);
+        if (*error).sqlerrcode == PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION as i32 {
+            blank_after_colon((*error).message);
+        }
+        // Not errors, which clients must be able to read; only lines that repeat statements and parameters.
+        if (*error).elevel < pg_sys::PGERROR as i32 {
+            text_of((*error).message).filter(|text| names_us(text)).map(masking::blank_values);
+            text_of((*error).detail).map(masking::blank_values);
+        }
+    }
+}
+
+/// Leaves of the context of COPY into the inbox which line it was; the row itself follows, and clients are shown it too.
+///
+/// # Safety
+/// `context` is null or a C string that may be written.
+unsafe fn cut_row(context: *mut c_char) {
+    // SAFETY: as promised by the caller.
+    let Some(text) = (unsafe { text_of(context) }) else { return };
+    let Some(copy) = text.windows(COPY.len()).position(|part| part == COPY) else { return };
+    let after = copy + COPY.len();
+    let digit = |byte: &&u8| byte.is_ascii_digit();
+    let line = after + text[after..].iter().take_while(|byte| !digit(byte)).count();
+    let end = line + text[line..].iter().take_while(digit).count();
+    if let Some(byte) = text.get_mut(end) {
+        *byte = 0;
+    }
+}
+
+/// Blanks what follows the first colon: the value that is of no use as a uuid may be a key in the wrong column.
+///
+/// # Safety
+/// `message` is null or a C string that may be written.
+unsafe fn blank_after_colon(message: *mut c_char) {
+    // SAFETY: as promised by the caller; as many bytes as before.
+    let Some(text) = (unsafe { text_of(message) }) else { return };
+    let value = text.iter_mut().skip_while(|byte| **byte != b':').skip(1);
+    value.filter(|byte| **byte != b' ').for_each(|byte| *byte = b'*');
+}

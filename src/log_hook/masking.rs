@@ -1,0 +1,168 @@
+//! Masks keys in bytes where they lie, and leaves word of each for the writer: once per statement, and not more than once
+//! in a while for the same key of the same process.
+
+use crate::acting_owner::session::POSTGRES_EPOCH;
+use crate::audit::queue::leaks;
+use crate::redact::{self, Ends, Finding};
+use crate::trail::{Channel, Leak};
+use pgrx::pg_sys;
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// Microseconds within which a process reports the same key once; meanwhile it is counted.
+const A_WHILE: i64 = 10_000_000;
+/// Keys whose last report a process remembers.
+const REMEMBERED: usize = 32;
+
+// SAFETY: PostgreSQL's own functions, with these very signatures. Not by pgrx, whose wrappers are for what may fail: these
+// read a variable and the clock.
+unsafe extern "C" {
+    safe fn GetCurrentStatementStartTimestamp() -> i64;
+    safe fn GetCurrentTimestamp() -> i64;
+}
+
+/// What stands where a text was cut.
+const DOTS: &[u8] = b"...";
+
+/// What is told of a key. `run` is its hash; None where there is nobody to tell.
+#[derive(Clone, Copy)]
+pub struct Key {
+    pub provider: Option<&'static str>,
+    pub kind: &'static str,
+    pub run: Option<u64>,
+}
+
+/// When a key was last reported by this process.
+struct Last {
+    pid: AtomicI32,
+    run: AtomicU64,
+    statement: AtomicI64,
+    at: AtomicI64,
+    /// How often it was masked since, in other statements.
+    count: AtomicU32,
+}
+
+static LAST: [Last; REMEMBERED] = [const {
+    Last {
+        pid: AtomicI32::new(0),
+        run: AtomicU64::new(0),
+        statement: AtomicI64::new(0),
+        at: AtomicI64::new(0),
+        count: AtomicU32::new(0),
+    }
+}; REMEMBERED];
+
+/// When the running statement began.
+pub fn statement_start() -> i64 {
+    GetCurrentStatementStartTimestamp()
+}
+
+/// Whether there is a key in the bytes.
+pub fn holds_key(bytes: &[u8]) -> bool {
+    redact::findings_in(bytes, Ends::Whole).next().is_some()
+}
+
+/// Masks every key; how many there were.
+pub fn mask(bytes: &mut [u8], ends: Ends, channel: Channel) -> usize {
+    mask_each(bytes, ends, &mut |key, text| report(&Key::of(key, text), channel))
+}
+
+/// Masks every key without a word: it stands in sight, but did not get there by itself.
+pub fn mask_silently(bytes: &mut [u8], ends: Ends) -> usize {
+    mask_each(bytes, ends, &mut |_, _| ())
+}
+
+/// Masks every key, and says first what it is. A text that may have been cut is masked twice: whole, and up to where it was
+/// cut, which is its end and what reads `...`, where a key is shorter than its rule asks for.
+pub fn mask_each(bytes: &mut [u8], ends: Ends, found: &mut dyn FnMut(&Finding, &[u8])) -> usize {
+    let mut count = redact::mask_each(bytes, Ends::Whole, found);
+    if ends == Ends::Whole {
+        return count;
+    }
+    let mut from = 0;
+    while let Some(cut) = bytes[from..].windows(DOTS.len()).position(|part| part == DOTS) {
+        count += redact::mask_each(&mut bytes[from..from + cut], Ends::Cut, found);
+        from += cut + DOTS.len();
+    }
+    count + redact::mask_each(&mut bytes[from..], Ends::Cut, found)
+}
+
+/// Blanks what may be a value in a statement that passes a key in a shape nobody knows: from its first literal on no
+/// letter or digit stays. Quotes and lengths do, so that it still reads as a statement.
+pub fn blank_values(bytes: &mut [u8]) -> bool {
+    let opens = |at: usize, byte: u8| {
+        byte == b'\'' || byte == b'$' && bytes.get(at + 1).is_none_or(|next| !next.is_ascii_digit())
+    };
+    let Some(first) = bytes.iter().enumerate().position(|(at, byte)| opens(at, *byte)) else { return false };
+    let values = bytes[first..].iter_mut();
+    values.filter(|byte| byte.is_ascii_alphanumeric() || **byte >= 0x80).for_each(|byte| *byte = b'*');
+    true
+}
+
+/// Copies what was masked in a text to a copy of that text, which may be shorter; false: it is the copy of another.
+pub fn follow(copy: &mut [u8], masked: &[u8]) -> bool {
+    let pairs = || copy.iter().zip(masked);
+    let same = copy.len() <= masked.len() && pairs().all(|(ours, theirs)| ours == theirs || *theirs == b'*');
+    if same {
+        copy.copy_from_slice(&masked[..copy.len()]);
+    }
+    same
+}
+
+impl Key {
+    /// What a finding is, and the hash of its bytes.
+    pub fn of(finding: &Finding, bytes: &[u8]) -> Key {
+        Key { provider: finding.provider, kind: finding.kind, run: leaks::hash(bytes) }
+    }
+}
+
+/// Leaves word of a key, unless this process has just done so.
+pub fn report(key: &Key, channel: Channel) {
+    let Some(run) = key.run else { return };
+    let (pid, statement, now) = (my_pid(), statement_start(), GetCurrentTimestamp());
+    // What stays in the catalog is another incident than what was masked.
+    let slot = if channel == Channel::Catalog { run ^ 1 } else { run };
+    let last = &LAST[slot as usize % REMEMBERED];
+    let known = last.pid.load(Relaxed) == pid && last.run.load(Relaxed) == slot;
+    if known && last.statement.load(Relaxed) == statement {
+        return;
+    }
+    let waiting = if known { last.count.load(Relaxed) } else { 0 };
+    last.statement.store(statement, Relaxed);
+    if known && (0..A_WHILE).contains(&(now - last.at.load(Relaxed))) {
+        last.count.store(waiting.saturating_add(1), Relaxed);
+        return;
+    }
+    last.pid.store(pid, Relaxed);
+    last.run.store(slot, Relaxed);
+    last.at.store(now, Relaxed);
+    last.count.store(0, Relaxed);
+    let (database, role) = who();
+    leaks::push(Leak {
+        database,
+        backend_pid: pid,
+        role,
+        channel,
+        provider: key.provider,
+        kind: key.kind,
+        run,
+        statement_start: statement + POSTGRES_EPOCH,
+        at: now + POSTGRES_EPOCH,
+        count: waiting.saturating_add(1),
+    });
+}
+
+fn my_pid() -> i32 {
+    // SAFETY: reads a process-local variable.
+    unsafe { pg_sys::MyProcPid }
+}
+
+/// Database and role of this process; 0 where it has none.
+fn who() -> (u32, u32) {
+    // SAFETY: process-local variables; the entry lies in shared memory, which is there (`leaks::hash` answered), and is
+    // this process's own.
+    unsafe {
+        let entry = pg_sys::MyBEEntry;
+        let role = if entry.is_null() { 0 } else { (*entry).st_userid.to_u32() };
+        (pg_sys::MyDatabaseId.to_u32(), role)
+    }
+}

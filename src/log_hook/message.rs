@@ -1,0 +1,233 @@
+//! Every message on its way to the server log and the client: `emit_log_hook` runs before both.
+//! Unsafe: the error's own buffers, masked where they lie with their length kept (so cursor positions stay right); the
+//! STATEMENT line is `debug_query_string`, which is swapped for a masked copy, because the statement may not be parsed yet.
+
+use super::activity::{self, text_of};
+use super::{intake, masking, statement};
+use crate::redact::Ends;
+use crate::settings;
+use crate::trail::Channel;
+use pgrx::pg_sys;
+use std::alloc::{Layout, alloc, dealloc};
+use std::ffi::c_char;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::Relaxed};
+
+static PREVIOUS: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+/// Set while we work: a message from within would end in a loop, and that in a PANIC.
+static BUSY: AtomicBool = AtomicBool::new(false);
+
+/// The masked copy of a statement, kept until another one needs a copy, and the text it is a copy of.
+static COPY: AtomicPtr<c_char> = AtomicPtr::new(ptr::null_mut());
+static CAPACITY: AtomicUsize = AtomicUsize::new(0);
+static ORIGINAL: AtomicPtr<c_char> = AtomicPtr::new(ptr::null_mut());
+
+/// A copy of more bytes is not kept for smaller statements.
+const LARGE: usize = 1 << 20;
+/// Constants of fewer bytes hold no key.
+const SMALL_CONSTANT: usize = 16;
+
+/// Takes the hook.
+pub fn install_hook() {
+    // SAFETY: called from _PG_init, in a single-threaded process; the previous function pointer is kept as it was.
+    unsafe {
+        PREVIOUS.store(std::mem::transmute::<pg_sys::emit_log_hook_type, *mut ()>(pg_sys::emit_log_hook), Relaxed);
+        pg_sys::emit_log_hook = Some(on_message);
+    }
+}
+
+/// Whether a text is the client's own, as it was sent, of the statement that runs.
+pub fn is_clients(text: *const c_char) -> bool {
+    // SAFETY: reads a process-local variable.
+    let running = unsafe { pg_sys::debug_query_string };
+    let swapped = running == COPY.load(Relaxed).cast_const() && text == ORIGINAL.load(Relaxed).cast_const();
+    !text.is_null() && (text == running || (swapped && !running.is_null()))
+}
+
+// Not #[pg_guard], which allocates. What was masked half is blanked whole: a panic shows nothing and ends nothing.
+// SAFETY: PostgreSQL calls it with its own error data, valid for this call.
+unsafe extern "C-unwind" fn on_message(error: *mut pg_sys::ErrorData) {
+    // SAFETY: the error data is PostgreSQL's; the previous hook gets it as it would without us, and may leave by an ERROR
+    // of its own, so nothing of ours is open then.
+    unsafe {
+        if !error.is_null() && !BUSY.swap(true, Relaxed) {
+            if !survives(|| mask(error)) {
+                blank(error);
+            }
+            BUSY.store(false, Relaxed);
+        }
+        let previous: pg_sys::emit_log_hook_type = std::mem::transmute(PREVIOUS.load(Relaxed));
+        if let Some(previous) = previous {
+            previous(error);
+        }
+    }
+}
+
+/// Runs `work`; false: it panicked, which would end the whole server. The panic says nothing: pgrx keeps its words back.
+fn survives(work: impl FnOnce()) -> bool {
+    catch_unwind(AssertUnwindSafe(work)).is_ok()
+}
+
+/// # Safety
+/// `error` is PostgreSQL's own error data.
+unsafe fn mask(error: *mut pg_sys::ErrorData) {
+    // SAFETY: reads process-local variables; the statement's text lives as long as its statement.
+    unsafe {
+        let running = pg_sys::debug_query_string;
+        let seen = statement::seen(running);
+        let statement = if seen.is_none() { text_of(running.cast_mut()) } else { None };
+        let names_us = || statement.as_deref().is_some_and(intake::names_us);
+        let ours = intake::is_running() || seen.unwrap_or_else(names_us);
+        if ours {
+            intake::hide(error);
+        }
+        if settings::redacts_server_log() {
+            mask_texts(error);
+            if let Some(statement) = statement {
+                mask_statement(error, statement, ours);
+            }
+            activity::mask_application_name();
+        }
+    }
+}
+
+/// # Safety
+/// `error` is PostgreSQL's own error data.
+unsafe fn mask_texts(error: *mut pg_sys::ErrorData) {
+    // SAFETY: each text is null or a C string in the error's own memory.
+    unsafe {
+        let e = &*error;
+        // Some lines repeat a text that was cut off: pg_log_backend_memory_contexts, parameters at a length.
+        let message = text_of(e.message);
+        let cut = message.as_deref().is_some_and(|text| text.ends_with(b"..."));
+        message.map(|text| masking::mask(text, if cut { Ends::Cut } else { Ends::Whole }, Channel::Message));
+        text_of(e.detail).map(mask_constants);
+        for detail in [e.detail, e.detail_log] {
+            text_of(detail).map(|text| masking::mask(text, Ends::Cut, Channel::Detail));
+        }
+        text_of(e.context).map(|text| masking::mask(text, Ends::Cut, Channel::Context));
+        text_of(e.internalquery).map(|text| masking::mask(text, Ends::Whole, Channel::Context));
+        text_of(e.backtrace).map(|text| masking::mask(text, Ends::Whole, Channel::Context));
+        text_of(e.hint).map(|text| masking::mask(text, Ends::Whole, Channel::Hint));
+        for name in [e.schema_name, e.table_name, e.column_name, e.datatype_name, e.constraint_name] {
+            text_of(name).map(|text| masking::mask(text, Ends::Cut, Channel::Names));
+        }
+    }
+}
+
+/// The STATEMENT line, and what pg_stat_activity shows of it.
+///
+/// # Safety
+/// `error` is PostgreSQL's own error data, `statement` is `debug_query_string`.
+unsafe fn mask_statement(error: *mut pg_sys::ErrorData, statement: &mut [u8], ours: bool) {
+    let running = statement.as_mut_ptr().cast::<c_char>();
+    if running == COPY.load(Relaxed) || !(ours || masking::holds_key(statement)) {
+        return;
+    }
+    // SAFETY: the copy is ours; the text itself stays as it is, for it may be parsed yet.
+    unsafe {
+        let Some(copy) = copied(statement) else {
+            (*error).hide_stmt = true;
+            return;
+        };
+        if ours {
+            masking::mask_silently(copy, Ends::Whole);
+            masking::blank_values(copy);
+        } else {
+            masking::mask(copy, Ends::Whole, Channel::Statement);
+        }
+        activity::show(copy);
+        ORIGINAL.store(running, Relaxed);
+        pg_sys::debug_query_string = COPY.load(Relaxed).cast_const();
+    }
+}
+
+/// Copies a statement to where it can be masked; None when there is no memory.
+///
+/// # Safety
+/// `debug_query_string` is not the copy that was made last.
+unsafe fn copied(statement: &[u8]) -> Option<&'static mut [u8]> {
+    let (needed, capacity) = (statement.len() + 1, CAPACITY.load(Relaxed));
+    // SAFETY: the allocator's own block, of the size it was made with; null is no panic.
+    unsafe {
+        if needed > capacity || (capacity > LARGE && needed < LARGE) {
+            if capacity > 0 {
+                dealloc(COPY.load(Relaxed).cast(), Layout::array::<u8>(capacity).ok()?);
+            }
+            CAPACITY.store(0, Relaxed);
+            COPY.store(ptr::null_mut(), Relaxed);
+            let fresh = alloc(Layout::array::<u8>(needed).ok()?);
+            if fresh.is_null() {
+                return None;
+            }
+            COPY.store(fresh.cast(), Relaxed);
+            CAPACITY.store(needed, Relaxed);
+        }
+        let copy = COPY.load(Relaxed).cast::<u8>();
+        copy.copy_from_nonoverlapping(statement.as_ptr(), statement.len());
+        copy.add(statement.len()).write(0);
+        Some(std::slice::from_raw_parts_mut(copy, statement.len()))
+    }
+}
+
+/// debug_print_parse and its like print a constant as the decimal numbers of its bytes, which no rule knows again: the digits
+/// of every longer one are zeroed.
+fn mask_constants(text: &mut [u8]) {
+    const CONSTANT: &[u8] = b":constvalue ";
+    let mut from = 0;
+    while let Some(found) = text[from..].windows(CONSTANT.len()).position(|part| part == CONSTANT) {
+        from += found + CONSTANT.len();
+        let number = text[from..].iter().take_while(|byte| byte.is_ascii_digit());
+        let bytes = number.fold(0usize, |sum, digit| sum.saturating_mul(10).saturating_add(usize::from(digit - b'0')));
+        let open = from + text[from..].iter().take_while(|byte| byte.is_ascii_digit() || **byte == b' ').count();
+        if bytes < SMALL_CONSTANT || text.get(open) != Some(&b'[') {
+            continue;
+        }
+        let values = text[open..].iter_mut().take_while(|byte| **byte != b']');
+        values.filter(|byte| byte.is_ascii_digit()).for_each(|byte| *byte = b'0');
+    }
+}
+
+/// Blanks every text of a message.
+///
+/// # Safety
+/// `error` is PostgreSQL's own error data.
+unsafe fn blank(error: *mut pg_sys::ErrorData) {
+    // SAFETY: each text is null or a C string in the error's own memory.
+    unsafe {
+        (*error).hide_stmt = true;
+        let e = &*error;
+        for text in [e.message, e.detail, e.detail_log, e.hint, e.context, e.internalquery, e.backtrace] {
+            if let Some(text) = text_of(text) {
+                text.fill(b'*');
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{mask_constants, survives};
+
+    #[test]
+    fn a_panic_stays_within() {
+        assert!(survives(|| ()));
+        assert!(!survives(|| panic!("within the hook")));
+    }
+
+    #[test]
+    fn digits_of_longer_constants_are_zeroed() {
+        let mut text =
+            *b":constvalue 20 [ 80 0 0 0 115 107\n 45 6 8 ] :location 7 :constvalue 4 [ 7 0 0 0 ] :constvalue <>";
+        mask_constants(&mut text);
+        let expected =
+            b":constvalue 20 [ 00 0 0 0 000 000\n 00 0 0 ] :location 7 :constvalue 4 [ 7 0 0 0 ] :constvalue <>";
+        assert_eq!(text, *expected);
+        for odd in
+            ["", ":constvalue ", ":constvalue 20 [", ":constvalue 99999999999999999999999 [ 1", ":constvalue 20 x"]
+        {
+            mask_constants(&mut odd.as_bytes().to_vec());
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! The text of a statement, once it is parsed: masked where pg_stat_activity, pg_stat_statements, auto_explain, prepared
+//! statements and current_query() take it from. The parse tree keeps the real literals: the statement does what it says.
+//! Unsafe: hooks of the parser, the executor and of utility statements. Not #[pg_guard]: an ERROR of PostgreSQL passes over
+//! frames that hold nothing to drop. A text that may be parsed again (nested statements) is never changed, only copied.
+
+use super::activity::{self, text_of};
+use super::catalog::{self, Place, Places};
+use super::masking::Key;
+use super::{intake, masking, message, plan_source};
+use crate::redact::{Ends, findings_in};
+use crate::settings;
+use crate::trail::Channel;
+use pgrx::pg_sys;
+use std::ffi::{c_char, c_int, c_void};
+use std::ops::Range;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, Ordering::Relaxed};
+
+static PREVIOUS_ANALYZE: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+static PREVIOUS_START: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+static PREVIOUS_UTILITY: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+
+/// The client's text that was looked at last, when its statement began, and whether anything in it was masked.
+static SEEN: AtomicPtr<c_char> = AtomicPtr::new(ptr::null_mut());
+static SEEN_SINCE: AtomicI64 = AtomicI64::new(0);
+static SEEN_MASKED: AtomicBool = AtomicBool::new(false);
+/// Whether it hands a key to us.
+static SEEN_OURS: AtomicBool = AtomicBool::new(false);
+
+/// What stands in place of a nested statement's text when there is no memory for a copy.
+const HIDDEN: &std::ffi::CStr = c"(hidden)";
+
+// SAFETY: PostgreSQL's own functions, with these very signatures: pgrx's wrappers would turn an ERROR into a panic.
+unsafe extern "C-unwind" {
+    #[link_name = "standard_ExecutorStart"]
+    fn start(query: *mut pg_sys::QueryDesc, flags: c_int);
+    #[link_name = "standard_ProcessUtility"]
+    fn process(
+        statement: *mut pg_sys::PlannedStmt,
+        text: *const c_char,
+        read_only: bool,
+        context: pg_sys::ProcessUtilityContext::Type,
+        parameters: pg_sys::ParamListInfo,
+        environment: *mut pg_sys::QueryEnvironment,
+        destination: *mut pg_sys::DestReceiver,
+        completion: *mut pg_sys::QueryCompletion,
+    );
+    #[link_name = "MemoryContextAllocExtended"]
+    fn allocate(context: pg_sys::MemoryContext, size: usize, flags: c_int) -> *mut c_void;
+}
+
+/// Takes the hooks.
+pub fn install_hooks() {
+    // SAFETY: called from _PG_init, in a single-threaded process; the previous function pointers are kept as they were.
+    unsafe {
+        let analyze =
+            std::mem::transmute::<pg_sys::post_parse_analyze_hook_type, *mut ()>(pg_sys::post_parse_analyze_hook);
+        PREVIOUS_ANALYZE.store(analyze, Relaxed);
+        pg_sys::post_parse_analyze_hook = Some(on_analyze);
+        let start = std::mem::transmute::<pg_sys::ExecutorStart_hook_type, *mut ()>(pg_sys::ExecutorStart_hook);
+        PREVIOUS_START.store(start, Relaxed);
+        pg_sys::ExecutorStart_hook = Some(on_start);
+        let utility = std::mem::transmute::<pg_sys::ProcessUtility_hook_type, *mut ()>(pg_sys::ProcessUtility_hook);
+        PREVIOUS_UTILITY.store(utility, Relaxed);
+        pg_sys::ProcessUtility_hook = Some(on_utility);
+    }
+}
+
+// Before pg_stat_statements in either order of loading: it calls its predecessors first.
+// SAFETY: PostgreSQL calls it with its own parse state and query.
+unsafe extern "C-unwind" fn on_analyze(
+    state: *mut pg_sys::ParseState,
+    query: *mut pg_sys::Query,
+    jumble: *mut pg_sys::JumbleState,
+) {
+    // SAFETY: as PostgreSQL promises its hooks; the previous one gets what it would without us.
+    unsafe {
+        if settings::redacts_server_log() {
+            analyze((*state).p_sourcetext, query);
+        }
+        let previous: pg_sys::post_parse_analyze_hook_type = std::mem::transmute(PREVIOUS_ANALYZE.load(Relaxed));
+        if let Some(previous) = previous {
+            previous(state, query, jumble);
+        }
+    }
+}
+
+// SAFETY: PostgreSQL calls it with its own query.
+unsafe extern "C-unwind" fn on_start(query: *mut pg_sys::QueryDesc, flags: c_int) {
+    // SAFETY: as PostgreSQL promises its hooks.
+    unsafe {
+        if settings::redacts_server_log() {
+            (*query).sourceText = shown((*query).sourceText, pg_sys::GetMemoryChunkContext(query.cast()));
+        }
+        let previous: pg_sys::ExecutorStart_hook_type = std::mem::transmute(PREVIOUS_START.load(Relaxed));
+        match previous {
+            Some(previous) => previous(query, flags),
+            None => start(query, flags),
+        }
+    }
+}
+
+// SAFETY: PostgreSQL calls it with its own statement.
+#[allow(clippy::too_many_arguments)]
+unsafe extern "C-unwind" fn on_utility(
+    statement: *mut pg_sys::PlannedStmt,
+    text: *const c_char,
+    read_only: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    parameters: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    destination: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion,
+) {
+    // SAFETY: as PostgreSQL promises its hooks.
+    unsafe {
+        let redacts = settings::redacts_server_log();
+        let text = if redacts { shown(text, pg_sys::CurrentMemoryContext) } else { text };
+        let sets = redacts && (*(*statement).utilityStmt).type_ == pg_sys::NodeTag::T_VariableSetStmt;
+        let previous: pg_sys::ProcessUtility_hook_type = std::mem::transmute(PREVIOUS_UTILITY.load(Relaxed));
+        let next = previous.unwrap_or(process);
+        next(statement, text, read_only, context, parameters, environment, destination, completion);
+        if sets {
+            activity::mask_application_name();
+        }
+    }
+}
+
+/// The text of a statement that was just analyzed.
+///
+/// # Safety
+/// `text` is null or a C string, `query` is what it says; called while PostgreSQL analyzes it.
+unsafe fn analyze(text: *const c_char, query: *mut pg_sys::Query) {
+    // SAFETY: as promised by the caller.
+    unsafe {
+        let Some(bytes) = text_of(text.cast_mut()) else { return };
+        let statement = range(query, bytes.len());
+        let is_utility = !(*query).utilityStmt.is_null();
+        let (masked, places) = if message::is_clients(text) {
+            let masked = mask_clients(bytes);
+            (masked, Places::remembered())
+        } else {
+            let places =
+                if catalog::stores(query) { places(&bytes[statement.clone()], statement.start) } else { Places::NONE };
+            (mask_nested(bytes), places)
+        };
+        if masked && is_utility {
+            // pg_stat_statements keeps the text of utility statements as it is.
+            (*query).queryId = 0;
+        }
+        if masked && catalog::stores(query) {
+            catalog::warn_of(&places, &statement);
+        }
+    }
+}
+
+/// Where in its text a statement stands.
+///
+/// # Safety
+/// `query` is PostgreSQL's own.
+unsafe fn range(query: *const pg_sys::Query, length: usize) -> Range<usize> {
+    // SAFETY: as promised by the caller.
+    let (start, count) = unsafe { ((*query).stmt_location, (*query).stmt_len) };
+    let start = usize::try_from(start).unwrap_or(0).min(length);
+    let end =
+        usize::try_from(count).ok().filter(|count| *count > 0).map_or(length, |count| (start + count).min(length));
+    start..end
+}
+
+/// Whether a text was looked at and masked already in this statement; then, whether it hands a key to us.
+pub fn seen(text: *const c_char) -> Option<bool> {
+    let same = SEEN.load(Relaxed).cast_const() == text && SEEN_SINCE.load(Relaxed) == masking::statement_start();
+    same.then(|| SEEN_OURS.load(Relaxed))
+}
+
+/// Masks the client's own text, once: it is parsed whole before its first statement is analyzed, and never again. Whether
+/// there was anything to mask.
+///
+/// # Safety
+/// `text` is `debug_query_string`, or what that was a copy of; called while PostgreSQL analyzes or starts it.
+unsafe fn mask_clients(text: &mut [u8]) -> bool {
+    let (address, since) = (text.as_mut_ptr().cast::<c_char>(), masking::statement_start());
+    if seen(address).is_some() {
+        return SEEN_MASKED.load(Relaxed);
+    }
+    activity::mask_application_name();
+    let ours = intake::names_us(text);
+    let mut places = Places::NONE;
+    let count = masking::mask_each(text, Ends::Whole, &mut |finding, bytes| {
+        let key = Key::of(finding, bytes);
+        places.add(Place { at: finding.start, key });
+        // To hand us a key is no leak.
+        if !ours {
+            masking::report(&key, Channel::Statement);
+        }
+    });
+    let blanked = ours && masking::blank_values(text);
+    let masked = count > 0 || blanked;
+    if masked {
+        activity::show(text);
+        // SAFETY: as promised by the caller.
+        unsafe {
+            plan_source::each_copy(|copy| {
+                masking::follow(copy, text);
+            });
+        }
+    }
+    places.remember();
+    SEEN.store(address, Relaxed);
+    SEEN_SINCE.store(since, Relaxed);
+    SEEN_MASKED.store(masked, Relaxed);
+    SEEN_OURS.store(ours, Relaxed);
+    masked
+}
+
+/// Leaves a nested statement's text as it is, for it may be parsed again; masks the copy that its plan keeps. Whether it
+/// holds a key.
+///
+/// # Safety
+/// Called while PostgreSQL analyzes it.
+unsafe fn mask_nested(text: &[u8]) -> bool {
+    let holds = masking::holds_key(text);
+    if holds {
+        // SAFETY: as promised by the caller.
+        unsafe {
+            plan_source::each_copy(|copy| {
+                if copy == text {
+                    masking::mask_silently(copy, Ends::Whole);
+                }
+            });
+        }
+    }
+    holds
+}
+
+/// Where keys stand in a text that is not masked.
+fn places(statement: &[u8], offset: usize) -> Places {
+    let mut places = Places::NONE;
+    for finding in findings_in(statement, Ends::Whole) {
+        let key = Key::of(&finding, &statement[finding.start..finding.end]);
+        places.add(Place { at: offset + finding.start, key });
+    }
+    places
+}
+
+/// The text that may be shown of a statement that is about to run: itself, or a masked copy in `context`.
+///
+/// # Safety
+/// `text` is null or a C string; `context` lives as long as the statement.
+unsafe fn shown(text: *const c_char, context: pg_sys::MemoryContext) -> *const c_char {
+    // SAFETY: as promised by the caller; no memory is no ERROR.
+    unsafe {
+        let Some(bytes) = text_of(text.cast_mut()) else { return text };
+        if message::is_clients(text) {
+            mask_clients(bytes);
+            return text;
+        }
+        if !masking::holds_key(bytes) {
+            return text;
+        }
+        let flags = pg_sys::MCXT_ALLOC_HUGE | pg_sys::MCXT_ALLOC_NO_OOM;
+        let copy = allocate(context, bytes.len() + 1, flags as c_int).cast::<u8>();
+        if copy.is_null() {
+            return HIDDEN.as_ptr();
+        }
+        copy.copy_from_nonoverlapping(text.cast(), bytes.len() + 1);
+        masking::mask_silently(std::slice::from_raw_parts_mut(copy, bytes.len()), Ends::Whole);
+        copy.cast::<c_char>().cast_const()
+    }
+}
