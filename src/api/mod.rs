@@ -6,5 +6,6 @@ mod admin;
 mod adopt;
 mod changes;
 mod keys;
+pub(crate) mod leaks;
 mod projects;
 mod trail;

@@ -27,6 +27,7 @@ mod install;
 mod keyring;
 mod keys;
 mod limits;
+mod redact;
 mod roles;
 mod rollback;
 mod smoke;
