@@ -189,3 +189,9 @@ COMMENT ON FUNCTION watchllm.key_access_history IS
     'Shows the last accesses of a provider key, the newest first.';
 COMMENT ON FUNCTION watchllm.failed_access_attempts IS
     'Shows refused and failed accesses since a time back from now, the newest first, at most 10,000.';
+COMMENT ON FUNCTION watchllm.redact(text) IS
+    'Masks provider keys in a text: their public prefix stays, the rest becomes ...[REDACTED].';
+COMMENT ON FUNCTION watchllm.redact(text, text[]) IS
+    'Masks provider keys in a text, and whatever matches one of the patterns.';
+COMMENT ON FUNCTION watchllm.redact(jsonb) IS
+    'Masks provider keys in a JSON document, in names and strings.';

@@ -11,5 +11,6 @@ mod import;
 mod inbox;
 mod incidents;
 mod keys;
+pub(crate) mod leaks;
 mod projects;
 mod trail;

@@ -42,9 +42,13 @@ pub(super) struct Anchors {
 pub(super) static ANCHORS: LazyLock<Anchors> = LazyLock::new(Anchors::new);
 
 /// Letters of both cases fall together; whether the case counts is seen later.
-fn slot(three: &[u8]) -> usize {
-    let folded = u32::from_le_bytes([three[0] | 0x20, three[1] | 0x20, three[2] | 0x20, 0]);
+fn slot(three: u32) -> usize {
+    let folded = three & 0x00ff_ffff | 0x0020_2020;
     (folded.wrapping_mul(0x9e37_79b1) >> (32 - SLOTS.trailing_zeros())) as usize
+}
+
+fn first_three(text: &[u8]) -> Option<u32> {
+    text.first_chunk::<3>().map(|[a, b, c]| u32::from_le_bytes([*a, *b, *c, 0]))
 }
 
 impl Anchors {
@@ -76,7 +80,7 @@ impl Anchors {
 
     fn add(&mut self, text: &'static str, any_case: bool, anchor: Anchor) {
         let text = text.as_bytes();
-        let slot = &mut self.slots[slot(text)];
+        let slot = &mut self.slots[slot(first_three(text).unwrap_or(0))];
         if *slot == 0 {
             *slot = u8::try_from(self.lists.len()).unwrap_or(u8::MAX);
             self.lists.push(vec![]);
@@ -86,14 +90,31 @@ impl Anchors {
 
     /// The first place within `from..to` where one of the texts may begin.
     pub fn next(&self, text: &[u8], from: usize, to: usize) -> Option<usize> {
-        let to = to.saturating_add(2).min(text.len());
-        text.get(from..to)?.windows(3).position(|three| self.slots[slot(three)] != 0).map(|at| from + at)
+        let list = |three: u32| self.slots[slot(three)];
+        let (mut at, to) = (from, to.min(text.len()));
+        // Six places from one load of eight bytes, and one branch.
+        while at < to
+            && let Some(eight) = text[at..].first_chunk::<8>()
+        {
+            let eight = u64::from_le_bytes(*eight);
+            if [0, 8, 16, 24, 32, 40]
+                .map(|bits| list((eight >> bits) as u32))
+                .into_iter()
+                .fold(0, |all, list| all | list)
+                != 0
+            {
+                let found = (at..at + 6).find(|place| first_three(&text[*place..]).map_or(0, list) != 0);
+                return found.filter(|place| *place < to);
+            }
+            at += 6;
+        }
+        (at..to).find(|place| first_three(&text[*place..]).map_or(0, list) != 0)
     }
 
     /// What begins at a place that `next` found: contexts, then prefixes by the order of their rules, then labels.
     pub fn at<'t>(&self, text: &'t [u8], place: usize) -> impl Iterator<Item = Anchor> + use<'_, 't> {
         let rest = &text[place..];
-        let list = rest.get(..3).map_or(0, |three| usize::from(self.slots[slot(three)]));
+        let list = first_three(rest).map_or(0, |three| usize::from(self.slots[slot(three)]));
         let begins = move |entry: &&Entry| match rest.get(..entry.text.len()) {
             Some(text) if entry.any_case => text.eq_ignore_ascii_case(entry.text),
             Some(text) => text == entry.text,

@@ -32,6 +32,15 @@ impl Class {
     pub fn has(self, byte: u8) -> bool {
         CLASSES[usize::from(byte)] & self.0 != 0
     }
+
+    /// The classes that a text has bytes of.
+    pub fn all_of(text: &[u8]) -> Class {
+        Class(text.iter().fold(0, |all, byte| all | CLASSES[usize::from(*byte)]))
+    }
+
+    pub fn meets(self, other: Class) -> bool {
+        self.0 & other.0 != 0
+    }
 }
 
 static CLASSES: [u16; 256] = {
@@ -60,11 +69,6 @@ static CLASSES: [u16; 256] = {
 /// Where the run of this class that begins at `from` ends.
 pub(super) fn run_end(text: &[u8], from: usize, class: Class) -> usize {
     text[from..].iter().position(|byte| !class.has(*byte)).map_or(text.len(), |length| from + length)
-}
-
-/// Where the run of this class that ends at `to` begins, not before `floor`.
-pub(super) fn run_start(text: &[u8], to: usize, floor: usize, class: Class) -> usize {
-    text[floor..to].iter().rposition(|byte| !class.has(*byte)).map_or(floor, |at| floor + at + 1)
 }
 
 /// The fewest bytes in a row that a key, or the value of a label, has.
@@ -113,8 +117,6 @@ mod tests {
     #[test]
     fn runs_end_at_what_is_not_of_them() {
         assert_eq!(run_end(b"ab-c.d", 0, WORD), 4);
-        assert_eq!(run_start(b"x.ab-c", 6, 0, WORD), 2);
-        assert_eq!(run_start(b"abc", 3, 1, WORD), 1);
         assert_eq!(run_end("abü".as_bytes(), 0, BEARER), 2);
     }
 }

@@ -1,4 +1,5 @@
-//! Carriers: the texts that keys are found in, as functions of a key and of a name for it.
+//! Carriers: the texts that keys are found in, as functions of a key and of a name for it. What only their own writers
+//! do (escapes, colours, other scripts) is here once each.
 
 pub(crate) struct Carrier {
     pub name: &'static str,

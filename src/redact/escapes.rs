@@ -70,7 +70,8 @@ pub(super) fn run_end(text: &[u8], from: usize, class: Class) -> usize {
 /// Counts characters that `has` accepts, also as escapes where they are no letters or digits, up to `most`. Answers how
 /// many, and where they end.
 pub(super) fn count(text: &[u8], from: usize, most: usize, has: impl Fn(u8) -> bool) -> (usize, usize) {
-    let (mut at, mut count) = (from, 0);
+    let plain = text[from..].iter().take(most).take_while(|byte| has(**byte)).count();
+    let (mut at, mut count) = (from + plain, plain);
     while count < most && at < text.len() {
         let (byte, length) = if has(text[at]) { (text[at], 1) } else { escaped(&text[at..]).unwrap_or((0, 1)) };
         if !has(byte) || length > 1 && ALNUM.has(byte) {

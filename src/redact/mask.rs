@@ -1,4 +1,5 @@
-//! Masks keys: in a copy, with `...[REDACTED]`, or in place and of the same length, for the server log.
+//! Masks keys: in a copy, with `...[REDACTED]`, or in place and of the same length, for the server log (FACTS §3: what
+//! hides a key in a log line may allocate nothing).
 
 use std::borrow::Cow;
 
@@ -91,4 +92,72 @@ pub fn mask_each(text: &mut [u8], ends: Ends, found: &mut dyn FnMut(&Finding, &[
         count += 1;
     }
     count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redact::scan::examples::expand;
+
+    fn in_place(text: &str, ends: Ends) -> (String, usize) {
+        let mut bytes = expand(text).into_bytes();
+        let count = mask_each(&mut bytes, ends, &mut |_, _| ());
+        (into_text(bytes), count)
+    }
+
+    #[test]
+    fn a_key_is_masked_in_place_by_as_many_stars() {
+        let text = "a sk-proj-<40>, api_key='<hex 20>' gsk_<52>\n";
+        let masked = format!("a sk-proj-{}, api_key='{}' gsk_{}\n", "*".repeat(40), "*".repeat(20), "*".repeat(52));
+        assert_eq!(in_place(text, Ends::Whole), (masked, 3));
+        assert_eq!(in_place("nothing", Ends::Cut), ("nothing".into(), 0));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_masked_too() {
+        let key = expand("sk-ant-api03-<60>");
+        let mut bytes = [b"\xff\xfe\0", key.as_bytes(), b"\xc3\x28\0"].concat();
+        assert_eq!(mask_each(&mut bytes, Ends::Whole, &mut |_, _| ()), 1);
+        assert_eq!(bytes, [&b"\xff\xfe\0sk-ant-api03-"[..], &[b'*'; 60], b"\xc3\x28\0"].concat());
+    }
+
+    #[test]
+    fn in_a_cut_text_eight_bytes_at_the_end_are_a_key() {
+        for text in [
+            "SELECT store('sk-proj-x01234567",
+            "SELECT 'sk-x0123456",
+            "gsk_a1B2c3D4",
+            "AIzaa1B2c3D4",
+            "api_key = 'a1B2c3D4e",
+            "Bearer eyJhbGciOi",
+        ] {
+            let (masked, count) = in_place(text, Ends::Cut);
+            assert_eq!((count, masked.len()), (1, text.len()), "{text} {masked}");
+            assert!(masked.ends_with("*****"), "{masked}");
+            assert_eq!(in_place(text, Ends::Whole).1, 0, "{text}");
+            assert_eq!(in_place(&format!("{text} "), Ends::Cut).1, 0, "{text}");
+        }
+        assert_eq!(in_place("SELECT 'sk-proj-x0", Ends::Cut).1, 0);
+    }
+
+    /// What lies in sight of a key is the same wherever the text is looked at in chunks.
+    #[test]
+    fn the_borders_of_chunks_hide_nothing() {
+        let keys = expand("gsk_<52> mistral: <32>Q\u{e9} api_key=<hex 24>");
+        for filler in ["lorem ipsum ", "x", "/usr/lib/"] {
+            for shift in 0..150 {
+                let text =
+                    format!("{} {keys}", filler.repeat((1 << 16) / filler.len() + 1).split_at((1 << 16) - shift).0);
+                assert_eq!(findings(&text).count(), 3, "{filler} {shift}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_interrupted() {
+        let text = "SELECT 1; ".repeat(1 << 17);
+        let mut pauses = 0;
+        redact_pausing(&text, &mut || pauses += 1);
+        assert!(pauses >= 16, "{pauses}");
+    }
 }

@@ -18,8 +18,8 @@ pub(super) fn is_name(text: &[u8], at: usize) -> bool {
     at == 0 || !LETTER.has(text[at - 1]) || LOWER.has(text[at - 1]) && UPPER.has(text[at]) || escapes::is_edge(text, at)
 }
 
-/// The value of the label at this place.
-pub(super) fn value_of_label(text: &[u8], place: usize, label: &Label) -> Option<(usize, usize)> {
+/// Where the value of the label at this place begins.
+pub(super) fn value_of_label(text: &[u8], place: usize, label: &Label) -> Option<usize> {
     let name_end = label_end(text, place, label)?;
     // "Bearer+…", as forms write a blank
     let plus = match text.get(name_end) {
@@ -52,6 +52,11 @@ pub(super) fn value_of_label(text: &[u8], place: usize, label: &Label) -> Option
     if !strong && name > start + 2 && text.get(name) == Some(&b'=') {
         return None;
     }
+    Some(start)
+}
+
+/// Where a value behind a label ends: `user:secret` is one value, the dot of a sentence is none of it.
+pub(super) fn end_of_value(text: &[u8], start: usize) -> usize {
     let mut end = escapes::run_end(text, start, BEARER);
     if let Some(b':') = text.get(end) {
         let more = escapes::run_end(text, end + 1, WORD.and(BASE64));
@@ -60,7 +65,7 @@ pub(super) fn value_of_label(text: &[u8], place: usize, label: &Label) -> Option
     while end > start && text[end - 1] == b'.' && !text[end..].starts_with(b"[REDACTED]") {
         end -= 1;
     }
-    Some((start, end))
+    end
 }
 
 /// Where the name of a label ends, with what may follow it.
@@ -82,8 +87,8 @@ fn label_end(text: &[u8], place: usize, label: &Label) -> Option<usize> {
     (!text.get(at).is_some_and(|byte| WORD.has(*byte))).then_some(at)
 }
 
-/// The value of the parameter of an address whose name stands at this place.
-pub(super) fn value_of_parameter(text: &[u8], place: usize, length: usize) -> Option<(usize, usize)> {
+/// Where the value of the parameter of an address begins whose name stands at this place.
+pub(super) fn value_of_parameter(text: &[u8], place: usize, length: usize) -> Option<usize> {
     let before = &text[place.saturating_sub(8)..place];
     let opens = before.ends_with(b"?") || before.ends_with(b"&") || before.ends_with(b";");
     let escaped = [&b"%3f"[..], b"%26", b"u0026", b"u003f", b"%253f", b"%2526", b"x26", b"%3b"];
@@ -93,10 +98,14 @@ pub(super) fn value_of_parameter(text: &[u8], place: usize, length: usize) -> Op
         return None;
     }
     let start = place + length;
-    let start = match text.get(start) {
-        Some(b'=') => start + 1,
-        _ => start + escapes::escaped(&text[start..]).filter(|(byte, _)| *byte == b'=')?.1,
-    };
+    match text.get(start) {
+        Some(b'=') => Some(start + 1),
+        _ => escapes::escaped(&text[start..]).filter(|(byte, _)| *byte == b'=').map(|(_, length)| start + length),
+    }
+}
+
+/// Where the value of a parameter ends: at the next one, or with the address.
+pub(super) fn end_of_parameter(text: &[u8], start: usize) -> usize {
     let stops =
         |byte: &u8| !(0x21..0x7f).contains(byte) || matches!(byte, b'&' | b'"' | b'\'' | b'<' | b'>' | b'\\' | b'`');
     let run = |from: usize| text[from..].iter().position(stops).map_or(text.len(), |length| from + length);
@@ -108,7 +117,7 @@ pub(super) fn value_of_parameter(text: &[u8], place: usize, length: usize) -> Op
     while end > start && matches!(text[end - 1], b')' | b',' | b'.' | b';' | b']' | b'}' | b'*' | b'|') && !mask(end) {
         end -= 1;
     }
-    Some((start, end))
+    end
 }
 
 /// What people write for a password in an example, and what is one already hidden.
@@ -172,6 +181,6 @@ fn last_place(text: &[u8], word: &[u8]) -> Option<usize> {
     let ends = (word.len()..=text.len()).rev();
     ends.into_iter().find(|end| {
         let at = end - word.len();
-        text[at..*end].eq_ignore_ascii_case(word) && is_name(text, at)
+        text[at] | 0x20 == word[0] && text[at..*end].eq_ignore_ascii_case(word) && is_name(text, at)
     })
 }

@@ -27,7 +27,7 @@ const BEYOND: usize = 1 << 12;
 const ORDINARY: [&str; 6] = [
     "The quick brown fox jumps over the lazy dog.",
     "2026-01-31 12:34:56.789 UTC [4242] LOG:  duration: 0.123 ms",
-    "SELECT id, name FROM projects WHERE owner_id = $1",
+    "EXPLAIN SELECT id, name FROM projects WHERE owner_id = $1",
     "https://example.com/path/to/page.html",
     "0123456789 0123456789 0123456789",
     "größe 東京 строка",

@@ -2,7 +2,7 @@
 //! much likelier they are in English words and identifiers than in random text, as language models do; classes alone
 //! (a digit, both cases) miss one key in fifty and take names for keys.
 
-use super::bytes::{self, ALNUM, DIGIT, LETTER, LOWER, UPPER};
+use super::bytes::{self, ALNUM, Class, DIGIT, LETTER, LOWER, UPPER};
 
 /// How many bytes of a secret are judged: enough to tell, few enough to look again at every place.
 const WINDOW: usize = 64;
@@ -14,8 +14,6 @@ const NO_WORD: usize = 40;
 /// What a key must have beyond its shape.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Proof {
-    /// Nothing: the shape is distinctive.
-    Shape,
     /// Not a placeholder.
     Real,
     /// Also not made of words.
@@ -31,11 +29,10 @@ impl Proof {
     pub fn holds(self, secret: &[u8]) -> bool {
         let secret = &secret[..secret.len().min(WINDOW)];
         match self {
-            Self::Shape => true,
             Self::Marked => false,
             Self::Real => is_real(secret),
-            Self::Random => is_real(secret) && !is_wordy(secret),
-            Self::Mixed => is_real(secret) && (has_no_word(secret) || is_mixed(secret) && !is_wordy(secret)),
+            Self::Random => !is_wordy(secret) && is_real(secret),
+            Self::Mixed => (has_no_word(secret) || is_mixed(secret) && !is_wordy(secret)) && is_real(secret),
         }
     }
 }
@@ -46,11 +43,12 @@ pub(super) fn is_value(value: &[u8]) -> bool {
     let window = &value[..value.len().min(WINDOW)];
     let letters = window.iter().filter(|byte| LETTER.has(**byte)).count();
     let mixed = window.iter().any(|byte| DIGIT.has(*byte)) || has_both_cases(window);
-    letters >= 2 && mixed && is_real(window) && !is_wordy(window)
+    letters >= 2 && mixed && !is_wordy(window) && is_real(window)
 }
 
 pub(super) fn has_both_cases(text: &[u8]) -> bool {
-    text.iter().any(|byte| LOWER.has(*byte)) && text.iter().any(|byte| UPPER.has(*byte))
+    let all = Class::all_of(text);
+    all.meets(LOWER) && all.meets(UPPER)
 }
 
 fn is_mixed(secret: &[u8]) -> bool {
@@ -90,11 +88,14 @@ fn is_real(secret: &[u8]) -> bool {
     for byte in secret.iter().filter(|byte| ALNUM.has(**byte)) {
         seen |= 1 << (byte & 0x7f);
     }
-    seen.count_ones() >= 3 && !PLACEHOLDERS.iter().any(|word| holds_word(&secret[..secret.len().min(48)], word))
+    let text = &secret[..secret.len().min(48)];
+    let begins = |at: usize| PLACEHOLDERS.iter().any(|word| begins_with(&text[at..], word));
+    seen.count_ones() >= 3 && !(0..text.len()).any(begins)
 }
 
-fn holds_word(text: &[u8], word: &[u8]) -> bool {
-    text.windows(word.len()).any(|part| part.eq_ignore_ascii_case(word))
+/// Compares the first bytes before the rest: it is asked at every place.
+fn begins_with(text: &[u8], word: &[u8]) -> bool {
+    text[0] | 0x20 == word[0] && text.get(..word.len()).is_some_and(|text| text.eq_ignore_ascii_case(word))
 }
 
 /// log2 of how much likelier the second letter follows the first in words and identifiers than by chance, from `a` = -5

@@ -15,13 +15,15 @@ use super::{escapes, named, structure};
 pub const MASK: &str = "...[REDACTED]";
 pub(super) const MASK_END: &str = "[REDACTED]";
 /// How far before a long run a label or a provider's name may begin: the longest window, and room for the name.
-const LOOK_BACK: usize = 160;
+const LOOK_BACK: usize = 128;
 /// How much text is scanned between two looks at the caller's wishes (about 100 µs).
 const CHUNK: usize = 1 << 16;
 /// How much of a secret part is judged at each place.
 const PROOF_WINDOW: usize = 64;
 /// From how many bytes on a key counts that the end of the text may have cut.
 const CUT_LEAST: usize = 8;
+/// The fewest bytes of a value behind a label.
+const LEAST_VALUE: usize = 16;
 /// base64 of "OpenAI": whatever holds it after `sk-` is a key.
 const MARKER: &[u8] = b"T3BlbkFJ";
 
@@ -48,6 +50,8 @@ pub(super) struct Scan {
     zone_end: usize,
     /// How far runs have been judged as keys without a prefix.
     piece: usize,
+    /// Whether the run is long enough for a key that is known by its structure alone.
+    structured: bool,
     /// Where the last key ended.
     done: usize,
     /// Until where each provider's name is near enough; in offsets of the masked text, which masking again leaves alone.
@@ -63,7 +67,19 @@ pub(super) struct Scan {
 impl Scan {
     pub fn new(cut: bool) -> Scan {
         let near = [-1; CONTEXTS.len()];
-        Scan { cut, at: 0, zone_end: 0, piece: 0, done: 0, near, nearest: -1, shift: 0, word: (0, 0), marker: None }
+        Scan {
+            cut,
+            at: 0,
+            zone_end: 0,
+            piece: 0,
+            structured: false,
+            done: 0,
+            near,
+            nearest: -1,
+            shift: 0,
+            word: (0, 0),
+            marker: None,
+        }
     }
 
     /// The next key; calls `pause` at least every 64 kB, which may unwind.
@@ -98,6 +114,7 @@ impl Scan {
         let begins =
             |start: usize| if start == from && start > self.done { bytes::run_end(text, start, WORD) } else { start };
         self.piece = run.map_or(self.zone_end, begins);
+        self.structured = run.zip(run_end).is_some_and(|(start, end)| end - start >= structure::LEAST);
         if address.is_none() && run.is_none() {
             // The tail of a cut text counts although it is short; the lookback keeps the next zone's labels.
             self.at = if cut_end > 0 { from.max(cut_end.saturating_sub(LOOK_BACK)) } else { limit };
@@ -132,11 +149,11 @@ impl Scan {
             Anchor::WebToken => self.web_token(text, place),
             Anchor::Label(label) => {
                 let found = named::value_of_label(text, place, label)?;
-                self.value(text, found, "labelled key")
+                self.value(text, found, named::end_of_value, "labelled key")
             }
             Anchor::Parameter(length) => {
                 let found = named::value_of_parameter(text, place, length)?;
-                self.value(text, found, "key in an address")
+                self.value(text, found, named::end_of_parameter, "key in an address")
             }
             Anchor::Address(length) => {
                 let (start, end) = named::password(text, place, length)?;
@@ -182,35 +199,48 @@ impl Scan {
         let run = bytes::run_end(rest, 0, Run::Dotted.class());
         let json = rest.starts_with(b"eyJ") || rest.starts_with(b"eyK");
         let parts = json && run > 10 || run >= 32 && rest[..run].contains(&b'.');
-        if !cut && !(text.get(header) == Some(&b'.') && parts) {
+        if !(cut || text.get(header) == Some(&b'.') && parts) {
             return None;
         }
         let end = escapes::run_end(text, start, Run::Dotted.class());
         Some(Finding { provider: None, kind: "JSON web token", start, secret: start + 3, end })
     }
 
-    /// What stands behind a label; a public prefix within it stays.
-    fn value(&mut self, text: &[u8], (start, end): (usize, usize), kind: &'static str) -> Option<Finding> {
+    /// What stands behind a label or a parameter; a public prefix within it stays.
+    fn value(
+        &mut self,
+        text: &[u8],
+        start: usize,
+        end_of: fn(&[u8], usize) -> usize,
+        kind: &'static str,
+    ) -> Option<Finding> {
         let known = ANCHORS.at(text, start).find_map(|anchor| match anchor {
             Anchor::Prefix(rule, prefix) => self.prefixed(text, start, rule, prefix),
             Anchor::WebToken => self.web_token(text, start),
             _ => None,
         });
         if let Some(known) = known {
-            return Some(Finding { end: known.end.max(end), ..known });
+            return Some(Finding { end: known.end.max(end_of(text, start)), ..known });
         }
-        let value = &text[start..end];
-        let cut = self.cut && end == text.len() && value.len() >= CUT_LEAST;
-        if (value.len() < 16 && !cut) || !is_value(value) || is_masked(text, start, end) {
+        // Its beginning before the whole: what is refused is read again from the next place within it.
+        let window = &text[..text.len().min(start + 2 * PROOF_WINDOW)];
+        let end = end_of(window, start);
+        let cut = self.cut && end == text.len() && end >= start + CUT_LEAST;
+        if (end < start + LEAST_VALUE && !cut) || !is_value(&text[start..end]) || is_masked(text, start, end) {
             return None;
         }
-        Some(Finding { provider: None, kind, start, secret: start, end })
+        Some(Finding { provider: None, kind, start, secret: start, end: end_of(text, start) })
     }
 
     /// Keys without a prefix that begin before `limit`: by a shape that says enough, or by a provider's name before them.
     fn unprefixed(&mut self, text: &[u8], limit: usize) -> Option<Finding> {
         while self.piece < limit {
-            let start = self.piece + text[self.piece..limit].iter().position(|byte| WORD.has(*byte))?;
+            let begins = text[self.piece..limit].iter().position(|byte| WORD.has(*byte));
+            let near = self.structured || self.piece as i64 + self.shift <= self.nearest;
+            let (true, Some(start)) = (near, begins.map(|at| self.piece + at)) else {
+                self.piece = limit;
+                return None;
+            };
             let end = self.word_end(text, start);
             self.piece = end;
             let found = structure::shaped(text, start, end).or_else(|| self.in_context(text, start, end));

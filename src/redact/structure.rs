@@ -1,4 +1,5 @@
-//! Keys that are known by their structure alone, and the shapes that a provider's name makes a key.
+//! Keys that are known by their structure alone, and the shapes that only a provider's name makes a key: they are those
+//! of hashes and ids.
 
 use memchr::memmem;
 
@@ -7,6 +8,9 @@ use super::escapes;
 use super::proof::{Proof, has_both_cases};
 use super::rules::contexts::Shape;
 use super::scan::Finding;
+
+/// The fewest bytes of a key whose structure says enough.
+pub(super) const LEAST: usize = 49;
 
 /// A key whose structure says enough, in the run of letters, digits, `-` and `_` at `start`.
 pub(super) fn shaped(text: &[u8], start: usize, end: usize) -> Option<Finding> {

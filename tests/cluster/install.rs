@@ -236,12 +236,13 @@ columns are granted to be read: SELECT relname, attname FROM ours c JOIN pg_attr
     aclexplode(attacl) a WHERE a.privilege_type <> 'SELECT' OR a.grantee NOT IN (TABLE readers);
 functions are granted to our roles: SELECT signature, a.grantee
     FROM functions, aclexplode(coalesce(proacl, acldefault('f', proowner))) a WHERE a.grantee <> proowner
-    AND a.grantee::regrole::text !~ '^watchllm_(admin|service|tenant|auditor|owner)$';
+    AND a.grantee::regrole::text !~ '^watchllm_(admin|service|tenant|auditor|owner)$'
+    AND NOT (a.grantee = 0 AND proname = 'redact');
 the schema is granted to our roles: SELECT a.grantee FROM pg_namespace, aclexplode(nspacl) a WHERE nspname = 'watchllm'
     AND a.grantee <> nspowner AND a.grantee::regrole::text !~ '^watchllm_';
-functions have a fixed search_path, are volatile, unsafe in parallel (but for the policies'), no definers: SELECT signature
+functions have a fixed search_path, are volatile, unsafe in parallel (but those of policies and of columns), no definers: SELECT signature
     FROM functions WHERE NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false) OR prosecdef
-       OR concat(provolatile, proparallel) <> CASE proname WHEN 'current_project_ids' THEN 'sr' ELSE 'vu' END;
+       OR concat(provolatile, proparallel) <> CASE proname WHEN 'current_project_ids' THEN 'sr' WHEN 'redact' THEN 'is' ELSE 'vu' END;
 strangers have nothing: SELECT r.rolname, relname, p FROM pg_roles r, ours c,
     unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) p
     WHERE NOT rolsuper AND rolname !~ '^(watchllm_|pg_)' AND has_table_privilege(r.oid, c.oid, p);

@@ -47,6 +47,7 @@ mod matrix;
 mod not_found;
 mod pooler;
 mod postgrest;
+mod redact;
 mod refusals;
 mod request_headers;
 mod roles;

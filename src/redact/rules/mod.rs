@@ -5,15 +5,16 @@ pub(super) mod contexts;
 pub(super) mod labels;
 
 mod clouds;
-mod models;
+
 mod openai;
+mod providers;
 mod tools;
 
-use super::rule::{BASE64URL, Edge, Label, Proof, Rule, Run};
+use crate::redact::rule::{BASE64URL, Edge, Label, Proof, Rule, Run};
 
 /// The rules of prefixes, most specific first: the first one that holds at a place wins.
 pub(super) fn all() -> impl Iterator<Item = &'static Rule> {
-    [openai::RULES, models::RULES, tools::RULES, clouds::RULES, SHARED].into_iter().flatten()
+    [openai::RULES, providers::RULES, tools::RULES, clouds::RULES, SHARED].into_iter().flatten()
 }
 
 /// Shapes that several providers share: DeepSeek, DashScope, Moonshot, Stability, SiliconFlow, LiteLLM and others.
