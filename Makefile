@@ -33,7 +33,8 @@ test: setup-tests build
 bench: build
 	@ROUNDS="$(or $(ROUNDS),3)" BENCH_SECONDS="$(or $(SECONDS),3)" bench/run.sh
 
-lint: setup
+lint:
+	@scripts/setup.sh lint
 	@scripts/lint.sh
 
 # into the system's PostgreSQL, with sudo when not root

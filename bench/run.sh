@@ -100,3 +100,8 @@ awk -v version="$("$SERVER/bin/postgres" --version)" -v rounds="$ROUNDS" -v seco
     -v context_before="${MEMORY[0]}" -v rss_before="${MEMORY[1]}" -v context_after="${MEMORY[2]}" -v rss_after="${MEMORY[3]}" \
     -v json="$RUN/bench.json" -f "$ROOT/bench/report.awk" "$RESULTS"
 printf '\nwritten to %s\n' "$RUN/bench.json"
+if have node; then
+    "$ROOT/bench/import.sh"
+else
+    say "the import is not measured: node is not installed"
+fi

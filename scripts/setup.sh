@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing to build, run and test on Debian and Ubuntu: a C compiler, libclang, PostgreSQL with its server
 # headers, cargo-pgrx. Rust and git are there already. Touches nothing that is there; a second run does nothing.
+# `setup.sh lint` also gets what only the linters want: a Python that can make virtual environments.
 # `setup.sh tests` also gets what only the tests want: Node.js, npm and pgbouncer.
 
 # shellcheck source=scripts/env.sh
@@ -23,6 +24,7 @@ missing_tools() {
     have pkg-config || echo pkg-config
     libclang_found || echo libclang-dev
     { ! am_root || have runuser; } || echo util-linux
+    [ "$WANTED" != lint ] || python3 -c 'import ensurepip, venv' 2>/dev/null || printf '%s\n' python3 python3-venv
     [ "$WANTED" != tests ] || have node || echo nodejs
     [ "$WANTED" != tests ] || have npm || echo npm
 }

@@ -102,7 +102,7 @@ COMMENT ON COLUMN watchllm.provider_key_usage.accesses IS
     'bucket_start.';
 COMMENT ON COLUMN watchllm.provider_key_usage.failures IS 'Failed accesses, in the same half hours as accesses.';
 COMMENT ON COLUMN watchllm.provider_key_usage.last_used_at IS
-    'When the key was last decrypted with success, to about a second.';
+    'When the key was last decrypted with success, to about a second; before the first time, what it was imported with.';
 COMMENT ON COLUMN watchllm.provider_key_usage.access_anomaly_detected_at IS
     'When unusual access was last noticed; NULL if never.';
 COMMENT ON COLUMN watchllm.provider_key_usage.last_rotation_alert_sent_at IS

@@ -3,6 +3,9 @@
 -- can keep the EXECUTE that PostgreSQL gives to PUBLIC, or that default privileges give to others. Names of later
 -- versions may stand here early. Comments say the first sentence of the documentation in src/api.
 
+-- No operator of the schema is looked for (roles.sql says why).
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 DO $$
 DECLARE
     nobody   CONSTANT text[] := '{}';  -- the superuser who owns it
@@ -136,6 +139,8 @@ COMMENT ON FUNCTION watchllm.install IS
     'Creates or migrates the tables, policies, views and grants of watchllm_keys; can be run again. Superuser only.';
 COMMENT ON FUNCTION watchllm.status IS
     'Shows the state of the vault in this database: one row, also when something is missing.';
+COMMENT ON FUNCTION watchllm.security_check IS
+    'Checks everything that the vault''s promises rest on: a row per check, with a hint for what is wrong.';
 COMMENT ON FUNCTION watchllm.reload_keyring IS
     'Loads the keyring anew and answers how many versions of the master key can be used.';
 COMMENT ON FUNCTION watchllm.current_project_ids IS
@@ -148,6 +153,8 @@ COMMENT ON FUNCTION watchllm.adopt_projects IS
     'Adopts an application''s projects table: feeds projects from it and keeps them in step by triggers on it. Superuser only.';
 COMMENT ON FUNCTION watchllm.follow_projects IS
     'Keeps projects in step with an adopted table; trigger function, of no use on any other table.';
+COMMENT ON FUNCTION watchllm.find_keys IS
+    'Finds the keys in a text, by known shapes and by the fingerprints of those that are stored here; never answers one.';
 COMMENT ON FUNCTION watchllm.store_from_inbox IS
     'Stores the key of a row that is inserted into provider_key_inbox; trigger function, of no use on anything else.';
 COMMENT ON FUNCTION watchllm.acknowledge_incident IS
@@ -176,6 +183,8 @@ COMMENT ON FUNCTION watchllm.set_provider_key_active IS
     'Switches a provider key on or off; one that is off is not opened.';
 COMMENT ON FUNCTION watchllm.delete_provider_key IS
     'Deletes a provider key: destroys the envelopes of all its versions, keeps its metadata and audit trail.';
+COMMENT ON FUNCTION watchllm.import_watchllm_keys IS
+    'Imports the rows of WatchLLM''s provider_keys under their ids, each opened with the old secret and sealed anew.';
 COMMENT ON FUNCTION watchllm.key_access_history IS
     'Shows the last accesses of a provider key, the newest first.';
 COMMENT ON FUNCTION watchllm.failed_access_attempts IS

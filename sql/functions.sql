@@ -96,7 +96,11 @@ BEGIN
         EXECUTE pg_catalog.format('REVOKE ALL ON TABLE watchllm.%I FROM %s CASCADE', partition,
             CASE WHEN granted.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(granted.rolname) END);
     END LOOP;
-    EXECUTE pg_catalog.format('ALTER TABLE watchllm.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', partition);
+    -- LIKE does not copy that there are no statistics of what tenants write (access.sql says why).
+    EXECUTE pg_catalog.format(
+        'ALTER TABLE watchllm.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY, '
+        'ALTER COLUMN ip_address SET STATISTICS 0, ALTER COLUMN user_agent SET STATISTICS 0, '
+        'ALTER COLUMN request_id SET STATISTICS 0, ALTER COLUMN claims_sub SET STATISTICS 0', partition);
     -- Row triggers of the parent are cloned by ATTACH, TRUNCATE triggers are not.
     EXECUTE pg_catalog.format(
         'CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON watchllm.%I '

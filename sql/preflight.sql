@@ -60,6 +60,24 @@ BEGIN
                 CASE WHEN other.grantee = 'PUBLIC' THEN 'PUBLIC' ELSE pg_catalog.quote_ident(other.grantee) END);
     END IF;
 
+    -- Who could create here before may have left a function that fits a call better than ours, or an operator.
+    SELECT x.signature, o.rolname INTO other
+    FROM (
+        SELECT p.oid::pg_catalog.regprocedure::text AS signature, p.proowner AS owner
+        FROM pg_catalog.pg_proc p WHERE p.pronamespace = 'watchllm'::pg_catalog.regnamespace
+        UNION ALL
+        SELECT 'operator ' || p.oid::pg_catalog.regoperator::text, p.oprowner
+        FROM pg_catalog.pg_operator p WHERE p.oprnamespace = 'watchllm'::pg_catalog.regnamespace
+    ) x
+    JOIN pg_catalog.pg_roles o ON o.oid = x.owner
+    WHERE NOT o.rolsuper AND o.rolname <> 'watchllm_owner'
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION '% is not ours: % owns it', other.signature, other.rolname
+            USING ERRCODE = 'insufficient_privilege',
+            HINT = 'It would be called instead of a function of watchllm_keys: look at it, then drop it.';
+    END IF;
+
     SELECT x.name, o.rolname, x.expected INTO other
     FROM (
         SELECT c.relname AS name, c.relowner AS owner,

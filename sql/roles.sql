@@ -2,6 +2,10 @@
 -- EXTENSION. Roles belong to the cluster: an existing one is kept as it is, but an owner that somebody can log in as,
 -- or that passes by row security, would undo every wall, so it is refused.
 
+-- CREATE EXTENSION takes a schema watchllm that somebody else made before, and looks in it for operators that fit better
+-- than PostgreSQL's own: = (oid, regclass) there would run with a superuser's rights. So none is looked for.
+SET LOCAL search_path = pg_catalog, pg_temp;
+
 DO $$
 DECLARE
     wanted name;
@@ -40,3 +44,6 @@ BEGIN
     END IF;
 END
 $$;
+
+-- The functions that follow are made in the extension's schema.
+SET LOCAL search_path = watchllm, pg_temp;

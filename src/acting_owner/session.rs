@@ -50,7 +50,7 @@ pub fn is_read_only() -> bool {
     unsafe { pg_sys::XactReadOnly }
 }
 
-/// The first 64 kB of a setting as this session sees it; None when it is unknown or empty.
+/// The first megabyte of a setting as this session sees it; None when it is unknown or empty.
 pub fn setting(name: &CStr) -> Option<String> {
     // SAFETY: missing_ok, so that an unknown name answers null; the answer is copied at once.
     unsafe { text(pg_sys::GetConfigOption(name.as_ptr(), true, false)) }.filter(|value| !value.is_empty())
@@ -114,10 +114,51 @@ pub fn server_uid() -> Option<u32> {
     std::fs::metadata(".").ok().map(|directory| std::os::unix::fs::MetadataExt::uid(&directory))
 }
 
+/// How many background workers run (those of extensions and parallel queries), and how many the server has room for.
+pub fn worker_slots() -> (usize, usize) {
+    // SAFETY: the numbers and entries of this backend's own copy of the activity table; it is forgotten afterwards, so
+    // that the next look sees the present.
+    unsafe {
+        pg_sys::pgstat_clear_snapshot();
+        let is_worker = |&i: &i32| {
+            let entry = local_backend(i);
+            !entry.is_null() && (*entry).backendStatus.st_backendType == pg_sys::BackendType::B_BG_WORKER
+        };
+        let running = (1..=pg_sys::pgstat_fetch_stat_numbackends()).filter(is_worker).count();
+        pg_sys::pgstat_clear_snapshot();
+        (running, pg_sys::max_worker_processes as usize)
+    }
+}
+
+/// # Safety
+/// None beyond an index that `pgstat_fetch_stat_numbackends` allows.
+#[cfg(feature = "pg15")]
+unsafe fn local_backend(index: i32) -> *mut pg_sys::LocalPgBackendStatus {
+    // SAFETY: as the caller's.
+    unsafe { pg_sys::pgstat_fetch_stat_local_beentry(index) }
+}
+
+/// # Safety
+/// As for the older majors.
+#[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+unsafe fn local_backend(index: i32) -> *mut pg_sys::LocalPgBackendStatus {
+    // SAFETY: as the caller's.
+    unsafe { pg_sys::pgstat_get_local_beentry_by_index(index) }
+}
+
 /// Whether this process was told to end; `check_interrupts` will end it.
 pub fn must_end() -> bool {
     // SAFETY: reads a process-local flag that a signal handler sets.
     unsafe { (&raw const pg_sys::ProcDiePending).read_volatile() != 0 }
+}
+
+/// The writer's: forgets that it was told to end, so that its last transaction is not ended too; told again, it ends.
+pub fn put_off_the_end() {
+    // SAFETY: assigns two process-local flags that the signal handler sets; it may set them again at any moment.
+    unsafe {
+        (&raw mut pg_sys::ProcDiePending).write_volatile(0);
+        (&raw mut pg_sys::InterruptPending).write_volatile(0);
+    }
 }
 
 /// Whether this is a parallel query: what changes state cannot run there.
@@ -227,6 +268,6 @@ unsafe fn text(string: *const std::ffi::c_char) -> Option<String> {
     }
     // SAFETY: as promised by the caller.
     let bytes = unsafe { CStr::from_ptr(string) }.to_bytes();
-    // A session may give a setting a value of a gigabyte.
-    Some(String::from_utf8_lossy(&bytes[..bytes.len().min(65_536)]).into_owned())
+    // A session may give a setting a value of a gigabyte; 50 kB of headers, all escaped, are 300 kB of JSON.
+    Some(String::from_utf8_lossy(&bytes[..bytes.len().min(1_048_576)]).into_owned())
 }

@@ -2,7 +2,7 @@
 //! Unsafe: SPI by hand, because reads must use the latest snapshot (a REPEATABLE READ transaction must not reopen
 //! a key deleted meanwhile) and must not take a transaction id (pgrx's `update` does). 3 µs a read, FACTS §2.
 
-use super::{Owner, Switch, switch_to};
+use super::{Owner, Switch, session, switch_to};
 use pgrx::datum::{DatumWithOid, FromDatum};
 use pgrx::pg_sys;
 use std::ffi::CString;
@@ -62,6 +62,10 @@ impl Statement {
     }
 
     fn read_latest<T>(&self, arguments: &[DatumWithOid], row: impl FnMut(&Row) -> T) -> Vec<T> {
+        // A parallel query that asks for the caller's projects has its own snapshot: a newer one is not to be had there.
+        if session::is_parallel() {
+            return self.execute(arguments, true, row).1;
+        }
         // SAFETY: inside a transaction; the pushed snapshot is popped below, or by the abort that follows an ERROR.
         unsafe {
             pg_sys::CommandCounterIncrement();

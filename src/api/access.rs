@@ -71,14 +71,18 @@ impl Access {
 
     /// The caller may open keys of any project. The refusal of a project's own people names the project, so that the
     /// others see who tries; a stranger's does not: the project's people would read what a stranger writes about them.
-    pub fn must_open(&mut self) -> Result<(), Error> {
+    pub fn must_open(&mut self, project: Option<Id>) -> Result<(), Error> {
         if self.caller.may_open() {
             return Ok(());
         }
-        if let (Some(id), Ok(projects)) = (self.event.provider_key_id, self.caller.may_change(self.recorder.owner()))
-            && let Some(key) = store::keys::within(self.recorder.owner(), &projects, id)
-        {
-            self.about(&key);
+        let owner = self.recorder.owner();
+        if let Ok(projects) = self.caller.may_change(owner) {
+            let key = self.event.provider_key_id.and_then(|id| store::keys::within(owner, &projects, id));
+            if let Some(key) = key {
+                self.about(&key);
+            } else if let Projects::Own(own) = projects {
+                self.event.project_id = project.filter(|project| own.contains(project));
+            }
         }
         Err(self.refuse(FailureReason::NotAuthorized, Error::NotAuthorized("open provider keys")))
     }
@@ -89,6 +93,14 @@ impl Access {
             return Ok(());
         }
         Err(self.refuse(FailureReason::NotAuthorized, Error::NotAuthorized("administer watchllm_keys")))
+    }
+
+    /// The caller may have the server read its files, by PostgreSQL's own rule.
+    pub fn must_read_files(&self) -> Result<(), Error> {
+        if self.caller.may_read_files() {
+            return Ok(());
+        }
+        Err(self.refuse(FailureReason::NotAuthorized, Error::NotAuthorized("read files of the server")))
     }
 
     /// The caller may change keys of this project; a tenant's foreign project is as if it did not exist.
@@ -195,8 +207,13 @@ impl Access {
             let hint = "Deactivate or delete one first, or raise watchllm_keys.max_active_keys.";
             return Err(self.refuse(FailureReason::Limit, Error::OverLimit(message, hint)));
         }
-        Ok((1..).find(|priority| !taken.contains(priority)).unwrap_or(1))
+        Ok(lowest_free(&taken))
     }
+}
+
+/// The lowest priority that is not taken.
+pub fn lowest_free(taken: &[i32]) -> i32 {
+    (1..).find(|priority| !taken.contains(priority)).unwrap_or(1)
 }
 
 /// The event of an access to this key.
@@ -242,14 +259,17 @@ pub fn open(recorder: Recorder, key: &StoredKey, version: &StoredVersion) -> Res
     envelope::open(&root, &binding, sealed).map_err(|_| damaged)
 }
 
-/// The fingerprints of a key under every fingerprint key there is, each with its version.
-pub fn fingerprints(recorder: Recorder, secret: &Secret) -> Result<Vec<(i32, [u8; 32])>, Error> {
+/// The fingerprints of some keys under every fingerprint key there is, each with its version, the newest first.
+pub fn fingerprints_of(recorder: Recorder, keys: &[Secret]) -> Result<Vec<(i32, Vec<[u8; 32]>)>, Error> {
     let mut versions: Vec<i32> = store::admin::audit_key(recorder.owner(), "fingerprint", None)
         .into_iter()
         .map(|(version, _)| version)
         .collect();
     versions.dedup();
-    let of = |version: i32| Ok((version, fingerprint_key(recorder, Some(version))?.1.fingerprint(secret)));
+    let of = |version: i32| {
+        let (_, fingerprint_key) = fingerprint_key(recorder, Some(version))?;
+        Ok((version, keys.iter().map(|key| fingerprint_key.fingerprint(key)).collect()))
+    };
     versions.into_iter().map(of).collect()
 }
 

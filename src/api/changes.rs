@@ -178,7 +178,7 @@ fn delete_provider_key(
 }
 
 /// What a sealed key is stored with.
-fn new_version<'a>(number: i32, sealed: &'a SealedKey, access: &'a Access) -> NewVersion<'a> {
+pub fn new_version<'a>(number: i32, sealed: &'a SealedKey, access: &'a Access) -> NewVersion<'a> {
     NewVersion {
         number,
         sealed: &sealed.sealed,

@@ -1,7 +1,7 @@
 //! Incidents, as people work on them: what is open (a view), and that somebody looked. Both are insert-only: an incident is
 //! evidence.
 
-use super::access::{Access, fingerprints};
+use super::access::{Access, fingerprints_of};
 use super::changes::check_api_key;
 use crate::acting_owner::session;
 use crate::audit::commit;
@@ -9,8 +9,8 @@ use crate::caller::{Context, new_id};
 use crate::crypto::Secret;
 use crate::error::{Answer, Error};
 use crate::redact;
-use crate::store::keys::StoredKey;
-use crate::store::{self, Id};
+use crate::store;
+use crate::store::keys::{Known, StoredKey};
 use crate::trail::{AccessType, FailureReason, Incident, IncidentType, Severity, incident};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -23,7 +23,7 @@ const NOTE: usize = 500;
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn acknowledge_incident(id: Option<pgrx::Uuid>, note: default!(Option<&str>, "NULL")) -> Answer<()> {
-    let access = Access::begin(AccessType::Report, Context::default())?;
+    let mut access = Access::begin(AccessType::Report, Context::default())?;
     access.must_administer()?;
     let incident = *access.need(id, "id")?.as_bytes();
     let owner = access.recorder.owner();
@@ -32,6 +32,8 @@ fn acknowledge_incident(id: Option<pgrx::Uuid>, note: default!(Option<&str>, "NU
     };
     let note = note.map(|note| redact::clean(note, NOTE));
     store::incidents::acknowledge(owner, incident, project, note.as_deref(), access.caller.name());
+    access.event.project_id = project;
+    access.keep_change();
     Ok(())
 }
 
@@ -62,15 +64,15 @@ fn report_leaked_key(
     ErrorReport,
 > {
     let mut access = Access::begin_with_key(AccessType::Report, Context { request_id, ip_address, user_agent })?;
-    access.must_open()?;
+    access.must_open(None)?;
     let text = access.need(api_key, "api_key")?;
     access.accept(check_api_key(text))?;
     let source = redact::clean(access.need(source, "source")?, NOTE);
     let block = access.need(block, "block")?;
     let mut rows = Vec::new();
-    for (version, fingerprint) in fingerprints(access.recorder, &Secret::new(text.as_bytes().to_vec()))? {
-        for (project, id, number) in store::keys::by_fingerprint(access.recorder.owner(), version, &fingerprint) {
-            rows.extend(report(&mut access, (project, id, number), &fingerprint, &source, block)?);
+    for (version, fingerprints) in fingerprints_of(access.recorder, &[Secret::new(text.as_bytes().to_vec())])? {
+        for known in store::keys::by_fingerprints(access.recorder.owner(), version, &fingerprints) {
+            rows.extend(report(&mut access, &known, &source, block)?);
         }
     }
     if rows.is_empty() {
@@ -85,14 +87,9 @@ fn report_leaked_key(
 type Reported = (pgrx::Uuid, pgrx::Uuid, String, i32, bool, bool);
 
 /// Marks one version, on record, and raises its incident.
-fn report(
-    access: &mut Access,
-    (project, id, number): (Id, Id, i32),
-    fingerprint: &[u8],
-    source: &str,
-    block: bool,
-) -> Result<Option<Reported>, Error> {
+fn report(access: &mut Access, known: &Known, source: &str, block: bool) -> Result<Option<Reported>, Error> {
     let owner = access.recorder.owner();
+    let (project, id, number) = (known.project, known.key, known.version);
     store::changes::lock(owner, project, id);
     let Some(key) = store::keys::by_id(owner, id) else { return Ok(None) };
     let in_use = key.version.number == number && !key.is_deleted;
@@ -102,7 +99,7 @@ fn report(
     access.about(&key);
     access.event.key_version = Some(number);
     access.keep_change();
-    raise(access, &key, number, in_use, fingerprint, source);
+    raise(access, &key, number, in_use, &known.fingerprint, source);
     let blocked = block && in_use;
     if blocked {
         access.event.id = new_id()?;

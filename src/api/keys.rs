@@ -37,7 +37,7 @@ fn decrypt_provider_key(
     let mut access = Access::begin(AccessType::Decrypt, Context { request_id, ip_address, user_agent })?;
     let id = *access.need(provider_key_id, "provider_key_id")?.as_bytes();
     access.event.provider_key_id = Some(id);
-    access.must_open()?;
+    access.must_open(None)?;
     let key = access.find(id, project_id.map(|project| *project.as_bytes()))?;
     let secret = access.open(&key)?;
     Ok(access.disclose(secret)?)
@@ -66,7 +66,7 @@ fn decrypt_provider_keys(
 > {
     let mut access = Access::begin(AccessType::Decrypt, Context { request_id, ip_address, user_agent })?;
     let ids = access.need(provider_key_ids, "provider_key_ids")?;
-    access.must_open()?;
+    access.must_open(None)?;
     if ids.len() > MAX_KEYS {
         let message = format!("{} ids given; at most {MAX_KEYS} are opened at once", ids.len());
         return Err(access.refuse(FailureReason::Limit, Error::OverLimit(message, "Ask in several calls.")).into());
@@ -100,7 +100,7 @@ fn resolve_provider_key(
     let mut access = Access::begin(AccessType::Decrypt, Context { request_id, ip_address, user_agent })?;
     let project = *access.need(project_id, "project_id")?.as_bytes();
     let provider = access.need(provider, "provider")?;
-    access.must_open()?;
+    access.must_open(Some(project))?;
     access.event.project_id = Some(project);
     access.event.provider = Bounded::new(Some(provider).filter(|slug| super::changes::is_slug(slug)));
     let mut first_failure = None;
@@ -135,7 +135,7 @@ fn validate_provider_key(
     let mut access = Access::begin(AccessType::Validate, Context { request_id, ip_address, user_agent })?;
     let id = *access.need(provider_key_id, "provider_key_id")?.as_bytes();
     access.event.provider_key_id = Some(id);
-    access.must_open()?;
+    access.must_open(None)?;
     let key = access.find(id, None)?;
     if key.is_deleted || key.is_blocked {
         let (reason, error) = usable(&key).err().unwrap_or((FailureReason::Deleted, Error::NoSuchKey));

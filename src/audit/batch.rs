@@ -76,13 +76,20 @@ fn rows_of(taken: &[Taken]) -> Vec<Placed<'_>> {
 pub fn write_counted(writer: &mut Writer) {
     let due = writer.refusals.due();
     let rows: Vec<Placed> = due.iter().map(|(sequence, event)| (*sequence, event)).collect();
-    match write(writer, &rows) {
-        Ok(()) => drop(writer.slot.events.fetch_add(rows.len() as u64, AcqRel)),
-        Err(failure) => {
-            log!("watchllm_keys writer: counted refusals are written later: {}", failure.message);
-            writer.refusals.put_back(due);
-        }
-    }
+    let Err(failure) = write(writer, &rows) else {
+        writer.slot.events.fetch_add(rows.len() as u64, AcqRel);
+        return;
+    };
+    log!("watchllm_keys writer: counted refusals are written later: {}", failure.message);
+    // Where the commit succeeded and only seemed to fail, they are there already, under the same place in the queue.
+    let is_there = failure.sqlstate == pgrx::PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION;
+    let missing = |row: &(u64, Event)| {
+        !is_there
+            || write(writer, &[(row.0, &row.1)])
+                .is_err_and(|failure| failure.sqlstate != pgrx::PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION)
+    };
+    let later: Vec<(u64, Event)> = due.into_iter().filter(missing).collect();
+    writer.refusals.put_back(later);
 }
 
 /// A failed batch fails nobody who can be served alone: one bad event harms only itself. A single event is tried again

@@ -12,6 +12,9 @@ use pgrx::prelude::PgLogLevel;
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 
+/// Events written at a time: 150 kB of copies.
+const PART: usize = 128;
+
 thread_local! {
     /// Events of this transaction, each with the subtransaction it belongs to.
     static KEPT: RefCell<Vec<(pg_sys::SubTransactionId, Event)>> = const { RefCell::new(Vec::new()) };
@@ -57,7 +60,7 @@ unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _
         XACT_EVENT_PRE_PREPARE if changes || incidents => raise(Error::PreparedChange),
         XACT_EVENT_COMMIT | XACT_EVENT_ABORT if changes || incidents => {
             if event == XACT_EVENT_COMMIT {
-                let stored = STORED.with_borrow(|stored| stored.iter().map(|(_, notice)| *notice).collect());
+                let stored: Vec<_> = STORED.with_borrow(|stored| stored.iter().map(|(_, notice)| *notice).collect());
                 VAULT.get().into_iter().for_each(|recorder| recorder.tell(&stored));
             }
             KEPT.with_borrow_mut(Vec::clear);
@@ -92,10 +95,13 @@ unsafe extern "C-unwind" fn at_subtransaction_end(
 fn write_kept() -> Result<(), Error> {
     let recorder = VAULT.get().ok_or(Error::NotInstalled)?.again()?;
     let (now, txid) = (session::now(), session::transaction_id());
-    let events: Vec<Event> =
-        KEPT.with_borrow(|kept| kept.iter().map(|(_, event)| Event { accessed_at: now, txid, ..*event }).collect());
-    for outcome in recorder.record_each(&events)? {
-        let _recorded = outcome?;
+    // In parts, because an import keeps thousands: they are not copied all at once.
+    for first in (0..KEPT.with_borrow(Vec::len)).step_by(PART) {
+        let current = |(_, event): &(_, Event)| Event { accessed_at: now, txid, ..*event };
+        let part: Vec<Event> = KEPT.with_borrow(|kept| kept.iter().skip(first).take(PART).map(current).collect());
+        for outcome in recorder.record_each(&part)? {
+            let _recorded = outcome?;
+        }
     }
     Ok(())
 }

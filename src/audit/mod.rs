@@ -47,19 +47,35 @@ pub fn ready() -> Result<Recorder, Error> {
     Ok(Recorder { owner, slot })
 }
 
-/// Waits while the writer loads the keyring for the first time; what it stumbled over is the caller's error, and a
-/// WARNING in the server log is the record of a call that cannot be recorded.
+/// As `ready`, for somebody who only wants to know: no call was refused, so the server log says nothing.
+pub fn look() -> Result<(), Error> {
+    let (_, slot) = served()?;
+    await_first_load(slot)?;
+    if shared_keyring::is_coming(slot) {
+        return Err(Error::AuditUnavailable("the keyring is still being loaded".into()));
+    }
+    shared_keyring::problem(slot).map_or(Ok(()), Err)
+}
+
+/// What the keyring's first load stumbled over is the caller's error, and a WARNING in the server log is the record of a
+/// call that cannot be recorded.
 fn await_keyring(slot: usize) -> Result<(), Error> {
     if shared_keyring::is_ready(slot) {
         return Ok(());
     }
+    await_first_load(slot)?;
+    let Some(problem) = shared_keyring::problem(slot) else { return Ok(()) };
+    pgrx::warning!("watchllm_keys: a call was refused without a record: {}", problem.message());
+    Err(problem)
+}
+
+/// Waits while the writer loads the keyring for the first time.
+fn await_first_load(slot: usize) -> Result<(), Error> {
     let deadline = Instant::now() + settings::audit_timeout();
     while shared_keyring::is_coming(slot) && Instant::now() < deadline {
         pause(deadline, "the keyring is still being loaded")?;
     }
-    let Some(problem) = shared_keyring::problem(slot) else { return Ok(()) };
-    pgrx::warning!("watchllm_keys: a call was refused without a record: {}", problem.message());
-    Err(problem)
+    Ok(())
 }
 
 /// The owner of the tables, for reading the trail: needs neither a writer nor a master key.
@@ -184,7 +200,7 @@ impl Recorder {
     }
 
     /// Leaves word of committed incidents for the writer to tell; raises nothing, for it runs after the commit.
-    fn tell(self, notices: &Vec<Notice>) {
+    fn tell(self, notices: &[Notice]) {
         let slot = queue::slot(self.slot);
         notices.iter().for_each(|notice| slot.announce(session::database().to_u32(), *notice));
     }

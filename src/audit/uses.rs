@@ -5,7 +5,7 @@ use super::leaks;
 use super::writer::{Writer, transaction};
 use crate::acting_owner::session;
 use crate::store;
-use crate::trail::{AccessType, Event, FailureReason, IncidentType, Notice};
+use crate::trail::{AccessType, Event, FailureReason, Incident, IncidentType, Notice, Severity, incident};
 use pgrx::log;
 use std::collections::HashMap;
 
@@ -37,7 +37,9 @@ impl Uses {
         if event.access_type == AccessType::Block && event.success() {
             self.blocks.push((project_id, provider_key_id, event.accessed_at));
         }
-        if !uses || foreign {
+        // An imported key brings along when it was last used: no access, but shown with the key.
+        let brought = event.last_used_at.filter(|_| event.success());
+        if foreign || !uses && brought.is_none() {
             return;
         }
         if event.compromised && event.success() && event.access_type == AccessType::Decrypt {
@@ -50,6 +52,10 @@ impl Uses {
             failures: 0,
             last_used_at: None,
         });
+        entry.last_used_at = entry.last_used_at.max(brought);
+        if !uses {
+            return;
+        }
         if event.success() {
             entry.accesses += 1;
             entry.last_used_at = entry.last_used_at.max(Some(event.accessed_at));
@@ -113,8 +119,9 @@ fn write_incidents(writer: &mut Writer) {
     }
     let outcome = transaction(|| {
         let owner = store::installed::owner()?;
-        let fresh = opened.iter().filter(|event| store::trail::insert_compromised_use(owner, event));
-        Ok(fresh.map(|event| Notice { incident: event.id, kind: IncidentType::LeakedKey }).collect::<Vec<_>>())
+        let incidents: Vec<Incident> = opened.iter().map(compromised_use).collect();
+        let fresh = incidents.iter().filter(|incident| store::incidents::write(owner, incident));
+        Ok(fresh.map(Incident::notice).collect::<Vec<Notice>>())
     });
     match outcome {
         Ok(fresh) => {
@@ -123,6 +130,25 @@ fn write_incidents(writer: &mut Writer) {
             fresh.into_iter().for_each(|notice| writer.slot.announce(database, notice));
         }
         Err(failure) => log!("watchllm_keys writer: incidents are written later: {}", failure.message),
+    }
+}
+
+/// The incident of a version that is opened although it is marked compromised; its evidence is the first such access.
+fn compromised_use(event: &Event) -> Incident {
+    let (key, version) = (event.provider_key_id.unwrap_or_default(), event.key_version.unwrap_or_default());
+    let details = serde_json::json!({
+        "what": "a version marked compromised was opened",
+        "key_version": version,
+        "event_id": incident::hyphened(event.id),
+    });
+    Incident {
+        id: incident::identity(&[b"opened", &key, &version.to_be_bytes()]),
+        kind: IncidentType::LeakedKey,
+        severity: Severity::High,
+        project_id: event.project_id,
+        provider_key_id: event.provider_key_id,
+        details: details.to_string(),
+        detected_at: event.accessed_at,
     }
 }
 

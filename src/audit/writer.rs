@@ -217,6 +217,9 @@ pub fn transaction<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Fail
 impl Writer {
     fn serve(&mut self) -> ! {
         loop {
+            if session::must_end() {
+                self.end();
+            }
             session::check_interrupts();
             self.reload_if_wanted();
             if !self.slot.is_empty() || self.spin() {
@@ -230,6 +233,14 @@ impl Writer {
                 self.beat();
             }
         }
+    }
+
+    /// Told to end between two batches: what is counted is known to this process alone, so it is written first.
+    fn end(&mut self) -> ! {
+        session::put_off_the_end();
+        batch::write_counted(self);
+        super::uses::flush(self);
+        leave()
     }
 
     fn spin(&self) -> bool {

@@ -73,6 +73,16 @@ impl Caller {
         self.is(c"watchllm_admin")
     }
 
+    /// Have the server read its files: superusers, and whom PostgreSQL lets.
+    pub fn may_read_files(&self) -> bool {
+        self.is(c"pg_read_server_files")
+    }
+
+    /// Reports about the vault itself.
+    pub fn may_audit(&self) -> bool {
+        self.may_administer() || self.is(c"watchllm_auditor")
+    }
+
     /// Staff and auditors see every project, and the database identity of callers.
     pub fn sees_everything(&self) -> bool {
         self.may_open() || self.is(c"watchllm_auditor")
@@ -145,6 +155,7 @@ impl Caller {
             application_name: Bounded::new(application.as_deref()),
             txid: session::transaction_id(),
             compromised: false,
+            last_used_at: None,
         })
     }
 }

@@ -31,13 +31,13 @@ pub struct Headers {
 }
 
 /// The subject that the session's claims name; whether it counts is the caller's to judge. Anything that is not an object
-/// with one `sub` of text names nobody.
+/// with one `sub` of text names nobody; nor does text with a NUL, which no column of ours could hold.
 pub fn claimed_subject() -> Option<String> {
     subject_of(&session::setting(c"request.jwt.claims")?)
 }
 
 fn subject_of(claims: &str) -> Option<String> {
-    serde_json::from_str::<Claims>(claims).ok()?.sub.filter(|sub| !sub.is_empty())
+    object::<Claims>(claims)?.sub.filter(|sub| !sub.is_empty() && !sub.contains('\0'))
 }
 
 impl Headers {
@@ -47,10 +47,15 @@ impl Headers {
     }
 
     fn parse(json: &str) -> Headers {
-        let sent: Sent = serde_json::from_str(json).unwrap_or_default();
+        let sent: Sent = object(json).unwrap_or_default();
         let ip_address = sent.forwarded_for.map(|addresses| address(first_hop(&addresses)));
         Headers { request_id: sent.request_id, ip_address, user_agent: sent.user_agent }
     }
+}
+
+/// What a JSON object says. A list is none: serde would take its first element for the first field.
+fn object<T: for<'a> Deserialize<'a>>(json: &str) -> Option<T> {
+    json.trim_start().starts_with('{').then(|| serde_json::from_str(json).ok())?
 }
 
 /// An address as it is written usually, without a port, so that one client has one spelling; text that is none stays.
@@ -74,10 +79,12 @@ mod tests {
             "[]",
             "null",
             r#""u-1""#,
+            r#"["u-1"]"#,
             "{}",
             r#"{"sub":null}"#,
             r#"{"sub":""}"#,
             r#"{"sub":1}"#,
+            r#"{"sub":"a\u0000b"}"#,
             r#"{"sub":["u-1"]}"#,
             r#"{"sub":"u-1","sub":"u-2"}"#,
             r#"{"Sub":"u-1"}"#,
@@ -98,7 +105,7 @@ mod tests {
         assert_eq!(headers.request_id.as_deref(), Some("r-1"));
         assert_eq!(headers.ip_address.as_deref(), Some("203.0.113.7"));
         assert_eq!(headers.user_agent.as_deref(), Some("curl/8"));
-        for broken in ["", "[]", "nonsense", r#"{"user-agent":1}"#] {
+        for broken in ["", "[]", r#"["r","a","u"]"#, "nonsense", r#"{"user-agent":1}"#] {
             let headers = Headers::parse(broken);
             assert!(headers.request_id.or(headers.ip_address).or(headers.user_agent).is_none(), "{broken}");
         }

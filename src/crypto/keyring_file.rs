@@ -2,26 +2,29 @@
 //! and root can get at, by the rule PostgreSQL has for `ssl_key_file`. Opened once and judged by the open
 //! file, so that nothing can be swapped between the look and the read.
 
-use std::fs::{File, Metadata};
-use std::io::Read;
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, open};
-use zeroize::Zeroizing;
-
 use super::keyring::{Keyring, KeyringError, MAX_SOURCE_BYTES};
+use super::secret_file::{open_without_waiting, read_bounded};
 
 impl Keyring {
     /// Reads a keyring file. `server_uid` is the user the server runs as. Symbolic links are followed
     /// (Kubernetes mounts secrets as links); owner, mode and kind are those of the file they lead to.
     pub fn read_file(path: &Path, server_uid: u32) -> Result<Keyring, KeyringError> {
-        // NONBLOCK: opening a named pipe would otherwise wait for a writer for ever.
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         let unreadable = |error: std::io::Error| KeyringError::Unreadable(error.kind());
-        let mut file = File::from(open(path, flags, Mode::empty()).map_err(|error| unreadable(error.into()))?);
+        let mut file = open_without_waiting(path).map_err(unreadable)?;
         judge(&file.metadata().map_err(unreadable)?, server_uid)?;
-        Keyring::parse(&read_bounded(&mut file).map_err(unreadable)?)
+        // one byte past the bound, which `parse` then refuses
+        Keyring::parse(&read_bounded(&mut file, MAX_SOURCE_BYTES + 1).map_err(unreadable)?)
+    }
+
+    /// Looks at owner and mode of a keyring file without opening it, by the same rule; answers both.
+    pub fn look_at_file(path: &Path, server_uid: u32) -> Result<(u32, u32), KeyringError> {
+        let file = std::fs::metadata(path).map_err(|error| KeyringError::Unreadable(error.kind()))?;
+        judge(&file, server_uid)?;
+        Ok((file.uid(), file.mode() & 0o7777))
     }
 }
 
@@ -38,23 +41,6 @@ fn judge(file: &Metadata, server_uid: u32) -> Result<(), KeyringError> {
     };
     let mode = file.mode() & 0o7777;
     if mode & forbidden == 0 { Ok(()) } else { Err(KeyringError::TooOpen { mode }) }
-}
-
-/// Reads to the end or one byte past the bound, which `parse` then refuses. The buffer never grows, so no
-/// unwiped copy is left behind.
-fn read_bounded(file: &mut File) -> std::io::Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(vec![0u8; MAX_SOURCE_BYTES + 1]);
-    let mut length = 0;
-    while length < bytes.len() {
-        match file.read(&mut bytes[length..]) {
-            Ok(0) => break,
-            Ok(count) => length += count,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    bytes.truncate(length);
-    Ok(bytes)
 }
 
 #[cfg(test)]

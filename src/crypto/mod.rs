@@ -1,5 +1,5 @@
 //! The crypto room: secrets in memory, the keyring, envelopes, fingerprints, WatchLLM's import format.
-//! It may touch the operating system's random generator and the keyring's file or command, nothing else:
+//! It may touch the operating system's random generator, the keyring's file or command and a secret's file, nothing else:
 //! no PostgreSQL, no unsafe. The rules come from DESIGN.md §3 and §11, and from the RFCs each file names.
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,7 @@ mod keyring_command;
 mod keyring_file;
 pub mod random;
 pub mod secret;
+pub mod secret_file;
 pub mod signing;
 pub mod watchllm;
 

@@ -5,6 +5,7 @@
 
 mod anchors;
 mod bytes;
+mod candidates;
 mod escapes;
 mod hint;
 mod mask;
@@ -17,8 +18,9 @@ mod scan;
 mod structure;
 mod text;
 
+pub use candidates::{Candidate, candidates};
 pub use hint::{key_hint, provider_of};
 pub use mask::{Ends, contains_key, findings, findings_in, mask_each, prepare, redact, redact_pausing};
 pub use patterns::{Patterns, Refusal};
-pub use scan::Finding;
+pub use scan::{Finding, MASK};
 pub use text::{clean, cut, is_visible};

@@ -12,7 +12,7 @@ use super::rules::contexts::CONTEXTS;
 use super::{escapes, named, structure};
 
 /// What stands in place of the secret part.
-pub(super) const MASK: &str = "...[REDACTED]";
+pub const MASK: &str = "...[REDACTED]";
 pub(super) const MASK_END: &str = "[REDACTED]";
 /// How far before a long run a label or a provider's name may begin: the longest window, and room for the name.
 const LOOK_BACK: usize = 160;

@@ -31,6 +31,15 @@ pub struct StoredVersion {
     pub created_at_micros: i64,
 }
 
+/// A version that is known by its fingerprint.
+pub struct Known {
+    pub project: Id,
+    pub key: Id,
+    pub version: i32,
+    pub fingerprint: Vec<u8>,
+    pub provider: String,
+}
+
 /// The three rows of a key; numbers here and in `record_row` are those of the columns in `sql/tables.sql`.
 static RECORD: Lookup = Lookup::new("provider_key_records", "provider_key_records_id_key", &[1]);
 static RECORD_IN_PROJECT: Lookup = Lookup::new("provider_key_records", "provider_key_records_pkey", &[2, 1]);
@@ -48,10 +57,12 @@ static OF_PROJECT: Statement = Statement::new(
     &[UUID],
 );
 
-static BY_FINGERPRINT: Statement = Statement::new(
-    "SELECT project_id, provider_key_id, version FROM watchllm.provider_key_versions
-     WHERE fingerprint = $2 AND fingerprint_key_version = $1 ORDER BY project_id, provider_key_id, version",
-    &[INT4, BYTEA],
+static BY_FINGERPRINTS: Statement = Statement::new(
+    "SELECT v.project_id, v.provider_key_id, v.version, v.fingerprint, r.provider
+     FROM watchllm.provider_key_versions v JOIN watchllm.provider_key_records r
+        ON r.project_id = v.project_id AND r.id = v.provider_key_id
+     WHERE v.fingerprint = ANY ($2) AND v.fingerprint_key_version = $1 ORDER BY 1, 2, 3",
+    &[INT4, BYTEAS],
 );
 
 static ACTIVE_PRIORITIES: Statement = Statement::new(
@@ -159,10 +170,12 @@ pub fn candidates(owner: Owner, project: Id, provider: &str) -> Vec<StoredKey> {
     by_ids(owner, &ids.into_iter().flatten().collect::<Vec<Id>>())
 }
 
-/// The versions (project, key, number) that a key is, by its fingerprint; destroyed ones too.
-pub fn by_fingerprint(owner: Owner, key_version: i32, fingerprint: &[u8; 32]) -> Vec<(Id, Id, i32)> {
-    let found = BY_FINGERPRINT.read(owner, &[key_version.into(), fingerprint.as_slice().into()], |row| {
-        Some((id(row, 1)?, id(row, 2)?, value::<i32>(row, 3)))
+/// The versions that these keys are, by their fingerprints; destroyed ones too.
+pub fn by_fingerprints(owner: Owner, key_version: i32, fingerprints: &[[u8; 32]]) -> Vec<Known> {
+    let wanted: Vec<&[u8]> = fingerprints.iter().map(<[u8; 32]>::as_slice).collect();
+    let found = BY_FINGERPRINTS.read(owner, &[key_version.into(), wanted.into()], |row| {
+        let (project, key, version) = (id(row, 1)?, id(row, 2)?, value(row, 3));
+        Some(Known { project, key, version, fingerprint: value(row, 4), provider: value(row, 5) })
     });
     found.into_iter().flatten().collect()
 }

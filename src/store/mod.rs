@@ -5,7 +5,9 @@
 pub mod admin;
 pub mod adoption;
 pub mod changes;
+pub mod doctor;
 pub mod history;
+pub mod import;
 pub mod incidents;
 pub mod installed;
 pub mod keys;

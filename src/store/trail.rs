@@ -49,21 +49,11 @@ static MAKE_PARTITION: Statement = Statement::new("SELECT watchllm.make_log_part
 static COMMITTED: Statement =
     Statement::new("INSERT INTO watchllm.committed_changes (event_id, project_id) VALUES ($1, $2)", &[UUID, UUID]);
 
-/// One incident for each compromised version that is opened; the evidence is the event of the first access.
-static COMPROMISED_USE: Statement = Statement::new(
-    "INSERT INTO watchllm.security_incidents (id, type, severity, project_id, provider_key_id, details, detected_at)
-     SELECT $1, 'leaked_key', 'high', $2, $3, pg_catalog.jsonb_build_object('what',
-        'a version marked compromised was opened', 'key_version', $4, 'event_id', $1), $5
-     WHERE NOT EXISTS (SELECT FROM watchllm.security_incidents i WHERE i.project_id = $2 AND i.provider_key_id = $3
-        AND i.type = 'leaked_key' AND i.details -> 'key_version' = pg_catalog.to_jsonb($4))",
-    &[UUID, UUID, UUID, INT4, TIME],
-);
-
 /// Half-hour buckets, newest first: what has passed since `bucket_start` is shifted in as zeros.
 static COUNT_USE: Statement = Statement::new(
     "INSERT INTO watchllm.provider_key_usage AS u
         (project_id, provider_key_id, access_count, failure_count, bucket_start, accesses, failures, last_used_at)
-     SELECT e.project_id, e.key_id, e.accesses, e.failures, b.now_bucket,
+     SELECT e.project_id, e.key_id, e.accesses, e.failures, CASE WHEN e.accesses + e.failures > 0 THEN b.now_bucket END,
         ARRAY[e.accesses::int] || pg_catalog.array_fill(0, ARRAY[47]),
         ARRAY[e.failures::int] || pg_catalog.array_fill(0, ARRAY[47]), e.last_used_at
      FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
@@ -250,18 +240,6 @@ pub fn mark_committed(owner: Owner, event_id: Id, project_id: Option<Id>) {
 /// The writer's: blocks a key.
 pub fn block(owner: Owner, project: Id, key: Id, at: i64) {
     BLOCK.write(owner, &[uuid(project).into(), uuid(key).into(), timestamp(at).into()]);
-}
-
-/// The writer's: notes that a compromised version was opened; false: that is noted already.
-pub fn insert_compromised_use(owner: Owner, event: &Event) -> bool {
-    let arguments = [
-        uuid(event.id).into(),
-        event.project_id.map(uuid).into(),
-        event.provider_key_id.map(uuid).into(),
-        event.key_version.into(),
-        timestamp(event.accessed_at).into(),
-    ];
-    COMPROMISED_USE.write(owner, &arguments) > 0
 }
 
 /// Adds uses to the counters that people see; the writer's second transaction.

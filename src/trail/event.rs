@@ -115,6 +115,8 @@ pub struct Event {
     pub txid: Option<u64>,
     /// The version is marked compromised. No column of the trail: the writer makes an incident of opening it.
     pub compromised: bool,
+    /// When an imported key was last used where it came from. No column of the trail: the writer shows it with the key.
+    pub last_used_at: Option<i64>,
 }
 
 impl Event {
@@ -189,6 +191,7 @@ pub(crate) mod tests {
             application_name: Bounded::new(Some("")),
             txid: None,
             compromised: false,
+            last_used_at: None,
         }
     }
 

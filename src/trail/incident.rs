@@ -34,9 +34,7 @@ pub struct Notice {
 impl Notice {
     /// The payload of the notification: a JSON object of id and type.
     pub fn payload(&self) -> String {
-        let hex: String = self.incident.iter().map(|byte| format!("{byte:02x}")).collect();
-        let (a, b, c, d, e) = (&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]);
-        format!(r#"{{"id":"{a}-{b}-{c}-{d}-{e}","type":"{}"}}"#, self.kind.word())
+        format!(r#"{{"id":"{}","type":"{}"}}"#, hyphened(self.incident), self.kind.word())
     }
 }
 
@@ -44,6 +42,12 @@ impl Incident {
     pub fn notice(&self) -> Notice {
         Notice { incident: self.id, kind: self.kind }
     }
+}
+
+/// A uuid as people write it.
+pub fn hyphened(id: [u8; 16]) -> String {
+    let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
 /// The identity of the incident that is about exactly these parts (RFC 9562, version 8). A part that is a key must come as

@@ -5,6 +5,7 @@
 use postgres::Client;
 use uuid::Uuid;
 
+use crate::import_attacks::{caught, lair};
 use crate::keys::{Vault, code, decrypt, new_key, one, refusal, rows, store};
 use crate::roles::login;
 use crate::server::Server;
@@ -189,6 +190,52 @@ fn only_a_plain_table_with_fitting_columns_is_adopted() {
         assert_eq!(code(c, &format!("SELECT watchllm.adopt_projects({call})")), "22004", "{call}");
     }
     assert_eq!(one(c, &format!("SELECT watchllm.adopt_projects('{s}.plain', name_column => NULL)")), "0");
+}
+
+/// What the owner of a table can make run when somebody reads it or puts a trigger on it.
+const TRAPS: &[&str] = &[
+    "CREATE TABLE S.t (COLUMNS); CREATE INDEX ON S.t ((S.spy('x') || name))",
+    "CREATE TABLE S.t (COLUMNS, CHECK (S.spy('x') = 'x' OR name = 'y'))",
+    "CREATE TABLE S.t (COLUMNS); CREATE STATISTICS S.s ON (S.spy('x') || name) FROM S.t",
+    "CREATE TABLE S.t (COLUMNS, x text DEFAULT S.spy('x'), y text GENERATED ALWAYS AS (S.spy(name)) STORED)",
+    "CREATE TABLE S.t (COLUMNS); ALTER TABLE S.t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+     CREATE POLICY p ON S.t USING (S.spy(name) IS NOT NULL)",
+    "CREATE TABLE S.t (COLUMNS); CREATE TRIGGER t BEFORE INSERT OR UPDATE OR DELETE ON S.t
+     FOR EACH ROW EXECUTE FUNCTION S.spy_on_row()",
+    "CREATE TABLE S.t (COLUMNS); CREATE RULE r AS ON UPDATE TO S.t DO ALSO SELECT S.spy('x')",
+    "CREATE TABLE S.t (COLUMNS); CREATE FUNCTION S.same(uuid, uuid) RETURNS boolean LANGUAGE sql AS $$ SELECT S.spy('x') = 'x' $$;
+     CREATE OPERATOR S.= (LEFTARG = uuid, RIGHTARG = uuid, FUNCTION = S.same);
+     CREATE FUNCTION S.split_part(text, text, integer) RETURNS text LANGUAGE sql AS $$ SELECT S.spy('x') $$",
+];
+
+#[test]
+fn nothing_of_an_adopted_tables_owner_runs_as_who_adopts_it() {
+    let vault = Vault::shared();
+    let c = &mut vault.connect("postgres");
+    let attacker = login(c, "");
+    let mut sprung = 0;
+    for trap in TRAPS {
+        let schema = lair(c, &attacker);
+        let columns = "id uuid PRIMARY KEY DEFAULT gen_random_uuid(), user_id text, name text";
+        let ddl = trap.replace("COLUMNS", columns).replace("S.", &format!("{schema}."));
+        one(
+            c,
+            &format!(
+                "SET ROLE {attacker}; {ddl}; INSERT INTO {schema}.t (user_id, name) VALUES ('u', 'n'); RESET ROLE"
+            ),
+        );
+        caught(c, &schema, &attacker);
+        one(c, &format!("SET search_path = {schema}, pg_catalog"));
+        assert_eq!(code(c, &format!("SELECT watchllm.adopt_projects('{schema}.t')")), "00000", "{trap}");
+        assert_eq!(caught(c, &schema, &attacker), Vec::<String>::new(), "{trap}");
+        // the control: what an ordinary read, or a change, by a superuser sets off
+        code(c, &format!("SELECT * FROM {schema}.t WHERE name = 'n' AND id = id"));
+        code(c, &format!("UPDATE {schema}.t SET name = 'm'"));
+        sprung += usize::from(!caught(c, &schema, &attacker).is_empty());
+        one(c, "RESET search_path");
+    }
+    assert!(sprung > 4, "the traps do not work: {sprung}");
+    assert_eq!(one(c, &format!("SELECT rolsuper FROM pg_roles WHERE rolname = '{attacker}'")), "f");
 }
 
 #[test]

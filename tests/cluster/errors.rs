@@ -21,6 +21,7 @@ fn calls(key: &str) -> Vec<String> {
         format!("{f}.rollback_provider_key('{id}')"),
         format!("{f}.set_provider_key_active('{id}', true)"),
         format!("{f}.delete_provider_key('{id}')"),
+        format!("{f}.import_watchllm_keys('pg_class', '/nowhere')"),
     ]
 }
 

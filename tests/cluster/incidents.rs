@@ -173,6 +173,10 @@ fn an_acknowledged_incident_is_no_longer_open_and_is_never_changed() {
         FROM watchllm.incident_events WHERE incident_id = '{incident}'"
     );
     assert_eq!(rows(c, &event), [format!("acknowledged|{admin}|t")]);
+    let trail = format!(
+        "SELECT access_type, success, project_id = '{p}' FROM watchllm.provider_key_access_logs WHERE session_role = '{admin}'"
+    );
+    assert_eq!(rows(c, &trail), ["report|t|t"]);
     assert_eq!(code(c, &format!("SELECT watchllm.acknowledge_incident('{}', 'x')", Uuid::new_v4())), "02000");
     assert_eq!(code(c, "SELECT watchllm.acknowledge_incident(NULL, 'x')"), "22004");
     assert_eq!(code(c, &format!("DELETE FROM watchllm.security_incidents WHERE id = '{incident}'")), "42501");

@@ -92,6 +92,8 @@ CREATE TABLE {ours} (); ALTER TABLE {ours} OWNER TO mallory ¦ mallory owns it �
 CREATE VIEW watchllm.projects AS SELECT 1 ¦ of another kind ¦ DROP VIEW watchllm.projects
 CREATE TYPE watchllm.master_keys AS ENUM () ¦ is not ours ¦ DROP TYPE watchllm.master_keys
 CREATE TABLE {day} (); ALTER TABLE {day} OWNER TO mallory ¦ mallory owns it ¦ DROP TABLE {day}
+CREATE FUNCTION watchllm.decrypt_provider_key(text) RETURNS text LANGUAGE sql AS 'SELECT 1'; ALTER FUNCTION watchllm.decrypt_provider_key(text) OWNER TO mallory ¦ watchllm.decrypt_provider_key(text) is not ours: mallory owns it ¦ DROP FUNCTION watchllm.decrypt_provider_key(text)
+CREATE OPERATOR watchllm.= (LEFTARG = oid, RIGHTARG = oid, FUNCTION = oideq); ALTER OPERATOR watchllm.= (oid, oid) OWNER TO mallory ¦ operator watchllm.=(oid,oid) is not ours ¦ DROP OPERATOR watchllm.= (oid, oid)
 GRANT CREATE ON SCHEMA watchllm TO mallory ¦ FROM mallory ¦ REVOKE CREATE ON SCHEMA watchllm FROM mallory
 GRANT CREATE ON SCHEMA watchllm TO PUBLIC ¦ PUBLIC ¦ REVOKE CREATE ON SCHEMA watchllm FROM PUBLIC
 ALTER SCHEMA watchllm OWNER TO mallory ¦ belongs to mallory ¦ ALTER SCHEMA watchllm OWNER TO postgres

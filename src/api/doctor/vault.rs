@@ -1,0 +1,122 @@
+//! Looks of the doctor at this server's part of the vault: the library, the installation, the keyring and where it is
+//! kept, the audit writer and the room it needs.
+
+use super::{Check, check, listed, not_looked_at, problem};
+use crate::acting_owner::{Owner, session};
+use crate::audit::State;
+use crate::crypto::keyring::Keyring;
+use crate::error::Error;
+use crate::settings::{self, KeyringSource};
+use crate::store::installed;
+use std::path::Path;
+
+/// All of them. `ready` is what came of asking for the vault.
+pub fn checks(owner: &Result<Owner, Error>, ready: &Result<(), Error>, state: &State) -> Vec<Check> {
+    vec![
+        preloaded(state),
+        installed_here(owner),
+        encoding(),
+        master_key(state, ready),
+        keyring_file(),
+        audit_writer(state, ready),
+        worker_slots(),
+    ]
+}
+
+/// Whether everything that opens or stores a key can work at all.
+fn preloaded(state: &State) -> Check {
+    let problem = (!state.preloaded).then(|| problem(&Error::NotPreloaded));
+    check("preloaded", problem, || "the library is preloaded".into())
+}
+
+/// Whether the tables are there, complete, and nobody else's.
+fn installed_here(owner: &Result<Owner, Error>) -> Check {
+    check("installed", owner.as_ref().err().map(problem), || {
+        format!("version {}, schema version {}", env!("CARGO_PKG_VERSION"), installed::SCHEMA_VERSION)
+    })
+}
+
+/// Text is hashed and cut as UTF-8.
+fn encoding() -> Check {
+    let problem = (!session::is_utf8_database()).then(|| problem(&Error::NotUtf8));
+    check("encoding", problem, || "the database is UTF-8".into())
+}
+
+/// What the keyring in use opens, and what was wrong with the last one.
+fn master_key(state: &State, ready: &Result<(), Error>) -> Check {
+    const NAME: &str = "master_key";
+    if let Err(error @ (Error::NoMasterKey(_) | Error::WrongMasterKey(_) | Error::UnknownMasterKey(_))) = ready {
+        return check(NAME, Some(problem(error)), String::new);
+    }
+    if let Some(refused) = &state.keyring_problem {
+        let hint = "Mend the file or command that the setting names, then: SELECT watchllm.reload_keyring();";
+        return check(NAME, Some((refused.clone(), hint)), String::new);
+    }
+    match (state.active_version, ready) {
+        (Some(active), _) => check(NAME, None, || {
+            format!("version {active} is active; the keyring opens versions {}", listed(&state.versions))
+        }),
+        (None, Err(error)) => not_looked_at(NAME, error.message()),
+        (None, Ok(())) => not_looked_at(NAME, "the audit writer loads it"),
+    }
+}
+
+/// Owner and mode of the file are looked at anew: what was loaded at the last start says nothing of today.
+fn keyring_file() -> Check {
+    const NAME: &str = "keyring_file";
+    let path = match settings::keyring_source() {
+        KeyringSource::File(path) => path,
+        KeyringSource::Command { .. } => {
+            let note = "the keyring comes from a command, which nothing is known of: it should read a secret store, and its text is no place for a secret";
+            return check(NAME, None, || note.into());
+        }
+        KeyringSource::Nothing => {
+            let nothing = Error::NoMasterKey(
+                "neither watchllm_keys.master_key_file nor watchllm_keys.master_key_command is set".into(),
+            );
+            return check(NAME, Some(problem(&nothing)), String::new);
+        }
+    };
+    let Some(server) = session::server_uid() else { return not_looked_at(NAME, "the server's user is not known") };
+    match Keyring::look_at_file(Path::new(&path), server) {
+        Ok((owner, mode)) => check(NAME, None, || format!("owned by user {owner}, mode {mode:04o}")),
+        Err(error) => {
+            let hint = "chown it to the server's user and chmod 600; whoever could read it may have copied it.";
+            check(NAME, Some((error.to_string(), hint)), String::new)
+        }
+    }
+}
+
+/// Whether the writer serves; what it stumbled over last.
+fn audit_writer(state: &State, ready: &Result<(), Error>) -> Check {
+    const NAME: &str = "audit_writer";
+    if !state.preloaded || session::is_standby() {
+        return not_looked_at(NAME, if state.preloaded { "a hot standby has none" } else { "not preloaded" });
+    }
+    let hint = "See the server log, and max_worker_processes. Until it runs, every call fails closed.";
+    let stuck = match (state.writer_state.as_str(), ready, &state.problem) {
+        ("running", _, None) => None,
+        ("running", _, Some(problem)) => Some(problem.clone()),
+        (_, Err(error @ (Error::NotInstalled | Error::Restoring | Error::Refused(_) | Error::Parallel)), _) => {
+            return not_looked_at(NAME, error.message());
+        }
+        (_, Err(error), _) => Some(error.message()),
+        (other, Ok(()), _) => Some(format!("the audit writer is {other}")),
+    };
+    check(NAME, stuck.map(|stuck| (stuck, hint)), || {
+        let last = state.writer_problem.as_deref().unwrap_or("none");
+        format!("running, {} events waiting; the last problem: {last}", state.waiting)
+    })
+}
+
+/// A writer that ends is replaced at once, if there is room.
+fn worker_slots() -> Check {
+    let (running, room) = session::worker_slots();
+    let full = (running >= room).then(|| {
+        let hint = "Raise max_worker_processes and restart, so that a slot stays free for each database with a vault.";
+        (format!("all {room} background worker slots are taken: a writer that ends cannot be replaced"), hint)
+    });
+    check("worker_slots", full, || {
+        format!("{} of {room} background worker slots are free (parallel queries use them too)", room - running)
+    })
+}

@@ -1,0 +1,265 @@
+//! WatchLLM's own table of keys, wherever the caller has it, and the INSERT of what came out of it. The table is read as
+//! the caller and never inside the switch (DESIGN §5): its rights are asked for here, its rows read by `named_table`.
+
+use super::changes::NewVersion;
+use super::oids::*;
+use super::{Id, timestamp, uuid, value};
+use crate::acting_owner::named_table::{self, Leaf, NamedRow, Place, Rows};
+use crate::acting_owner::{Owner, Statement, session};
+use crate::error::Error;
+use pgrx::datum::Uuid;
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+/// Characters of the longest base64 that is read: a key of 4,096 bytes has 5,504.
+const LONGEST_BASE64: usize = 8_192;
+/// Bytes of a name that are read: more than `redact::clean` looks at.
+const LONGEST_NAME: usize = 16_384;
+
+/// A column of WatchLLM's table, its types, and what is said when it has none of them.
+struct Wanted {
+    name: &'static CStr,
+    types: &'static [pg_sys::Oid],
+    is_needed: bool,
+    otherwise: &'static str,
+}
+
+const TEXTS_OF_ANY_LENGTH: &[pg_sys::Oid] = &[TEXT, pg_sys::VARCHAROID];
+const TIMES_OF_ANY_KIND: &[pg_sys::Oid] = &[TIME, pg_sys::TIMESTAMPOID];
+
+const fn wanted(
+    name: &'static CStr,
+    types: &'static [pg_sys::Oid],
+    is_needed: bool,
+    otherwise: &'static str,
+) -> Wanted {
+    Wanted { name, types, is_needed, otherwise }
+}
+
+/// In the order that the numbers below name.
+const COLUMNS: [Wanted; 10] = [
+    wanted(c"id", &[UUID], true, "the source has no column id of type uuid"),
+    wanted(c"project_id", &[UUID], true, "the source has no column project_id of type uuid"),
+    wanted(c"provider", TEXTS_OF_ANY_LENGTH, true, "the source has no column provider of type text or varchar"),
+    wanted(
+        c"encrypted_key",
+        TEXTS_OF_ANY_LENGTH,
+        true,
+        "the source has no column encrypted_key of type text or varchar",
+    ),
+    wanted(
+        c"encryption_iv",
+        TEXTS_OF_ANY_LENGTH,
+        true,
+        "the source has no column encryption_iv of type text or varchar",
+    ),
+    wanted(c"name", TEXTS_OF_ANY_LENGTH, false, "the column name of the source is neither text nor varchar"),
+    wanted(c"priority", &[pg_sys::INT2OID, INT4, INT8], false, "the column priority of the source is no integer"),
+    wanted(c"is_active", &[BOOL], false, "the column is_active of the source is not boolean"),
+    wanted(c"created_at", TIMES_OF_ANY_KIND, false, "the column created_at of the source is no timestamp"),
+    wanted(c"last_used_at", TIMES_OF_ANY_KIND, false, "the column last_used_at of the source is no timestamp"),
+];
+const ID_COLUMN: usize = 0;
+const PROJECT_ID: usize = 1;
+const PROVIDER: usize = 2;
+const ENCRYPTED_KEY: usize = 3;
+const ENCRYPTION_IV: usize = 4;
+const NAME: usize = 5;
+const PRIORITY: usize = 6;
+const IS_ACTIVE: usize = 7;
+const CREATED_AT: usize = 8;
+const LAST_USED_AT: usize = 9;
+
+/// Run as the caller: what SELECT of these columns would ask for, and whether row security would meddle.
+static RIGHTS: Statement = Statement::new(
+    "SELECT pg_catalog.row_security_active(c.oid), pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE')
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attname::pg_catalog.text = ANY ($2)
+              AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT'))
+     FROM pg_catalog.pg_class c WHERE c.oid = $1",
+    &[OID, TEXTS],
+);
+
+/// The relation, its partitions and what inherits from it.
+static TREE: Statement = Statement::new(
+    "WITH RECURSIVE tree (relation) AS (
+        SELECT $1
+        UNION
+        SELECT i.inhrelid FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.relation
+        WHERE NOT i.inhdetachpending)
+     SELECT relation FROM tree ORDER BY relation",
+    &[OID],
+);
+
+/// Answers no row when the id exists meanwhile, in whichever project: an import goes on.
+static INSERT: Statement = Statement::new(
+    "WITH record AS (
+        INSERT INTO watchllm.provider_key_records (id, project_id, provider, name, key_hint, priority, is_active,
+            active_version, active_version_created_at, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, 1, LEAST($8, pg_catalog.now()), LEAST($8, pg_catalog.now()))
+        ON CONFLICT (id) DO NOTHING RETURNING id, project_id, created_at)
+     INSERT INTO watchllm.provider_key_versions (project_id, provider_key_id, version, envelope, master_key_version,
+        fingerprint, fingerprint_key_version, created_at, created_by)
+     SELECT r.project_id, r.id, 1, $9, $10, $11, $12, r.created_at, $13 FROM record r RETURNING version",
+    &[UUID, UUID, TEXT, TEXT, TEXT, INT4, BOOL, TIME, BYTEA, INT4, BYTEA, INT4, TEXT],
+);
+
+/// A table that was found to be one, readable by the caller and of WatchLLM's shape.
+pub struct Source(Vec<Leaf>);
+
+/// The rows of a source, in the order they are to be imported.
+pub struct OldKeys<'a> {
+    rows: &'a Rows<'a>,
+    pub places: Vec<Place>,
+}
+
+/// A row as it was. Times: microseconds since 1970; those that are infinite are as if NULL.
+pub struct OldKey {
+    pub id: Option<Id>,
+    pub project_id: Option<Id>,
+    /// In lower case; None when it is NULL or longer than a provider may be.
+    pub provider: Option<String>,
+    /// None when it is NULL or longer than any key's.
+    pub encrypted_key: Option<String>,
+    pub encryption_iv: Option<String>,
+    pub name: Option<String>,
+    /// From 1.
+    pub priority: Option<i32>,
+    pub is_active: bool,
+    pub created_at: Option<i64>,
+    pub last_used_at: Option<i64>,
+}
+
+/// Judges what the caller named, as the caller, and locks its shape until the transaction ends.
+pub fn judge(source: pg_sys::Oid) -> Result<Source, Error> {
+    let names: Vec<&CStr> = COLUMNS.iter().map(|column| column.name).collect();
+    let gone = Error::BadInput("the source is gone", "Name a table that is there.");
+    let root = named_table::look(source, &names).ok_or_else(|| gone.clone())?;
+    let texts: Vec<&str> = names.iter().filter_map(|name| name.to_str().ok()).collect();
+    let judged = RIGHTS.read_as_caller(&[source.into(), texts.into()], |row| (value(row, 1), value(row, 2))).pop();
+    let (row_security, readable): (bool, bool) = judged.ok_or(gone)?;
+    if !readable {
+        return Err(Error::NotAuthorized("read the source"));
+    }
+    if row_security {
+        let hint = "Import as a role that row security does not bind, such as the table's owner.";
+        return Err(Error::BadInput("row security of the source would hide rows from you", hint));
+    }
+    judge_shape(&root)?;
+    let mut leaves = Vec::new();
+    for relation in TREE.read_as_caller(&[source.into()], |row| value::<pg_sys::Oid>(row, 1)) {
+        let Some(leaf) = named_table::look(relation, &names) else { continue };
+        judge_shape(&leaf)?;
+        leaves.extend(Some(leaf).filter(|leaf| leaf.kind != b'p'));
+    }
+    Ok(Source(leaves))
+}
+
+/// A table, its columns of built-in types. A view would run its owner's functions with the reader's rights; a foreign
+/// table goes where its server's owner sends it, with the reader's login.
+fn judge_shape(leaf: &Leaf) -> Result<(), Error> {
+    let hint = "Copy its rows into a table of your own first: CREATE TABLE … AS SELECT ….";
+    match leaf.kind {
+        b'r' | b'm' | b'p' => (),
+        b'v' => return Err(Error::BadInput("the source is a view, not a table", hint)),
+        b'f' => return Err(Error::BadInput("the source is or has a foreign table", hint)),
+        _ => return Err(Error::BadInput("the source is not a table", "Name WatchLLM's table provider_keys.")),
+    }
+    let hint = "The source must be WatchLLM's table provider_keys, or have its columns.";
+    for (number, wanted) in COLUMNS.iter().enumerate() {
+        let fits = match leaf.column_type(number) {
+            Some(found) => wanted.types.contains(&found),
+            None => !wanted.is_needed,
+        };
+        if !fits {
+            return Err(Error::BadInput(wanted.otherwise, hint));
+        }
+    }
+    Ok(())
+}
+
+/// Reads a source for `work`. The order decides which keys are the first of their provider: by project, provider,
+/// priority, age and id.
+pub fn read<T>(source: &Source, work: impl FnOnce(&OldKeys) -> T) -> T {
+    named_table::read(&source.0, |rows| {
+        let mut sorted = Vec::new();
+        rows.each(|place, row| {
+            let last = (priority(row).unwrap_or(i32::MAX), time(row, CREATED_AT).unwrap_or(i64::MAX));
+            sorted.push((uuid_of(row, PROJECT_ID), provider(row), last, uuid_of(row, ID_COLUMN), place));
+        });
+        sorted.sort_by(|a, b| (&a.0, &a.1, &a.2, &a.3).cmp(&(&b.0, &b.1, &b.2, &b.3)));
+        work(&OldKeys { rows, places: sorted.into_iter().map(|row| row.4).collect() })
+    })
+}
+
+impl OldKeys<'_> {
+    /// The row at a place.
+    pub fn at(&self, place: Place) -> Option<OldKey> {
+        self.rows.at(place, |row| OldKey {
+            id: uuid_of(row, ID_COLUMN),
+            project_id: uuid_of(row, PROJECT_ID),
+            provider: provider(row),
+            encrypted_key: row.text(ENCRYPTED_KEY, LONGEST_BASE64),
+            encryption_iv: row.text(ENCRYPTION_IV, LONGEST_BASE64),
+            name: row.beginning(NAME, LONGEST_NAME),
+            priority: priority(row),
+            is_active: row.get::<bool>(IS_ACTIVE).unwrap_or(true),
+            created_at: time(row, CREATED_AT),
+            last_used_at: time(row, LAST_USED_AT),
+        })
+    }
+}
+
+fn uuid_of(row: &NamedRow, column: usize) -> Option<Id> {
+    row.get::<Uuid>(column).map(|id| *id.as_bytes())
+}
+
+fn provider(row: &NamedRow) -> Option<String> {
+    row.text(PROVIDER, 63).map(|provider| provider.to_ascii_lowercase())
+}
+
+fn priority(row: &NamedRow) -> Option<i32> {
+    let found = match row.column_type(PRIORITY)? {
+        pg_sys::INT2OID => row.get::<i16>(PRIORITY).map(i64::from),
+        INT4 => row.get::<i32>(PRIORITY).map(i64::from),
+        _ => row.get::<i64>(PRIORITY),
+    };
+    found.and_then(|priority| i32::try_from(priority).ok()).filter(|priority| *priority >= 1)
+}
+
+/// A timestamp with or without time zone: both are stored as microseconds since 2000, the latter taken for UTC.
+fn time(row: &NamedRow, column: usize) -> Option<i64> {
+    let at = row.get::<i64>(column).filter(|at| *at != i64::MIN && *at != i64::MAX)?;
+    at.checked_add(session::POSTGRES_EPOCH)
+}
+
+/// What an imported key is stored with beside its first version; `created_at` in the future is cut to now.
+pub struct Imported<'a> {
+    pub id: Id,
+    pub project: Id,
+    pub provider: &'a str,
+    pub name: Option<&'a str>,
+    pub priority: i32,
+    pub is_active: bool,
+    pub created_at: Option<i64>,
+}
+
+/// Whether the key was stored (false: the id came to exist meanwhile).
+pub fn insert(owner: Owner, key: &Imported, first: &NewVersion) -> bool {
+    let arguments = [
+        uuid(key.id).into(),
+        uuid(key.project).into(),
+        key.provider.into(),
+        key.name.into(),
+        first.key_hint.into(),
+        key.priority.into(),
+        key.is_active.into(),
+        key.created_at.and_then(timestamp).into(),
+        first.sealed.bytes().into(),
+        (first.sealed.master_key_version() as i32).into(),
+        first.fingerprint.as_slice().into(),
+        first.fingerprint_key_version.into(),
+        first.created_by.into(),
+    ];
+    !INSERT.change(owner, &arguments, |_| ()).is_empty()
+}
