@@ -7,6 +7,7 @@ use crate::audit::queue::leaks;
 use crate::redact::Ends;
 use crate::trail::Channel;
 use pgrx::pg_sys;
+use std::cell::Cell;
 use std::ffi::{CStr, c_char};
 use std::sync::atomic::{Ordering::SeqCst, fence};
 
@@ -27,8 +28,12 @@ pub fn show(masked: &[u8]) {
 /// Masks the application's name: in pg_stat_activity every role reads it, and lines of the server log begin with it.
 pub fn mask_application_name() {
     // SAFETY: the setting's value, which only this process changes; as many bytes as before.
-    let count = unsafe { text_of(pg_sys::application_name) }
-        .map_or(0, |name| masking::mask(name, Ends::Whole, Channel::ApplicationName));
+    let Some(name) = (unsafe { text_of(pg_sys::application_name) }) else { return };
+    if CLEAN.with(|clean| clean.is(name)) {
+        return;
+    }
+    let count = masking::mask(name, Ends::Whole, Channel::ApplicationName);
+    CLEAN.with(|clean| clean.remember(name));
     if count > 0 {
         // SAFETY: the entry's own buffer of NAMEDATALEN bytes.
         write(
@@ -37,6 +42,30 @@ pub fn mask_application_name() {
                 masking::mask_silently(name, Ends::Cut);
             },
         );
+    }
+}
+
+thread_local! {
+    static CLEAN: Clean = const { Clean { length: Cell::new(usize::MAX), bytes: [const { Cell::new(0) }; LONGEST] } };
+}
+
+/// Longer names are searched each time; PostgreSQL cuts them.
+const LONGEST: usize = 64;
+
+/// The application's name that was searched last: it seldom changes, and is looked at with every statement.
+struct Clean {
+    length: Cell<usize>,
+    bytes: [Cell<u8>; LONGEST],
+}
+
+impl Clean {
+    fn is(&self, name: &[u8]) -> bool {
+        self.length.get() == name.len() && self.bytes.iter().zip(name).all(|(ours, theirs)| ours.get() == *theirs)
+    }
+
+    fn remember(&self, name: &[u8]) {
+        self.length.set(if name.len() <= LONGEST { name.len() } else { usize::MAX });
+        self.bytes.iter().zip(name).for_each(|(ours, theirs)| ours.set(*theirs));
     }
 }
 

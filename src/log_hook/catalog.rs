@@ -21,7 +21,7 @@ pub struct Place {
 
 const NOWHERE: Place = Place { at: 0, key: Key { provider: None, kind: "", run: None } };
 
-/// What was masked in the client's text, for its later statements: the text does not tell any more.
+/// Keys of one text.
 #[derive(Clone, Copy)]
 pub struct Places {
     found: [Place; PLACES],
@@ -29,6 +29,7 @@ pub struct Places {
 }
 
 thread_local! {
+    /// What was masked in the client's text, for its later statements: the text does not tell any more.
     static LAST: Cell<Places> = const { Cell::new(Places::NONE) };
 }
 
@@ -42,10 +43,14 @@ impl Places {
         }
     }
 
-    pub fn remember(self) {
-        LAST.set(self);
+    /// Remembers one more key of the client's text.
+    pub fn remember(place: Place, is_first: bool) {
+        let mut places = if is_first { Places::NONE } else { LAST.get() };
+        places.add(place);
+        LAST.set(places);
     }
 
+    /// Those of the client's text, if any were found.
     pub fn remembered() -> Places {
         LAST.get()
     }

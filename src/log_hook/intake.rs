@@ -11,8 +11,10 @@ use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 /// What takes a key as an argument or a row: a statement that names one of them is hidden even when it fails before
 /// our code is reached (no right to execute, an error found while planning, a type that does not fit).
-const TAKE_A_KEY: [&[u8]; 4] =
-    [b"store_provider_key", b"rotate_provider_key", b"report_leaked_key", b"provider_key_inbox"];
+const TAKE_A_KEY: [&[u8]; 5] =
+    [b"store_provider_key", b"rotate_provider_key", b"report_leaked_key", b"provider_key_inbox", b"find_keys"];
+/// What all their names hold.
+const KEY: &[u8] = b"_key";
 /// How the context of a failing row begins, whatever the language.
 const COPY: &[u8] = b"COPY provider_key_inbox";
 
@@ -33,20 +35,16 @@ pub fn is_running() -> bool {
 
 /// Whether a statement names what takes a key. Its text may be long, so only underscores are looked at.
 pub fn names_us(text: &[u8]) -> bool {
-    const KEY: &[u8] = b"_key";
-    let ends_here = |end: usize| {
+    let named = |at: usize| {
         TAKE_A_KEY.iter().any(|name| {
-            let length = name.len() - if name.ends_with(KEY) { 0 } else { b"_inbox".len() };
-            let start = end.checked_sub(length);
-            start
-                .and_then(|start| text.get(start..start + name.len()))
-                .is_some_and(|part| part.eq_ignore_ascii_case(name))
+            let before = name.windows(KEY.len()).position(|part| part == KEY).unwrap_or_default();
+            let start = at.checked_sub(before);
+            let part = start.and_then(|start| text.get(start..start + name.len()));
+            part.is_some_and(|part| part.eq_ignore_ascii_case(name))
         })
     };
     let underscores = text.iter().enumerate().filter(|(_, byte)| **byte == b'_').map(|(at, _)| at);
-    underscores
-        .filter(|at| text.get(*at..at + KEY.len()).is_some_and(|part| part.eq_ignore_ascii_case(KEY)))
-        .any(|at| ends_here(at + KEY.len()))
+    underscores.filter(|at| text.get(*at..at + KEY.len()).is_some_and(|part| part.eq_ignore_ascii_case(KEY))).any(named)
 }
 
 /// Hides the statement that an error message would repeat, and values in what the message says of it.
@@ -96,4 +94,22 @@ unsafe fn blank_after_colon(message: *mut c_char) {
     let Some(text) = (unsafe { text_of(message) }) else { return };
     let value = text.iter_mut().skip_while(|byte| **byte != b':').skip(1);
     value.filter(|byte| **byte != b' ').for_each(|byte| *byte = b'*');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{TAKE_A_KEY, names_us};
+
+    #[test]
+    fn a_statement_that_names_us_is_known_wherever_it_does() {
+        for name in TAKE_A_KEY {
+            for text in [name.to_vec(), name.to_ascii_uppercase(), [b"_key x", name].concat(), [name, b"('"].concat()] {
+                assert!(names_us(&text), "{}", String::from_utf8_lossy(&text));
+            }
+            assert!(!names_us(&name[1..]) && !names_us(&name[..name.len() - 1]));
+        }
+        for other in ["", "_", "_key", "SELECT provider_key_id, store_provider_ke FROM provider_keys", "find key"] {
+            assert!(!names_us(other.as_bytes()), "{other}");
+        }
+    }
 }

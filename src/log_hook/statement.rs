@@ -24,6 +24,8 @@ static PREVIOUS_UTILITY: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 static SEEN: AtomicPtr<c_char> = AtomicPtr::new(ptr::null_mut());
 static SEEN_SINCE: AtomicI64 = AtomicI64::new(0);
 static SEEN_MASKED: AtomicBool = AtomicBool::new(false);
+/// Whether anything in it was a key, whose place is remembered.
+static SEEN_KEYS: AtomicBool = AtomicBool::new(false);
 /// Whether it hands a key to us.
 static SEEN_OURS: AtomicBool = AtomicBool::new(false);
 
@@ -90,7 +92,7 @@ unsafe extern "C-unwind" fn on_start(query: *mut pg_sys::QueryDesc, flags: c_int
     // SAFETY: as PostgreSQL promises its hooks.
     unsafe {
         if settings::redacts_server_log() {
-            (*query).sourceText = shown((*query).sourceText, pg_sys::GetMemoryChunkContext(query.cast()));
+            (*query).sourceText = shown((*query).sourceText, || pg_sys::GetMemoryChunkContext(query.cast()));
         }
         let previous: pg_sys::ExecutorStart_hook_type = std::mem::transmute(PREVIOUS_START.load(Relaxed));
         match previous {
@@ -115,7 +117,7 @@ unsafe extern "C-unwind" fn on_utility(
     // SAFETY: as PostgreSQL promises its hooks.
     unsafe {
         let redacts = settings::redacts_server_log();
-        let text = if redacts { shown(text, pg_sys::CurrentMemoryContext) } else { text };
+        let text = if redacts { shown(text, || pg_sys::CurrentMemoryContext) } else { text };
         let sets = redacts && (*(*statement).utilityStmt).type_ == pg_sys::NodeTag::T_VariableSetStmt;
         let previous: pg_sys::ProcessUtility_hook_type = std::mem::transmute(PREVIOUS_UTILITY.load(Relaxed));
         let next = previous.unwrap_or(process);
@@ -136,19 +138,21 @@ unsafe fn analyze(text: *const c_char, query: *mut pg_sys::Query) {
         let Some(bytes) = text_of(text.cast_mut()) else { return };
         let statement = range(query, bytes.len());
         let is_utility = !(*query).utilityStmt.is_null();
-        let (masked, places) = if message::is_clients(text) {
-            let masked = mask_clients(bytes);
-            (masked, Places::remembered())
-        } else {
-            let places =
-                if catalog::stores(query) { places(&bytes[statement.clone()], statement.start) } else { Places::NONE };
-            (mask_nested(bytes), places)
-        };
-        if masked && is_utility {
+        let clients = message::is_clients(text);
+        let masked = if clients { mask_clients(bytes) } else { mask_nested(bytes) };
+        if !masked {
+            return;
+        }
+        if is_utility {
             // pg_stat_statements keeps the text of utility statements as it is.
             (*query).queryId = 0;
         }
-        if masked && catalog::stores(query) {
+        if catalog::stores(query) {
+            let places = match (clients, SEEN_KEYS.load(Relaxed)) {
+                (true, true) => Places::remembered(),
+                (true, false) => Places::NONE,
+                (false, _) => places(&bytes[statement.clone()], statement.start),
+            };
             catalog::warn_of(&places, &statement);
         }
     }
@@ -185,10 +189,10 @@ unsafe fn mask_clients(text: &mut [u8]) -> bool {
     }
     activity::mask_application_name();
     let ours = intake::names_us(text);
-    let mut places = Places::NONE;
+    let mut is_first = true;
     let count = masking::mask_each(text, Ends::Whole, &mut |finding, bytes| {
         let key = Key::of(finding, bytes);
-        places.add(Place { at: finding.start, key });
+        Places::remember(Place { at: finding.start, key }, std::mem::replace(&mut is_first, false));
         // To hand us a key is no leak.
         if !ours {
             masking::report(&key, Channel::Statement);
@@ -205,10 +209,10 @@ unsafe fn mask_clients(text: &mut [u8]) -> bool {
             });
         }
     }
-    places.remember();
     SEEN.store(address, Relaxed);
     SEEN_SINCE.store(since, Relaxed);
     SEEN_MASKED.store(masked, Relaxed);
+    SEEN_KEYS.store(count > 0, Relaxed);
     SEEN_OURS.store(ours, Relaxed);
     masked
 }
@@ -247,7 +251,7 @@ fn places(statement: &[u8], offset: usize) -> Places {
 ///
 /// # Safety
 /// `text` is null or a C string; `context` lives as long as the statement.
-unsafe fn shown(text: *const c_char, context: pg_sys::MemoryContext) -> *const c_char {
+unsafe fn shown(text: *const c_char, context: impl FnOnce() -> pg_sys::MemoryContext) -> *const c_char {
     // SAFETY: as promised by the caller; no memory is no ERROR.
     unsafe {
         let Some(bytes) = text_of(text.cast_mut()) else { return text };
@@ -259,7 +263,7 @@ unsafe fn shown(text: *const c_char, context: pg_sys::MemoryContext) -> *const c
             return text;
         }
         let flags = pg_sys::MCXT_ALLOC_HUGE | pg_sys::MCXT_ALLOC_NO_OOM;
-        let copy = allocate(context, bytes.len() + 1, flags as c_int).cast::<u8>();
+        let copy = allocate(context(), bytes.len() + 1, flags as c_int).cast::<u8>();
         if copy.is_null() {
             return HIDDEN.as_ptr();
         }
