@@ -127,11 +127,28 @@ pub(super) fn behind_escape(text: &[u8], start: usize, end: usize) -> usize {
         (Some(b'%'), _) if hex(0, 2) => 2,
         (Some(b'[' | b';'), _) => {
             let digits = rest.iter().take(3).take_while(|byte| DIGIT.has(**byte)).count();
-            if rest.get(digits) == Some(&b'm') { digits + 1 } else { 0 }
+            if digits > 0 && rest.get(digits) == Some(&b'm') { digits + 1 } else { 0 }
         }
         _ => 0,
     };
     start + length
+}
+
+/// Where the signs of base64 begin that end at `end`, as they are or escaped; whole escapes, or JSON would break.
+pub(super) fn signs_before(text: &[u8], end: usize) -> usize {
+    let mut at = end;
+    // A key seldom begins with more of them.
+    for _ in 0..8 {
+        let before = &text[at.saturating_sub(6)..at];
+        at -= match before {
+            [.., b'+' | b'/'] => 1 + before.iter().rev().skip(1).take_while(|byte| **byte == b'\\').count(),
+            [.., b'%', b'2', b'B' | b'b' | b'F' | b'f'] => 3,
+            [b'\\', b'u', b'0', b'0', b'2', b'B' | b'b' | b'F' | b'f'] => 6,
+            _ => return at,
+        };
+        at -= text[..at].iter().rev().take(64).take_while(|byte| **byte == b'\\').count();
+    }
+    at
 }
 
 /// The most bytes between a label and its value.

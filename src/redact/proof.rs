@@ -56,7 +56,11 @@ fn is_mixed(secret: &[u8]) -> bool {
         let digit = part.iter().any(|byte| DIGIT.has(*byte));
         part.len() >= 16 && digit && part.iter().any(|byte| LETTER.has(*byte))
     };
-    has_both_cases(secret) || secret.split(|byte| *byte == b'-' || *byte == b'_').any(part)
+    // No slug has both signs beside each other.
+    let signs = |pair: &[u8]| matches!(pair, b"-_" | b"_-");
+    has_both_cases(secret)
+        || secret.windows(2).any(signs)
+        || secret.split(|byte| *byte == b'-' || *byte == b'_').any(part)
 }
 
 /// Whether it begins with more lower-case letters than any word has.

@@ -14,6 +14,16 @@ pub(super) const LEAST: usize = 49;
 
 /// A key whose structure says enough, in the run of letters, digits, `-` and `_` at `start`.
 pub(super) fn shaped(text: &[u8], start: usize, end: usize) -> Option<Finding> {
+    at_equals(text, start, end, shaped_at)
+}
+
+/// Looks at a run, and again behind the `=3D` that quoted-printable has for `=` (RFC 2045 §6.7).
+fn at_equals<T>(text: &[u8], start: usize, end: usize, look: impl Fn(&[u8], usize, usize) -> Option<T>) -> Option<T> {
+    let quoted_printable = start > 0 && text[start - 1] == b'=' && text[start..end].starts_with(b"3D");
+    look(text, start, end).or_else(|| if quoted_printable { look(text, start + 2, end) } else { None })
+}
+
+fn shaped_at(text: &[u8], start: usize, end: usize) -> Option<Finding> {
     let finding =
         |provider, kind, start, end| Some(Finding { provider: Some(provider), kind, start, secret: start, end });
     if end - start >= 84
@@ -49,9 +59,7 @@ pub(super) fn shaped(text: &[u8], start: usize, end: usize) -> Option<Finding> {
 
 /// The place of a key of this shape in the run of letters, digits, `-` and `_` at `start`.
 pub(super) fn of_shape(text: &[u8], start: usize, end: usize, shape: Shape) -> Option<(usize, usize)> {
-    let quoted_printable = start > 0 && text[start - 1] == b'=' && text[start..end].starts_with(b"3D");
-    let found = of_shape_at(text, start, end, shape);
-    if found.is_none() && quoted_printable { of_shape_at(text, start + 2, end, shape) } else { found }
+    at_equals(text, start, end, |text, start, end| of_shape_at(text, start, end, shape))
 }
 
 fn of_shape_at(text: &[u8], start: usize, end: usize, shape: Shape) -> Option<(usize, usize)> {
@@ -114,9 +122,7 @@ fn word(text: &[u8], start: usize, end: usize, least: usize) -> Option<(usize, u
 
 fn base64(text: &[u8], start: usize, characters: usize) -> Option<(usize, usize)> {
     const PLAIN: Class = ALNUM.and(BASE64);
-    let signs =
-        text[start.saturating_sub(3)..start].iter().rev().take_while(|byte| matches!(byte, b'+' | b'/')).count();
-    let from = start - signs;
+    let from = escapes::signs_before(text, start);
     let (mut at, mut count, mut padding) = (from, 0, 0);
     while at < text.len() && count <= characters {
         let (byte, length) =
