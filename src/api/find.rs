@@ -7,7 +7,7 @@ use crate::audit::Standing;
 use crate::caller::Context;
 use crate::crypto::Secret;
 use crate::error::Error;
-use crate::redact::{self, Candidate, Finding};
+use crate::redact::{self, Candidate};
 use crate::store::{self, Id};
 use crate::trail::{AccessType, FailureReason};
 use pgrx::pg_sys::panic::ErrorReport;
@@ -26,8 +26,6 @@ pub struct Found {
     pub redacted: String,
     /// Which of our keys it is (key, project, version), one row each.
     pub ours: Option<(Id, Id, i32)>,
-    /// Its fingerprint, where it has a shape or is ours: equal for equal keys, and tells nothing.
-    pub fingerprint: [u8; 32],
 }
 
 /// Finds the keys in a text: by known shapes, and by fingerprint those that are stored here, also as escapes of URLs and
@@ -79,37 +77,32 @@ pub fn find(access: &Access, text: &str) -> Result<Vec<Found>, Error> {
     let ours = ours(access, text)?;
     let mut found: Vec<Found> = ours
         .iter()
-        .flat_map(|((start, end), (fingerprint, keys))| keys.iter().map(move |key| (*start, *end, *fingerprint, key)))
-        .map(|(start, end, fingerprint, (key, provider))| Found {
+        .flat_map(|((start, end), keys)| keys.iter().map(move |key| (*start, *end, key)))
+        .map(|(start, end, (key, provider))| Found {
             provider: Some(provider.clone()),
             kind: kind_at(text, start, end).unwrap_or("stored key").to_owned(),
             start,
             end,
             redacted: masked(&text[start..end]),
             ours: Some(*key),
-            fingerprint,
         })
         .collect();
     let is_ours = |start: usize, end: usize| ours.keys().any(|(from, to)| start < *to && *from < end);
-    let foreign: Vec<Finding> = redact::findings(text).filter(|finding| !is_ours(finding.start, finding.end)).collect();
-    let secret = |finding: &Finding| Secret::new(text.as_bytes()[finding.start..finding.end].to_vec());
-    let fingerprints = fingerprints_of(access.recorder, &foreign.iter().map(secret).collect::<Vec<Secret>>())?;
-    let newest = fingerprints.into_iter().next().map(|(_, fingerprints)| fingerprints).unwrap_or_default();
-    found.extend(foreign.into_iter().zip(newest).map(|(finding, fingerprint)| Found {
+    let foreign = redact::findings(text).filter(|finding| !is_ours(finding.start, finding.end));
+    found.extend(foreign.map(|finding| Found {
         provider: finding.provider.map(str::to_owned),
         kind: finding.kind.to_owned(),
         start: finding.start,
         end: finding.end,
         redacted: masked(&text[finding.start..finding.end]),
         ours: None,
-        fingerprint,
     }));
     found.sort_by_key(|found| (found.start, found.end));
     Ok(found)
 }
 
-/// Places of a text that are keys of ours, each with its fingerprint and which keys (with their provider) it is.
-type Ours = BTreeMap<(usize, usize), ([u8; 32], Vec<((Id, Id, i32), String)>)>;
+/// Places of a text that are keys of ours, each with which keys (and their provider) it is.
+type Ours = BTreeMap<(usize, usize), Vec<((Id, Id, i32), String)>>;
 
 /// Looks up the fingerprints of everything in the text that may be a key.
 fn ours(access: &Access, text: &str) -> Result<Ours, Error> {
@@ -127,8 +120,9 @@ fn ours(access: &Access, text: &str) -> Result<Ours, Error> {
             for known in store::keys::by_fingerprints(access.recorder.owner(), version, &fingerprints) {
                 for (place, fingerprint) in places.iter().zip(&fingerprints) {
                     if fingerprint.as_slice() == known.fingerprint {
-                        let keys = &mut ours.entry(*place).or_insert((*fingerprint, vec![])).1;
-                        keys.push(((known.key, known.project, known.version), known.provider.clone()));
+                        ours.entry(*place)
+                            .or_default()
+                            .push(((known.key, known.project, known.version), known.provider.clone()));
                     }
                 }
             }
@@ -142,7 +136,7 @@ fn innermost(mut ours: Ours) -> Ours {
     let within =
         |inner: &(usize, usize), outer: &(usize, usize)| inner != outer && outer.0 <= inner.0 && inner.1 <= outer.1;
     ours.retain(|outer, _| !places.iter().any(|inner| within(inner, outer)));
-    for (_, keys) in ours.values_mut() {
+    for keys in ours.values_mut() {
         keys.sort();
         keys.dedup();
     }

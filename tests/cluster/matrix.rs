@@ -40,6 +40,7 @@ import_watchllm_keys     a
 install
 key_access_history       astu
 make_log_partition       o
+redact                   p
 refuse_change            o
 reload_keyring           a
 remove_project_member    a
