@@ -44,7 +44,8 @@ fn a_key_that_was_rotated_away_or_deleted_is_still_known() {
     one(c, &format!("SELECT watchllm.delete_provider_key('{second}')"));
     let mut expected = [&first, &second].map(|id| format!("openai|3|{}|sk-proj-...[REDACTED]|{id}", key.len()));
     let mut found = rows(c, &find(&format!("a {key} b")));
-    (expected.sort(), found.sort());
+    expected.sort();
+    found.sort();
     assert_eq!(found, expected);
 }
 
