@@ -100,6 +100,10 @@ awk -v version="$("$SERVER/bin/postgres" --version)" -v rounds="$ROUNDS" -v seco
     -v context_before="${MEMORY[0]}" -v rss_before="${MEMORY[1]}" -v context_after="${MEMORY[2]}" -v rss_after="${MEMORY[3]}" \
     -v json="$RUN/bench.json" -f "$ROOT/bench/report.awk" "$RESULTS"
 printf '\nwritten to %s\n' "$RUN/bench.json"
+
+say "masking keys in text"
+admin_psql <"$ROOT/bench/redact.sql" | tee "$RUN/bench_redact.txt" | awk -f "$ROOT/bench/redact.awk"
+
 if have node; then
     "$ROOT/bench/import.sh"
 else

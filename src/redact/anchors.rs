@@ -26,6 +26,8 @@ pub(super) enum Anchor {
 
 struct Entry {
     text: &'static [u8],
+    /// Its fourth byte, in lower case, where it has one: looked at before the rest, since most begin with `sk-`.
+    fourth: Option<u8>,
     any_case: bool,
     anchor: Anchor,
 }
@@ -42,11 +44,13 @@ pub(super) struct Anchors {
 pub(super) static ANCHORS: LazyLock<Anchors> = LazyLock::new(Anchors::new);
 
 /// Letters of both cases fall together; whether the case counts is seen later.
+#[inline]
 fn slot(three: u32) -> usize {
     let folded = three & 0x00ff_ffff | 0x0020_2020;
     (folded.wrapping_mul(0x9e37_79b1) >> (32 - SLOTS.trailing_zeros())) as usize
 }
 
+#[inline]
 fn first_three(text: &[u8]) -> Option<u32> {
     text.first_chunk::<3>().map(|[a, b, c]| u32::from_le_bytes([*a, *b, *c, 0]))
 }
@@ -85,7 +89,12 @@ impl Anchors {
             *slot = u8::try_from(self.lists.len()).unwrap_or(u8::MAX);
             self.lists.push(vec![]);
         }
-        self.lists[usize::from(*slot)].push(Entry { text, any_case, anchor });
+        self.lists[usize::from(*slot)].push(Entry {
+            text,
+            fourth: text.get(3).map(|byte| byte | 0x20),
+            any_case,
+            anchor,
+        });
     }
 
     /// The first place within `from..to` where one of the texts may begin.
@@ -115,12 +124,14 @@ impl Anchors {
     pub fn at<'t>(&self, text: &'t [u8], place: usize) -> impl Iterator<Item = Anchor> + use<'_, 't> {
         let rest = &text[place..];
         let list = first_three(rest).map_or(0, |three| usize::from(self.slots[slot(three)]));
+        let fourth = rest.get(3).map(|byte| byte | 0x20);
+        let may_begin = move |entry: &&Entry| entry.fourth.is_none() || entry.fourth == fourth;
         let begins = move |entry: &&Entry| match rest.get(..entry.text.len()) {
             Some(text) if entry.any_case => text.eq_ignore_ascii_case(entry.text),
             Some(text) => text == entry.text,
             None => false,
         };
-        self.lists[list].iter().filter(begins).map(|entry| entry.anchor)
+        self.lists[list].iter().filter(may_begin).filter(begins).map(|entry| entry.anchor)
     }
 }
 

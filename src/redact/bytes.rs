@@ -29,15 +29,18 @@ impl Class {
         Class(self.0 | other.0)
     }
 
+    #[inline]
     pub fn has(self, byte: u8) -> bool {
         CLASSES[usize::from(byte)] & self.0 != 0
     }
 
     /// The classes that a text has bytes of.
+    #[inline]
     pub fn all_of(text: &[u8]) -> Class {
         Class(text.iter().fold(0, |all, byte| all | CLASSES[usize::from(*byte)]))
     }
 
+    #[inline]
     pub fn meets(self, other: Class) -> bool {
         self.0 & other.0 != 0
     }
@@ -67,6 +70,7 @@ static CLASSES: [u16; 256] = {
 };
 
 /// Where the run of this class that begins at `from` ends.
+#[inline]
 pub(super) fn run_end(text: &[u8], from: usize, class: Class) -> usize {
     text[from..].iter().position(|byte| !class.has(*byte)).map_or(text.len(), |length| from + length)
 }

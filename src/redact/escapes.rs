@@ -85,6 +85,7 @@ pub(super) fn count(text: &[u8], from: usize, most: usize, has: impl Fn(u8) -> b
 
 /// Whether what begins at `at` is a word of its own: there is no letter or digit before it, or one that ends an escape.
 /// Bytes over 127 and `_` are edges too.
+#[inline]
 pub(super) fn is_edge(text: &[u8], at: usize) -> bool {
     at == 0 || !ALNUM.has(text[at - 1]) || ends_escape(&text[at.saturating_sub(12)..at])
 }
@@ -125,9 +126,11 @@ pub(super) fn behind_escape(text: &[u8], start: usize, end: usize) -> usize {
         (Some(b'\\'), [_, ..]) => 1,
         (Some(b'%'), [b'2', b'5', ..]) if hex(2, 2) => 4,
         (Some(b'%'), _) if hex(0, 2) => 2,
-        (Some(b'[' | b';'), _) => {
+        // ESC[31m, \u001b[1;31m; not the first element of an array
+        (Some(b'[' | b';'), _) if start > 1 && (ALNUM.has(text[start - 2]) || text[start - 2] == 0x1b) => {
             let digits = rest.iter().take(3).take_while(|byte| DIGIT.has(**byte)).count();
-            if digits > 0 && rest.get(digits) == Some(&b'm') { digits + 1 } else { 0 }
+            let opens = text[start - 1] == b'[' || DIGIT.has(text[start - 2]);
+            if opens && digits > 0 && rest.get(digits) == Some(&b'm') { digits + 1 } else { 0 }
         }
         _ => 0,
     };

@@ -10,7 +10,9 @@ use super::rules::labels::{Label, SCHEMES, SUFFIXES};
 const BEFORE: usize = 40;
 
 fn begins(text: &[u8], word: &str) -> bool {
-    text.get(..word.len()).is_some_and(|text| text.eq_ignore_ascii_case(word.as_bytes()))
+    let first = text.first().map(|byte| byte | 0x20);
+    first == word.bytes().next().map(|byte| byte | 0x20)
+        && text.get(..word.len()).is_some_and(|text| text.eq_ignore_ascii_case(word.as_bytes()))
 }
 
 /// Whether a provider's name begins here and is no end of another word ("aws" in "draws").
@@ -171,16 +173,10 @@ fn encoded_password(text: &[u8], user: usize) -> Option<(usize, usize)> {
 /// slash of a path, or an `@` as in `image@sha`.
 pub(super) fn is_vetoed(text: &[u8], start: usize) -> bool {
     let hidden = matches!(text.get(start.wrapping_sub(1)), Some(b'/' | b'@'));
-    let before = &text[start.saturating_sub(BEFORE)..start];
-    let last = |words: &[&str]| words.iter().filter_map(|word| last_place(before, word.as_bytes())).max();
-    hidden || last(NOT_KEYS) > last(KEYS)
-}
-
-/// Where the last occurrence of a word ends that does not begin within another word.
-fn last_place(text: &[u8], word: &[u8]) -> Option<usize> {
-    let ends = (word.len()..=text.len()).rev();
-    ends.into_iter().find(|end| {
-        let at = end - word.len();
-        text[at] | 0x20 == word[0] && text[at..*end].eq_ignore_ascii_case(word) && is_name(text, at)
-    })
+    let is_word = |at: &usize| !LETTER.has(text[*at]) || is_name(text, *at);
+    let nearest = (start.saturating_sub(BEFORE)..start).rev().filter(is_word).find_map(|at| {
+        let any = |words: &[&str]| words.iter().any(|word| begins(&text[at..start], word));
+        if any(KEYS) { Some(false) } else { any(NOT_KEYS).then_some(true) }
+    });
+    hidden || nearest == Some(true)
 }

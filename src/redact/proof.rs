@@ -5,7 +5,7 @@
 use super::bytes::{self, ALNUM, Class, DIGIT, LETTER, LOWER, UPPER};
 
 /// How many bytes of a secret are judged: enough to tell, few enough to look again at every place.
-const WINDOW: usize = 64;
+const WINDOW: usize = 40;
 /// From here on it is made of words. Of random keys of 16 characters one in 25,000 comes so far, of 22 one in 100,000.
 const WORDY: i32 = 12;
 /// So many letters without a hyphen are no word: Siliconflow's keys are 48 lower-case letters.
@@ -29,7 +29,7 @@ impl Proof {
     pub fn holds(self, secret: &[u8]) -> bool {
         let secret = &secret[..secret.len().min(WINDOW)];
         match self {
-            Self::Marked => false,
+            Self::Marked => true,
             Self::Real => is_real(secret),
             Self::Random => !is_wordy(secret) && is_real(secret),
             Self::Mixed => (has_no_word(secret) || is_mixed(secret) && !is_wordy(secret)) && is_real(secret),
@@ -56,11 +56,12 @@ fn is_mixed(secret: &[u8]) -> bool {
         let digit = part.iter().any(|byte| DIGIT.has(*byte));
         part.len() >= 16 && digit && part.iter().any(|byte| LETTER.has(*byte))
     };
-    // No slug has both signs beside each other.
+    // A slug joins its words by one of the signs, and has digits at the ends of words.
+    let joined = || secret.contains(&b'-') && secret.contains(&b'_');
     let signs = |pair: &[u8]| matches!(pair, b"-_" | b"_-");
-    has_both_cases(secret)
-        || secret.windows(2).any(signs)
-        || secret.split(|byte| *byte == b'-' || *byte == b'_').any(part)
+    let switch = |pair: &&[u8]| ALNUM.has(pair[0]) && ALNUM.has(pair[1]) && DIGIT.has(pair[0]) != DIGIT.has(pair[1]);
+    let within = || secret.windows(2).filter(switch).count() >= 4 || secret.windows(2).any(signs);
+    has_both_cases(secret) || joined() && within() || secret.split(|byte| *byte == b'-' || *byte == b'_').any(part)
 }
 
 /// Whether it begins with more lower-case letters than any word has.
@@ -133,7 +134,7 @@ const PAIRS: [&[u8; 26]; 26] = [
     b"facbiaabhcbefegcbeddcaaaed",
 ];
 
-/// Whether a text of 16 to 64 bytes is made of words.
+/// Whether a text of 16 to 40 bytes is made of words.
 fn is_wordy(text: &[u8]) -> bool {
     text.split(|byte| !ALNUM.has(*byte)).map(wordiness).sum::<i32>() >= WORDY
 }

@@ -79,6 +79,7 @@ pub(super) const DOTTED: Body = Body::Of(WORD.and(DOT));
 pub(super) const BASE64_BODY: Body = Body::Of(ALNUM.and(BASE64));
 
 impl Body {
+    #[inline]
     pub fn has(self, byte: u8) -> bool {
         match self {
             Self::Of(class) => class.has(byte),

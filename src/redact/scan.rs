@@ -2,6 +2,8 @@
 //! Only what lies within 128 bytes before or in a run of 16 bytes without a gap is looked at: nothing else can be a key.
 //! Offsets are those of the text itself (a lower-cased copy has others), at character boundaries.
 
+use std::sync::LazyLock;
+
 use memchr::memmem;
 
 use super::anchors::{ANCHORS, Anchor};
@@ -19,13 +21,15 @@ const LOOK_BACK: usize = 128;
 /// How much text is scanned between two looks at the caller's wishes (about 100 µs).
 const CHUNK: usize = 1 << 16;
 /// How much of a secret part is judged at each place.
-const PROOF_WINDOW: usize = 64;
+const PROOF_WINDOW: usize = 40;
 /// From how many bytes on a key counts that the end of the text may have cut.
 const CUT_LEAST: usize = 8;
 /// The fewest bytes of a value behind a label.
 const LEAST_VALUE: usize = 16;
 /// base64 of "OpenAI": whatever holds it after `sk-` is a key.
 const MARKER: &[u8] = b"T3BlbkFJ";
+
+static ADDRESS: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"://"));
 
 /// A key found in a text; offsets in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +109,7 @@ impl Scan {
         let run = bytes::next_long_run(text, from, limit);
         let run_end = run.map(|start| bytes::long_run_end(text, start, start + CHUNK));
         // A short password in a short address is in no long run.
-        let address = memmem::find(&text[from..run.unwrap_or(limit)], b"://").map(|at| from + at);
+        let address = ADDRESS.find(&text[from..run.unwrap_or(limit)]).map(|at| from + at);
         let cut_end = if self.cut && limit == text.len() { text.len() } else { 0 };
         let start = address.or(run).unwrap_or(limit);
         self.at = from.max(start.saturating_sub(LOOK_BACK));
@@ -168,18 +172,22 @@ impl Scan {
             return None;
         }
         let secret = start + prefix + rule.label.length(&text[start + prefix..])?;
+        if rule.proof == Proof::Marked && !self.is_marked(text, secret) {
+            return None;
+        }
         let (least, least_end) = escapes::count(text, secret, rule.least, |byte| rule.body.has(byte));
         let cut = self.cut && least >= CUT_LEAST && least_end == text.len();
         if least < rule.least && !cut {
             return None;
         }
-        if rule.proof == Proof::Marked {
-            self.is_marked(text, secret).then_some(())?;
-        } else {
-            // Before the whole run: what is refused is read again from the next place within it.
-            let window = &text[secret..text.len().min(secret + PROOF_WINDOW)];
-            let run = escapes::run_end(window, 0, rule.run.class());
-            (cut || rule.proof.holds(&window[..run])).then_some(())?;
+        // Its beginning before the whole run: what is refused is read again from the next place within it.
+        let window = &text[secret..text.len().min(secret + PROOF_WINDOW)];
+        let run = match rule.run {
+            Run::Word => bytes::run_end(window, 0, WORD),
+            run => escapes::run_end(window, 0, run.class()),
+        };
+        if !cut && !rule.proof.holds(&window[..run]) {
+            return None;
         }
         let end = match rule.run {
             Run::Word => self.word_end(text, secret),

@@ -44,13 +44,14 @@ fn shaped_at(text: &[u8], start: usize, end: usize) -> Option<Finding> {
         }
     }
     // fal: a UUID, a colon, 32 hexadecimal digits.
-    if end - start == 36 && is_uuid(&text[start..end]) {
+    if end - start == 36 && has_shape_of_uuid(&text[start..end]) {
         let colon = match text.get(end) {
             Some(b':') => 1,
+            None | Some(b'/' | b' ') => return None,
             _ => escapes::escaped(&text[end..]).filter(|(byte, _)| *byte == b':')?.1,
         };
         let secret_end = bytes::run_end(text, end + colon, WORD);
-        if is_hex(&text[end + colon..secret_end], 32) {
+        if is_hex(&text[end + colon..secret_end], 32) && Proof::Real.holds(&text[start..end]) {
             return finding("fal", "key", start, secret_end);
         }
     }
@@ -176,9 +177,13 @@ fn is_hex(text: &[u8], digits: usize) -> bool {
 }
 
 fn is_uuid(text: &[u8]) -> bool {
+    has_shape_of_uuid(text) && Proof::Real.holds(text)
+}
+
+fn has_shape_of_uuid(text: &[u8]) -> bool {
     let place = |(at, byte): (usize, &u8)| match at {
         8 | 13 | 18 | 23 => *byte == b'-',
         _ => byte.is_ascii_hexdigit(),
     };
-    text.len() == 36 && text.iter().enumerate().all(place) && Proof::Real.holds(text)
+    text.len() == 36 && text[8] == b'-' && text.iter().enumerate().all(place)
 }
