@@ -125,13 +125,15 @@ impl Error {
             AlreadyThere(_) => "Choose another name, or another id.",
             BadInput(_, hint) | OverLimit(_, hint) => hint,
             NullInput(_) => "Give a value.",
-            Blocked => "Only an administrator can unblock it.",
+            Blocked => "Only an administrator can unblock it: SELECT watchllm.unblock_provider_key(id, note);",
             CallerBlocked => "Only an administrator can unblock it.",
             Inactive => "Activate it with watchllm.set_provider_key_active(id, true).",
             CompromisedVersion(_) => "Rotate to a new key with watchllm.rotate_provider_key().",
             NotInstalled => "Run: SELECT watchllm.install();",
             Restoring => "Wait until the restore has finished; then, if needed, run: SELECT watchllm.install();",
-            Refused(_) => "See the README, Install.",
+            Refused(_) => {
+                "See the README: Roles, for the owner of the tables; Your own projects table, for an adopted one."
+            }
             NotPreloaded => "Add to postgresql.conf and restart: shared_preload_libraries = 'watchllm_keys'",
             NoMasterKey(_) => {
                 "Set watchllm_keys.master_key_file or watchllm_keys.master_key_command, or mend what it names, then: SELECT watchllm.reload_keyring();"

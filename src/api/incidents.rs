@@ -37,6 +37,27 @@ fn acknowledge_incident(id: Option<pgrx::Uuid>, note: default!(Option<&str>, "NU
     Ok(())
 }
 
+/// Unblocks a provider key: within a second it opens again. The note says why, and is kept with the key's last incident.
+#[pg_extern(volatile, parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+fn unblock_provider_key(
+    provider_key_id: Option<pgrx::Uuid>,
+    note: default!(Option<&str>, "NULL"),
+    request_id: default!(Option<&str>, "NULL"),
+    ip_address: default!(Option<&str>, "NULL"),
+    user_agent: default!(Option<&str>, "NULL"),
+) -> Answer<()> {
+    let mut access = Access::begin(AccessType::Unblock, Context { request_id, ip_address, user_agent })?;
+    access.must_administer()?;
+    let id = *access.need(provider_key_id, "provider_key_id")?.as_bytes();
+    let key = access.find_to_change(id)?;
+    if let Some(note) = note.map(|note| redact::clean(note, NOTE)) {
+        store::incidents::note(access.recorder.owner(), key.project_id, id, &note, access.caller.name());
+    }
+    access.keep_change();
+    Ok(())
+}
+
 /// Reports that a key has leaked, as a secret-scanning alert tells: finds every version it is by its fingerprint, marks it
 /// compromised (there is no way back to it), raises an incident, and blocks the key if `block` and it is in use. Answers a
 /// row per version found, none for a key that is not ours. `source` says who reported it, at most 500 bytes.

@@ -20,8 +20,8 @@ pub struct Uses {
     pending: HashMap<([u8; 16], [u8; 16]), store::trail::Uses>,
     /// Compromised versions that were opened, by key and version: one incident each, however often.
     opened_compromised: HashMap<([u8; 16], Option<i32>), Event>,
-    /// Keys that were blocked, and when.
-    blocks: Vec<([u8; 16], [u8; 16], i64)>,
+    /// Keys that were blocked, and since when; None: unblocked.
+    blocks: Vec<([u8; 16], [u8; 16], Option<i64>)>,
     /// Keys that the log hook masked.
     pub leaks: leaks::Pending,
     /// The day (since 1970) up to which partitions were made ahead.
@@ -34,8 +34,9 @@ impl Uses {
         let uses = matches!(event.access_type, AccessType::Decrypt | AccessType::Validate);
         let foreign = matches!(event.failure, Some(FailureReason::NotAuthorized | FailureReason::NotFound));
         let (Some(project_id), Some(provider_key_id)) = (event.project_id, event.provider_key_id) else { return };
-        if event.access_type == AccessType::Block && event.success() {
-            self.blocks.push((project_id, provider_key_id, event.accessed_at));
+        if matches!(event.access_type, AccessType::Block | AccessType::Unblock) && event.success() {
+            let since = (event.access_type == AccessType::Block).then_some(event.accessed_at);
+            self.blocks.push((project_id, provider_key_id, since));
         }
         // An imported key brings along when it was last used: no access, but shown with the key.
         let brought = event.last_used_at.filter(|_| event.success());

@@ -24,6 +24,14 @@ static ACKNOWLEDGE: Statement = Statement::new(
     &[UUID, UUID, TEXT, TEXT],
 );
 
+static NOTE: Statement = Statement::new(
+    "INSERT INTO watchllm.incident_events (id, incident_id, project_id, event, note, by, at)
+     SELECT pg_catalog.gen_random_uuid(), i.id, i.project_id, 'note', $3, $4, pg_catalog.now()
+     FROM watchllm.security_incidents i WHERE i.project_id = $1 AND i.provider_key_id = $2
+     ORDER BY i.detected_at DESC LIMIT 1",
+    &[UUID, UUID, TEXT, TEXT],
+);
+
 /// Stores an incident in the caller's transaction; false: it is known already.
 pub fn insert(owner: Owner, incident: &Incident) -> bool {
     !INSERT.change(owner, &arguments(incident), |_| ()).is_empty()
@@ -48,6 +56,11 @@ pub fn project_of(owner: Owner, incident: Id) -> Option<Option<Id>> {
 pub fn acknowledge(owner: Owner, incident: Id, project: Option<Id>, note: Option<&str>, by: &str) {
     let arguments = [uuid(incident).into(), project.map(uuid).into(), note.into(), by.into()];
     ACKNOWLEDGE.change(owner, &arguments, |_| ());
+}
+
+/// Adds a note to the last incident of a key, if it has one.
+pub fn note(owner: Owner, project: Id, key: Id, note: &str, by: &str) {
+    NOTE.change(owner, &[uuid(project).into(), uuid(key).into(), note.into(), by.into()], |_| ());
 }
 
 fn arguments(incident: &Incident) -> [DatumWithOid<'_>; 7] {

@@ -79,6 +79,11 @@ static BLOCK: Statement = Statement::new(
     &[UUID, UUID, TIME],
 );
 
+static UNBLOCK: Statement = Statement::new(
+    "UPDATE watchllm.provider_key_usage SET blocked_at = NULL WHERE project_id = $1 AND provider_key_id = $2",
+    &[UUID, UUID],
+);
+
 static CLIENT_ADDRESS: Statement = Statement::new("SELECT pg_catalog.host(pg_catalog.inet_client_addr())", &[]);
 
 /// Where the chain stopped.
@@ -237,9 +242,12 @@ pub fn mark_committed(owner: Owner, event_id: Id, project_id: Option<Id>) {
     COMMITTED.change(owner, &[uuid(event_id).into(), project_id.map(uuid).into()], |_| ());
 }
 
-/// The writer's: blocks a key.
-pub fn block(owner: Owner, project: Id, key: Id, at: i64) {
-    BLOCK.write(owner, &[uuid(project).into(), uuid(key).into(), timestamp(at).into()]);
+/// The writer's: blocks a key since that time; None: unblocks it.
+pub fn block(owner: Owner, project: Id, key: Id, since: Option<i64>) {
+    match since {
+        Some(since) => BLOCK.write(owner, &[uuid(project).into(), uuid(key).into(), timestamp(since).into()]),
+        None => UNBLOCK.write(owner, &[uuid(project).into(), uuid(key).into()]),
+    };
 }
 
 /// Adds uses to the counters that people see; the writer's second transaction.

@@ -101,6 +101,23 @@ fn a_reported_key_can_be_blocked_at_once() {
     assert_eq!((code(c, &decrypt(&id)), last_event(c, &id)), ("42000".into(), "decrypt|blocked".into()));
     assert_eq!(code(c, &rotate(&id)), "00000"); // rotating stays allowed, and does not unblock
     assert_eq!(code(c, &decrypt(&id)), "42000");
+    let unblock = format!("SELECT watchllm.unblock_provider_key('{id}', 'rotated, was {key}')");
+    assert_eq!(code(&mut vault.connect(&login(c, "watchllm_service")), &unblock), "42501");
+    one(c, &format!("BEGIN; {unblock}; ROLLBACK"));
+    assert_eq!(code(c, &decrypt(&id)), "42000");
+    one(c, &unblock);
+    vault.server().poll_until(
+        "postgres",
+        &format!("SELECT blocked_at IS NULL FROM watchllm.provider_key_usage WHERE provider_key_id = '{id}'"),
+        "t",
+        20,
+    );
+    assert_eq!((code(c, &decrypt(&id)), last_event(c, &id)), ("00000".into(), "decrypt|-".into()));
+    let note = format!(
+        "SELECT e.note FROM watchllm.incident_events e JOIN watchllm.security_incidents i ON i.id = e.incident_id
+        WHERE i.provider_key_id = '{id}' AND e.event = 'note'"
+    );
+    assert_eq!(rows(c, &note), ["rotated, was sk-proj-...[REDACTED]"]);
 }
 
 #[test]

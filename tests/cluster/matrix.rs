@@ -53,6 +53,7 @@ set_provider_key_active  ast
 status                   asu
 store_from_inbox
 store_provider_key       ast
+unblock_provider_key     a
 validate_provider_key    ast";
 
 /// Who may read which columns: table, letters, columns; * for all others of the table. Partitions of the trail are as
