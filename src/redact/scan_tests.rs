@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::examples::expand;
 use super::*;
-use crate::redact::mask::{contains_key, findings, prepare, redact};
+use crate::redact::mask::{Ends, contains_key, findings, mask_in_place, prepare, redact};
 use crate::redact::rules;
 use std::borrow::Cow;
 
@@ -241,6 +241,20 @@ proptest! {
         let _ = (redact(&text), contains_key(&text), crate::redact::key_hint(&text), crate::redact::provider_of(&text));
         prop_assert!(crate::redact::clean(&text, 20).len() <= 20);
         prop_assert!(crate::redact::key_hint(&text).len() <= 40);
+    }
+
+    #[test]
+    fn any_bytes_are_masked_in_place(text in fragments(), noise in proptest::collection::vec(any::<u8>(), 0..40)) {
+        let bytes = [&noise, text.as_bytes(), &noise].concat();
+        for ends in [Ends::Whole, Ends::Cut] {
+            let mut masked = bytes.clone();
+            mask_in_place(&mut masked, ends);
+            let differ = masked.iter().zip(&bytes).filter(|(after, before)| after != before);
+            prop_assert!(masked.len() == bytes.len() && differ.into_iter().all(|(after, _)| *after == b'*'));
+        }
+        let mut whole = text.clone().into_bytes();
+        // More, where a masked key leaves an edge beside the next one.
+        prop_assert!(mask_in_place(&mut whole, Ends::Whole) >= findings(&text).count());
     }
 
     #[test]
