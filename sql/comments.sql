@@ -313,9 +313,9 @@ COMMENT ON COLUMN watchllm.provider_key_inbox.api_key IS 'The key itself, which 
 COMMENT ON TRIGGER store_from_inbox ON watchllm.provider_key_inbox IS 'Stores the key of each row that is inserted.';
 
 COMMENT ON VIEW watchllm.open_incidents IS
-    'Incidents that nobody has acknowledged: tenants see their own projects'', auditors all.';
+    'Incidents that nobody has acknowledged: tenants see their own projects'', auditors and administrators all.';
 COMMENT ON COLUMN watchllm.open_incidents.id IS 'Identity of the incident.';
-COMMENT ON COLUMN watchllm.open_incidents.type IS 'Which detector raised it, or leaked_key.';
+COMMENT ON COLUMN watchllm.open_incidents.type IS 'leaked_key, so far.';
 COMMENT ON COLUMN watchllm.open_incidents.severity IS 'low, medium, high or critical.';
 COMMENT ON COLUMN watchllm.open_incidents.project_id IS 'The project concerned; NULL if none or unknown.';
 COMMENT ON COLUMN watchllm.open_incidents.provider_key_id IS 'The provider key concerned; NULL if none or unknown.';
@@ -340,7 +340,7 @@ COMMENT ON COLUMN watchllm.access_logs.attempt_count IS
 COMMENT ON COLUMN watchllm.access_logs.ip_address IS 'Address of the client, as the application or its proxy said.';
 COMMENT ON COLUMN watchllm.access_logs.user_agent IS 'What the client called itself.';
 COMMENT ON COLUMN watchllm.access_logs.request_id IS 'The request behind the call, as the application named it.';
-COMMENT ON COLUMN watchllm.access_logs.claims_sub IS 'Subject of the session''s JWT claims.';
+COMMENT ON COLUMN watchllm.access_logs.claims_sub IS 'Subject of the session''s JWT claims; to be believed only where claims_trusted.';
 COMMENT ON COLUMN watchllm.access_logs.claims_trusted IS
     'Whether the claims count: false for a subject that any SQL session may have made up.';
 COMMENT ON COLUMN watchllm.access_logs.committed IS

@@ -128,7 +128,8 @@ const NO_PASSWORDS: [&[u8]; 8] =
 
 /// The password in `scheme://user:password@host`, up to the last `@` before the path.
 pub(super) fn password(text: &[u8], place: usize, length: usize) -> Option<(usize, usize)> {
-    if place == 0 || !ALNUM.has(text[place - 1]) {
+    // The end of the scheme, perhaps masked just now with a key before it.
+    if place == 0 || !ALNUM.has(text[place - 1]) && text[place - 1] != b'*' {
         return None;
     }
     let user = place + length;

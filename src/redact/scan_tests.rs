@@ -244,6 +244,20 @@ proptest! {
     }
 
     #[test]
+    fn any_bytes_are_masked_in_place(text in fragments(), noise in proptest::collection::vec(any::<u8>(), 0..40)) {
+        let bytes = [&noise, text.as_bytes(), &noise].concat();
+        for ends in [Ends::Whole, Ends::Cut] {
+            let mut masked = bytes.clone();
+            mask_in_place(&mut masked, ends);
+            let differ = masked.iter().zip(&bytes).filter(|(after, before)| after != before);
+            prop_assert!(masked.len() == bytes.len() && differ.into_iter().all(|(after, _)| *after == b'*'));
+        }
+        let mut whole = text.clone().into_bytes();
+        // More, where a masked key leaves an edge beside the next one.
+        prop_assert!(mask_each(&mut whole, Ends::Whole, &mut |_, _| ()) >= findings(&text).count());
+    }
+
+    #[test]
     fn json_stays_json(value in document()) {
         let text = value.to_string();
         for text in [text.clone(), serde_json::Value::from(text.as_str()).to_string(), text.replace('/', "\\/")] {
