@@ -50,14 +50,21 @@ fn parts(run: &str) -> Vec<(usize, &str)> {
     };
     let bare = |part: &'_ str| -> &'_ str { &run[range(run, part.trim_matches(['.', ':', '!', '?', '\\', '*', '_']))] };
     add(bare(run));
-    for (at, separator) in run.match_indices(['=', ':', '?', '&', '/', '@', '#', '%']).take(MOST_PARTS) {
+    for (at, separator) in run.match_indices(['=', ':', '?', '&', '/', '@', '#', '%', '$']).take(MOST_PARTS) {
         let rest = &run[at + separator.len()..];
         add(rest);
         add(bare(rest));
         let until = |ends: &[char]| &rest[..rest.find(ends).unwrap_or(rest.len())];
-        add(until(&['&', '/', '@', '#', '?', ':', '=']));
+        add(until(&['&', '/', '@', '#', '?', ':', '=', '$']));
         add(until(&['&']));
+        add(until(&['$']));
         add(&run[..at]);
+    }
+    // A line end or tab that JSON or C escaped: its letter would pass for the key's first.
+    for (at, _) in run.match_indices(['n', 'r', 't']).filter(|(at, _)| run[..*at].ends_with('\\')).take(MOST_PARTS) {
+        let rest = &run[at + 1..];
+        add(rest);
+        add(&rest[..rest.find('\\').unwrap_or(rest.len())]);
     }
     parts.retain(|(_, part)| (SHORTEST..=LONGEST_WRITTEN).contains(&part.len()));
     parts.sort_unstable();
@@ -133,6 +140,9 @@ mod tests {
                 format!("鍵は「{key}」です"),
                 format!("`{key}`!"),
                 format!("x-api-key:{key};q=1"),
+                format!("SELECT f($tag${key}$tag$)"),
+                format!("$${key}$$"),
+                format!(r#"{{"log":"first\n{key}\nlast"}}"#),
             ] {
                 assert!(finds(&text, key), "{text}");
             }

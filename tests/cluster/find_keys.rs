@@ -26,6 +26,7 @@ fn a_key_of_ours_is_known_in_every_spelling() {
         ("GET /v1?key=", &escaped, "&x=1"),
         ("{\"key\":\"", &json, "\"}"),
         ("{\\\"key\\\":\\\"", &json.replace('\\', "\\\\"), "\\\"}"),
+        ("{\"log\":\"first\\n", &key, "\\nlast\"}"),
         ("Authorization: Bearer ", &key, "\r\nAccept: */*"),
     ] {
         let (start, length) = (before.chars().count() + 1, written.chars().count());
