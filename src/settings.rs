@@ -1,6 +1,8 @@
 //! Every setting (GUC), typed, with units. Rule: DESIGN §11 (Settings): SIGHUP or POSTMASTER, so that no session
 //! can change one. Postmaster settings exist only when the library is preloaded.
 
+pub mod watch;
+
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::CString;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -133,6 +135,7 @@ pub fn define(preloaded: bool) {
         GucFlags::default(),
     );
     define_numbers();
+    watch::define();
     if preloaded {
         define_at_start();
     }
