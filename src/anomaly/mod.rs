@@ -1,7 +1,16 @@
-//! The watch: what is counted of accesses as they happen, and what follows from the counts. So far: refusals.
+//! The watch: what is counted of accesses and refusals as they happen, and what follows from the counts.
 //! Pure: no pgrx, no unsafe; time is an argument. Bounded memory, constant cost per event. DESIGN §8.
 #![forbid(unsafe_code)]
 
+mod buckets;
+mod callers;
+mod detector;
+mod limits;
 pub mod refusals;
+mod watch;
 
+pub use callers::Peak;
+pub use detector::{CallerKind, Detector, KeyId, Subject};
+pub use limits::{Limits, Override, Rules};
 pub use refusals::Refusals;
+pub use watch::{Access, Finding, Meeting, Watch};

@@ -4,8 +4,13 @@
 use sha2::{Digest, Sha256};
 
 words! {
-    /// What kind of incident: leaked_key, and later the detectors' names.
-    IncidentType { LeakedKey = "leaked_key" }
+    /// What kind of incident: a leaked key, or what the detector of that name found.
+    IncidentType {
+        LeakedKey = "leaked_key", RapidAutomatedAccess = "rapid_automated_access",
+        PotentialKeyTheft = "potential_key_theft", UnusuallyHighAccess = "unusually_high_access",
+        RepeatedFailures = "repeated_failures", MassKeyReading = "mass_key_reading", NewAddress = "new_address",
+        NewRole = "new_role", DormantKeyUsed = "dormant_key_used",
+    }
 }
 
 words! {

@@ -20,6 +20,8 @@ macro_rules! words {
     };
 }
 
+pub(crate) use words;
+
 pub mod chain;
 pub mod event;
 pub mod incident;

@@ -1,0 +1,488 @@
+//! The watch: every access of somebody with the right is counted before it is answered, and what crosses a limit is a
+//! finding, and is refused where that was asked for. Constant cost per access; keys and callers that are idle the longest
+//! are let go. One finding per episode: it begins with the access that crosses, and ends when half the limit is reached.
+
+use super::buckets::{Day, Hour, MINUTE, Times};
+use super::callers::{Callers, Peak, Place};
+use super::detector::{CallerKind, Detector, KeyId, Subject};
+use super::limits::{Limits, Rules};
+use crate::trail::incident::identity;
+use crate::trail::{AccessType, Event, FailureReason};
+use lru::LruCache;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+/// Keys that are counted at a time: about 1.1 kB each at the default limits.
+pub const MAX_KEYS: usize = 50_000;
+/// Findings and first meetings that wait to be written.
+const MAX_WAITING: usize = 4_096;
+/// Callers of a key that need no second look on one day.
+const KNOWN: usize = 6;
+/// A clock that goes back by more than this was set: what was counted before counts no more.
+const SET_BACK: i64 = 60 * MINUTE;
+
+/// An access to a key by somebody with the right, as it is counted.
+#[derive(Clone, Copy)]
+pub struct Access<'a> {
+    pub at: i64,
+    pub key: KeyId,
+    /// It failed for a reason of its own, rather than because it was blocked.
+    pub failed: bool,
+    /// Role, trusted subject and address, by `CallerKind`.
+    pub callers: [Option<&'a str>; 3],
+}
+
+impl<'a> Access<'a> {
+    /// None: the event is no access to a key, or of somebody without the right.
+    pub fn of(event: &'a Event) -> Option<Access<'a>> {
+        let key = (event.project_id?, event.provider_key_id?);
+        let opens = matches!(event.access_type, AccessType::Decrypt | AccessType::Validate);
+        let foreign = matches!(event.failure, Some(FailureReason::NotAuthorized | FailureReason::NotFound));
+        let failed = !matches!(event.failure, None | Some(FailureReason::Blocked | FailureReason::CallerBlocked));
+        let subject = event.claims_sub.get().filter(|_| event.claims_trusted);
+        let callers = [event.session_role.get(), subject, event.client_addr.get()];
+        (opens && !foreign).then_some(Access { at: event.accessed_at, key, failed, callers })
+    }
+}
+
+/// Something that a person must look at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    pub incident: [u8; 16],
+    pub detector: Detector,
+    pub subject: Subject,
+    pub began: i64,
+    pub observed: u32,
+    pub limit: u32,
+    /// The key or the caller is blocked from this access on.
+    pub blocks: bool,
+    /// When it was over, and how many accesses there were meanwhile.
+    pub ended: Option<(i64, u64)>,
+}
+
+/// A caller that used a key and was not known to this day's writer: the table knows whether it is new.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Meeting {
+    pub key: KeyId,
+    pub kind: CallerKind,
+    pub subject: Rc<str>,
+    pub at: i64,
+}
+
+impl Key {
+    fn new(serial: u32, flagged: u8, limits: Limits, generation: u32) -> Key {
+        Key {
+            serial,
+            minute: Times::default(),
+            hour: Hour::default(),
+            day: Day::default(),
+            failures: None,
+            flagged,
+            limits,
+            generation,
+            known: [0; KNOWN],
+            known_on: i32::MIN,
+            next_known: 0,
+        }
+    }
+}
+
+/// An episode that has not ended.
+#[derive(Clone, Copy)]
+struct Episode {
+    incident: [u8; 16],
+    began: i64,
+    accesses: u64,
+}
+
+/// What is counted of one key.
+struct Key {
+    serial: u32,
+    minute: Times,
+    hour: Hour,
+    day: Day,
+    failures: Option<Box<Hour>>,
+    /// Detectors with an open episode, by `Detector::bit`.
+    flagged: u8,
+    limits: Limits,
+    generation: u32,
+    /// Callers met today, by serial; the oldest is overwritten.
+    known: [u32; KNOWN],
+    known_on: i32,
+    next_known: u8,
+}
+
+pub struct Watch {
+    rules: Rules,
+    generation: u32,
+    keys: LruCache<KeyId, Key>,
+    serials: u32,
+    callers: Callers,
+    blocked: HashSet<KeyId>,
+    blocked_callers: HashSet<(CallerKind, Rc<str>)>,
+    episodes: HashMap<(Detector, Subject), Episode>,
+    findings: Vec<Finding>,
+    meetings: Vec<Meeting>,
+    newest: i64,
+    /// What found no room to wait.
+    pub dropped: u64,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Watch {
+            rules: Rules::default(),
+            generation: 1,
+            keys: LruCache::unbounded(),
+            serials: 0,
+            callers: Callers::default(),
+            blocked: HashSet::new(),
+            blocked_callers: HashSet::new(),
+            episodes: HashMap::new(),
+            findings: Vec::new(),
+            meetings: Vec::new(),
+            newest: i64::MIN,
+            dropped: 0,
+        }
+    }
+}
+
+impl Watch {
+    /// Counts an access and says why it is refused, if it is; the access that crosses a limit is refused already.
+    pub fn judge(&mut self, access: &Access) -> Option<FailureReason> {
+        self.keep_time(access.at);
+        let serial = self.count(access);
+        if !access.failed {
+            self.count_callers(access, serial);
+        }
+        self.refusal(access)
+    }
+
+    fn refusal(&self, access: &Access) -> Option<FailureReason> {
+        if access.failed {
+            return None;
+        }
+        if self.blocked.contains(&access.key) {
+            return Some(FailureReason::Blocked);
+        }
+        let is_blocked = |(&kind, name): (&CallerKind, &Option<&str>)| {
+            name.is_some_and(|name| self.blocked_callers.contains(&(kind, Rc::from(name))))
+        };
+        let blocked = !self.blocked_callers.is_empty() && CallerKind::ALL.iter().zip(&access.callers).any(is_blocked);
+        blocked.then_some(FailureReason::CallerBlocked)
+    }
+
+    /// Counts what an earlier writer recorded: no verdict, no finding. Rows may come in any order.
+    pub fn remember(&mut self, access: &Access) {
+        let key = self.key(access.key);
+        if access.failed {
+            key.failures.get_or_insert_default().add(access.at);
+        } else {
+            key.minute.add(access.at, key.limits.minute as usize + 1);
+            key.hour.add(access.at);
+            key.day.add(access.at);
+        }
+    }
+
+    /// As `remember`, of the last minute: callers too.
+    pub fn remember_callers(&mut self, access: &Access) {
+        let serial = self.key(access.key).serial;
+        for (&kind, name) in CallerKind::ALL.iter().zip(&access.callers) {
+            name.and_then(|name| self.callers.open(kind, name, serial, access.at));
+        }
+    }
+
+    pub fn remember_peak(&mut self, peak: &Peak) {
+        self.callers.remember(peak);
+    }
+
+    /// Takes up an episode that an earlier writer began.
+    pub fn remember_episode(&mut self, detector: Detector, subject: Subject, incident: [u8; 16], began: i64) {
+        self.flag(detector, &subject, true);
+        self.episodes.insert((detector, subject), Episode { incident, began, accesses: 0 });
+    }
+
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+        self.generation = self.generation.wrapping_add(1);
+    }
+
+    pub fn block(&mut self, key: KeyId) {
+        self.blocked.insert(key);
+    }
+
+    pub fn unblock(&mut self, key: &KeyId) {
+        self.blocked.remove(key);
+    }
+
+    pub fn block_caller(&mut self, kind: CallerKind, subject: &str) {
+        self.blocked_callers.insert((kind, subject.into()));
+    }
+
+    pub fn unblock_caller(&mut self, kind: CallerKind, subject: &str) {
+        self.blocked_callers.remove(&(kind, subject.into()));
+    }
+
+    /// Ends the episodes that are over `now`.
+    pub fn end_episodes(&mut self, now: i64) {
+        self.callers.forget(now);
+        let subjects: Vec<(Detector, Subject)> = self.episodes.keys().cloned().collect();
+        for (detector, subject) in subjects {
+            let (count, limit) = self.count_of(detector, &subject, now);
+            if count > limit / 2 {
+                continue;
+            }
+            self.flag(detector, &subject, false);
+            if let Some(episode) = self.episodes.remove(&(detector, subject.clone())) {
+                let ended = Some((now, episode.accesses));
+                let (incident, began) = (episode.incident, episode.began);
+                self.found(Finding {
+                    incident,
+                    detector,
+                    subject,
+                    began,
+                    observed: count,
+                    limit,
+                    blocks: false,
+                    ended,
+                });
+            }
+        }
+    }
+
+    /// Looks at every key once, when the counters have been filled from the trail: an earlier writer may have died between
+    /// the access that crossed a limit and its incident.
+    pub fn look_at_all(&mut self, now: i64) {
+        let keys: Vec<KeyId> = self.keys.iter().map(|(key, _)| *key).collect();
+        for id in keys {
+            let Some(key) = self.keys.peek_mut(&id) else { continue };
+            let counts = [
+                (Detector::RapidAccess, key.minute.count(now) as u32, key.limits.minute),
+                (Detector::Theft, key.hour.count(now), key.limits.hour),
+                (Detector::UnusuallyHigh, key.day.count(now), key.limits.day),
+                (Detector::Failures, key.failures.as_mut().map_or(0, |hour| hour.count(now)), key.limits.failures),
+            ];
+            let flagged = key.flagged;
+            for (detector, observed, limit) in counts {
+                if observed > limit && flagged & detector.bit() == 0 {
+                    self.begin(detector, Subject::Key(id), now, observed, limit);
+                }
+            }
+        }
+    }
+
+    /// Findings since the last time.
+    pub fn take_findings(&mut self) -> Vec<Finding> {
+        std::mem::take(&mut self.findings)
+    }
+
+    /// Puts back what could not be written.
+    pub fn put_back(&mut self, findings: Vec<Finding>) {
+        self.findings.splice(0..0, findings);
+    }
+
+    /// Callers that met a key, at most `most` of them.
+    pub fn take_meetings(&mut self, most: usize) -> Vec<Meeting> {
+        self.meetings.drain(..most.min(self.meetings.len())).collect()
+    }
+
+    pub fn put_back_meetings(&mut self, meetings: Vec<Meeting>) {
+        self.meetings.splice(0..0, meetings);
+    }
+
+    pub fn changed_peaks(&mut self, most: usize) -> Vec<Peak> {
+        self.callers.changed(most)
+    }
+
+    pub fn has_findings(&self) -> bool {
+        !self.findings.is_empty()
+    }
+
+    /// Whether a detector blocks this key.
+    pub fn blocks(&self, detector: Detector, key: &KeyId) -> bool {
+        self.rules.of(key).block(detector)
+    }
+
+    /// A finding that was made elsewhere: in the tables.
+    pub fn found(&mut self, finding: Finding) {
+        if finding.blocks {
+            match &finding.subject {
+                Subject::Key(key) => self.blocked.insert(*key),
+                Subject::Caller(kind, name) => self.blocked_callers.insert((*kind, name.clone())),
+            };
+        }
+        if self.findings.len() < MAX_WAITING {
+            self.findings.push(finding);
+        } else {
+            self.dropped += 1;
+        }
+    }
+
+    fn keep_time(&mut self, at: i64) {
+        if at.saturating_add(SET_BACK) < self.newest {
+            self.keys.clear();
+            self.callers.forget_all();
+            self.newest = at;
+        }
+        self.newest = self.newest.max(at);
+        self.callers.forget(self.newest);
+    }
+
+    /// Counts the access against its key and answers the key's serial.
+    fn count(&mut self, access: &Access) -> u32 {
+        let at = access.at;
+        let key = self.key(access.key);
+        let counts = if access.failed {
+            let failures = key.failures.get_or_insert_default();
+            failures.add(at);
+            [(Detector::Failures, failures.count(at), key.limits.failures); 3]
+        } else {
+            let minute = key.minute.add(at, (key.limits.minute as usize).saturating_add(1)) as u32;
+            key.hour.add(at);
+            key.day.add(at);
+            [
+                (Detector::RapidAccess, minute, key.limits.minute),
+                (Detector::Theft, key.hour.count(at), key.limits.hour),
+                (Detector::UnusuallyHigh, key.day.count(at), key.limits.day),
+            ]
+        };
+        let (flagged, serial) = (key.flagged, key.serial);
+        for (detector, observed, limit) in counts {
+            if flagged & detector.bit() != 0 {
+                self.go_on(detector, Subject::Key(access.key));
+            } else if observed > limit {
+                self.begin(detector, Subject::Key(access.key), at, observed, limit);
+            }
+            if access.failed {
+                break;
+            }
+        }
+        serial
+    }
+
+    fn count_callers(&mut self, access: &Access, key: u32) {
+        for (&kind, name) in CallerKind::ALL.iter().zip(&access.callers) {
+            let opened = name.and_then(|name| self.callers.open(kind, name, key, access.at));
+            let Some((place, fresh)) = opened else { continue };
+            if fresh {
+                self.meet(access, place);
+            }
+            let caller = self.callers.get(place);
+            if !fresh && !caller.flagged {
+                continue;
+            }
+            let (observed, limit) = (caller.distinct, caller.limit(self.rules.distinct, access.at));
+            if caller.flagged {
+                self.go_on(Detector::MassReading, Subject::Caller(kind, caller.name.clone()));
+            } else if observed > limit {
+                let subject = Subject::Caller(kind, caller.name.clone());
+                self.begin(Detector::MassReading, subject, access.at, observed, limit);
+            }
+        }
+    }
+
+    /// Remembers that a caller used a key, for the table to say whether it is new: at most once a day for each.
+    fn meet(&mut self, access: &Access, place: Place) {
+        let caller = self.callers.get(place);
+        let Some(key) = self.keys.peek_mut(&access.key) else { return };
+        let today = access.at.div_euclid(1_440 * MINUTE) as i32;
+        if key.known_on != today {
+            (key.known, key.known_on) = ([0; KNOWN], today);
+        }
+        if key.known.contains(&caller.serial) {
+            return;
+        }
+        if self.meetings.len() >= MAX_WAITING {
+            self.dropped += 1;
+            return; // and not known: the next access tries again
+        }
+        key.known[usize::from(key.next_known) % KNOWN] = caller.serial;
+        key.next_known = key.next_known.wrapping_add(1);
+        let subject = caller.name.clone();
+        self.meetings.push(Meeting { key: access.key, kind: caller.kind, subject, at: access.at });
+    }
+
+    fn key(&mut self, id: KeyId) -> &mut Key {
+        if self.keys.len() >= MAX_KEYS && !self.keys.contains(&id) {
+            self.keys.pop_lru();
+        }
+        let (rules, generation) = (&self.rules, self.generation);
+        let (serials, episodes) = (&mut self.serials, &self.episodes);
+        let key = self.keys.get_or_insert_mut(id, || {
+            *serials = serials.wrapping_add(1);
+            let open = |detector: &&Detector| episodes.contains_key(&(**detector, Subject::Key(id)));
+            let flagged = Detector::ALL.iter().filter(open).fold(0, |set, detector| set | detector.bit());
+            Key::new(*serials, flagged, rules.of(&id), generation)
+        });
+        if key.generation != generation {
+            (key.limits, key.generation) = (rules.of(&id), generation);
+        }
+        key
+    }
+
+    fn begin(&mut self, detector: Detector, subject: Subject, at: i64, observed: u32, limit: u32) {
+        let incident = match &subject {
+            Subject::Key((project, key)) => identity(&[detector.word().as_bytes(), project, key, &at.to_be_bytes()]),
+            Subject::Caller(kind, name) => {
+                identity(&[detector.word().as_bytes(), kind.word().as_bytes(), name.as_bytes(), &at.to_be_bytes()])
+            }
+        };
+        let blocks = match &subject {
+            Subject::Key(key) => self.blocks(detector, key),
+            Subject::Caller(..) => self.rules.base.block(detector),
+        };
+        self.flag(detector, &subject, true);
+        self.episodes.insert((detector, subject.clone()), Episode { incident, began: at, accesses: 1 });
+        self.found(Finding { incident, detector, subject, began: at, observed, limit, blocks, ended: None });
+    }
+
+    fn go_on(&mut self, detector: Detector, subject: Subject) {
+        if let Some(episode) = self.episodes.get_mut(&(detector, subject)) {
+            episode.accesses += 1;
+        }
+    }
+
+    fn flag(&mut self, detector: Detector, subject: &Subject, flagged: bool) {
+        match subject {
+            Subject::Key(id) => {
+                if let Some(key) = self.keys.peek_mut(id) {
+                    let others = key.flagged & !detector.bit();
+                    key.flagged = if flagged { others | detector.bit() } else { others };
+                }
+            }
+            Subject::Caller(kind, name) => {
+                let place = if flagged { self.callers.place(*kind, name) } else { self.callers.find(*kind, name) };
+                place.into_iter().for_each(|place| self.callers.flag(place, flagged));
+            }
+        }
+    }
+
+    /// The present count and the limit of an episode.
+    fn count_of(&mut self, detector: Detector, subject: &Subject, now: i64) -> (u32, u32) {
+        let distinct = self.rules.distinct;
+        match subject {
+            Subject::Caller(kind, name) => self.callers.find(*kind, name).map_or((0, distinct), |place| {
+                let caller = self.callers.get(place);
+                (caller.distinct, caller.limit(distinct, now))
+            }),
+            Subject::Key(id) => {
+                let limits = self.rules.of(id);
+                let mut key = self.keys.peek_mut(id);
+                let mut count = |of: fn(&mut Key, i64) -> u32| key.as_mut().map_or(0, |key| of(key, now));
+                match detector {
+                    Detector::RapidAccess => (count(|key, now| key.minute.count(now) as u32), limits.minute),
+                    Detector::Theft => (count(|key, now| key.hour.count(now)), limits.hour),
+                    Detector::UnusuallyHigh => (count(|key, now| key.day.count(now)), limits.day),
+                    Detector::Failures => {
+                        (count(|key, now| key.failures.as_mut().map_or(0, |hour| hour.count(now))), limits.failures)
+                    }
+                    Detector::MassReading | Detector::NewAddress | Detector::NewRole | Detector::DormantKey => (0, 0),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;
