@@ -8,7 +8,7 @@ DECLARE
         'install_history', 'adopted_tables', 'projects', 'project_members', 'provider_key_records', 'provider_key_versions',
         'provider_key_usage', 'provider_key_access_logs', 'committed_changes', 'audit_checkpoints',
         'database_identity', 'master_keys', 'audit_keys', 'settings', 'security_incidents', 'incident_events',
-        'caller_usage', 'provider_key_callers', 'blocked_callers'];
+        'caller_peaks', 'provider_key_callers', 'blocked_callers'];
     append_only CONSTANT name[] := ARRAY[
         'install_history', 'provider_key_access_logs', 'committed_changes', 'audit_checkpoints', 'audit_keys',
         'database_identity', 'security_incidents', 'incident_events'];
@@ -100,6 +100,11 @@ GRANT SELECT (id, type, severity, project_id, provider_key_id, details, detected
     ON watchllm.security_incidents TO watchllm_admin, watchllm_auditor, watchllm_tenant;
 GRANT SELECT (id, incident_id, project_id, event, note, by, at)
     ON watchllm.incident_events TO watchllm_admin, watchllm_auditor;
+GRANT SELECT (kind, subject, day, distinct_keys) ON watchllm.caller_peaks TO watchllm_admin, watchllm_auditor;
+GRANT SELECT (project_id, provider_key_id, kind, subject, first_seen_at, last_seen_at)
+    ON watchllm.provider_key_callers TO watchllm_admin, watchllm_auditor;
+GRANT SELECT (kind, subject, blocked_at, incident_id, note)
+    ON watchllm.blocked_callers TO watchllm_admin, watchllm_auditor;
 
 -- No statistics of what tenants write: EXPLAIN would tell a tenant how often a value stands in everybody's rows.
 DO $$
@@ -153,7 +158,10 @@ BEGIN
                      ('provider_key_access_logs', 'project_id', false, true),
                      ('committed_changes', 'project_id', false, true),
                      ('security_incidents', 'project_id', false, true),
-                     ('incident_events', 'project_id', false, true)) AS t (name, project, for_services, for_tenants)
+                     ('incident_events', 'project_id', false, true),
+                     ('provider_key_callers', 'project_id', false, false),
+                     ('caller_peaks', 'subject', false, false),
+                     ('blocked_callers', 'subject', false, false)) AS t (name, project, for_services, for_tenants)
         CROSS JOIN LATERAL (
             VALUES ('auditors_read_all', 'watchllm_admin, watchllm_auditor', 'true', true),
                    ('services_read_all', 'watchllm_service', 'true', t.for_services),

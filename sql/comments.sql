@@ -249,22 +249,13 @@ COMMENT ON COLUMN watchllm.incident_events.note IS 'What was said, at most 500 b
 COMMENT ON COLUMN watchllm.incident_events.by IS 'Who: JWT subject or role; the detector when it ended by itself.';
 COMMENT ON COLUMN watchllm.incident_events.at IS 'When.';
 
-COMMENT ON TABLE watchllm.caller_usage IS
-    'How much each caller asks for, over all keys. Written by the audit writer alone.';
-COMMENT ON COLUMN watchllm.caller_usage.kind IS
-    'What names the caller: subject (JWT), role (database) or address (network).';
-COMMENT ON COLUMN watchllm.caller_usage.subject IS 'The caller''s name within its kind, at most 128 bytes.';
-COMMENT ON COLUMN watchllm.caller_usage.access_count IS 'All accesses ever, failed ones too.';
-COMMENT ON COLUMN watchllm.caller_usage.failure_count IS 'All failed accesses ever.';
-COMMENT ON COLUMN watchllm.caller_usage.bucket_start IS
-    'Start of the half hour that element 1 of accesses and failures counts (UTC); NULL before the first access.';
-COMMENT ON COLUMN watchllm.caller_usage.accesses IS
-    'Accesses in 48 half hours, newest first: element n counts the half hour that begins (n - 1) * 30 minutes before '
-    'bucket_start.';
-COMMENT ON COLUMN watchllm.caller_usage.failures IS 'Failed accesses, in the same half hours as accesses.';
-COMMENT ON COLUMN watchllm.caller_usage.last_seen_at IS 'When it last called.';
-COMMENT ON COLUMN watchllm.caller_usage.access_anomaly_detected_at IS
-    'When its access was last found unusual; NULL if never.';
+COMMENT ON TABLE watchllm.caller_peaks IS
+    'The busiest minute of each caller on each UTC day: what its limit of different keys is measured by.';
+COMMENT ON COLUMN watchllm.caller_peaks.kind IS
+    'What the caller is named by: subject (JWT sub), role (database role) or address (client network address).';
+COMMENT ON COLUMN watchllm.caller_peaks.subject IS 'The caller''s name within its kind, at most 128 bytes.';
+COMMENT ON COLUMN watchllm.caller_peaks.day IS 'The UTC day.';
+COMMENT ON COLUMN watchllm.caller_peaks.distinct_keys IS 'The most different keys it opened within a minute on that day.';
 
 COMMENT ON TABLE watchllm.provider_key_callers IS
     'Which callers have used which provider key, so that a new one is noticed. Written by the audit writer alone.';
@@ -273,9 +264,8 @@ COMMENT ON COLUMN watchllm.provider_key_callers.provider_key_id IS 'The provider
 COMMENT ON COLUMN watchllm.provider_key_callers.kind IS
     'What names the caller: subject (JWT), role (database) or address (network).';
 COMMENT ON COLUMN watchllm.provider_key_callers.subject IS 'The caller''s name within its kind, at most 128 bytes.';
-COMMENT ON COLUMN watchllm.provider_key_callers.access_count IS 'Its accesses to this key ever, failed ones too.';
 COMMENT ON COLUMN watchllm.provider_key_callers.first_seen_at IS 'When it first used the key.';
-COMMENT ON COLUMN watchllm.provider_key_callers.last_seen_at IS 'When it last did, to about a second.';
+COMMENT ON COLUMN watchllm.provider_key_callers.last_seen_at IS 'When it last did, to about a day.';
 
 COMMENT ON TABLE watchllm.blocked_callers IS
     'Callers that are refused until unblock_caller(). Written by the audit writer alone.';

@@ -153,6 +153,10 @@ COMMENT ON FUNCTION watchllm.adopt_projects IS
     'Adopts an application''s projects table: feeds projects from it and keeps them in step by triggers on it. Superuser only.';
 COMMENT ON FUNCTION watchllm.follow_projects IS
     'Keeps projects in step with an adopted table; trigger function, of no use on any other table.';
+COMMENT ON FUNCTION watchllm.block_provider_key IS
+    'Blocks a provider key: nobody opens it until it is unblocked; the note is kept with its last incident.';
+COMMENT ON FUNCTION watchllm.unblock_caller IS
+    'Unblocks a caller that the watch blocked: a role, the subject of trusted claims or an address.';
 COMMENT ON FUNCTION watchllm.unblock_provider_key IS
     'Unblocks a provider key: within a second it opens again; the note is kept with its last incident.';
 COMMENT ON FUNCTION watchllm.find_keys IS

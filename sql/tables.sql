@@ -122,6 +122,9 @@ CREATE TABLE watchllm.provider_key_usage (
     CONSTRAINT provider_key_usage_buckets
         CHECK (pg_catalog.array_dims(accesses) = '[1:48]' AND pg_catalog.array_dims(failures) = '[1:48]')
 ) WITH (fillfactor = 50);
+-- A writer that starts reads who is blocked.
+CREATE INDEX provider_key_usage_blocked_idx ON watchllm.provider_key_usage (project_id, provider_key_id)
+    WHERE blocked_at IS NOT NULL;
 
 -- The audit trail ---------------------------------------------------------------------------------------------------
 
@@ -276,27 +279,20 @@ CREATE TABLE watchllm.incident_events (
 CREATE INDEX incident_events_incident_id_idx ON watchllm.incident_events (incident_id, at);
 
 -- A caller is a JWT subject, a database role or a network address: (kind, subject) names it in all three tables.
-CREATE TABLE watchllm.caller_usage (
-    kind                       text        NOT NULL CHECK (kind IN ('subject', 'role', 'address')),
-    subject                    text        NOT NULL CHECK (pg_catalog.octet_length(subject) BETWEEN 1 AND 128),
-    access_count               bigint      NOT NULL DEFAULT 0 CHECK (access_count >= 0),
-    failure_count              bigint      NOT NULL DEFAULT 0 CHECK (failure_count >= 0),
-    bucket_start               timestamptz,
-    accesses                   integer[]   NOT NULL DEFAULT pg_catalog.array_fill(0, ARRAY[48]),
-    failures                   integer[]   NOT NULL DEFAULT pg_catalog.array_fill(0, ARRAY[48]),
-    last_seen_at               timestamptz,
-    access_anomaly_detected_at timestamptz,
-    PRIMARY KEY (kind, subject),
-    CONSTRAINT caller_usage_buckets
-        CHECK (pg_catalog.array_dims(accesses) = '[1:48]' AND pg_catalog.array_dims(failures) = '[1:48]')
-) WITH (fillfactor = 50);
+CREATE TABLE watchllm.caller_peaks (
+    kind          text    NOT NULL CHECK (kind IN ('subject', 'role', 'address')),
+    subject       text    NOT NULL CHECK (pg_catalog.octet_length(subject) BETWEEN 1 AND 128),
+    day           date    NOT NULL,
+    distinct_keys integer NOT NULL CHECK (distinct_keys > 0),
+    PRIMARY KEY (kind, subject, day)
+) WITH (fillfactor = 70);
+CREATE INDEX caller_peaks_day_idx ON watchllm.caller_peaks (day);
 
 CREATE TABLE watchllm.provider_key_callers (
     project_id      uuid        NOT NULL,
     provider_key_id uuid        NOT NULL,
     kind            text        NOT NULL CHECK (kind IN ('subject', 'role', 'address')),
     subject         text        NOT NULL CHECK (pg_catalog.octet_length(subject) BETWEEN 1 AND 128),
-    access_count    bigint      NOT NULL DEFAULT 0 CHECK (access_count >= 0),
     first_seen_at   timestamptz NOT NULL,
     last_seen_at    timestamptz NOT NULL,
     PRIMARY KEY (project_id, provider_key_id, kind, subject)

@@ -10,6 +10,7 @@ pub enum Error {
     NoSuchKey,
     NoSuchProject,
     NoSuchIncident,
+    NoBlockedCaller,
     NoUsableKey,
     NoEarlierVersion,
     NoSuchVersion(i32),
@@ -50,9 +51,8 @@ impl Error {
         use Error::*;
         use PgSqlErrorCode::*;
         match self {
-            NoSuchKey | NoSuchProject | NoSuchIncident | NoUsableKey | NoEarlierVersion | NoSuchVersion(_) => {
-                ERRCODE_NO_DATA
-            }
+            NoSuchKey | NoSuchProject | NoSuchIncident | NoBlockedCaller | NoUsableKey | NoEarlierVersion
+            | NoSuchVersion(_) => ERRCODE_NO_DATA,
             NotAuthorized(_) | Refused(_) => ERRCODE_INSUFFICIENT_PRIVILEGE,
             VersionConflict { .. } | AlreadyThere(_) => ERRCODE_UNIQUE_VIOLATION,
             BadInput(..) => ERRCODE_INVALID_PARAMETER_VALUE,
@@ -78,6 +78,7 @@ impl Error {
             NoSuchKey => "no such provider key".into(),
             NoSuchProject => "no such project".into(),
             NoSuchIncident => "no such incident".into(),
+            NoBlockedCaller => "no such caller is blocked".into(),
             NoUsableKey => "no such provider key: the project has no active key of this provider".into(),
             NoEarlierVersion => "no earlier version of this provider key can be used".into(),
             NoSuchVersion(v) => format!("this provider key has no version {v} that still has its envelope"),
@@ -119,6 +120,7 @@ impl Error {
         use Error::*;
         Some(match self {
             NoSuchKey | NoSuchProject | NoSuchIncident | NoUsableKey | Internal(_) => return None,
+            NoBlockedCaller => "SELECT kind, subject FROM watchllm.blocked_callers; shows who is.",
             NoEarlierVersion | NoSuchVersion(_) => "Rotate to a new key with watchllm.rotate_provider_key().",
             NotAuthorized(_) => "Ask an administrator for the role that may do this; see the README, Roles.",
             VersionConflict { .. } => "Somebody else rotated it: read the key again before you rotate.",
@@ -182,6 +184,7 @@ mod tests {
             (NoSuchKey, "02000"),
             (NoSuchProject, "02000"),
             (NoSuchIncident, "02000"),
+            (NoBlockedCaller, "02000"),
             (NoUsableKey, "02000"),
             (NoEarlierVersion, "02000"),
             (NoSuchVersion(2), "02000"),

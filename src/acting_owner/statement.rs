@@ -61,6 +61,12 @@ impl Statement {
         self.execute(arguments, false, |_| ()).0
     }
 
+    /// As `write`; the rows are those of RETURNING.
+    pub fn write_each<T>(&self, owner: Owner, arguments: &[DatumWithOid], row: impl FnMut(&Row) -> T) -> Vec<T> {
+        let _restored = switch_to(owner, Switch::Writer);
+        self.execute(arguments, false, row).1
+    }
+
     fn read_latest<T>(&self, arguments: &[DatumWithOid], row: impl FnMut(&Row) -> T) -> Vec<T> {
         // A parallel query that asks for the caller's projects has its own snapshot: a newer one is not to be had there.
         if session::is_parallel() {

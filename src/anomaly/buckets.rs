@@ -95,6 +95,11 @@ impl Times {
         self.times.len()
     }
 
+    /// The newest time ever added; 0: none.
+    pub fn newest(&self) -> i64 {
+        self.newest
+    }
+
     /// Bytes beside the structure itself.
     pub fn memory(&self) -> usize {
         self.times.capacity() * size_of::<u32>()

@@ -3,7 +3,7 @@
 //! are found at once. Memory is bounded: of more callers or pairs the idlest are let go.
 
 use super::buckets::MINUTE;
-use super::detector::CallerKind;
+use crate::trail::CallerKind;
 use lru::LruCache;
 use std::rc::Rc;
 
@@ -154,6 +154,15 @@ impl Callers {
             Peak { kind: caller.kind, subject: caller.name.clone(), day: caller.day, distinct_keys }
         };
         part.into_iter().map(&mut peak).collect()
+    }
+
+    /// Has a busiest minute told again, as it could not be written.
+    pub fn put_back(&mut self, peak: &Peak) {
+        if let Some(place) = self.find(peak.kind, &peak.subject)
+            && !std::mem::replace(&mut self.callers[place as usize].is_changed, true)
+        {
+            self.changed.push(place);
+        }
     }
 
     fn mark_changed(&mut self, place: Place) {

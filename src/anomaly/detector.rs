@@ -1,15 +1,10 @@
 //! The detectors: what each looks for, how urgent its incident is, and whom it is about. Names: DESIGN §11, README (Watch).
 
-use crate::trail::{IncidentType, Severity, words};
+use crate::trail::{CallerKind, IncidentType, Severity, words};
 use std::rc::Rc;
 
 /// A project's key: sixteen bytes each of project and key.
 pub type KeyId = ([u8; 16], [u8; 16]);
-
-words! {
-    /// A caller is a database role, the subject of trusted claims, or a network address; one access has up to three.
-    CallerKind { Role = "role", Subject = "subject", Address = "address" }
-}
 
 words! {
     /// What is looked for.

@@ -1,6 +1,7 @@
 //! Limits of the watch as they hold for a key: the server's, overridden per database, project and key, and what follows when
 //! one is crossed. Read from the settings by the writer; here they are only looked up.
 
+use super::buckets::MINUTE;
 use super::detector::{Detector, KeyId};
 use std::collections::HashMap;
 
@@ -11,6 +12,8 @@ pub struct Limits {
     pub hour: u32,
     pub day: u32,
     pub failures: u32,
+    /// Microseconds without an access after which a key counts as asleep.
+    pub stale: i64,
     /// Detectors that block, by `Detector::bit`.
     pub blocks: u8,
 }
@@ -22,6 +25,7 @@ pub struct Override {
     pub hour: Option<u32>,
     pub day: Option<u32>,
     pub failures: Option<u32>,
+    pub stale: Option<i64>,
     pub blocks: Option<u8>,
 }
 
@@ -42,6 +46,7 @@ impl Limits {
             hour: by.hour.unwrap_or(self.hour),
             day: by.day.unwrap_or(self.day),
             failures: by.failures.unwrap_or(self.failures),
+            stale: by.stale.unwrap_or(self.stale),
             blocks: by.blocks.unwrap_or(self.blocks),
         }
     }
@@ -63,7 +68,8 @@ impl Rules {
 impl Default for Rules {
     /// The defaults of DESIGN §11.
     fn default() -> Self {
-        let base = Limits { minute: 100, hour: 10_000, day: 100_000, failures: 100, blocks: 0 };
+        let base =
+            Limits { minute: 100, hour: 10_000, day: 100_000, failures: 100, stale: 30 * 1_440 * MINUTE, blocks: 0 };
         Rules { base, distinct: 50, projects: HashMap::new(), keys: HashMap::new() }
     }
 }

@@ -10,7 +10,7 @@ pub mod refusals;
 mod watch;
 
 pub use callers::Peak;
-pub use detector::{CallerKind, Detector, KeyId, Subject};
+pub use detector::{Detector, KeyId, Subject};
 pub use limits::{Limits, Override, Rules};
 pub use refusals::Refusals;
 pub use watch::{Access, Finding, Meeting, Watch};

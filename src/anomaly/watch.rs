@@ -4,10 +4,10 @@
 
 use super::buckets::{Day, Hour, MINUTE, Times};
 use super::callers::{Callers, Peak, Place};
-use super::detector::{CallerKind, Detector, KeyId, Subject};
+use super::detector::{Detector, KeyId, Subject};
 use super::limits::{Limits, Rules};
 use crate::trail::incident::identity;
-use crate::trail::{AccessType, Event, FailureReason};
+use crate::trail::{AccessType, CallerKind, Event, FailureReason};
 use lru::LruCache;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -41,6 +41,7 @@ impl<'a> Access<'a> {
         let failed = !matches!(event.failure, None | Some(FailureReason::Blocked | FailureReason::CallerBlocked));
         let subject = event.claims_sub.get().filter(|_| event.claims_trusted);
         let callers = [event.session_role.get(), subject, event.client_addr.get()];
+        let callers = callers.map(|name| name.filter(|name| !name.is_empty()));
         (opens && !foreign).then_some(Access { at: event.accessed_at, key, failed, callers })
     }
 }
@@ -123,6 +124,7 @@ pub struct Watch {
     episodes: HashMap<(Detector, Subject), Episode>,
     findings: Vec<Finding>,
     meetings: Vec<Meeting>,
+    woken: Vec<(KeyId, i64)>,
     newest: i64,
     /// What found no room to wait.
     pub dropped: u64,
@@ -141,6 +143,7 @@ impl Default for Watch {
             episodes: HashMap::new(),
             findings: Vec::new(),
             meetings: Vec::new(),
+            woken: Vec::new(),
             newest: i64::MIN,
             dropped: 0,
         }
@@ -290,6 +293,24 @@ impl Watch {
         self.meetings.splice(0..0, meetings);
     }
 
+    /// Keys that were not seen for a day, and the time they were used.
+    pub fn take_woken(&mut self) -> Vec<(KeyId, i64)> {
+        std::mem::take(&mut self.woken)
+    }
+
+    pub fn put_back_woken(&mut self, woken: Vec<(KeyId, i64)>) {
+        self.woken.splice(0..0, woken);
+    }
+
+    /// Microseconds without an access after which this key counts as asleep.
+    pub fn stale_after(&self, key: &KeyId) -> i64 {
+        self.rules.of(key).stale
+    }
+
+    pub fn put_back_peaks(&mut self, peaks: &[Peak]) {
+        peaks.iter().for_each(|peak| self.callers.put_back(peak));
+    }
+
     pub fn changed_peaks(&mut self, most: usize) -> Vec<Peak> {
         self.callers.changed(most)
     }
@@ -331,12 +352,14 @@ impl Watch {
     /// Counts the access against its key and answers the key's serial.
     fn count(&mut self, access: &Access) -> u32 {
         let at = access.at;
+        let mut woken = false;
         let key = self.key(access.key);
         let counts = if access.failed {
             let failures = key.failures.get_or_insert_default();
             failures.add(at);
             [(Detector::Failures, failures.count(at), key.limits.failures); 3]
         } else {
+            woken = at - key.minute.newest() > 1_440 * MINUTE;
             let minute = key.minute.add(at, (key.limits.minute as usize).saturating_add(1)) as u32;
             key.hour.add(at);
             key.day.add(at);
@@ -347,6 +370,9 @@ impl Watch {
             ]
         };
         let (flagged, serial) = (key.flagged, key.serial);
+        if woken && self.woken.len() < MAX_WAITING {
+            self.woken.push((access.key, at));
+        }
         for (detector, observed, limit) in counts {
             if flagged & detector.bit() != 0 {
                 self.go_on(detector, Subject::Key(access.key));

@@ -90,7 +90,7 @@ fn one_finding_an_episode_which_ends_at_half_the_limit() {
 fn hour_and_day_are_counted_beside_the_minute() {
     let mut watch = Watch::default();
     watch.set_rules(Rules {
-        base: Limits { minute: 100, hour: 200, day: 300, failures: 10, blocks: 0 },
+        base: Limits { minute: 100, hour: 200, day: 300, failures: 10, ..Rules::default().base },
         ..Rules::default()
     });
     (0..302).for_each(|i| drop(watch.judge(&access(A, i * 15 * SECOND)))); // 240 an hour

@@ -128,6 +128,7 @@ impl Import {
             provider: Bounded::new(provider.filter(|provider| is_slug(provider))),
             key_version: None,
             last_used_at: None,
+            about_caller: None,
             ..self.access.event
         };
         let clean = |text: Option<&str>, longest| text.map(|text| redact::clean(text, longest));

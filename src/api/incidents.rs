@@ -16,7 +16,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 /// Bytes of a note or of the name of a source that are kept.
-const NOTE: usize = 500;
+pub const NOTE: usize = 500;
 
 /// Acknowledges an incident: somebody has looked at it, and says so in a note (cut at 500 bytes and redacted). It leaves
 /// `open_incidents`; a second acknowledgement is one more note. Errors: no such incident 02000, not authorized 42501.
@@ -33,27 +33,6 @@ fn acknowledge_incident(id: Option<pgrx::Uuid>, note: default!(Option<&str>, "NU
     let note = note.map(|note| redact::clean(note, NOTE));
     store::incidents::acknowledge(owner, incident, project, note.as_deref(), access.caller.name());
     access.event.project_id = project;
-    access.keep_change();
-    Ok(())
-}
-
-/// Unblocks a provider key: within a second it opens again. The note says why, and is kept with the key's last incident.
-#[pg_extern(volatile, parallel_unsafe)]
-#[search_path(pg_catalog, pg_temp)]
-fn unblock_provider_key(
-    provider_key_id: Option<pgrx::Uuid>,
-    note: default!(Option<&str>, "NULL"),
-    request_id: default!(Option<&str>, "NULL"),
-    ip_address: default!(Option<&str>, "NULL"),
-    user_agent: default!(Option<&str>, "NULL"),
-) -> Answer<()> {
-    let mut access = Access::begin(AccessType::Unblock, Context { request_id, ip_address, user_agent })?;
-    access.must_administer()?;
-    let id = *access.need(provider_key_id, "provider_key_id")?.as_bytes();
-    let key = access.find_to_change(id)?;
-    if let Some(note) = note.map(|note| redact::clean(note, NOTE)) {
-        store::incidents::note(access.recorder.owner(), key.project_id, id, &note, access.caller.name());
-    }
     access.keep_change();
     Ok(())
 }

@@ -4,6 +4,7 @@
 mod access;
 mod admin;
 mod adopt;
+mod blocks;
 mod changes;
 mod doctor;
 mod find;

@@ -5,12 +5,13 @@
 use super::queue::{self, Entry, Slot};
 use super::writer::{Failure, Writer, transaction};
 use crate::acting_owner::{relation_changes, session};
+use crate::anomaly::Access;
 use crate::error::Error;
 use crate::store;
 use crate::trail::chain::{self, MacKey};
-use crate::trail::{Event, Row, Verdict};
+use crate::trail::{Event, FailureReason, Row, Verdict};
 use pgrx::log;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering::*;
 
 /// Events in one transaction at most.
@@ -43,6 +44,8 @@ struct Taken {
     entry: Entry,
     sequence: u64,
     has_row: bool,
+    /// Why the watch refuses it; its row says so too.
+    refused: Option<FailureReason>,
 }
 
 /// Takes what is waiting and answers it.
@@ -60,10 +63,17 @@ fn take(writer: &mut Writer) -> Vec<Taken> {
     let tail = slot.tail.load(Acquire);
     let (count, now) = (slot.waiting().min(MAX_BATCH), session::now());
     let mut one = |sequence| {
-        let entry = slot.entry(sequence);
-        let counts = writer.chain.is_some() && !entry.authorised && !entry.event.success();
+        let mut entry = slot.entry(sequence);
+        let can_write = writer.chain.is_some();
+        let counts = can_write && !entry.authorised && !entry.event.success();
         let has_row = !(counts && writer.refusals.takes(sequence, &entry.event, now));
-        Taken { entry, sequence, has_row }
+        let access = Access::of(&entry.event).filter(|_| can_write && entry.authorised);
+        // Of what failed already the refusal changes nothing.
+        let refused = access.and_then(|access| writer.watch.judge(&access)).filter(|_| entry.event.success());
+        if let Some(reason) = refused {
+            entry.event = entry.event.refused(reason);
+        }
+        Taken { entry, sequence, has_row, refused }
     };
     (tail..tail + count).map(&mut one).collect()
 }
@@ -195,29 +205,46 @@ fn answer(writer: &mut Writer, taken: &[Taken], verdict: Verdict) {
     let slot = writer.slot;
     for taken in taken {
         // What is counted is in memory, whatever became of the others' rows; nothing is disclosed to it.
-        slot.answer(&taken.entry, if taken.has_row { verdict } else { Verdict::Recorded });
+        let recorded = taken.refused.map_or(Verdict::Recorded, Verdict::Refused);
+        let is_recorded = !taken.has_row || verdict == Verdict::Recorded;
+        slot.answer(&taken.entry, if is_recorded { recorded } else { verdict });
     }
     slot.tail.fetch_add(taken.len() as u64, AcqRel);
     if verdict == Verdict::Recorded {
         let rows = rows_of(taken);
         slot.batches.fetch_add(1, AcqRel);
         slot.events.fetch_add(rows.len() as u64, AcqRel);
-        rows.iter().for_each(|(_, event)| writer.uses.count(event));
+        for (_, event) in rows {
+            writer.uses.count(event);
+            super::watch::take_up_block(&mut writer.watch, event);
+        }
     }
     let waiting: BTreeSet<u32> = taken.iter().map(|taken| taken.entry.process).collect();
     waiting.into_iter().for_each(queue::wake);
 }
 
-/// Answers what an earlier writer committed but did not live to answer: (epoch, queue sequence) tells.
-pub fn answer_committed(writer: &mut Writer, last: &store::trail::Last) {
-    let tail = writer.slot.tail.load(Acquire);
-    if last.epoch != writer.slot.epoch.load(Acquire) || (last.queue_seq as u64) < tail {
-        return;
+/// Answers what an earlier writer committed but did not live to answer: (epoch, queue sequence) tells. What that writer
+/// refused stays refused: its row says so.
+pub fn answer_committed(writer: &mut Writer, last: &store::trail::Last) -> Result<(), Failure> {
+    let (slot, tail) = (writer.slot, writer.slot.tail.load(Acquire));
+    if last.epoch != slot.epoch.load(Acquire) || (last.queue_seq as u64) < tail {
+        return Ok(());
     }
-    let count = (last.queue_seq as u64 + 1 - tail).min(writer.slot.waiting());
-    let one = |sequence| Taken { entry: writer.slot.entry(sequence), sequence, has_row: true };
-    let taken: Vec<Taken> = (tail..tail + count).map(one).collect();
+    let count = (last.queue_seq as u64 + 1 - tail).min(slot.waiting());
+    let entries: Vec<Entry> = (tail..tail + count).map(|sequence| slot.entry(sequence)).collect();
+    let Some(since) = entries.iter().map(|entry| entry.event.accessed_at).min() else { return Ok(()) };
+    let refused: HashMap<i64, Option<FailureReason>> = transaction(|| {
+        let rows = store::trail::refused(store::installed::owner()?, since, last.epoch, tail as i64);
+        Ok(rows.into_iter().collect())
+    })?;
+    let one = |(entry, sequence): (Entry, u64)| {
+        let reason = refused.get(&(sequence as i64)).filter(|_| entry.event.success());
+        let refused = reason.map(|reason| reason.unwrap_or(FailureReason::Blocked));
+        Taken { entry, sequence, has_row: true, refused }
+    };
+    let taken: Vec<Taken> = entries.into_iter().zip(tail..).map(one).collect();
     answer(writer, &taken, Verdict::Recorded);
+    Ok(())
 }
 
 /// Answers everything that waits with "not recorded": this writer cannot serve.

@@ -10,6 +10,7 @@ mod start;
 mod take_up;
 mod uses;
 mod wakeup;
+mod watch;
 mod writer;
 
 use crate::acting_owner::{Owner, session};

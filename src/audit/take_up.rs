@@ -2,6 +2,7 @@
 //! Root keys are derived here and nowhere else (100 ms a version), the active one first. DESIGN §3, §8.
 
 use super::batch::{self, Chain};
+use super::watch;
 use super::writer::{Failure, Writer, transaction};
 use crate::acting_owner::{Owner, session};
 use crate::crypto::envelope::{Binding, open, seal};
@@ -30,7 +31,7 @@ pub fn look_around(writer: &mut Writer) -> Result<(), Failure> {
     transaction(|| if session::is_utf8_database() { Ok(()) } else { Err(Error::NotUtf8) })?;
     let last = transaction(|| Ok(store::trail::last(store::installed::owner()?)))?;
     if let Some(last) = last {
-        batch::answer_committed(writer, &last);
+        batch::answer_committed(writer, &last)?;
     }
     Ok(())
 }
@@ -190,8 +191,14 @@ fn make_audit_keys(owner: Owner, root: &RootKey, master_key_version: u32) -> Res
     Ok(())
 }
 
-/// Opens the chain's key and finds or makes the identity this database writes under.
+/// Opens the chain, and fills the watch once it is open.
 fn open_chain(writer: &mut Writer) -> Result<(), Failure> {
+    open_its_key(writer)?;
+    if writer.chain.is_some() { watch::start(writer) } else { Ok(()) }
+}
+
+/// Opens the chain's key and finds or makes the identity this database writes under.
+fn open_its_key(writer: &mut Writer) -> Result<(), Failure> {
     if !shared_keyring::is_ready(writer.number) {
         return Ok(());
     }

@@ -1,11 +1,13 @@
 //! The writer's second transaction, about once a second: counters that people see (accesses, failures, last use of each
 //! key), incidents, partitions ahead; and a third, which tells listeners. Gathered in memory; a failure harms no answer and is tried again.
 
-use super::leaks;
 use super::writer::{Writer, transaction};
+use super::{leaks, watch};
 use crate::acting_owner::session;
 use crate::store;
-use crate::trail::{AccessType, Event, FailureReason, Incident, IncidentType, Notice, Severity, incident};
+use crate::trail::{
+    AccessType, Bounded, CallerKind, Event, FailureReason, Incident, IncidentType, Notice, Severity, incident,
+};
 use pgrx::log;
 use std::collections::HashMap;
 
@@ -22,6 +24,8 @@ pub struct Uses {
     opened_compromised: HashMap<([u8; 16], Option<i32>), Event>,
     /// Keys that were blocked, and since when; None: unblocked.
     blocks: Vec<([u8; 16], [u8; 16], Option<i64>)>,
+    /// Callers that were let in again.
+    unblocked: Vec<(CallerKind, Bounded<128>)>,
     /// Keys that the log hook masked.
     pub leaks: leaks::Pending,
     /// The day (since 1970) up to which partitions were made ahead.
@@ -33,6 +37,9 @@ impl Uses {
     pub fn count(&mut self, event: &Event) {
         let uses = matches!(event.access_type, AccessType::Decrypt | AccessType::Validate);
         let foreign = matches!(event.failure, Some(FailureReason::NotAuthorized | FailureReason::NotFound));
+        if let Some((kind, subject)) = event.about_caller.filter(|_| event.success()) {
+            self.unblocked.push((kind, subject));
+        }
         let (Some(project_id), Some(provider_key_id)) = (event.project_id, event.provider_key_id) else { return };
         if matches!(event.access_type, AccessType::Block | AccessType::Unblock) && event.success() {
             let since = (event.access_type == AccessType::Block).then_some(event.accessed_at);
@@ -69,7 +76,7 @@ impl Uses {
 impl Uses {
     /// Whether something waits that should be seen at once.
     pub fn is_urgent(&self) -> bool {
-        !self.blocks.is_empty()
+        !self.blocks.is_empty() || !self.unblocked.is_empty()
     }
 }
 
@@ -80,6 +87,7 @@ pub fn flush(writer: &mut Writer) {
     }
     make_partitions_ahead(writer);
     write_blocks(writer);
+    watch::flush(writer);
     write_incidents(writer);
     leaks::write(writer);
     tell(writer);
@@ -99,17 +107,23 @@ pub fn flush(writer: &mut Writer) {
 
 fn write_blocks(writer: &mut Writer) {
     let blocks = std::mem::take(&mut writer.uses.blocks);
-    if blocks.is_empty() {
+    let unblocked = std::mem::take(&mut writer.uses.unblocked);
+    if blocks.is_empty() && unblocked.is_empty() {
         return;
     }
     let outcome = transaction(|| {
         let owner = store::installed::owner()?;
         blocks.iter().for_each(|(project, key, at)| store::trail::block(owner, *project, *key, *at));
+        let let_in = |(kind, subject): &(CallerKind, Bounded<128>)| {
+            store::watch::unblock_caller(owner, *kind, subject.get().unwrap_or_default());
+        };
+        unblocked.iter().for_each(let_in);
         Ok(())
     });
     if let Err(failure) = outcome {
         log!("watchllm_keys writer: blocks are written later: {}", failure.message);
         writer.uses.blocks.extend(blocks);
+        writer.uses.unblocked.extend(unblocked);
     }
 }
 

@@ -6,9 +6,10 @@
 use super::batch::Chain;
 use super::queue::{self, Slot, WriterState};
 use super::uses::Uses;
+use super::watch::WarmUp;
 use super::{batch, take_up, wakeup};
 use crate::acting_owner::session;
-use crate::anomaly::Refusals;
+use crate::anomaly::{Refusals, Watch};
 use crate::error::Error;
 use crate::settings;
 use pgrx::pg_sys;
@@ -50,6 +51,8 @@ pub struct Writer {
     pub uses: Uses,
     /// Refusals that are counted and not yet written, with the first one's place in the queue.
     pub refusals: Refusals<u64>,
+    pub watch: Watch,
+    pub warm_up: Option<WarmUp>,
     last_event: Instant,
     last_beat: Instant,
     /// Whether somebody wanted the database at the last beat.
@@ -83,6 +86,8 @@ pub extern "C-unwind" fn watchllm_keys_writer(argument: pg_sys::Datum) {
         keyring: take_up::Loaded::default(),
         uses: Uses::default(),
         refusals: Refusals::default(),
+        watch: Watch::default(),
+        warm_up: None,
         last_event: Instant::now(),
         last_beat: Instant::now(),
         wanted: false,
@@ -250,7 +255,7 @@ impl Writer {
 
     /// Derives what is still to be derived, else sleeps until an event comes or a beat has passed.
     fn idle(&mut self) {
-        if take_up::derive_one(self) {
+        if take_up::derive_one(self) || super::watch::warm_up(self) {
             return;
         }
         let slot = self.slot;
@@ -260,7 +265,7 @@ impl Writer {
 
     /// How long after the last beat the next one is due.
     fn next_beat(&self) -> Duration {
-        if self.slot.has_notices() || self.uses.is_urgent() { SOON } else { BEAT }
+        if self.slot.has_notices() || self.uses.is_urgent() || self.watch.has_findings() { SOON } else { BEAT }
     }
 
     fn reload_if_wanted(&mut self) {
@@ -275,6 +280,7 @@ impl Writer {
         };
         if configuration {
             own_settings();
+            super::watch::read_rules(self);
         }
         let wanted = self.slot.reloads_wanted.load(SeqCst);
         if configuration || self.slot.reloads_done.load(SeqCst) != wanted {
@@ -286,6 +292,7 @@ impl Writer {
     /// Once a second: counted refusals, counters, partitions ahead, statistics, and whether somebody wants to drop the database.
     fn beat(&mut self) {
         batch::write_counted(self);
+        super::watch::warm_up(self);
         super::uses::flush(self);
         // SAFETY: outside a transaction, as PostgreSQL's workers report.
         unsafe {

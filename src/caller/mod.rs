@@ -156,6 +156,7 @@ impl Caller {
             txid: session::transaction_id(),
             compromised: false,
             last_used_at: None,
+            about_caller: None,
         })
     }
 }

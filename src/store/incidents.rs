@@ -28,8 +28,24 @@ static NOTE: Statement = Statement::new(
     "INSERT INTO watchllm.incident_events (id, incident_id, project_id, event, note, by, at)
      SELECT pg_catalog.gen_random_uuid(), i.id, i.project_id, 'note', $3, $4, pg_catalog.now()
      FROM watchllm.security_incidents i WHERE i.project_id = $1 AND i.provider_key_id = $2
-     ORDER BY i.detected_at DESC LIMIT 1",
+     ORDER BY i.detected_at DESC LIMIT 1 RETURNING id",
     &[UUID, UUID, TEXT, TEXT],
+);
+
+/// Once each: what is tried again after a failure is not written twice.
+static EVENT: Statement = Statement::new(
+    "INSERT INTO watchllm.incident_events (id, incident_id, project_id, event, note, by, at)
+     SELECT pg_catalog.gen_random_uuid(), $1, $2, $3, $4, 'watchllm_keys', $5
+     WHERE NOT EXISTS (SELECT FROM watchllm.incident_events e
+        WHERE e.incident_id = $1 AND e.event = $3 AND e.by = 'watchllm_keys')",
+    &[UUID, UUID, TEXT, TEXT, TIME],
+);
+
+static NOTE_ON: Statement = Statement::new(
+    "INSERT INTO watchllm.incident_events (id, incident_id, project_id, event, note, by, at)
+     SELECT pg_catalog.gen_random_uuid(), i.id, i.project_id, 'note', $2, $3, pg_catalog.now()
+     FROM watchllm.security_incidents i WHERE i.id = $1",
+    &[UUID, TEXT, TEXT],
 );
 
 /// Stores an incident in the caller's transaction; false: it is known already.
@@ -47,6 +63,17 @@ pub fn notify(owner: Owner, notice: &Notice) {
     NOTIFY.write(owner, &[notice.payload().as_str().into()]);
 }
 
+/// The writer's: adds an event to an incident (`ended`, `note`).
+pub fn add_event(owner: Owner, incident: &Id, project: Option<Id>, event: &str, note: &str, at: i64) {
+    let arguments = [uuid(*incident).into(), project.map(uuid).into(), event.into(), note.into(), timestamp(at).into()];
+    EVENT.write(owner, &arguments);
+}
+
+/// Adds a note to an incident.
+pub fn note_on(owner: Owner, incident: Id, note: &str, by: &str) {
+    NOTE_ON.change(owner, &[uuid(incident).into(), note.into(), by.into()], |_| ());
+}
+
 /// The project an incident is about; None: there is no such incident.
 pub fn project_of(owner: Owner, incident: Id) -> Option<Option<Id>> {
     PROJECT_OF.read(owner, &[uuid(incident).into()], |row| id(row, 1)).pop()
@@ -58,9 +85,9 @@ pub fn acknowledge(owner: Owner, incident: Id, project: Option<Id>, note: Option
     ACKNOWLEDGE.change(owner, &arguments, |_| ());
 }
 
-/// Adds a note to the last incident of a key, if it has one.
-pub fn note(owner: Owner, project: Id, key: Id, note: &str, by: &str) {
-    NOTE.change(owner, &[uuid(project).into(), uuid(key).into(), note.into(), by.into()], |_| ());
+/// Adds a note to the last incident of a key; false: it has none.
+pub fn note(owner: Owner, project: Id, key: Id, note: &str, by: &str) -> bool {
+    !NOTE.change(owner, &[uuid(project).into(), uuid(key).into(), note.into(), by.into()], |_| ()).is_empty()
 }
 
 fn arguments(incident: &Incident) -> [DatumWithOid<'_>; 7] {

@@ -13,6 +13,7 @@ pub mod installed;
 pub mod keys;
 pub mod projects;
 pub mod trail;
+pub mod watch;
 
 use pgrx::datum::{FromDatum, TimestampWithTimeZone, Uuid};
 use pgrx::pg_sys;

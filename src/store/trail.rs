@@ -4,7 +4,7 @@
 use super::oids::*;
 use super::{Id, timestamp, uuid, value};
 use crate::acting_owner::{Owner, Statement};
-use crate::trail::{Event, Row};
+use crate::trail::{Event, FailureReason, Row};
 use pgrx::datum::{Date, DatumWithOid, TimestampWithTimeZone, Uuid};
 use pgrx::pg_sys;
 
@@ -42,6 +42,12 @@ static APPEND: Statement = Statement::new(
 static LAST: Statement = Statement::new(
     "SELECT seq, hash, epoch, queue_seq FROM watchllm.provider_key_access_logs ORDER BY seq DESC LIMIT 1",
     &[],
+);
+
+static REFUSED: Statement = Statement::new(
+    "SELECT queue_seq, failure_reason FROM watchllm.provider_key_access_logs
+     WHERE accessed_at >= $1 AND epoch = $2 AND queue_seq >= $3 AND NOT success",
+    &[TIME, INT8, INT8],
 );
 
 static MAKE_PARTITION: Statement = Statement::new("SELECT watchllm.make_log_partition($1)", &[pg_sys::DATEOID]);
@@ -205,6 +211,15 @@ pub fn last(owner: Owner) -> Option<Last> {
         queue_seq: value(row, 4),
     })
     .pop()
+}
+
+/// What an earlier writer recorded as refused or failed, from a place in the queue on.
+pub fn refused(owner: Owner, since: i64, epoch: i64, first: i64) -> Vec<(i64, Option<FailureReason>)> {
+    REFUSED.read(owner, &[timestamp(since).into(), epoch.into(), first.into()], |row| {
+        let word: Option<String> = row.get(2);
+        let reason = FailureReason::ALL.iter().copied().find(|reason| word.as_deref() == Some(reason.word()));
+        (value(row, 1), reason)
+    })
 }
 
 /// A UTC day, counted from 1970.

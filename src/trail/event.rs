@@ -53,6 +53,11 @@ words! {
     }
 }
 
+words! {
+    /// A caller is a database role, the subject of trusted claims, or a network address; one access has up to three.
+    CallerKind { Role = "role", Subject = "subject", Address = "address" }
+}
+
 /// What the writer decided of one event, before the caller is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
@@ -117,6 +122,8 @@ pub struct Event {
     pub compromised: bool,
     /// When an imported key was last used where it came from. No column of the trail: the writer shows it with the key.
     pub last_used_at: Option<i64>,
+    /// The caller that is unblocked. No column of the trail: the note is kept with the incident that blocked it.
+    pub about_caller: Option<(CallerKind, Bounded<128>)>,
 }
 
 impl Event {
@@ -192,6 +199,7 @@ pub(crate) mod tests {
             txid: None,
             compromised: false,
             last_used_at: None,
+            about_caller: None,
         }
     }
 

@@ -28,6 +28,6 @@ pub mod incident;
 pub mod leak;
 
 pub use chain::{MacKey, Row};
-pub use event::{AccessType, Bounded, Event, FailureReason, Verdict};
+pub use event::{AccessType, Bounded, CallerKind, Event, FailureReason, Verdict};
 pub use incident::{Incident, IncidentType, Notice, Severity};
 pub use leak::{Channel, Leak};

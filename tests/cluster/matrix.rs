@@ -27,6 +27,7 @@ const FUNCTIONS: &str = "
 acknowledge_incident     a
 add_project_member       a
 adopt_projects           a
+block_provider_key       a
 create_project           a
 current_project_ids      astu
 decrypt_provider_key     ast
@@ -53,6 +54,7 @@ set_provider_key_active  ast
 status                   asu
 store_from_inbox
 store_provider_key       ast
+unblock_caller           a
 unblock_provider_key     a
 validate_provider_key    ast";
 
@@ -64,8 +66,8 @@ access_logs              atu   *
 adopted_tables           au    *
 audit_checkpoints        -     *
 audit_keys               -     *
-blocked_callers          -     *
-caller_usage             -     *
+blocked_callers          au    *
+caller_peaks             au    *
 committed_changes        atu   event_id
 committed_changes        au    project_id
 database_identity        -     *
@@ -82,7 +84,7 @@ provider_key_access_logs atu   id accessed_at project_id provider_key_id provide
 provider_key_access_logs atu   failure_reason attempt_count ip_address user_agent request_id claims_sub claims_trusted
 provider_key_access_logs au    seq session_role effective_role role_setting client_addr backend_pid application_name
 provider_key_access_logs au    txid epoch queue_seq identity_id chain_key_version hash
-provider_key_callers     -     *
+provider_key_callers     au    *
 provider_key_inbox       -     *
 provider_key_records     astu  *
 provider_key_usage       astu  *
@@ -97,6 +99,8 @@ const INSERTERS: &[(&str, &str)] = &[("provider_key_inbox", "ast")];
 /// Policies: table, name, roles. All are for SELECT; what tenants see is their own.
 const POLICIES: &str = "
 adopted_tables           auditors_read_all  watchllm_admin watchllm_auditor
+blocked_callers          auditors_read_all  watchllm_admin watchllm_auditor
+caller_peaks             auditors_read_all  watchllm_admin watchllm_auditor
 committed_changes        auditors_read_all  watchllm_admin watchllm_auditor
 committed_changes        tenants_read_own   watchllm_tenant
 incident_events          auditors_read_all  watchllm_admin watchllm_auditor
@@ -107,6 +111,7 @@ projects                 services_read_all  watchllm_service
 projects                 tenants_read_own   watchllm_tenant
 provider_key_access_logs auditors_read_all  watchllm_admin watchllm_auditor
 provider_key_access_logs tenants_read_own   watchllm_tenant
+provider_key_callers     auditors_read_all  watchllm_admin watchllm_auditor
 provider_key_records     auditors_read_all  watchllm_admin watchllm_auditor
 provider_key_records     services_read_all  watchllm_service
 provider_key_records     tenants_read_own   watchllm_tenant

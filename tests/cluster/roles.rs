@@ -31,6 +31,8 @@ const MATRIX: &[(&str, &str, &str)] = &[
     ("import_watchllm_keys", "'pg_class', '/nowhere'", "rec 42501 42501 42501 42501 rec 22023"),
     ("find_keys", "'x'", "ok ok 42501 ok 42501 rec ok"),
     ("report_leaked_key", "'k', 'a scanner'", "ok ok 42501 42501 42501 rec ok"),
+    ("block_provider_key", "{k}", "ok 42501 42501 42501 42501 rec ok"),
+    ("unblock_caller", "'role', 'nobody'", "02000 42501 42501 42501 42501 rec 02000"),
     ("acknowledge_incident", "gen_random_uuid()", "02000 42501 42501 42501 42501 rec 02000"),
     ("delete_project", "{p}", "ok 42501 42501 42501 42501 rec ok"),
     ("key_access_history", "{k}", "ok ok ok ok 42501 02000 ok"),

@@ -221,7 +221,7 @@ fn what_tenants_may_not_read_is_refused() {
         "SELECT deleted_at FROM watchllm.projects",
         "SELECT 1 FROM watchllm.project_members",
         "SELECT 1 FROM watchllm.provider_key_versions",
-        "SELECT 1 FROM watchllm.caller_usage",
+        "SELECT 1 FROM watchllm.caller_peaks",
         "SELECT 1 FROM watchllm.blocked_callers",
         "SELECT 1 FROM watchllm.settings",
         "SELECT 1 FROM watchllm.database_identity",

@@ -1,0 +1,260 @@
+//! What the watch keeps in tables: blocks, busiest minutes of callers, who used which key first, and what is read back when
+//! a writer starts. All of it is the writer's own: no row here is one that a caller can lock.
+
+use super::oids::*;
+use super::{Id, id, micros, timestamp, uuid, value};
+use crate::acting_owner::{Owner, Row, Statement};
+use crate::anomaly::{Access, Detector, Finding, Meeting, Peak, Subject};
+use crate::trail::CallerKind;
+use pgrx::datum::{TimestampWithTimeZone, Uuid};
+
+static BLOCKED_KEYS: Statement = Statement::new(
+    "SELECT project_id, provider_key_id FROM watchllm.provider_key_usage WHERE blocked_at IS NOT NULL",
+    &[],
+);
+
+static BLOCKED_CALLERS: Statement = Statement::new("SELECT kind, subject FROM watchllm.blocked_callers", &[]);
+
+static PEAKS: Statement = Statement::new(
+    "SELECT kind, subject, day - '1970-01-01'::date, distinct_keys FROM watchllm.caller_peaks
+     WHERE day > (pg_catalog.now() AT TIME ZONE 'UTC')::date - 8 ORDER BY day",
+    &[],
+);
+
+/// Day-long windows are half empty after a day at the latest.
+static OPEN_EPISODES: Statement = Statement::new(
+    "SELECT i.id, i.type, i.project_id, i.provider_key_id, i.details ->> 'kind', i.details ->> 'subject', i.detected_at
+     FROM watchllm.security_incidents i
+     WHERE i.detected_at > pg_catalog.now() - '30 days'::interval AND i.type = ANY ($1)
+       AND NOT EXISTS (SELECT FROM watchllm.incident_events e WHERE e.incident_id = i.id AND e.event = 'ended')",
+    &[TEXTS],
+);
+
+/// The trail backwards from a place in it: so many rows, whatever they are.
+static PAST: Statement = Statement::new(
+    "SELECT l.accessed_at, l.epoch, l.queue_seq, l.seq <= $5 AND l.access_type IN ('decrypt', 'validate'),
+        l.project_id, l.provider_key_id, l.success, l.failure_reason, l.session_role,
+        CASE WHEN l.claims_trusted THEN l.claims_sub END, pg_catalog.host(l.client_addr)
+     FROM watchllm.provider_key_access_logs l
+     WHERE l.accessed_at >= $1 AND l.accessed_at <= $2 AND (l.accessed_at, l.epoch, l.queue_seq) < ($2, $3, $4)
+     ORDER BY l.accessed_at DESC, l.epoch DESC, l.queue_seq DESC LIMIT $6",
+    &[TIME, TIME, INT8, INT8, INT8, INT8],
+);
+
+static DETECTED: Statement = Statement::new(
+    "INSERT INTO watchllm.provider_key_usage AS u (project_id, provider_key_id, access_anomaly_detected_at)
+     VALUES ($1, $2, $3)
+     ON CONFLICT (project_id, provider_key_id) DO UPDATE SET
+        access_anomaly_detected_at = GREATEST(u.access_anomaly_detected_at, EXCLUDED.access_anomaly_detected_at)",
+    &[UUID, UUID, TIME],
+);
+
+static BLOCK_CALLER: Statement = Statement::new(
+    "INSERT INTO watchllm.blocked_callers (kind, subject, blocked_at, incident_id) VALUES ($1, $2, $3, $4)
+     ON CONFLICT (kind, subject) DO NOTHING",
+    &[TEXT, TEXT, TIME, UUID],
+);
+
+static UNBLOCK_CALLER: Statement =
+    Statement::new("DELETE FROM watchllm.blocked_callers WHERE kind = $1 AND subject = $2", &[TEXT, TEXT]);
+
+static IS_BLOCKED: Statement =
+    Statement::new("SELECT incident_id FROM watchllm.blocked_callers WHERE kind = $1 AND subject = $2", &[TEXT, TEXT]);
+
+static SAVE_PEAKS: Statement = Statement::new(
+    "INSERT INTO watchllm.caller_peaks AS p (kind, subject, day, distinct_keys)
+     SELECT e.kind, e.subject, '1970-01-01'::date + e.day, e.distinct_keys
+     FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4))
+        AS e (kind, subject, day, distinct_keys)
+     ON CONFLICT (kind, subject, day) DO UPDATE SET distinct_keys = GREATEST(p.distinct_keys, EXCLUDED.distinct_keys)",
+    &[TEXTS, TEXTS, INT4S, INT4S],
+);
+
+/// Answers who is new to a key that somebody used a week before already; the table is seen as it was.
+static MEET: Statement = Statement::new(
+    "WITH met AS (
+        INSERT INTO watchllm.provider_key_callers AS c
+            (project_id, provider_key_id, kind, subject, first_seen_at, last_seen_at)
+        SELECT e.project_id, e.key_id, e.kind, e.subject, e.at, e.at
+        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
+            pg_catalog.unnest($5)) AS e (project_id, key_id, kind, subject, at)
+        ON CONFLICT (project_id, provider_key_id, kind, subject)
+            DO UPDATE SET last_seen_at = GREATEST(c.last_seen_at, EXCLUDED.last_seen_at)
+        RETURNING c.project_id, c.provider_key_id, c.kind, c.subject, c.first_seen_at)
+     SELECT m.project_id, m.provider_key_id, m.kind, m.subject, m.first_seen_at
+     FROM met m
+     WHERE m.kind IN ('role', 'address')
+       AND NOT EXISTS (
+            SELECT FROM watchllm.provider_key_callers k
+            WHERE k.project_id = m.project_id AND k.provider_key_id = m.provider_key_id AND k.kind = m.kind
+              AND k.subject = m.subject)
+       AND EXISTS (
+            SELECT FROM watchllm.provider_key_callers k
+            WHERE k.project_id = m.project_id AND k.provider_key_id = m.provider_key_id
+              AND k.first_seen_at <= m.first_seen_at - '7 days'::interval)",
+    &[UUIDS, UUIDS, TEXTS, TEXTS, TIMES],
+);
+
+/// When each of these keys was last used before its present use, or else stored.
+static LAST_USED: Statement = Statement::new(
+    "SELECT r.project_id, r.id, coalesce(u.last_used_at, r.created_at)
+     FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS e (project_id, key_id)
+     JOIN watchllm.provider_key_records r ON r.project_id = e.project_id AND r.id = e.key_id
+     LEFT JOIN watchllm.provider_key_usage u ON u.project_id = r.project_id AND u.provider_key_id = r.id",
+    &[UUIDS, UUIDS],
+);
+
+/// Who used a key within a time, most often first: evidence for the staff.
+static CALLERS: Statement = Statement::new(
+    "SELECT pg_catalog.count(*), l.session_role, CASE WHEN l.claims_trusted THEN l.claims_sub END,
+        pg_catalog.host(l.client_addr), l.failure_reason
+     FROM watchllm.provider_key_access_logs l
+     WHERE l.project_id = $1 AND l.provider_key_id = $2 AND l.accessed_at BETWEEN $3 AND $4
+     GROUP BY 2, 3, 4, 5 ORDER BY 1 DESC LIMIT 5",
+    &[UUID, UUID, TIME, TIME],
+);
+
+/// A row of the trail as the counters take it up, and its place.
+pub struct Past {
+    pub place: (i64, i64, i64),
+    key: Option<(Id, Id)>,
+    failed: bool,
+    callers: [Option<String>; 3],
+}
+
+impl Past {
+    /// The access, if the row is one of somebody with the right.
+    pub fn access(&self) -> Option<Access<'_>> {
+        let callers = [0, 1, 2].map(|kind| self.callers[kind].as_deref());
+        Some(Access { at: self.place.0, key: self.key?, failed: self.failed, callers })
+    }
+}
+
+pub fn blocked_keys(owner: Owner) -> Vec<(Id, Id)> {
+    let rows = BLOCKED_KEYS.read(owner, &[], |row| Some((id(row, 1)?, id(row, 2)?)));
+    rows.into_iter().flatten().collect()
+}
+
+pub fn blocked_callers(owner: Owner) -> Vec<(CallerKind, String)> {
+    BLOCKED_CALLERS.read(owner, &[], |row| Some((kind(row, 1)?, value(row, 2)))).into_iter().flatten().collect()
+}
+
+pub fn peaks(owner: Owner) -> Vec<Peak> {
+    let peak = |row: &Row| {
+        let subject = value::<String>(row, 2).into();
+        Some(Peak { kind: kind(row, 1)?, subject, day: value(row, 3), distinct_keys: value::<i32>(row, 4) as u32 })
+    };
+    PEAKS.read(owner, &[], peak).into_iter().flatten().collect()
+}
+
+/// Episodes that no writer has ended: detector, whom it is about, incident, beginning.
+pub fn open_episodes(owner: Owner) -> Vec<(Detector, Subject, Id, i64)> {
+    let lasting = Detector::ALL.iter().filter(|detector| detector.window().is_some());
+    let names: Vec<&str> = lasting.map(|detector| detector.word()).collect();
+    let episode = |row: &Row| {
+        let name: String = value(row, 2);
+        let detector = Detector::ALL.iter().copied().find(|detector| detector.word() == name)?;
+        let subject = match (id(row, 3), id(row, 4)) {
+            (Some(project), Some(key)) => Subject::Key((project, key)),
+            _ => Subject::Caller(kind(row, 5)?, value::<String>(row, 6).into()),
+        };
+        Some((detector, subject, id(row, 1)?, micros(row.get(7))))
+    };
+    OPEN_EPISODES.read(owner, &[names.into()], episode).into_iter().flatten().collect()
+}
+
+/// Rows of the trail before a place in it, the newest first; `until`: the last sequence that is read.
+pub fn past(owner: Owner, since: i64, before: (i64, i64, i64), until: i64, most: i64) -> Vec<Past> {
+    let (at, epoch, queue_seq) = before;
+    let arguments =
+        [timestamp(since).into(), timestamp(at).into(), epoch.into(), queue_seq.into(), until.into(), most.into()];
+    PAST.read(owner, &arguments, |row| {
+        let reason: Option<String> = row.get(8);
+        let foreign = matches!(reason.as_deref(), Some("not_authorized" | "not_found"));
+        let blocked = matches!(reason.as_deref(), Some("blocked" | "caller_blocked"));
+        let counts = value::<bool>(row, 4) && !foreign;
+        Past {
+            place: (micros(row.get(1)), value(row, 2), value(row, 3)),
+            key: counts.then(|| Some((id(row, 5)?, id(row, 6)?))).flatten(),
+            failed: !value::<bool>(row, 7) && !blocked,
+            callers: [row.get(9), row.get(10), row.get(11)],
+        }
+    })
+}
+
+/// The writer's: an anomaly of this key was detected.
+pub fn detected(owner: Owner, key: (Id, Id), at: i64) {
+    DETECTED.write(owner, &[uuid(key.0).into(), uuid(key.1).into(), timestamp(at).into()]);
+}
+
+/// The writer's: blocks a caller because of an incident.
+pub fn block_caller(owner: Owner, kind: CallerKind, subject: &str, finding: &Finding) {
+    let arguments =
+        [kind.word().into(), subject.into(), timestamp(finding.began).into(), uuid(finding.incident).into()];
+    BLOCK_CALLER.write(owner, &arguments);
+}
+
+/// The writer's: lets a caller in again.
+pub fn unblock_caller(owner: Owner, kind: CallerKind, subject: &str) {
+    UNBLOCK_CALLER.write(owner, &[kind.word().into(), subject.into()]);
+}
+
+/// Whether a caller is blocked, and because of which incident.
+pub fn is_blocked(owner: Owner, kind: CallerKind, subject: &str) -> Option<Option<Id>> {
+    IS_BLOCKED.read(owner, &[kind.word().into(), subject.into()], |row| id(row, 1)).pop()
+}
+
+/// The writer's: busiest minutes that rose.
+pub fn save_peaks(owner: Owner, peaks: &[Peak]) {
+    let arguments = [
+        peaks.iter().map(|peak| peak.kind.word()).collect::<Vec<&str>>().into(),
+        peaks.iter().map(|peak| &*peak.subject).collect::<Vec<&str>>().into(),
+        peaks.iter().map(|peak| peak.day).collect::<Vec<i32>>().into(),
+        peaks.iter().map(|peak| peak.distinct_keys as i32).collect::<Vec<i32>>().into(),
+    ];
+    SAVE_PEAKS.write(owner, &arguments);
+}
+
+/// The writer's: writes down who used which key, and answers those who are new to a key that is in use for a week. No two
+/// meetings may be of the same caller and key.
+pub fn meet(owner: Owner, meetings: &[Meeting]) -> Vec<Meeting> {
+    let times: Vec<Option<TimestampWithTimeZone>> = meetings.iter().map(|meeting| timestamp(meeting.at)).collect();
+    let arguments = [
+        meetings.iter().map(|meeting| uuid(meeting.key.0)).collect::<Vec<Uuid>>().into(),
+        meetings.iter().map(|meeting| uuid(meeting.key.1)).collect::<Vec<Uuid>>().into(),
+        meetings.iter().map(|meeting| meeting.kind.word()).collect::<Vec<&str>>().into(),
+        meetings.iter().map(|meeting| &*meeting.subject).collect::<Vec<&str>>().into(),
+        times.into(),
+    ];
+    let new = |row: &Row| {
+        let subject = value::<String>(row, 4).into();
+        Some(Meeting { key: (id(row, 1)?, id(row, 2)?), kind: kind(row, 3)?, subject, at: micros(row.get(5)) })
+    };
+    MEET.write_each(owner, &arguments, new).into_iter().flatten().collect()
+}
+
+/// When each of these keys was last used, or else stored, before what is not counted yet.
+pub fn last_used(owner: Owner, keys: &[(Id, Id)]) -> Vec<((Id, Id), i64)> {
+    let column = |part: fn(&(Id, Id)) -> Id| keys.iter().map(|key| uuid(part(key))).collect::<Vec<Uuid>>();
+    let arguments = [column(|key| key.0).into(), column(|key| key.1).into()];
+    let rows = LAST_USED.read(owner, &arguments, |row| Some(((id(row, 1)?, id(row, 2)?), micros(row.get(3)))));
+    rows.into_iter().flatten().collect()
+}
+
+/// Who used a key within a time, in words.
+pub fn callers(owner: Owner, key: (Id, Id), since: i64, until: i64) -> Vec<String> {
+    let arguments = [uuid(key.0).into(), uuid(key.1).into(), timestamp(since).into(), timestamp(until).into()];
+    CALLERS.read(owner, &arguments, |row| {
+        let named = |column: i32, word: &str| {
+            row.get::<String>(column).map(|name| format!(" {word} {name}")).unwrap_or_default()
+        };
+        let times: i64 = value(row, 1);
+        let who = [named(2, "role"), named(3, "subject"), named(4, "from"), named(5, "failed:")].concat();
+        format!("{times} x{who}")
+    })
+}
+
+fn kind(row: &Row, column: i32) -> Option<CallerKind> {
+    let word: String = row.get(column)?;
+    CallerKind::ALL.iter().copied().find(|kind| kind.word() == word)
+}
