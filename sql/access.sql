@@ -100,6 +100,8 @@ GRANT SELECT (id, type, severity, project_id, provider_key_id, details, detected
     ON watchllm.security_incidents TO watchllm_admin, watchllm_auditor, watchllm_tenant;
 GRANT SELECT (id, incident_id, project_id, event, note, by, at)
     ON watchllm.incident_events TO watchllm_admin, watchllm_auditor;
+GRANT SELECT (id, name, value, project_id, provider_key_id, updated_at)
+    ON watchllm.settings TO watchllm_admin, watchllm_auditor;
 GRANT SELECT (kind, subject, day, distinct_keys) ON watchllm.caller_peaks TO watchllm_admin, watchllm_auditor;
 GRANT SELECT (project_id, provider_key_id, kind, subject, first_seen_at, last_seen_at)
     ON watchllm.provider_key_callers TO watchllm_admin, watchllm_auditor;
@@ -160,6 +162,7 @@ BEGIN
                      ('security_incidents', 'project_id', false, true),
                      ('incident_events', 'project_id', false, true),
                      ('provider_key_callers', 'project_id', false, false),
+                     ('settings', 'project_id', false, false),
                      ('caller_peaks', 'subject', false, false),
                      ('blocked_callers', 'subject', false, false)) AS t (name, project, for_services, for_tenants)
         CROSS JOIN LATERAL (

@@ -76,6 +76,7 @@ BEGIN
             ('unblock_provider_key',             admin),
             ('unblock_caller',                   admin),
             ('set_setting',                      admin),
+            ('effective_setting',                readers),
             -- keys in text; the first two hold no secret and work in anybody's generated column or trigger
             ('redact',                           anybody),
             ('redact_columns',                   anybody),
@@ -153,6 +154,10 @@ COMMENT ON FUNCTION watchllm.adopt_projects IS
     'Adopts an application''s projects table: feeds projects from it and keeps them in step by triggers on it. Superuser only.';
 COMMENT ON FUNCTION watchllm.follow_projects IS
     'Keeps projects in step with an adopted table; trigger function, of no use on any other table.';
+COMMENT ON FUNCTION watchllm.set_setting IS
+    'Sets a setting of a database, a project or a key in place of the server''s; NULL takes it back.';
+COMMENT ON FUNCTION watchllm.effective_setting IS
+    'Tells the setting that holds for a key, a project or the database: its own, the next wider one''s, or the server''s.';
 COMMENT ON FUNCTION watchllm.block_provider_key IS
     'Blocks a provider key: nobody opens it until it is unblocked; the note is kept with its last incident.';
 COMMENT ON FUNCTION watchllm.unblock_caller IS

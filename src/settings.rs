@@ -1,6 +1,7 @@
 //! Every setting (GUC), typed, with units. Rule: DESIGN §11 (Settings): SIGHUP or POSTMASTER, so that no session
 //! can change one. Postmaster settings exist only when the library is preloaded.
 
+pub mod action;
 pub mod watch;
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};

@@ -84,6 +84,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_action_is_written_with_the_detectors_names_and_bits() {
+        let words: Vec<&str> = Detector::ALL.iter().map(|detector| detector.word()).collect();
+        assert_eq!(words, crate::settings::action::DETECTORS);
+        assert_eq!(crate::settings::action::blocking("new_role=block"), Ok(Detector::NewRole.bit()));
+    }
+
+    #[test]
     fn an_incident_is_named_as_its_detector() {
         for &detector in Detector::ALL {
             assert_eq!(detector.word(), detector.incident_type().word());

@@ -200,11 +200,12 @@ impl Access {
     /// Refuses one active key too many; the project's row must be locked. Answers the lowest free priority.
     pub fn free_place(&self, project: Id, provider: &str, except: Id) -> Result<i32, Error> {
         let taken = store::keys::active_priorities(self.recorder.owner(), project, provider, except);
-        let limit = settings::max_active_keys();
+        let own = store::settings::nearest(self.recorder.owner(), "max_active_keys", Some(project), None);
+        let limit = own.and_then(|own| own.parse().ok()).unwrap_or_else(settings::max_active_keys);
         if limit > 0 && taken.len() >= limit as usize {
             let message =
                 format!("the project has {} active keys of this provider; at most {limit} are allowed", taken.len());
-            let hint = "Deactivate or delete one first, or raise watchllm_keys.max_active_keys.";
+            let hint = "Deactivate or delete one first, or raise max_active_keys: watchllm.set_setting().";
             return Err(self.refuse(FailureReason::Limit, Error::OverLimit(message, hint)));
         }
         Ok(lowest_free(&taken))

@@ -14,4 +14,5 @@ mod incidents;
 mod keys;
 pub(crate) mod leaks;
 mod projects;
+mod settings;
 mod trail;

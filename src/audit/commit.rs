@@ -5,7 +5,7 @@
 use super::Recorder;
 use crate::acting_owner::session;
 use crate::error::Error;
-use crate::trail::{Event, Notice};
+use crate::trail::{AccessType, Event, Notice};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::PgLogLevel;
@@ -62,6 +62,10 @@ unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _
             if event == XACT_EVENT_COMMIT {
                 let stored: Vec<_> = STORED.with_borrow(|stored| stored.iter().map(|(_, notice)| *notice).collect());
                 VAULT.get().into_iter().for_each(|recorder| recorder.tell(&stored));
+                let is_setting = |(_, event): &(_, Event)| event.access_type == AccessType::Setting;
+                if KEPT.with_borrow(|kept| kept.iter().any(is_setting)) {
+                    VAULT.get().into_iter().for_each(Recorder::tell_of_settings);
+                }
             }
             KEPT.with_borrow_mut(Vec::clear);
             STORED.with_borrow_mut(Vec::clear);

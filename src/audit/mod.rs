@@ -206,6 +206,13 @@ impl Recorder {
         notices.iter().for_each(|notice| slot.announce(session::database().to_u32(), *notice));
     }
 
+    /// Leaves word of changed settings; raises nothing, for it runs after the commit.
+    fn tell_of_settings(self) {
+        let slot = queue::slot(self.slot);
+        slot.settings_changes.fetch_add(1, SeqCst);
+        slot.writer.wake();
+    }
+
     /// Finds the vault ready a second time, without a look into any table: at commit.
     fn again(self) -> Result<Recorder, Error> {
         refuse_own_trail(self.owner)?;

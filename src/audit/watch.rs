@@ -3,10 +3,13 @@
 
 use super::writer::{Failure, Writer, transaction};
 use crate::acting_owner::{Owner, session};
-use crate::anomaly::{Detector, Finding, KeyId, Limits, Meeting, Rules, Subject, Watch};
+use crate::anomaly::{Detector, Finding, KeyId, Limits, Meeting, Override, Rules, Subject, Watch};
 use crate::error::Error;
 use crate::redact;
-use crate::settings::watch::{Threshold, threshold};
+use crate::settings::{
+    self,
+    watch::{Threshold, threshold},
+};
 use crate::store;
 use crate::trail::{AccessType, CallerKind, Event, Incident, Notice, incident};
 use pgrx::{log, warning};
@@ -103,16 +106,49 @@ pub fn read_rules(writer: &mut Writer) {
 }
 
 /// The limits of this database, its projects and keys.
-fn rules(_owner: Owner) -> Rules {
+fn rules(owner: Owner) -> Rules {
+    let action = settings::watch::anomaly_action();
+    let blocks = settings::action::blocking(&action).unwrap_or_else(|problem| {
+        warning!("watchllm_keys writer: anomaly_action counts as alert: {problem}");
+        0
+    });
     let base = Limits {
         minute: threshold(Threshold::AccessesPerMinute),
         hour: threshold(Threshold::AccessesPerHour),
         day: threshold(Threshold::AccessesPerDay),
         failures: threshold(Threshold::FailuresPerHour),
-        stale: 30 * 24 * 60 * MINUTE,
-        blocks: 0,
+        stale: i64::from(settings::watch::stale_after()) * MINUTE,
+        blocks,
     };
-    Rules { base, distinct: threshold(Threshold::DistinctKeysPerMinute), ..Rules::default() }
+    let mut rules = Rules { base, distinct: threshold(Threshold::DistinctKeysPerMinute), ..Rules::default() };
+    let mut database = Override::default();
+    for own in store::settings::all(owner) {
+        if own.name == "max_distinct_keys_per_minute" {
+            rules.distinct = own.value.parse().unwrap_or(rules.distinct);
+        }
+        let scope = match (own.project, own.key) {
+            (Some(project), Some(key)) => rules.keys.entry((project, key)).or_default(),
+            (Some(project), None) => rules.projects.entry(project).or_default(),
+            (None, _) => &mut database,
+        };
+        override_by(scope, &own.name, &own.value);
+    }
+    rules.base = rules.base.overridden(&database);
+    rules
+}
+
+/// Takes up one override; names that are none of the watch's say nothing here.
+fn override_by(scope: &mut Override, name: &str, value: &str) {
+    let count = value.parse().ok();
+    match name {
+        "max_accesses_per_minute" => scope.minute = count,
+        "max_accesses_per_hour" => scope.hour = count,
+        "max_accesses_per_day" => scope.day = count,
+        "max_failures_per_hour" => scope.failures = count,
+        "stale_after" => scope.stale = settings::watch::minutes(value).map(|minutes| i64::from(minutes) * MINUTE),
+        "anomaly_action" => scope.blocks = settings::action::blocking(value).ok(),
+        _ => (),
+    }
 }
 
 /// A key or caller that people block or let in again.

@@ -53,6 +53,8 @@ pub struct Writer {
     pub refusals: Refusals<u64>,
     pub watch: Watch,
     pub warm_up: Option<WarmUp>,
+    /// Changes of settings that this writer has taken up.
+    settings_seen: u32,
     last_event: Instant,
     last_beat: Instant,
     /// Whether somebody wanted the database at the last beat.
@@ -88,6 +90,7 @@ pub extern "C-unwind" fn watchllm_keys_writer(argument: pg_sys::Datum) {
         refusals: Refusals::default(),
         watch: Watch::default(),
         warm_up: None,
+        settings_seen: queue::slot(number).settings_changes.load(SeqCst),
         last_event: Instant::now(),
         last_beat: Instant::now(),
         wanted: false,
@@ -259,7 +262,12 @@ impl Writer {
             return;
         }
         let slot = self.slot;
-        let wanted = || !slot.is_empty() || slot.reloads_wanted.load(SeqCst) != slot.reloads_done.load(SeqCst);
+        let seen = self.settings_seen;
+        let wanted = || {
+            !slot.is_empty()
+                || slot.reloads_wanted.load(SeqCst) != slot.reloads_done.load(SeqCst)
+                || slot.settings_changes.load(SeqCst) != seen
+        };
         session::while_waiting(|| slot.writer.sleep_unless(wanted, self.next_beat()));
     }
 
@@ -280,6 +288,10 @@ impl Writer {
         };
         if configuration {
             own_settings();
+            super::watch::read_rules(self);
+        }
+        let changes = self.slot.settings_changes.load(SeqCst);
+        if std::mem::replace(&mut self.settings_seen, changes) != changes {
             super::watch::read_rules(self);
         }
         let wanted = self.slot.reloads_wanted.load(SeqCst);

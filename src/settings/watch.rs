@@ -42,6 +42,24 @@ pub fn threshold(of: Threshold) -> u32 {
     setting.get() as u32
 }
 
+/// Minutes without an access after which a key counts as asleep.
+pub fn stale_after() -> i32 {
+    STALE_AFTER.get()
+}
+
+/// Minutes of an age as it is written: a whole number with its unit, d, h or min. None: it is none, or is out of range.
+pub fn minutes(age: &str) -> Option<i32> {
+    let unit = age.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = age.split_at(unit);
+    let minutes = match unit.trim() {
+        "d" => DAY,
+        "h" => 60,
+        "min" => 1,
+        _ => return None,
+    };
+    number.parse::<i32>().ok()?.checked_mul(minutes).filter(|minutes| (1..=MAX_AGE).contains(minutes))
+}
+
 /// What follows an anomaly, as it is written: `alert` or `block`, and exceptions per detector.
 pub fn anomaly_action() -> String {
     ANOMALY_ACTION.get().map(|text| text.to_string_lossy().into_owned()).unwrap_or_default()

@@ -12,6 +12,7 @@ pub mod incidents;
 pub mod installed;
 pub mod keys;
 pub mod projects;
+pub mod settings;
 pub mod trail;
 pub mod watch;
 

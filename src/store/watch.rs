@@ -110,6 +110,7 @@ static CALLERS: Statement = Statement::new(
         pg_catalog.host(l.client_addr), l.failure_reason
      FROM watchllm.provider_key_access_logs l
      WHERE l.project_id = $1 AND l.provider_key_id = $2 AND l.accessed_at BETWEEN $3 AND $4
+       AND l.access_type IN ('decrypt', 'validate')
      GROUP BY 2, 3, 4, 5 ORDER BY 1 DESC LIMIT 5",
     &[UUID, UUID, TIME, TIME],
 );

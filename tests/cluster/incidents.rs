@@ -26,7 +26,7 @@ fn incidents(id: &str) -> String {
 }
 
 /// What listeners heard within a while, until `expected` arrived.
-fn heard(c: &mut Client, expected: usize, patience: Duration) -> Vec<String> {
+pub fn heard(c: &mut Client, expected: usize, patience: Duration) -> Vec<String> {
     let mut payloads = vec![];
     let mut notifications = c.notifications();
     let mut iter = notifications.timeout_iter(patience);

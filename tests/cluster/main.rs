@@ -57,4 +57,5 @@ mod spoofed_claims;
 mod standby;
 mod states;
 mod tenant_escape;
+mod watch;
 mod writer;

@@ -34,6 +34,7 @@ decrypt_provider_key     ast
 decrypt_provider_keys    ast
 delete_project           a
 delete_provider_key      ast
+effective_setting        astu
 failed_access_attempts   astu
 find_keys                asu
 follow_projects
@@ -51,6 +52,7 @@ rollback_provider_key    ast
 rotate_provider_key      ast
 security_check           au
 set_provider_key_active  ast
+set_setting              a
 status                   asu
 store_from_inbox
 store_provider_key       ast
@@ -91,7 +93,7 @@ provider_key_usage       astu  *
 provider_key_versions    -     *
 provider_keys            astu  *
 security_incidents       atu   *
-settings                 -     *";
+settings                 au    *";
 
 /// Who may insert into what: a view that stores keys and never holds a row.
 const INSERTERS: &[(&str, &str)] = &[("provider_key_inbox", "ast")];
@@ -119,7 +121,8 @@ provider_key_usage       auditors_read_all  watchllm_admin watchllm_auditor
 provider_key_usage       services_read_all  watchllm_service
 provider_key_usage       tenants_read_own   watchllm_tenant
 security_incidents       auditors_read_all  watchllm_admin watchllm_auditor
-security_incidents       tenants_read_own   watchllm_tenant";
+security_incidents       tenants_read_own   watchllm_tenant
+settings                 auditors_read_all  watchllm_admin watchllm_auditor";
 
 /// Every right that a role has: `role right object`. The owner's on its own tables are not among them.
 const FOUND: &str = "WITH roles AS (SELECT unnest(ARRAY[{roles}]) AS role), tables AS (

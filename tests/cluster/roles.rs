@@ -32,6 +32,8 @@ const MATRIX: &[(&str, &str, &str)] = &[
     ("find_keys", "'x'", "ok ok 42501 ok 42501 rec ok"),
     ("report_leaked_key", "'k', 'a scanner'", "ok ok 42501 42501 42501 rec ok"),
     ("block_provider_key", "{k}", "ok 42501 42501 42501 42501 rec ok"),
+    ("set_setting", "'stale_after', '9d', {p}", "ok 42501 42501 42501 42501 rec ok"),
+    ("effective_setting", "'stale_after', {p}", "ok ok ok ok 42501 ok ok"),
     ("unblock_caller", "'role', 'nobody'", "02000 42501 42501 42501 42501 rec 02000"),
     ("acknowledge_incident", "gen_random_uuid()", "02000 42501 42501 42501 42501 rec 02000"),
     ("delete_project", "{p}", "ok 42501 42501 42501 42501 rec ok"),

@@ -56,6 +56,8 @@ pub struct Slot {
     /// Reloads asked for, and the last of them that is done.
     pub reloads_wanted: AtomicU32,
     pub reloads_done: AtomicU32,
+    /// Committed changes of `settings`, for the writer to take up.
+    pub settings_changes: AtomicU32,
     pub starts: AtomicU64,
     pub batches: AtomicU64,
     pub events: AtomicU64,

@@ -1,0 +1,161 @@
+//! Settings that a database, a project or a key has of its own, in place of the server's.
+
+use super::access::Access;
+use crate::acting_owner::session;
+use crate::caller::{Caller, Context};
+use crate::error::{Answer, Error};
+use crate::settings::{action, watch};
+use crate::store::{self, Id, Projects};
+use crate::trail::{AccessType, FailureReason};
+use pgrx::prelude::*;
+use std::ffi::CString;
+
+/// Where a setting can be overridden, the widest first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Scope {
+    Database,
+    Project,
+    Key,
+}
+
+/// What a value must be.
+#[derive(Clone, Copy)]
+enum Kind {
+    Count { least: u32, most: u32 },
+    Age,
+    Action,
+}
+
+/// What can be overridden, how narrowly, and by what.
+const KNOWN: [(&str, Scope, Kind); 10] = [
+    ("max_active_keys", Scope::Project, Kind::Count { least: 0, most: 1_000_000 }),
+    ("max_accesses_per_minute", Scope::Key, Kind::Count { least: 1, most: watch::MAX_A_MINUTE as u32 }),
+    ("max_accesses_per_hour", Scope::Key, Kind::Count { least: 1, most: i32::MAX as u32 }),
+    ("max_accesses_per_day", Scope::Key, Kind::Count { least: 1, most: i32::MAX as u32 }),
+    ("max_failures_per_hour", Scope::Key, Kind::Count { least: 1, most: i32::MAX as u32 }),
+    ("max_distinct_keys_per_minute", Scope::Database, Kind::Count { least: 1, most: watch::MAX_A_MINUTE as u32 }),
+    ("anomaly_action", Scope::Key, Kind::Action),
+    ("rotation_warn_after", Scope::Key, Kind::Age),
+    ("rotation_required_after", Scope::Key, Kind::Age),
+    ("stale_after", Scope::Key, Kind::Age),
+];
+
+/// Sets a setting of a database, a project or a key in place of the server's; within a second it holds. NULL takes it back.
+/// A count is a number, an age a number with its unit ('90d', '36h', '5min'), an action as in `anomaly_action`. Errors: not
+/// authorized 42501, no such project or key 02000, unknown name, scope or value 22023.
+#[pg_extern(volatile, parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+fn set_setting(
+    name: Option<&str>,
+    value: Option<&str>,
+    project_id: default!(Option<pgrx::Uuid>, "NULL"),
+    provider_key_id: default!(Option<pgrx::Uuid>, "NULL"),
+) -> Answer<()> {
+    let mut access = Access::begin(AccessType::Setting, Context::default())?;
+    access.must_administer()?;
+    let name = access.need(name, "name")?;
+    let (name, narrowest, kind) = access.accept(known(name))?;
+    let key = provider_key_id.map(|id| access.find_to_change(*id.as_bytes())).transpose()?;
+    let project = project_id.map(|id| *id.as_bytes()).or(key.as_ref().map(|key| key.project_id));
+    if key.as_ref().is_some_and(|key| project != Some(key.project_id)) {
+        return Err(access.refuse(FailureReason::NotFound, Error::NoSuchKey).into());
+    }
+    if let Some(project) = project {
+        access.event.project_id = Some(project);
+        if !store::projects::project_exists(access.recorder.owner(), project) {
+            return Err(access.refuse(FailureReason::NotFound, Error::NoSuchProject).into());
+        }
+    }
+    let scope = match (project, &key) {
+        (_, Some(_)) => Scope::Key,
+        (Some(_), None) => Scope::Project,
+        (None, None) => Scope::Database,
+    };
+    if scope > narrowest {
+        let hint = "max_distinct_keys_per_minute is of the whole database, max_active_keys also of a project.";
+        return Err(access.refuse(FailureReason::BadInput, Error::BadInput("no setting of this scope", hint)).into());
+    }
+    let value = value.map(str::trim);
+    if let Some(value) = value {
+        access.accept(check(kind, value))?;
+    }
+    store::settings::set(access.recorder.owner(), name, value, project, key.map(|key| key.id));
+    access.keep_change();
+    Ok(())
+}
+
+/// Tells the setting that holds for a key, a project or the database: its own, the next wider one's, or the server's. For
+/// views; tenants are told of their own projects, and of others' what holds for all. Errors: unknown name 22023.
+#[pg_extern(stable, parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+fn effective_setting(
+    name: Option<&str>,
+    project_id: default!(Option<pgrx::Uuid>, "NULL"),
+    provider_key_id: default!(Option<pgrx::Uuid>, "NULL"),
+) -> Answer<Option<String>> {
+    let (name, ..) = known(name.ok_or(Error::NullInput("name"))?)?;
+    let owner = store::installed::owner()?;
+    let wanted = project_id.map(|id| *id.as_bytes());
+    let visible = |project: &Id| match Caller::new(Context::default()).may_see(owner) {
+        Projects::Every => true,
+        Projects::Own(own) => own.contains(project),
+    };
+    let project = wanted.filter(visible);
+    let key = provider_key_id.map(|id| *id.as_bytes()).filter(|_| project.is_some());
+    if let Some(own) = store::settings::nearest(owner, name, project, key) {
+        return Ok(Some(own));
+    }
+    let guc = CString::new(format!("watchllm_keys.{name}")).map_err(|_| Error::NullInput("name"))?;
+    Ok(session::setting(&guc))
+}
+
+/// A setting that can be overridden.
+fn known(name: &str) -> Result<(&'static str, Scope, Kind), Error> {
+    KNOWN.into_iter().find(|(known, ..)| *known == name).ok_or(Error::BadInput(
+        "no setting of this name can be overridden",
+        "One of: max_active_keys, max_accesses_per_minute, max_accesses_per_hour, max_accesses_per_day, \
+         max_failures_per_hour, max_distinct_keys_per_minute, anomaly_action, rotation_warn_after, \
+         rotation_required_after, stale_after.",
+    ))
+}
+
+fn check(kind: Kind, value: &str) -> Result<(), Error> {
+    let wrong = Error::BadInput;
+    match kind {
+        Kind::Count { least, most } => match value.parse::<u32>() {
+            Ok(count) if (least..=most).contains(&count) => Ok(()),
+            _ => Err(wrong(
+                "the value is no count that this setting can have",
+                "A whole number within the setting's range.",
+            )),
+        },
+        Kind::Age if watch::minutes(value).is_some() => Ok(()),
+        Kind::Age => Err(wrong("the value is no age", "A number with its unit: '90d', '36h' or '5min'.")),
+        Kind::Action => action::blocking(value).map(|_| ()).map_err(|problem| {
+            wrong(
+                problem,
+                "alert or block, and exceptions as detector=action, separated by commas; see the README, Watch.",
+            )
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_would_switch_the_watch_off_are_refused() {
+        let (_, _, count) = known("max_accesses_per_minute").unwrap();
+        for wrong in ["0", "-1", "", "100001", "1e3", "many", "NULL"] {
+            assert!(check(count, wrong).is_err(), "{wrong}");
+        }
+        assert!(check(count, "100").is_ok());
+        let (_, _, age) = known("stale_after").unwrap();
+        for wrong in ["0d", "-1d", "30", "d", "30 months", "99999999999d", "30days"] {
+            assert!(check(age, wrong).is_err(), "{wrong}");
+        }
+        assert!(["30d", "36h", "5min", "1 d"].iter().all(|right| check(age, right).is_ok()));
+        assert!(known("master_key_file").is_err());
+    }
+}

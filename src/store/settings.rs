@@ -1,0 +1,55 @@
+//! Settings that a database, a project or a key has of its own. The nearest wins; without one the server's setting holds.
+
+use super::oids::*;
+use super::{Id, id, uuid, value};
+use crate::acting_owner::{Owner, Statement};
+
+static ALL: Statement = Statement::new("SELECT name, value, project_id, provider_key_id FROM watchllm.settings", &[]);
+
+static NEAREST: Statement = Statement::new(
+    "SELECT s.value FROM watchllm.settings s
+     WHERE s.name = $1 AND (s.project_id IS NULL OR s.project_id = $2)
+       AND (s.provider_key_id IS NULL OR s.provider_key_id = $3)
+     ORDER BY s.provider_key_id NULLS LAST, s.project_id NULLS LAST LIMIT 1",
+    &[TEXT, UUID, UUID],
+);
+
+static SET: Statement = Statement::new(
+    "INSERT INTO watchllm.settings AS s (name, value, project_id, provider_key_id) VALUES ($1, $2, $3, $4)
+     ON CONFLICT (name, project_id, provider_key_id)
+        DO UPDATE SET value = EXCLUDED.value, updated_at = pg_catalog.now()",
+    &[TEXT, TEXT, UUID, UUID],
+);
+
+static REMOVE: Statement = Statement::new(
+    "DELETE FROM watchllm.settings WHERE name = $1 AND project_id IS NOT DISTINCT FROM $2
+        AND provider_key_id IS NOT DISTINCT FROM $3",
+    &[TEXT, UUID, UUID],
+);
+
+/// A setting of its own of a database (neither project nor key), a project or a key.
+pub struct Own {
+    pub name: String,
+    pub value: String,
+    pub project: Option<Id>,
+    pub key: Option<Id>,
+}
+
+pub fn all(owner: Owner) -> Vec<Own> {
+    ALL.read(owner, &[], |row| Own { name: value(row, 1), value: value(row, 2), project: id(row, 3), key: id(row, 4) })
+}
+
+/// What holds for a key, a project or the database, if the server's setting does not.
+pub fn nearest(owner: Owner, name: &str, project: Option<Id>, key: Option<Id>) -> Option<String> {
+    let arguments = [name.into(), project.map(uuid).into(), key.map(uuid).into()];
+    NEAREST.read(owner, &arguments, |row| value(row, 1)).pop()
+}
+
+/// Sets or, without a value, takes back a setting of its own.
+pub fn set(owner: Owner, name: &str, value: Option<&str>, project: Option<Id>, key: Option<Id>) {
+    let (project, key) = (project.map(uuid), key.map(uuid));
+    match value {
+        Some(value) => SET.change(owner, &[name.into(), value.into(), project.into(), key.into()], |_| ()),
+        None => REMOVE.change(owner, &[name.into(), project.into(), key.into()], |_| ()),
+    };
+}
