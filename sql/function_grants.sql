@@ -82,7 +82,7 @@ BEGIN
             ('redact_columns',                   anybody),
             ('find_keys',                        staff),
             ('scan_table_for_leaks',             auditors),
-            ('scan_server_log',                  auditors),
+            ('scan_server_log',                  admin),
             ('scan_database_for_leaks',          auditors),
             ('report_leaked_key',                backend)
         ), members AS (  -- of the extension; without one (plain SQL in a laboratory) whatever the schema holds
@@ -166,6 +166,14 @@ COMMENT ON FUNCTION watchllm.unblock_provider_key IS
     'Unblocks a provider key: within a second it opens again; the note is kept with its last incident.';
 COMMENT ON FUNCTION watchllm.find_keys IS
     'Finds the keys in a text, by known shapes and by the fingerprints of those that are stored here; never answers one.';
+COMMENT ON FUNCTION watchllm.redact_columns IS
+    'Masks keys in the columns that the trigger names before a row is stored, and raises an incident; trigger function, for any table.';
+COMMENT ON FUNCTION watchllm.scan_table_for_leaks IS
+    'Scans a table for keys in its columns of type text, varchar, json and jsonb; a row per key and column, read as the caller.';
+COMMENT ON FUNCTION watchllm.scan_server_log IS
+    'Scans the server''s log files that were modified since a time back from now for keys; a row per key and file.';
+COMMENT ON FUNCTION watchllm.scan_database_for_leaks IS
+    'Scans the database''s definitions that the caller may read for keys; a row per key and place.';
 COMMENT ON FUNCTION watchllm.store_from_inbox IS
     'Stores the key of a row that is inserted into provider_key_inbox; trigger function, of no use on anything else.';
 COMMENT ON FUNCTION watchllm.acknowledge_incident IS

@@ -3,13 +3,17 @@
 //! and is undone on every exit, error and subtransaction abort. It encloses only `Statement`s: SQL that is a
 //! constant of this program, on our own tables. Never put a caller's relation or column inside. DESIGN §5.
 
+mod attempt;
+mod json_text;
 pub mod lookup;
 pub mod named_table;
 pub mod session;
 mod statement;
 mod step_memory;
 
-pub use statement::{Row, Statement};
+pub use attempt::attempt;
+pub use json_text::{JsonText, JsonbText};
+pub use statement::{Row, Statement, each_in_schema};
 pub use step_memory::StepMemory;
 
 use pgrx::pg_sys;

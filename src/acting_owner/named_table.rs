@@ -3,7 +3,7 @@
 //! CHECKs and statistics, which the planner evaluates with the reader's rights). Rights are judged before, by `store`.
 //! Unsafe: the heap scan that PostgreSQL uses for its catalogs, and fetches by row address, all under one snapshot.
 
-use super::Row;
+use super::{JsonbText, Row};
 use pgrx::datum::FromDatum;
 use pgrx::pg_sys;
 use std::ffi::CStr;
@@ -87,25 +87,28 @@ pub fn read<T>(leaves: &[Leaf], work: impl FnOnce(&Rows) -> T) -> T {
 }
 
 impl Rows<'_> {
-    /// Visits every row, leaf by leaf.
-    pub fn each(&self, mut visit: impl FnMut(Place, &NamedRow)) {
+    /// Visits every row, leaf by leaf, until `visit` fails.
+    pub fn each<E>(&self, mut visit: impl FnMut(Place, &NamedRow) -> Result<(), E>) -> Result<(), E> {
         for (number, (leaf, open)) in self.leaves.iter().enumerate() {
             // SAFETY: the relation is open; a scan without index and keys reads its heap, and each tuple is read before
             // the next is asked for.
             unsafe {
                 let none = std::ptr::null_mut();
                 let scan = pg_sys::systable_beginscan(*open, pg_sys::InvalidOid, false, self.snapshot, 0, none);
-                loop {
+                let mut outcome = Ok(());
+                while outcome.is_ok() {
                     let tuple = pg_sys::systable_getnext(scan);
                     if tuple.is_null() {
                         break;
                     }
                     let row = Row { tuple, columns: (**open).rd_att };
-                    visit(Place { leaf: number as u32, address: (*tuple).t_self }, &NamedRow { row, leaf });
+                    outcome = visit(Place { leaf: number as u32, address: (*tuple).t_self }, &NamedRow { row, leaf });
                 }
                 pg_sys::systable_endscan(scan);
+                outcome?;
             }
         }
+        Ok(())
     }
 
     /// The row at a place; None should it be gone, which the snapshot rules out.
@@ -125,6 +128,13 @@ impl Rows<'_> {
             pg_sys::ExecDropSingleTupleTableSlot(slot);
             answer
         }
+    }
+}
+
+impl Place {
+    /// Which of the leaves it is in, counted from 0.
+    pub fn leaf(&self) -> usize {
+        self.leaf as usize
     }
 }
 
@@ -158,6 +168,17 @@ impl NamedRow<'_> {
         String::from_utf8(bytes[..whole].to_vec()).ok()
     }
 
+    /// Lends a whole text, of type text, varchar, json or jsonb, to `work`; None when it is NULL. It lies in the current
+    /// memory context, so that a gigabyte is not copied once more.
+    pub fn with_text<T>(&self, column: usize, work: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let datum = self.datum(column)?;
+        if self.column_type(column) == Some(pg_sys::JSONBOID) {
+            return self.get::<JsonbText>(column).map(|text| work(text.0.as_bytes()));
+        }
+        // SAFETY: a datum of one of the other three, which are stored alike; unpacked, and lent out for this call alone.
+        Some(work(unsafe { borrowed(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr())) }))
+    }
+
     fn datum(&self, column: usize) -> Option<pg_sys::Datum> {
         let number = self.leaf.columns.get(column).copied().flatten()?.number;
         let mut null = false;
@@ -171,8 +192,15 @@ impl NamedRow<'_> {
 /// `text` is a varlena that is neither compressed nor stored elsewhere.
 unsafe fn content(text: *const pg_sys::varlena) -> Vec<u8> {
     // SAFETY: as promised by the caller.
+    unsafe { borrowed(text) }.to_vec()
+}
+
+/// # Safety
+/// As `content`; and the text must live as long as the answer is used.
+unsafe fn borrowed<'a>(text: *const pg_sys::varlena) -> &'a [u8] {
+    // SAFETY: as promised by the caller.
     unsafe {
         let (start, length) = (pgrx::varlena::vardata_any(text), pgrx::varlena::varsize_any_exhdr(text));
-        std::slice::from_raw_parts(start.cast::<u8>(), length).to_vec()
+        std::slice::from_raw_parts(start.cast::<u8>(), length)
     }
 }

@@ -230,6 +230,22 @@ unsafe fn held(tag: &pg_sys::LOCKTAG, mode: i32) -> bool {
     unsafe { pg_sys::LockHeldByMe(tag, mode, false) }
 }
 
+/// Takes, without waiting, a lock of this transaction on a thing of ours, by a relation of ours and a number; false:
+/// another transaction holds it. No SQL takes such a lock, so that nobody can hold it against us.
+pub fn try_lock(relation: pg_sys::Oid, thing: u32) -> bool {
+    let tag = pg_sys::LOCKTAG {
+        locktag_field1: database().to_u32(),
+        locktag_field2: relation.to_u32(),
+        locktag_field3: thing,
+        locktag_field4: 0,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
+        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
+    };
+    // SAFETY: a lock of this transaction, released at its end; dontWait.
+    let got = unsafe { pg_sys::LockAcquire(&tag, pg_sys::ExclusiveLock as i32, false, true) };
+    got != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+}
+
 /// A relation of schema `watchllm` by name.
 pub fn relation(name: &str) -> Option<pg_sys::Oid> {
     let name = CString::new(name).ok()?;

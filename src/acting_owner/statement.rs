@@ -2,12 +2,15 @@
 //! Unsafe: SPI by hand, because reads must use the latest snapshot (a REPEATABLE READ transaction must not reopen
 //! a key deleted meanwhile) and must not take a transaction id (pgrx's `update` does). 3 µs a read, FACTS §2.
 
-use super::{Owner, Switch, session, switch_to};
+use super::{Owner, StepMemory, Switch, session, switch_to};
 use pgrx::datum::{DatumWithOid, FromDatum};
 use pgrx::pg_sys;
 use std::ffi::CString;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
+
+/// Rows of a cursor that are in memory at a time.
+const BATCH: std::ffi::c_long = 100;
 
 /// SQL that is a constant of this program.
 pub struct Statement {
@@ -47,6 +50,18 @@ impl Statement {
     /// Reads as the caller: for catalogs and for what the caller names.
     pub fn read_as_caller<T>(&self, arguments: &[DatumWithOid], row: impl FnMut(&Row) -> T) -> Vec<T> {
         self.read_latest(arguments, row)
+    }
+
+    /// Reads as the caller and hands over row by row, until `row` fails: for catalogs of any size, a batch in memory.
+    pub fn each_as_caller<E>(&self, row: impl FnMut(&Row) -> Result<(), E>) -> Result<(), E> {
+        debug_assert!(self.arguments.is_empty());
+        // SAFETY: SPI is connected and finished in pairs; an ERROR in between aborts, which finishes it.
+        unsafe {
+            pg_sys::SPI_connect();
+            let outcome = each(self.plan(), row);
+            pg_sys::SPI_finish();
+            outcome
+        }
     }
 
     /// Changes or locks rows as the owner; the rows are those of RETURNING, or those locked.
@@ -121,17 +136,76 @@ impl Statement {
         if !kept.is_null() {
             return kept;
         }
-        let Ok(sql) = CString::new(self.sql) else { pgrx::error!("watchllm_keys: a statement holds a NUL") };
-        // SAFETY: the argument types outlive the call, which copies them; the kept plan lives until process end.
+        // SAFETY: as promised by the caller; the kept plan lives until process end.
         unsafe {
-            let types = self.arguments.as_ptr().cast_mut();
-            let plan = pg_sys::SPI_prepare(sql.as_ptr(), self.arguments.len() as i32, types);
-            if plan.is_null() || pg_sys::SPI_keepplan(plan) != 0 {
+            let plan = prepare(self.sql, self.arguments);
+            if pg_sys::SPI_keepplan(plan) != 0 {
                 let result = pg_sys::SPI_result;
-                pgrx::error!("watchllm_keys: statement cannot be prepared: SPI result {result}");
+                pgrx::error!("watchllm_keys: statement cannot be kept: SPI result {result}");
             }
             self.plan.store(plan, Relaxed);
             plan
         }
+    }
+}
+
+/// As `Statement::each_as_caller`, on what an extension has in a schema that only its installation knows: `SCHEMA` in the
+/// constant stands for it.
+pub fn each_in_schema<E>(sql: &'static str, schema: &str, row: impl FnMut(&Row) -> Result<(), E>) -> Result<(), E> {
+    let sql = sql.replace("SCHEMA", &pgrx::spi::quote_identifier(schema));
+    // SAFETY: as there; the plan is gone with SPI_finish.
+    unsafe {
+        pg_sys::SPI_connect();
+        let outcome = each(prepare(&sql, &[]), row);
+        pg_sys::SPI_finish();
+        outcome
+    }
+}
+
+/// # Safety
+/// SPI must be connected.
+unsafe fn prepare(sql: &str, arguments: &[pg_sys::Oid]) -> pg_sys::SPIPlanPtr {
+    let Ok(sql) = CString::new(sql) else { pgrx::error!("watchllm_keys: a statement holds a NUL") };
+    // SAFETY: the argument types outlive the call, which copies them.
+    unsafe {
+        let plan = pg_sys::SPI_prepare(sql.as_ptr(), arguments.len() as i32, arguments.as_ptr().cast_mut());
+        if plan.is_null() {
+            let result = pg_sys::SPI_result;
+            pgrx::error!("watchllm_keys: statement cannot be prepared: SPI result {result}");
+        }
+        plan
+    }
+}
+
+/// Hands over the rows of a plan without arguments, until `row` fails. What PostgreSQL needs for one is given back before
+/// the next.
+///
+/// # Safety
+/// SPI must be connected, the plan be of this connection or kept.
+unsafe fn each<E>(plan: pg_sys::SPIPlanPtr, mut row: impl FnMut(&Row) -> Result<(), E>) -> Result<(), E> {
+    let memory = StepMemory::new();
+    // SAFETY: rows are read before their batch is freed; what leaves early by an ERROR closes the cursor by its abort.
+    unsafe {
+        let cursor = pg_sys::SPI_cursor_open(ptr::null(), plan, ptr::null_mut(), ptr::null(), true);
+        let mut outcome = Ok(());
+        while outcome.is_ok() {
+            session::check_interrupts();
+            pg_sys::SPI_cursor_fetch(cursor, true, BATCH);
+            let table = pg_sys::SPI_tuptable;
+            let count = if table.is_null() { 0 } else { (*table).numvals as usize };
+            let tuple = |i: usize| Row { tuple: *(*table).vals.add(i), columns: (*table).tupdesc };
+            for i in 0..count {
+                memory.run(|| outcome = row(&tuple(i)));
+                if outcome.is_err() {
+                    break;
+                }
+            }
+            pg_sys::SPI_freetuptable(table);
+            if count == 0 {
+                break;
+            }
+        }
+        pg_sys::SPI_cursor_close(cursor);
+        outcome
     }
 }

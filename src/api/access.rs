@@ -95,6 +95,14 @@ impl Access {
         Err(self.refuse(FailureReason::NotAuthorized, Error::NotAuthorized("administer watchllm_keys")))
     }
 
+    /// The caller may look into what the vault reports about: administrators and auditors.
+    pub fn must_audit(&self) -> Result<(), Error> {
+        if self.caller.may_audit() {
+            return Ok(());
+        }
+        Err(self.refuse(FailureReason::NotAuthorized, Error::NotAuthorized("look for leaked keys")))
+    }
+
     /// The caller may have the server read its files, by PostgreSQL's own rule.
     pub fn must_read_files(&self) -> Result<(), Error> {
         if self.caller.may_read_files() {
@@ -262,16 +270,19 @@ pub fn open(recorder: Recorder, key: &StoredKey, version: &StoredVersion) -> Res
 
 /// The fingerprints of some keys under every fingerprint key there is, each with its version, the newest first.
 pub fn fingerprints_of(recorder: Recorder, keys: &[Secret]) -> Result<Vec<(i32, Vec<[u8; 32]>)>, Error> {
+    let of =
+        |(version, key): (i32, FingerprintKey)| (version, keys.iter().map(|secret| key.fingerprint(secret)).collect());
+    Ok(fingerprint_keys(recorder)?.into_iter().map(of).collect())
+}
+
+/// Every fingerprint key there is, with its version, the newest first.
+pub fn fingerprint_keys(recorder: Recorder) -> Result<Vec<(i32, FingerprintKey)>, Error> {
     let mut versions: Vec<i32> = store::admin::audit_key(recorder.owner(), "fingerprint", None)
         .into_iter()
         .map(|(version, _)| version)
         .collect();
     versions.dedup();
-    let of = |version: i32| {
-        let (_, fingerprint_key) = fingerprint_key(recorder, Some(version))?;
-        Ok((version, keys.iter().map(|key| fingerprint_key.fingerprint(key)).collect()))
-    };
-    versions.into_iter().map(of).collect()
+    versions.into_iter().map(|version| fingerprint_key(recorder, Some(version))).collect()
 }
 
 /// A fingerprint key by version; None: the newest.

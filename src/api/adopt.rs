@@ -99,16 +99,15 @@ fn gone() -> Error {
 
 /// Takes in what the table holds now; what is in step already leaves no row in the trail.
 fn feed_all(access: &mut Access, adoption: &Adoption, leaf: Leaf) -> Result<i64, Error> {
-    let (mut fed, memory) = (Ok(0), StepMemory::new());
+    let (mut fed, memory) = (0, StepMemory::new());
     named_table::read(&[leaf], |rows| {
         rows.each(|_, row| {
             session::check_interrupts();
-            let Ok(count) = fed else { return };
-            let taken = memory.run(|| of_row(row, adoption).and_then(|project| update(access, adoption, &project)));
-            fed = taken.map(|()| count + 1);
-        });
-    });
-    fed
+            fed += 1;
+            memory.run(|| of_row(row, adoption).and_then(|project| update(access, adoption, &project)))
+        })
+    })?;
+    Ok(fed)
 }
 
 /// The project of a row of the table.

@@ -57,8 +57,9 @@ unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _
     let (changes, incidents) = (!KEPT.with_borrow(Vec::is_empty), !STORED.with_borrow(Vec::is_empty));
     match event {
         XACT_EVENT_PRE_COMMIT if changes => write_kept().unwrap_or_else(raise),
-        XACT_EVENT_PRE_PREPARE if changes || incidents => raise(Error::PreparedChange),
-        XACT_EVENT_COMMIT | XACT_EVENT_ABORT if changes || incidents => {
+        XACT_EVENT_PRE_PREPARE if changes => raise(Error::PreparedChange),
+        // A transaction of others in which a key was masked can be prepared; its incident is then not announced.
+        XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE if changes || incidents => {
             if event == XACT_EVENT_COMMIT {
                 let stored: Vec<_> = STORED.with_borrow(|stored| stored.iter().map(|(_, notice)| *notice).collect());
                 VAULT.get().into_iter().for_each(|recorder| recorder.tell(&stored));

@@ -58,6 +58,15 @@ pub fn look() -> Result<(), Error> {
     shared_keyring::problem(slot).map_or(Ok(()), Err)
 }
 
+/// The vault as it stands at this moment; None: not ready. Waits for nothing and starts nothing: for work of others that
+/// must not fail or wait because of the vault.
+pub fn at_hand() -> Option<Recorder> {
+    let owner = ready_to_read().ok().filter(|_| !session::is_standby())?;
+    let slot = queue::find(session::database().to_u32())?;
+    let serves = queue::slot(slot).state() == WriterState::Running && shared_keyring::is_ready(slot);
+    serves.then_some(Recorder { owner, slot })
+}
+
 /// What the keyring's first load stumbled over is the caller's error, and a WARNING in the server log is the record of a
 /// call that cannot be recorded.
 fn await_keyring(slot: usize) -> Result<(), Error> {

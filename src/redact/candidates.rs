@@ -50,8 +50,14 @@ fn parts(run: &str) -> Vec<(usize, &str)> {
     };
     let bare = |part: &'_ str| -> &'_ str { &run[range(run, part.trim_matches(['.', ':', '!', '?', '\\', '*', '_']))] };
     add(bare(run));
+    // `$` ends what SQL quotes by dollars; two digits after `%` are a separator that is itself written so.
     for (at, separator) in run.match_indices(['=', ':', '?', '&', '/', '@', '#', '%', '$']).take(MOST_PARTS) {
         let rest = &run[at + separator.len()..];
+        let written = rest.as_bytes().first_chunk::<2>().is_some_and(|code| code.iter().all(u8::is_ascii_hexdigit));
+        if separator == "%" && written {
+            add(&rest[2..]);
+            add(bare(&rest[2..]));
+        }
         add(rest);
         add(bare(rest));
         let until = |ends: &[char]| &rest[..rest.find(ends).unwrap_or(rest.len())];
@@ -140,9 +146,10 @@ mod tests {
                 format!("鍵は「{key}」です"),
                 format!("`{key}`!"),
                 format!("x-api-key:{key};q=1"),
-                format!("SELECT f($tag${key}$tag$)"),
-                format!("$${key}$$"),
-                format!(r#"{{"log":"first\n{key}\nlast"}}"#),
+                format!("SELECT $${key}$$"),
+                format!("SELECT f($a1${key}$a1$)"),
+                format!(r#"{{"log":"a line\n{key}\nanother\tword"}}"#),
+                format!(r#"{{\"log\":\"a line\\n{key}\\r\\nanother\"}}"#),
             ] {
                 assert!(finds(&text, key), "{text}");
             }
@@ -154,6 +161,8 @@ mod tests {
         let key = "abc/def+ghi=12345";
         assert!(finds("?key=abc%2Fdef%2Bghi%3D12345&x=1", key));
         assert!(finds(r#"{"k":"abc\/def+ghi\u003d12345"}"#, key));
+        assert!(finds("?next=%2Fcall%3Fkey%3Dabc%252Fdef", "abc%2Fdef"));
+        assert!(finds("x%20abc%2Fdef%2Bghi%3D12345", key));
         assert!(finds(r#"{\"k\":\"abc\\/def\\u002bghi=12345\"}"#, key));
     }
 

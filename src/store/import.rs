@@ -1,14 +1,16 @@
 //! WatchLLM's own table of keys, wherever the caller has it, and the INSERT of what came out of it. The table is read as
-//! the caller and never inside the switch (DESIGN §5): its rights are asked for here, its rows read by `named_table`.
+//! the caller and never inside the switch (DESIGN §5): judged by `named_source`, its rows read by `named_table`.
 
 use super::changes::NewVersion;
+use super::named_source;
 use super::oids::*;
-use super::{Id, timestamp, uuid, value};
+use super::{Id, timestamp, uuid};
 use crate::acting_owner::named_table::{self, Leaf, NamedRow, Place, Rows};
 use crate::acting_owner::{Owner, Statement, session};
 use crate::error::Error;
 use pgrx::datum::Uuid;
 use pgrx::pg_sys;
+use std::convert::Infallible;
 use std::ffi::CStr;
 
 /// Characters of the longest base64 that is read: a key of 4,096 bytes has 5,504.
@@ -70,27 +72,6 @@ const IS_ACTIVE: usize = 7;
 const CREATED_AT: usize = 8;
 const LAST_USED_AT: usize = 9;
 
-/// Run as the caller: what SELECT of these columns would ask for, and whether row security would meddle.
-static RIGHTS: Statement = Statement::new(
-    "SELECT pg_catalog.row_security_active(c.oid), pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE')
-        AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
-            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attname::pg_catalog.text = ANY ($2)
-              AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT'))
-     FROM pg_catalog.pg_class c WHERE c.oid = $1",
-    &[OID, TEXTS],
-);
-
-/// The relation, its partitions and what inherits from it.
-static TREE: Statement = Statement::new(
-    "WITH RECURSIVE tree (relation) AS (
-        SELECT $1
-        UNION
-        SELECT i.inhrelid FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.relation
-        WHERE NOT i.inhdetachpending)
-     SELECT relation FROM tree ORDER BY relation",
-    &[OID],
-);
-
 /// Answers no row when the id exists meanwhile, in whichever project: an import goes on.
 static INSERT: Statement = Statement::new(
     "WITH record AS (
@@ -133,38 +114,11 @@ pub struct OldKey {
 /// Judges what the caller named, as the caller, and locks its shape until the transaction ends.
 pub fn judge(source: pg_sys::Oid) -> Result<Source, Error> {
     let names: Vec<&CStr> = COLUMNS.iter().map(|column| column.name).collect();
-    let gone = Error::BadInput("the source is gone", "Name a table that is there.");
-    let root = named_table::look(source, &names).ok_or_else(|| gone.clone())?;
-    let texts: Vec<&str> = names.iter().filter_map(|name| name.to_str().ok()).collect();
-    let judged = RIGHTS.read_as_caller(&[source.into(), texts.into()], |row| (value(row, 1), value(row, 2))).pop();
-    let (row_security, readable): (bool, bool) = judged.ok_or(gone)?;
-    if !readable {
-        return Err(Error::NotAuthorized("read the source"));
-    }
-    if row_security {
-        let hint = "Import as a role that row security does not bind, such as the table's owner.";
-        return Err(Error::BadInput("row security of the source would hide rows from you", hint));
-    }
-    judge_shape(&root)?;
-    let mut leaves = Vec::new();
-    for relation in TREE.read_as_caller(&[source.into()], |row| value::<pg_sys::Oid>(row, 1)) {
-        let Some(leaf) = named_table::look(relation, &names) else { continue };
-        judge_shape(&leaf)?;
-        leaves.extend(Some(leaf).filter(|leaf| leaf.kind != b'p'));
-    }
-    Ok(Source(leaves))
+    Ok(Source(named_source::judge(source, &names, judge_columns)?.leaves))
 }
 
-/// A table, its columns of built-in types. A view would run its owner's functions with the reader's rights; a foreign
-/// table goes where its server's owner sends it, with the reader's login.
-fn judge_shape(leaf: &Leaf) -> Result<(), Error> {
-    let hint = "Copy its rows into a table of your own first: CREATE TABLE … AS SELECT ….";
-    match leaf.kind {
-        b'r' | b'm' | b'p' => (),
-        b'v' => return Err(Error::BadInput("the source is a view, not a table", hint)),
-        b'f' => return Err(Error::BadInput("the source is or has a foreign table", hint)),
-        _ => return Err(Error::BadInput("the source is not a table", "Name WatchLLM's table provider_keys.")),
-    }
+/// WatchLLM's columns, of built-in types.
+fn judge_columns(leaf: &Leaf) -> Result<(), Error> {
     let hint = "The source must be WatchLLM's table provider_keys, or have its columns.";
     for (number, wanted) in COLUMNS.iter().enumerate() {
         let fits = match leaf.column_type(number) {
@@ -186,7 +140,9 @@ pub fn read<T>(source: &Source, work: impl FnOnce(&OldKeys) -> T) -> T {
         rows.each(|place, row| {
             let last = (priority(row).unwrap_or(i32::MAX), time(row, CREATED_AT).unwrap_or(i64::MAX));
             sorted.push((uuid_of(row, PROJECT_ID), provider(row), last, uuid_of(row, ID_COLUMN), place));
-        });
+            Ok::<(), Infallible>(())
+        })
+        .unwrap_or_else(|never| match never {});
         sorted.sort_by(|a, b| (&a.0, &a.1, &a.2, &a.3).cmp(&(&b.0, &b.1, &b.2, &b.3)));
         work(&OldKeys { rows, places: sorted.into_iter().map(|row| row.4).collect() })
     })

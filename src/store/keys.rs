@@ -32,6 +32,7 @@ pub struct StoredVersion {
 }
 
 /// A version that is known by its fingerprint.
+#[derive(Clone)]
 pub struct Known {
     pub project: Id,
     pub key: Id,

@@ -5,12 +5,15 @@
 pub mod admin;
 pub mod adoption;
 pub mod changes;
+pub mod definitions;
 pub mod doctor;
 pub mod history;
 pub mod import;
 pub mod incidents;
 pub mod installed;
 pub mod keys;
+pub mod leaks;
+pub mod named_source;
 pub mod projects;
 pub mod settings;
 pub mod trail;

@@ -237,7 +237,7 @@ columns are granted to be read: SELECT relname, attname FROM ours c JOIN pg_attr
 functions are granted to our roles: SELECT signature, a.grantee
     FROM functions, aclexplode(coalesce(proacl, acldefault('f', proowner))) a WHERE a.grantee <> proowner
     AND a.grantee::regrole::text !~ '^watchllm_(admin|service|tenant|auditor|owner)$'
-    AND NOT (a.grantee = 0 AND proname = 'redact');
+    AND NOT (a.grantee = 0 AND proname IN ('redact', 'redact_columns'));
 the schema is granted to our roles: SELECT a.grantee FROM pg_namespace, aclexplode(nspacl) a WHERE nspname = 'watchllm'
     AND a.grantee <> nspowner AND a.grantee::regrole::text !~ '^watchllm_';
 functions have a fixed search_path, are volatile, unsafe in parallel (but those of policies and of columns), no definers: SELECT signature

@@ -43,6 +43,7 @@ install
 key_access_history       astu
 make_log_partition       o
 redact                   p
+redact_columns           p
 refuse_change            o
 reload_keyring           a
 remove_project_member    a
@@ -50,6 +51,9 @@ report_leaked_key        as
 resolve_provider_key     ast
 rollback_provider_key    ast
 rotate_provider_key      ast
+scan_database_for_leaks  au
+scan_server_log          a
+scan_table_for_leaks     au
 security_check           au
 set_provider_key_active  ast
 set_setting              a

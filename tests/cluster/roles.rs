@@ -30,6 +30,9 @@ const MATRIX: &[(&str, &str, &str)] = &[
     ("delete_provider_key", "{k}", "ok ok ok 42501 42501 rec ok"),
     ("import_watchllm_keys", "'pg_class', '/nowhere'", "rec 42501 42501 42501 42501 rec 22023"),
     ("find_keys", "'x'", "ok ok 42501 ok 42501 rec ok"),
+    ("scan_table_for_leaks", "'pg_catalog.pg_description'", "ok 42501 42501 ok 42501 rec ok"),
+    ("scan_server_log", "'0 seconds'", "ok 42501 42501 42501 42501 rec ok"),
+    ("scan_database_for_leaks", "", "ok 42501 42501 ok 42501 rec ok"),
     ("report_leaked_key", "'k', 'a scanner'", "ok ok 42501 42501 42501 rec ok"),
     ("block_provider_key", "{k}", "ok 42501 42501 42501 42501 rec ok"),
     ("set_setting", "'stale_after', '9d', {p}", "ok 42501 42501 42501 42501 rec ok"),
@@ -87,8 +90,15 @@ fn every_role_meets_every_function() {
     add_role(c, p, &callers[2]);
     callers.push("postgres".into());
     for (place, caller) in callers.iter().enumerate() {
-        let s = &mut vault.connect(caller);
-        for (function, arguments, expected) in MATRIX {
+        let (mut caller, mut s) = (caller.clone(), vault.connect(caller));
+        for (number, (function, arguments, expected)) in MATRIX.iter().enumerate() {
+            // From the twentieth refusal in a minute on they are counted in one row.
+            if place == 5 && number % 15 == 14 {
+                caller = login(c, "");
+                grant_functions(c, &caller);
+                s = vault.connect(&caller);
+            }
+            let s = &mut s;
             let expected = expected.split(' ').nth(place).unwrap();
             let arguments = arguments.replace("{p}", &format!("'{p}'")).replace("{k}", &format!("'{k}'"));
             let refused = format!(

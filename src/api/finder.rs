@@ -1,0 +1,189 @@
+//! The step that recipes share which look for keys in text: by shape, and by fingerprint those that are ours. A `Finder`
+//! holds the fingerprint keys for one call; for long texts it also knows all stored fingerprints.
+
+use super::access::fingerprint_keys;
+use crate::acting_owner::session;
+use crate::audit::Recorder;
+use crate::crypto::Secret;
+use crate::crypto::fingerprint::FingerprintKey;
+use crate::error::Error;
+use crate::redact::{self, Candidate, Finding};
+use crate::store::keys::Known;
+use crate::store::{self, Id};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet};
+
+/// Candidates whose fingerprints are compared at a time.
+const AT_ONCE: usize = 1000;
+/// Fingerprints that are kept at most, 8 bytes of each: 20 MB. Of more keys each candidate is looked up.
+const MOST_KEPT: usize = 1_000_000;
+
+/// A key found in a text. Offsets in bytes; `redacted` holds no secret.
+pub struct Found {
+    pub provider: Option<String>,
+    pub kind: String,
+    pub start: usize,
+    pub end: usize,
+    pub redacted: String,
+    /// Which of our keys it is, one `Found` each.
+    pub ours: Option<StoredAs>,
+    /// Its fingerprint: equal for equal keys, and tells nothing.
+    pub fingerprint: [u8; 32],
+}
+
+/// Where a key is stored.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StoredAs {
+    pub key: Id,
+    pub project: Id,
+    pub version: i32,
+}
+
+/// What finds keys during one call.
+pub struct Finder {
+    recorder: Recorder,
+    keys: Vec<(i32, FingerprintKey)>,
+    stored: Option<HashSet<[u8; 8]>>,
+}
+
+/// Places of a text that are keys of ours, each with its fingerprint and which keys (with their provider) it is.
+type Ours = BTreeMap<(usize, usize), ([u8; 32], Vec<(StoredAs, String)>)>;
+
+impl Finder {
+    /// Opens the fingerprint keys.
+    pub fn new(recorder: Recorder) -> Result<Finder, Error> {
+        Ok(Finder { recorder, keys: fingerprint_keys(recorder)?, stored: None })
+    }
+
+    /// For texts of megabytes: every word of them is compared in memory first.
+    pub fn for_long_texts(recorder: Recorder) -> Result<Finder, Error> {
+        let stored = store::leaks::fingerprints(recorder.owner(), MOST_KEPT).map(|all| all.into_iter().collect());
+        Ok(Finder { stored, ..Finder::new(recorder)? })
+    }
+
+    /// The keys in a text, in order.
+    pub fn find(&self, text: &str) -> Result<Vec<Found>, Error> {
+        let ours = self.ours(text)?;
+        let mut found: Vec<Found> = ours
+            .iter()
+            .flat_map(|((start, end), (fingerprint, keys))| {
+                keys.iter().map(move |key| (*start, *end, *fingerprint, key))
+            })
+            .map(|(start, end, fingerprint, (key, provider))| Found {
+                provider: Some(provider.clone()),
+                kind: kind_at(text, start, end).unwrap_or("stored key").to_owned(),
+                start,
+                end,
+                redacted: masked(&text[start..end]),
+                ours: Some(*key),
+                fingerprint,
+            })
+            .collect();
+        // No place of ours lies within another, so of those that begin before an end the last one ends last.
+        let is_ours = |finding: &Finding| {
+            ours.range(..(finding.end, 0)).next_back().is_some_and(|((_, to), _)| finding.start < *to)
+        };
+        found.extend(redact::findings(text).filter(|finding| !is_ours(finding)).map(|finding| Found {
+            provider: finding.provider.map(str::to_owned),
+            kind: finding.kind.to_owned(),
+            start: finding.start,
+            end: finding.end,
+            redacted: masked(&text[finding.start..finding.end]),
+            ours: None,
+            fingerprint: self.fingerprint(&text[finding.start..finding.end]),
+        }));
+        found.sort_by_key(|found| (found.start, found.end));
+        Ok(found)
+    }
+
+    /// The fingerprint of a key under the newest fingerprint key.
+    fn fingerprint(&self, key: &str) -> [u8; 32] {
+        let secret = Secret::new(key.as_bytes().to_vec());
+        self.keys.first().map_or([0; 32], |(_, newest)| newest.fingerprint(&secret))
+    }
+
+    /// Which stored keys a piece of text is, as it stands or without the escapes it is written with.
+    pub fn stored_as(&self, piece: &str) -> Vec<StoredAs> {
+        let secrets: Vec<Secret> = redact::candidates(piece).map(|candidate| Secret::from(candidate.key)).collect();
+        let mut stored: Vec<StoredAs> = self.known(&secrets).iter().map(|(_, _, known)| stored_as(known)).collect();
+        stored.sort();
+        stored.dedup();
+        stored
+    }
+
+    /// What is stored of some keys: which of them, its fingerprint, and as what.
+    fn known(&self, secrets: &[Secret]) -> Vec<(usize, [u8; 32], Known)> {
+        let mut all = Vec::new();
+        for (version, key) in &self.keys {
+            let may_be = |fingerprint: &[u8; 32]| {
+                let beginning = fingerprint.first_chunk::<8>();
+                self.stored.as_ref().is_none_or(|stored| beginning.is_some_and(|beginning| stored.contains(beginning)))
+            };
+            let fingerprints = secrets.iter().map(|secret| key.fingerprint(secret)).enumerate();
+            let wanted: Vec<(usize, [u8; 32])> = fingerprints.filter(|(_, fingerprint)| may_be(fingerprint)).collect();
+            if wanted.is_empty() {
+                continue;
+            }
+            let fingerprints: Vec<[u8; 32]> = wanted.iter().map(|(_, fingerprint)| *fingerprint).collect();
+            for known in store::keys::by_fingerprints(self.recorder.owner(), *version, &fingerprints) {
+                let same = wanted.iter().filter(|(_, fingerprint)| fingerprint.as_slice() == known.fingerprint);
+                all.extend(same.map(|(number, fingerprint)| (*number, *fingerprint, known.clone())));
+            }
+        }
+        all
+    }
+
+    /// The places of a text that are keys of ours, whatever their shape and spelling.
+    fn ours(&self, text: &str) -> Result<Ours, Error> {
+        let mut ours = Ours::new();
+        let mut candidates = redact::candidates(text);
+        loop {
+            session::check_interrupts();
+            let some: Vec<Candidate> = candidates.by_ref().take(AT_ONCE).collect();
+            if some.is_empty() {
+                return Ok(innermost(ours));
+            }
+            let places: Vec<(usize, usize)> = some.iter().map(|candidate| (candidate.start, candidate.end)).collect();
+            let secrets: Vec<Secret> = some.into_iter().map(|candidate| Secret::from(candidate.key)).collect();
+            for (number, fingerprint, known) in self.known(&secrets) {
+                let keys = &mut ours.entry(places[number]).or_insert((fingerprint, vec![])).1;
+                keys.push((stored_as(&known), known.provider));
+            }
+        }
+    }
+}
+
+/// Where this version of a key is stored.
+fn stored_as(known: &Known) -> StoredAs {
+    StoredAs { key: known.key, project: known.project, version: known.version }
+}
+
+/// Of places that are one key in several spellings the shortest: without the punctuation around it.
+fn innermost(mut ours: Ours) -> Ours {
+    // From the last beginning to the first, and of one beginning the shortest first: what holds another ends behind it.
+    let mut places: Vec<(usize, usize)> = ours.keys().copied().collect();
+    places.sort_by_key(|(start, end)| (Reverse(*start), *end));
+    let mut nearest = usize::MAX;
+    for place in places {
+        if nearest <= place.1 {
+            ours.remove(&place);
+        }
+        nearest = nearest.min(place.1);
+    }
+    for (_, keys) in ours.values_mut() {
+        keys.sort();
+        keys.dedup();
+    }
+    ours
+}
+
+/// The kind of the rule that sees a key at this place.
+fn kind_at(text: &str, start: usize, end: usize) -> Option<&'static str> {
+    redact::findings(&text[start..end]).next().map(|finding| finding.kind)
+}
+
+/// The piece without its secret; where no rule knows which part is public, nothing of it is shown.
+pub fn masked(piece: &str) -> String {
+    let masked = redact::redact(piece);
+    if masked == piece { redact::MASK.to_owned() } else { masked.into_owned() }
+}

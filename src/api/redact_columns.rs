@@ -1,0 +1,251 @@
+//! A trigger for the users' own tables: masks keys in named columns before the row is stored, and raises an incident.
+//! Anybody may use it, also without a vault; whatever the vault does, the row is stored. So an incident is raised in a
+//! subtransaction, waits for nobody, and there are only so many a day of each owner of tables and of each key.
+
+use super::finder::{Finder, StoredAs, masked};
+use crate::acting_owner::{JsonText, JsonbText, Owner, attempt, session};
+use crate::audit::{self, commit};
+use crate::error::Error;
+use crate::redact;
+use crate::store;
+use crate::trail::{Incident, IncidentType, Severity, incident};
+use pgrx::heap_tuple::PgHeapTuple;
+use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::num::NonZeroUsize;
+
+/// Keys of one row that are looked at; all of them are masked.
+const MOST_OF_ROW: usize = 1_000;
+/// Incidents a day of keys that are not ours, in the tables of one owner.
+const MOST_OF_OWNER: i64 = 100;
+/// Incidents a day of one of our keys.
+const MOST_OF_KEY: i64 = 20;
+const DAY: i64 = 86_400_000_000;
+
+/// Masks keys in the columns that the trigger names, of type text, varchar, json or jsonb, before a row is stored, and
+/// raises an incident where there is a vault. BEFORE INSERT OR UPDATE, FOR EACH ROW. Errors: a column that is not there
+/// 42703, of another type, or another kind of trigger 22023.
+#[pg_trigger(
+    sql = "CREATE FUNCTION watchllm.redact_columns() RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path TO pg_catalog, pg_temp AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
+)]
+fn redact_columns<'a>(trigger: &'a PgTrigger<'a>) -> Result<Option<PgHeapTuple<'a, AllocatedByRust>>, Infallible> {
+    match redact_row(trigger) {
+        Ok(row) => Ok(Some(row)),
+        Err(error) => {
+            ErrorReport::from(error).report(PgLogLevel::ERROR);
+            Ok(None)
+        }
+    }
+}
+
+/// A key that was masked: its column, what it is by its shape, how it looks masked, and the key itself for as long as
+/// the row is looked at.
+struct Masked {
+    column: String,
+    provider: Option<&'static str>,
+    kind: &'static str,
+    redacted: String,
+    key: String,
+}
+
+/// Masks the columns of one row.
+fn redact_row<'a>(trigger: &'a PgTrigger<'a>) -> Result<PgHeapTuple<'a, AllocatedByRust>, Error> {
+    let columns = trigger.extra_args().map_err(internal)?;
+    let is_before = matches!(trigger.when(), Ok(PgTriggerWhen::Before));
+    let row = trigger.new().filter(|_| is_before && !columns.is_empty());
+    let hint = "Use: CREATE TRIGGER … BEFORE INSERT OR UPDATE ON … FOR EACH ROW EXECUTE FUNCTION watchllm.redact_columns('column', …).";
+    let row = row.ok_or(Error::BadInput(
+        "redact_columns() serves BEFORE INSERT OR UPDATE FOR EACH ROW, and names columns",
+        hint,
+    ))?;
+    let mut row = row.into_owned();
+    let mut found = Vec::new();
+    for column in &columns {
+        redact_column(&mut row, column, &mut found)?;
+    }
+    if !found.is_empty() {
+        raise(trigger, &found);
+    }
+    Ok(row)
+}
+
+/// Masks one column, whatever its type.
+fn redact_column(row: &mut PgHeapTuple<AllocatedByRust>, column: &str, found: &mut Vec<Masked>) -> Result<(), Error> {
+    let shown = || redact::clean(column, 63);
+    let (number, kind, longest) = match row.get_attribute_by_name(column) {
+        Some((number, found)) if !found.attisdropped => (number, found.atttypid, longest(found)),
+        _ => return Err(Error::NoSuchColumn(shown())),
+    };
+    let mut seen = |text: &str| {
+        let room = MOST_OF_ROW.saturating_sub(found.len());
+        found.extend(redact::findings(text).take(room).map(|finding| {
+            let key = text[finding.start..finding.end].to_owned();
+            Masked { column: shown(), provider: finding.provider, kind: finding.kind, redacted: masked(&key), key }
+        }));
+    };
+    match kind {
+        pg_sys::TEXTOID | pg_sys::VARCHAROID => {
+            let Some(text) = row.get_by_index::<String>(number).map_err(internal)? else { return Ok(()) };
+            let Cow::Owned(masked) = redact::redact_pausing(&text, &mut session::check_interrupts) else {
+                return Ok(());
+            };
+            seen(&text);
+            // The mask may be longer than the key it stands for.
+            let masked: String = masked.chars().take(longest).collect();
+            row.set_by_index(number, masked).map_err(internal)
+        }
+        pg_sys::JSONOID => redact_json(row, number, |json: JsonText| json.0, JsonText, &mut seen),
+        pg_sys::JSONBOID => redact_json(row, number, |json: JsonbText| json.0, JsonbText, &mut seen),
+        _ => Err(Error::UnfitColumn(shown())),
+    }
+}
+
+/// Characters that a column takes: those of varchar(n).
+fn longest(column: &pg_sys::FormData_pg_attribute) -> usize {
+    let limited = column.atttypid == pg_sys::VARCHAROID && column.atttypmod >= pg_sys::VARHDRSZ as i32;
+    if limited { column.atttypmod as usize - pg_sys::VARHDRSZ } else { usize::MAX }
+}
+
+/// Masks a column of type json or jsonb.
+fn redact_json<T>(
+    row: &mut PgHeapTuple<AllocatedByRust>,
+    number: NonZeroUsize,
+    text: impl FnOnce(T) -> String,
+    json: impl Fn(String) -> T,
+    seen: &mut dyn FnMut(&str),
+) -> Result<(), Error>
+where
+    T: FromDatum + IntoDatum + for<'a> pgrx::datum::UnboxDatum<As<'a> = T> + 'static,
+{
+    let Some(value) = row.get_by_index::<T>(number).map_err(internal)? else { return Ok(()) };
+    let text = text(value);
+    let Cow::Owned(masked) = redact::redact_json(&text, seen, &mut session::check_interrupts) else { return Ok(()) };
+    // Should masking ever leave what is no JSON, the row must not be lost for it, nor the key be stored.
+    match attempt(|| row.set_by_index(number, json(masked)).ok()) {
+        Some(()) => Ok(()),
+        None => row.set_by_index(number, json(format!("\"{}\"", redact::MASK))).map_err(internal),
+    }
+}
+
+/// Where something was masked.
+struct Table {
+    name: String,
+    owner: String,
+}
+
+/// Raises incidents of what was masked, where there is a vault to write them in; never an error.
+fn raise(trigger: &PgTrigger, found: &[Masked]) {
+    let Ok(owner) = audit::ready_to_read() else { return };
+    // A standby or a read-only transaction that fills a temporary table has nowhere to write.
+    if session::is_standby() || session::is_read_only() || session::is_parallel() {
+        return;
+    }
+    let Ok(relation) = trigger.relid() else { return };
+    let _raised = attempt(|| {
+        let (name, table_owner) = store::leaks::table(relation)?;
+        let table = Table { name: redact::clean(&name, 130), owner: redact::clean(&table_owner, 63) };
+        raise_each(owner, &table, found)
+    });
+}
+
+/// One incident for each kind of key and column, and one for each of our keys.
+fn raise_each(owner: Owner, table: &Table, found: &[Masked]) -> Option<()> {
+    let recorder = audit::at_hand();
+    let finder = recorder.and_then(|recorder| Finder::new(recorder).ok());
+    let stored_as = |key: &str| finder.as_ref().map(|finder| finder.stored_as(key)).unwrap_or_default();
+    let mut known: BTreeMap<&str, Vec<StoredAs>> = BTreeMap::new();
+    let mut incidents: BTreeMap<Id, (Incident, Option<StoredAs>)> = BTreeMap::new();
+    for masked in found {
+        let ours = known.entry(&masked.key).or_insert_with(|| stored_as(&masked.key));
+        let each = if ours.is_empty() { vec![None] } else { ours.iter().copied().map(Some).collect() };
+        for ours in each {
+            let incident = incident_of(table, masked, ours);
+            incidents.insert(incident.id, (incident, ours));
+        }
+    }
+    for (incident, ours) in incidents.into_values() {
+        if write(owner, table, &incident, ours) {
+            recorder.into_iter().for_each(|recorder| commit::announce(recorder, incident.notice()));
+        }
+    }
+    Some(())
+}
+
+type Id = store::Id;
+
+/// The incident of a masked key. The same kind in the same column is the same for a day, one of our keys always.
+fn incident_of(table: &Table, masked: &Masked, ours: Option<StoredAs>) -> Incident {
+    let now = session::now();
+    let (day, version) = ((now / DAY).to_be_bytes(), ours.map_or(0, |ours| ours.version).to_be_bytes());
+    let provider = masked.provider.unwrap_or_default().as_bytes();
+    let what: [&[u8]; 3] = match &ours {
+        Some(ours) => [b"ours", &ours.key, &version],
+        None => [provider, masked.kind.as_bytes(), &day],
+    };
+    let parts = [b"masked column", table.name.as_bytes(), masked.column.as_bytes(), what[0], what[1], what[2]];
+    let details = serde_json::json!({
+        "what": "a provider key was masked before its row was stored", "source": "redact_columns", "table": table.name,
+        "table_owner": table.owner, "column": masked.column, "provider": masked.provider, "kind": masked.kind,
+        "redacted": masked.redacted, "key_version": ours.map(|ours| ours.version),
+    });
+    Incident {
+        id: incident::identity(&parts),
+        kind: IncidentType::LeakedKey,
+        severity: if ours.is_some() { Severity::High } else { Severity::Low },
+        project_id: ours.map(|ours| ours.project),
+        provider_key_id: ours.map(|ours| ours.key),
+        details: details.to_string(),
+        detected_at: now,
+    }
+}
+
+/// Whether the incident is new and was stored. It is not where another transaction is just storing it: no row waits for
+/// another's transaction.
+fn write(owner: Owner, table: &Table, incident: &Incident, ours: Option<StoredAs>) -> bool {
+    if store::leaks::is_known(owner, incident.id) {
+        return false;
+    }
+    let today = incident.detected_at / DAY * DAY;
+    let (count, most) = match ours {
+        Some(ours) => (store::leaks::of_key_since(owner, today, (ours.project, ours.key)), MOST_OF_KEY),
+        None => (store::leaks::masked_since(owner, today, &table.owner), MOST_OF_OWNER),
+    };
+    if count >= most {
+        return count == most && ours.is_none() && insert(owner, &no_more(table, today));
+    }
+    insert(owner, incident)
+}
+
+/// The incident that says that there are more.
+fn no_more(table: &Table, today: i64) -> Incident {
+    let details = serde_json::json!({
+        "what": "more keys were masked than are written down in a day", "source": "redact_columns",
+        "table_owner": table.owner, "most": MOST_OF_OWNER,
+    });
+    Incident {
+        id: incident::identity(&[b"masked column", b"more", table.owner.as_bytes(), &today.to_be_bytes()]),
+        kind: IncidentType::LeakedKey,
+        severity: Severity::Medium,
+        project_id: None,
+        provider_key_id: None,
+        details: details.to_string(),
+        detected_at: session::now(),
+    }
+}
+
+/// Stores an incident unless another transaction is just storing it.
+fn insert(owner: Owner, incident: &Incident) -> bool {
+    let [a, b, c, d, ..] = incident.id;
+    let table = session::relation("security_incidents");
+    table.is_some_and(|table| session::try_lock(table, u32::from_be_bytes([a, b, c, d])))
+        && store::incidents::insert(owner, incident)
+}
+
+/// What pgrx says of a row: types and numbers of columns.
+fn internal(error: impl std::fmt::Display) -> Error {
+    Error::Internal(error.to_string())
+}

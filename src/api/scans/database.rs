@@ -1,0 +1,82 @@
+//! The database's own texts, scanned: where a key stands that somebody wrote into a function, a comment or a setting. What
+//! there is to read is in `store/definitions`; what the caller may not read is said.
+
+use super::table::Columns;
+use super::{Place, Scan, begin};
+use crate::api::access::Access;
+use crate::error::Error;
+use crate::store::{definitions, named_source};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use std::cell::LazyCell;
+
+/// Scans the definitions that the caller may read: functions, views, rules, comments, defaults, constraints, triggers,
+/// policies, indexes, settings of roles and databases, options of foreign servers and user mappings, subscriptions,
+/// pg_cron's jobs, texts of pg_stat_statements. A row per key and place; each key is an incident once. What it may not
+/// read a NOTICE names. Errors: not an auditor 42501.
+#[pg_extern(volatile, parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+fn scan_database_for_leaks() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(place, String),
+            name!(provider, Option<String>),
+            name!(kind, String),
+            name!(redacted, String),
+            name!(provider_key_id, Option<pgrx::Uuid>),
+            name!(occurrences, i64),
+            name!(is_new, bool),
+        ),
+    >,
+    ErrorReport,
+> {
+    let mut scan = Scan::new(begin(Access::must_audit)?, "scan_database_for_leaks")?;
+    definitions::each(|defined, text| search(&mut scan, text, || defined.place()))?;
+    let hidden = definitions::hidden();
+    if hidden.subscriptions {
+        passed_over("connection strings of subscriptions", "only superusers may read them");
+    }
+    if hidden.mappings {
+        passed_over("options of some user mappings", "their server's owner and superusers may read them");
+    }
+    search_jobs(&mut scan)?;
+    search_statements(&mut scan)?;
+    Ok(TableIterator::new(scan.finish()))
+}
+
+/// Searches one text; its place is asked for only when it is told, once.
+fn search(scan: &mut Scan, text: &str, place: impl FnOnce() -> String) -> Result<(), Error> {
+    scan.search(LazyCell::new(|| Place::named(&place())), text.as_bytes())
+}
+
+/// The commands of pg_cron, read as any table: nothing that is only called so can run.
+fn search_jobs(scan: &mut Scan) -> Result<(), Error> {
+    let Some(jobs) = definitions::cron_jobs() else { return Ok(()) };
+    let columns = Columns::new(named_source::text_columns(jobs), None, None);
+    match columns.judge(jobs) {
+        Ok(source) => columns.search(scan, &source),
+        Err(error) => {
+            passed_over("cron.job", &error.message());
+            Ok(())
+        }
+    }
+}
+
+/// The texts that pg_stat_statements keeps.
+fn search_statements(scan: &mut Scan) -> Result<(), Error> {
+    let Some(schema) = definitions::statistics() else { return Ok(()) };
+    let Some(schema) = schema else {
+        passed_over("pg_stat_statements", "you may not read it, or it is not preloaded");
+        return Ok(());
+    };
+    if definitions::each_statement(&schema, |place, text| search(scan, text, || place.to_owned()))? {
+        passed_over("statements of other roles in pg_stat_statements", "members of pg_read_all_stats may read them");
+    }
+    Ok(())
+}
+
+/// Says what was not looked at: nothing found is not the same.
+fn passed_over(what: &str, why: &str) {
+    notice!("scan_database_for_leaks: not scanned: {what}: {why}");
+}

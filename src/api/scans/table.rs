@@ -1,0 +1,155 @@
+//! A table, scanned: its rows are read as the caller and by no SQL, so that nothing of its owner's runs (DESIGN §5). It is
+//! judged by `store/named_source`, as an import's is.
+
+use super::{Place, Scan, back, begin};
+use crate::acting_owner::named_table::{self, Leaf, NamedRow};
+use crate::acting_owner::{StepMemory, session};
+use crate::api::access::Access;
+use crate::error::Error;
+use crate::redact;
+use crate::store::named_source::{self, Source};
+use crate::trail::FailureReason;
+use pgrx::datum::Interval;
+use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use std::ffi::{CStr, CString};
+
+const TEXTS: [pg_sys::Oid; 4] = [pg_sys::TEXTOID, pg_sys::VARCHAROID, pg_sys::JSONOID, pg_sys::JSONBOID];
+const TIMES: [pg_sys::Oid; 3] = [pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPOID, pg_sys::DATEOID];
+const DAY: i64 = 86_400_000_000;
+
+/// Scans a table for keys in its columns of type text, varchar, json and jsonb, or in those named; with `time_column` and
+/// `since` only rows of that time or none. A row per key and column; each key is an incident once. Reads as the caller.
+/// Errors: not an auditor, or may not read the source 42501; no table, or row security hides rows of it 22023; no such
+/// column 42703, one of another type 22023.
+#[pg_extern(volatile, parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+fn scan_table_for_leaks(
+    source: Option<pgrx::PgRelation>,
+    columns: default!(Option<Vec<Option<String>>>, "NULL"),
+    time_column: default!(Option<&str>, "NULL"),
+    since: default!(Option<Interval>, "NULL"),
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(place, String),
+            name!(provider, Option<String>),
+            name!(kind, String),
+            name!(redacted, String),
+            name!(provider_key_id, Option<pgrx::Uuid>),
+            name!(occurrences, i64),
+            name!(is_new, bool),
+        ),
+    >,
+    ErrorReport,
+> {
+    let access = begin(Access::must_audit)?;
+    let source = access.need(source, "source")?.oid();
+    let names = match columns {
+        Some(columns) => {
+            columns.into_iter().map(|name| access.need(name, "a column")).collect::<Result<Vec<_>, _>>()?
+        }
+        None => named_source::text_columns(source),
+    };
+    let since = match (time_column, since) {
+        (Some(_), Some(since)) => Some(back(&access, since)?),
+        (None, None) => None,
+        _ => {
+            let error = Error::BadInput("time_column and since belong together", "Give both, or neither.");
+            return Err(access.refuse(FailureReason::BadInput, error).into());
+        }
+    };
+    let columns = Columns::new(names, time_column, since);
+    let source = columns.judge(source).map_err(|error| match error {
+        Error::NotAuthorized(_) => access.refuse(FailureReason::NotAuthorized, error),
+        _ => access.refuse(FailureReason::BadInput, error),
+    })?;
+    let mut scan = Scan::new(access, "scan_table_for_leaks")?;
+    columns.search(&mut scan, &source)?;
+    Ok(TableIterator::new(scan.finish()))
+}
+
+/// What of a table is read.
+pub struct Columns {
+    names: Vec<String>,
+    time_column: Option<String>,
+    /// Rows before it are passed over; microseconds since 1970.
+    since: Option<i64>,
+}
+
+impl Columns {
+    /// The columns to search, each once, and which rows.
+    pub fn new(mut names: Vec<String>, time_column: Option<&str>, since: Option<i64>) -> Columns {
+        names.sort();
+        names.dedup();
+        Columns { names, time_column: time_column.map(str::to_owned), since }
+    }
+
+    /// Judges the table as the caller.
+    pub fn judge(&self, source: pg_sys::Oid) -> Result<Source, Error> {
+        let names = self.names.iter().chain(&self.time_column).map(|name| CString::new(name.as_str()));
+        let names: Vec<CString> = names.filter_map(Result::ok).collect();
+        let names: Vec<&CStr> = names.iter().map(|name| name.as_c_str()).collect();
+        named_source::judge(source, &names, |leaf| self.judge_columns(leaf))
+    }
+
+    /// The columns are there and of types that are read.
+    fn judge_columns(&self, leaf: &Leaf) -> Result<(), Error> {
+        if self.names.is_empty() {
+            let hint = "A scan reads columns of type text, varchar, json and jsonb.";
+            return Err(Error::BadInput("there is no column to scan", hint));
+        }
+        for (number, name) in self.names.iter().enumerate() {
+            let shown = || redact::clean(name, 63);
+            let kind = leaf.column_type(number).ok_or_else(|| Error::NoSuchColumn(shown()))?;
+            if !TEXTS.contains(&kind) {
+                return Err(Error::UnfitColumn(shown()));
+            }
+        }
+        let Some(time_column) = &self.time_column else { return Ok(()) };
+        let shown = || redact::clean(time_column, 63);
+        let kind = leaf.column_type(self.names.len()).ok_or_else(|| Error::NoSuchColumn(shown()))?;
+        let hint = "Name a column of type timestamptz, timestamp or date.";
+        if TIMES.contains(&kind) { Ok(()) } else { Err(Error::BadInput("the time column is no time", hint)) }
+    }
+
+    /// Searches every row; memory that PostgreSQL needs for one is given back before the next.
+    pub fn search(&self, scan: &mut Scan, source: &Source) -> Result<(), Error> {
+        let memory = StepMemory::new();
+        let places: Vec<Vec<Place>> = source
+            .names
+            .iter()
+            .map(|table| self.names.iter().map(|column| Place::named(&format!("{table}.{column}"))).collect())
+            .collect();
+        named_table::read(&source.leaves, |rows| {
+            rows.each(|at, row| {
+                session::check_interrupts();
+                memory.run(|| self.search_row(scan, &places[at.leaf()], row))
+            })
+        })
+    }
+
+    /// Searches one row, if it is of the time that is asked for.
+    fn search_row(&self, scan: &mut Scan, places: &[Place], row: &NamedRow) -> Result<(), Error> {
+        if self.since.is_some_and(|since| time(row, self.names.len()).is_some_and(|time| time < since)) {
+            return Ok(());
+        }
+        for (number, place) in places.iter().enumerate() {
+            row.with_text(number, |text| scan.search(place, text)).transpose()?;
+        }
+        Ok(())
+    }
+}
+
+/// The time of a row in microseconds since 1970; None where it has none. What has no time zone may lie a day off: then the
+/// later is taken, so that no row is missed.
+fn time(row: &NamedRow, column: usize) -> Option<i64> {
+    let since_2000 = match row.column_type(column)? {
+        pg_sys::DATEOID => i64::from(row.get::<i32>(column)?).saturating_mul(DAY).saturating_add(2 * DAY),
+        pg_sys::TIMESTAMPOID => row.get::<i64>(column)?.saturating_add(DAY),
+        _ => row.get::<i64>(column)?,
+    };
+    Some(since_2000.saturating_add(session::POSTGRES_EPOCH))
+}

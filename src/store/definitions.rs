@@ -1,0 +1,262 @@
+//! Where a database keeps texts beside its tables: functions, views, comments, settings and more. Read as the caller, by
+//! statements that are constants; nothing they name is run, only written out by PostgreSQL's own functions.
+//! Each row: catalog, object, its column, what stands before PostgreSQL's description of the object, and the text.
+
+use super::oids::*;
+use super::value;
+use crate::acting_owner::{Row, Statement, each_in_schema, session};
+use crate::error::Error;
+use pgrx::pg_sys;
+
+static FUNCTIONS: Statement = Statement::new(
+    "SELECT p.tableoid, p.oid, 0, '', pg_catalog.concat_ws(' ', p.prosrc, pg_catalog.pg_get_function_sqlbody(p.oid),
+        pg_catalog.pg_get_function_arguments(p.oid), pg_catalog.array_to_string(p.proconfig, ' '))
+     FROM pg_catalog.pg_proc p",
+    &[],
+);
+
+static VIEWS: Statement = Statement::new(
+    "SELECT c.tableoid, c.oid, 0, '', pg_catalog.pg_get_viewdef(c.oid)
+     FROM pg_catalog.pg_class c WHERE c.relkind IN ('v', 'm')",
+    &[],
+);
+
+static RULES: Statement = Statement::new(
+    "SELECT r.tableoid, r.oid, 0, '', pg_catalog.pg_get_ruledef(r.oid)
+     FROM pg_catalog.pg_rewrite r WHERE r.rulename <> '_RETURN'",
+    &[],
+);
+
+static COMMENTS: Statement = Statement::new(
+    "SELECT d.classoid, d.objoid, d.objsubid, 'comment on ', d.description FROM pg_catalog.pg_description d
+     UNION ALL
+     SELECT d.classoid, d.objoid, 0, 'comment on ', d.description FROM pg_catalog.pg_shdescription d
+     UNION ALL
+     SELECT l.classoid, l.objoid, l.objsubid, 'security label of ', l.label FROM pg_catalog.pg_seclabel l
+     UNION ALL
+     SELECT l.classoid, l.objoid, 0, 'security label of ', l.label FROM pg_catalog.pg_shseclabel l",
+    &[],
+);
+
+static DEFAULTS: Statement = Statement::new(
+    "SELECT d.tableoid, d.oid, 0, '', pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d
+     UNION ALL
+     SELECT t.tableoid, t.oid, 0, 'default of ', t.typdefault FROM pg_catalog.pg_type t
+     WHERE t.typdefault IS NOT NULL",
+    &[],
+);
+
+static CONSTRAINTS: Statement = Statement::new(
+    "SELECT c.tableoid, c.oid, 0, CASE WHEN c.contypid <> 0
+            THEN pg_catalog.concat('type ', pg_catalog.format_type(c.contypid, NULL), ': ') ELSE '' END,
+        pg_catalog.pg_get_constraintdef(c.oid)
+     FROM pg_catalog.pg_constraint c WHERE c.contype IN ('c', 'x')",
+    &[],
+);
+
+static TRIGGERS: Statement = Statement::new(
+    "SELECT t.tableoid, t.oid, 0, '', pg_catalog.pg_get_triggerdef(t.oid)
+     FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal",
+    &[],
+);
+
+static POLICIES: Statement = Statement::new(
+    "SELECT p.tableoid, p.oid, 0, '', pg_catalog.concat_ws(' ', pg_catalog.pg_get_expr(p.polqual, p.polrelid),
+        pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid))
+     FROM pg_catalog.pg_policy p",
+    &[],
+);
+
+static INDEXES: Statement = Statement::new(
+    "SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid, i.indexrelid, 0, '',
+        pg_catalog.pg_get_indexdef(i.indexrelid)
+     FROM pg_catalog.pg_index i WHERE i.indexprs IS NOT NULL OR i.indpred IS NOT NULL
+     UNION ALL
+     SELECT s.tableoid, s.oid, 0, '', pg_catalog.pg_get_statisticsobjdef(s.oid)
+     FROM pg_catalog.pg_statistic_ext s WHERE s.stxexprs IS NOT NULL",
+    &[],
+);
+
+static PUBLICATIONS: Statement = Statement::new(
+    "SELECT p.tableoid, p.oid, 0, '', pg_catalog.pg_get_expr(p.prqual, p.prrelid)
+     FROM pg_catalog.pg_publication_rel p WHERE p.prqual IS NOT NULL",
+    &[],
+);
+
+static ROLE_SETTINGS: Statement = Statement::new(
+    "SELECT 0::pg_catalog.oid, 0::pg_catalog.oid, 0, pg_catalog.concat('setting ', pg_catalog.split_part(s.setting, '=', 1),
+       ' of role ' || r.rolname, ' in database ' || d.datname), s.setting
+     FROM (SELECT c.setdatabase, c.setrole, pg_catalog.unnest(c.setconfig) AS setting
+           FROM pg_catalog.pg_db_role_setting c) s
+        LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole
+        LEFT JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase",
+    &[],
+);
+
+static SETTINGS: Statement = Statement::new(
+    "SELECT 0::pg_catalog.oid, 0::pg_catalog.oid, 0, 'setting ' || s.name,
+        pg_catalog.concat_ws(' ', s.setting, NULLIF(s.reset_val, s.setting))
+     FROM pg_catalog.pg_settings s WHERE s.vartype = 'string'",
+    &[],
+);
+
+static FOREIGN_OPTIONS: Statement = Statement::new(
+    "SELECT w.tableoid, w.oid, 0, 'options of ', pg_catalog.array_to_string(w.fdwoptions, ' ')
+     FROM pg_catalog.pg_foreign_data_wrapper w WHERE w.fdwoptions IS NOT NULL
+     UNION ALL
+     SELECT s.tableoid, s.oid, 0, 'options of ', pg_catalog.array_to_string(s.srvoptions, ' ')
+     FROM pg_catalog.pg_foreign_server s WHERE s.srvoptions IS NOT NULL
+     UNION ALL
+     SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid, t.ftrelid, 0, 'options of ',
+        pg_catalog.array_to_string(t.ftoptions, ' ')
+     FROM pg_catalog.pg_foreign_table t WHERE t.ftoptions IS NOT NULL
+     UNION ALL
+     SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid, a.attrelid, a.attnum, 'options of ',
+        pg_catalog.array_to_string(a.attfdwoptions, ' ')
+     FROM pg_catalog.pg_attribute a WHERE a.attfdwoptions IS NOT NULL
+     UNION ALL
+     SELECT 'pg_catalog.pg_foreign_server'::pg_catalog.regclass::pg_catalog.oid, m.srvid, 0,
+        pg_catalog.concat('user mapping of ', m.usename, ' for '),
+        pg_catalog.array_to_string(m.umoptions, ' ')
+     FROM pg_catalog.pg_user_mappings m WHERE m.umoptions IS NOT NULL",
+    &[],
+);
+
+static SUBSCRIPTIONS: Statement = Statement::new(
+    "SELECT s.tableoid, s.oid, 0, 'connection of ', s.subconninfo FROM pg_catalog.pg_subscription s",
+    &[],
+);
+
+/// Every kind of definition that anybody may read.
+static PUBLIC: [&Statement; 13] = [
+    &FUNCTIONS,
+    &VIEWS,
+    &RULES,
+    &COMMENTS,
+    &DEFAULTS,
+    &CONSTRAINTS,
+    &TRIGGERS,
+    &POLICIES,
+    &INDEXES,
+    &PUBLICATIONS,
+    &ROLE_SETTINGS,
+    &SETTINGS,
+    &FOREIGN_OPTIONS,
+];
+
+static DESCRIBE: Statement = Statement::new("SELECT pg_catalog.pg_describe_object($1, $2, $3)", &[OID, OID, INT4]);
+
+/// Whether the caller may read connection strings of subscriptions, whether there are any, and how many user mappings keep
+/// their options from it.
+static HIDDEN: Statement = Statement::new(
+    "SELECT pg_catalog.has_column_privilege('pg_catalog.pg_subscription', 'subconninfo', 'SELECT'),
+        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_subscription s),
+        (SELECT pg_catalog.count(*) FROM pg_catalog.pg_user_mappings m WHERE m.umoptions IS NULL
+            AND NOT pg_catalog.has_table_privilege('pg_catalog.pg_user_mapping', 'SELECT'))",
+    &[],
+);
+
+static CRON: Statement = Statement::new(
+    "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE n.nspname = 'cron' AND c.relname = 'job' AND c.relkind = 'r'",
+    &[],
+);
+
+/// The schema of the extension's own function, whatever others have put under its name; and whether the caller may call it.
+static STATISTICS: Statement = Statement::new(
+    "SELECT n.nspname::pg_catalog.text, pg_catalog.has_schema_privilege(n.oid, 'USAGE')
+        AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
+     FROM pg_catalog.pg_extension e
+        JOIN pg_catalog.pg_depend d ON d.refclassid = e.tableoid AND d.refobjid = e.oid AND d.deptype = 'e'
+        JOIN pg_catalog.pg_proc p ON d.classid = p.tableoid AND d.objid = p.oid
+        JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+     WHERE e.extname = 'pg_stat_statements' AND p.proname = 'pg_stat_statements' AND p.proargtypes[0] = 16
+        AND p.pronargs = 1",
+    &[],
+);
+
+/// Nobody else can have a function of this name and this argument in the schema.
+const STATEMENT_TEXTS: &str =
+    "SELECT pg_catalog.concat('statement of role ' || r.rolname, ' in database ' || d.datname), s.query
+     FROM SCHEMA.pg_stat_statements(true) s LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.userid
+        LEFT JOIN pg_catalog.pg_database d ON d.oid = s.dbid";
+
+/// Where a text stands.
+pub struct Defined {
+    catalog: pg_sys::Oid,
+    object: pg_sys::Oid,
+    column: i32,
+    called: String,
+}
+
+impl Defined {
+    /// The place in words.
+    pub fn place(&self) -> String {
+        if self.catalog == pg_sys::InvalidOid {
+            return self.called.clone();
+        }
+        let arguments = [self.catalog.into(), self.object.into(), self.column.into()];
+        let described = DESCRIBE.read_as_caller(&arguments, |row| row.get::<String>(1)).pop().flatten();
+        let described = described.unwrap_or_else(|| format!("object {}", self.object.to_u32()));
+        format!("{}{described}", self.called)
+    }
+}
+
+/// Hands over every definition that the caller may read, with its text.
+pub fn each(mut work: impl FnMut(&Defined, &str) -> Result<(), Error>) -> Result<(), Error> {
+    let mut row = |row: &Row| {
+        let Some(text) = row.get::<String>(5) else { return Ok(()) };
+        let defined =
+            Defined { catalog: value(row, 1), object: value(row, 2), column: value(row, 3), called: value(row, 4) };
+        work(&defined, &text)
+    };
+    for statement in PUBLIC {
+        statement.each_as_caller(&mut row)?;
+    }
+    if !hidden().may_read_subscriptions {
+        return Ok(());
+    }
+    SUBSCRIPTIONS.each_as_caller(&mut row)
+}
+
+/// What the caller may not read.
+#[derive(Default)]
+pub struct Hidden {
+    may_read_subscriptions: bool,
+    /// Connection strings of subscriptions.
+    pub subscriptions: bool,
+    /// Options of user mappings.
+    pub mappings: bool,
+}
+
+pub fn hidden() -> Hidden {
+    let of = |row: &Row| {
+        let may_read_subscriptions = value::<bool>(row, 1);
+        let subscriptions = !may_read_subscriptions && value::<i64>(row, 2) > 0;
+        Hidden { may_read_subscriptions, subscriptions, mappings: value::<i64>(row, 3) > 0 }
+    };
+    HIDDEN.read_as_caller(&[], of).pop().unwrap_or_default()
+}
+
+/// pg_cron's table of jobs, or what is called so.
+pub fn cron_jobs() -> Option<pg_sys::Oid> {
+    CRON.read_as_caller(&[], |row| row.get(1)).pop().flatten()
+}
+
+/// Whether there are statistics of statements, and in which schema; None in it: not for this caller, or not at work.
+pub fn statistics() -> Option<Option<String>> {
+    let found = STATISTICS.read_as_caller(&[], |row| (value::<String>(row, 1), value::<bool>(row, 2))).pop();
+    let preloaded = session::setting(c"shared_preload_libraries").unwrap_or_default().contains("pg_stat_statements");
+    found.map(|(schema, allowed)| Some(schema).filter(|_| allowed && preloaded))
+}
+
+/// Hands over the texts of statements that the caller may see, and answers whether others are hidden.
+pub fn each_statement(schema: &str, mut work: impl FnMut(&str, &str) -> Result<(), Error>) -> Result<bool, Error> {
+    let mut hidden = false;
+    each_in_schema(STATEMENT_TEXTS, schema, |row| {
+        let text: String = row.get(2).unwrap_or_default();
+        hidden |= text == "<insufficient privilege>";
+        work(&row.get::<String>(1).unwrap_or_default(), &text)
+    })?;
+    Ok(hidden)
+}

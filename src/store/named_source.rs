@@ -1,0 +1,103 @@
+//! A table that a caller names as a source: whether the caller may read it, whether it is a table, and what of it holds
+//! rows. Asked as the caller and never inside the switch (DESIGN §5); the rows are read by `named_table`.
+
+use super::oids::*;
+use super::value;
+use crate::acting_owner::Statement;
+use crate::acting_owner::named_table::{self, Leaf};
+use crate::error::Error;
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+/// Run as the caller: what SELECT of these columns would ask for, and whether row security would meddle.
+static RIGHTS: Statement = Statement::new(
+    "SELECT pg_catalog.row_security_active(c.oid), pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE')
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attname::pg_catalog.text = ANY ($2)
+              AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT'))
+     FROM pg_catalog.pg_class c WHERE c.oid = $1",
+    &[OID, TEXTS],
+);
+
+/// The relation, its partitions and what inherits from it.
+static TREE: Statement = Statement::new(
+    "WITH RECURSIVE tree (relation) AS (
+        SELECT $1
+        UNION
+        SELECT i.inhrelid FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.relation
+        WHERE NOT i.inhdetachpending)
+     SELECT t.relation, pg_catalog.format('%I.%I', n.nspname, c.relname)
+     FROM tree t JOIN pg_catalog.pg_class c ON c.oid = t.relation JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     ORDER BY t.relation",
+    &[OID],
+);
+
+static COLUMNS_OF: Statement = Statement::new(
+    "SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a
+     WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+        AND a.atttypid IN ('text'::pg_catalog.regtype, 'varchar'::pg_catalog.regtype, 'json'::pg_catalog.regtype,
+            'jsonb'::pg_catalog.regtype)
+     ORDER BY a.attnum",
+    &[OID],
+);
+
+/// What holds the rows of a source, and the qualified name of each.
+pub struct Source {
+    pub leaves: Vec<Leaf>,
+    pub names: Vec<String>,
+}
+
+/// Judges what the caller named, as the caller, and locks its shape until the transaction ends. `columns` judges those of
+/// each part by their types.
+pub fn judge(
+    source: pg_sys::Oid,
+    names: &[&CStr],
+    columns: impl Fn(&Leaf) -> Result<(), Error>,
+) -> Result<Source, Error> {
+    let root = named_table::look(source, names).ok_or_else(gone)?;
+    let texts: Vec<&str> = names.iter().filter_map(|name| name.to_str().ok()).collect();
+    let judged = RIGHTS.read_as_caller(&[source.into(), texts.into()], |row| (value(row, 1), value(row, 2))).pop();
+    let (row_security, readable): (bool, bool) = judged.ok_or_else(gone)?;
+    if !readable {
+        return Err(Error::NotAuthorized("read the source"));
+    }
+    if row_security {
+        let hint = "Call as a role that row security does not bind, such as the table's owner.";
+        return Err(Error::BadInput("row security of the source would hide rows from you", hint));
+    }
+    judge_kind(&root)?;
+    columns(&root)?;
+    let mut found = Source { leaves: vec![], names: vec![] };
+    let tree = TREE.read_as_caller(&[source.into()], |row| (value::<pg_sys::Oid>(row, 1), value::<String>(row, 2)));
+    for (relation, name) in tree {
+        let Some(leaf) = named_table::look(relation, names) else { continue };
+        judge_kind(&leaf)?;
+        columns(&leaf)?;
+        if leaf.kind != b'p' {
+            found.leaves.push(leaf);
+            found.names.push(name);
+        }
+    }
+    Ok(found)
+}
+
+/// A table. A view would run its owner's functions with the reader's rights; a foreign table goes where its server's
+/// owner sends it, with the reader's login.
+fn judge_kind(leaf: &Leaf) -> Result<(), Error> {
+    let hint = "Copy its rows into a table of your own first: CREATE TABLE … AS SELECT ….";
+    match leaf.kind {
+        b'r' | b'm' | b'p' => Ok(()),
+        b'v' => Err(Error::BadInput("the source is a view, not a table", hint)),
+        b'f' => Err(Error::BadInput("the source is or has a foreign table", hint)),
+        _ => Err(Error::BadInput("the source is not a table", "Name a table.")),
+    }
+}
+
+/// The columns of a relation that hold text: of type text, varchar, json and jsonb.
+pub fn text_columns(source: pg_sys::Oid) -> Vec<String> {
+    COLUMNS_OF.read_as_caller(&[source.into()], |row| value(row, 1))
+}
+
+fn gone() -> Error {
+    Error::BadInput("the source is gone", "Name a table that is there.")
+}
