@@ -109,3 +109,6 @@ if have node; then
 else
     say "the import is not measured: node is not installed"
 fi
+
+say "the watch"
+"$ROOT/bench/watch.sh"

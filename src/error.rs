@@ -125,7 +125,7 @@ impl Error {
         use Error::*;
         Some(match self {
             NoSuchKey | NoSuchProject | NoSuchIncident | NoUsableKey | Internal(_) => return None,
-            NoBlockedCaller => "SELECT kind, subject FROM watchllm.blocked_callers; shows who is.",
+            NoBlockedCaller => "The table watchllm.blocked_callers shows who is blocked, by kind and subject.",
             NoEarlierVersion | NoSuchVersion(_) => "Rotate to a new key with watchllm.rotate_provider_key().",
             NotAuthorized(_) => "Ask an administrator for the role that may do this; see the README, Roles.",
             VersionConflict { .. } => "Somebody else rotated it: read the key again before you rotate.",

@@ -1,6 +1,6 @@
 //! watchllm_keys: a vault for LLM provider keys inside PostgreSQL.
 //! The door: rooms, the order of the SQL, what happens when the library is loaded. No logic lives here.
-//! Floors (an import only ever points down): api, log_hook, disclosed · audit, caller · store, shared_keyring, anomaly ·
+//! Floors (an import only ever points down): api, log_hook, disclosed · audit, caller · store, shared_keyring · anomaly ·
 //! acting_owner, crypto, trail, redact, server_log, error, settings.
 
 mod acting_owner;

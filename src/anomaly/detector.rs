@@ -1,4 +1,5 @@
-//! The detectors: what each looks for, how urgent its incident is, and whom it is about. Names: DESIGN §11, README (Watch).
+//! The detectors: what each looks for, how urgent its incident is, and whom it is about. Their names are the types of
+//! incidents (trail/incident) and stand in `anomaly_action` (settings/action).
 
 use crate::trail::{CallerKind, IncidentType, Severity, words};
 use std::rc::Rc;

@@ -2,7 +2,7 @@
 //! finding, and is refused where that was asked for. Constant cost per access; keys and callers that are idle the longest
 //! are let go. One finding per episode: it begins with the access that crosses, and ends when half the limit is reached.
 
-use super::buckets::{Day, Hour, MINUTE, Times};
+use super::buckets::{Day, Hour, MINUTE, RareHour, Times};
 use super::callers::{Callers, Peak, Place};
 use super::detector::{Detector, KeyId, Subject};
 use super::limits::{Limits, Rules};
@@ -102,7 +102,7 @@ struct Key {
     minute: Times,
     hour: Hour,
     day: Day,
-    failures: Option<Box<Hour>>,
+    failures: Option<Box<RareHour>>,
     /// Detectors with an open episode, by `Detector::bit`.
     flagged: u8,
     limits: Limits,

@@ -1,4 +1,5 @@
-//! The watch at its limits, with injected time. That it agrees with the SQL windows: tests/cluster/watch_replay.rs.
+//! The watch at its limits, with injected time: borders of minutes, episodes, blocks, what a new writer remembers.
+//! That it agrees with the SQL windows: tests/cluster/watch_replay.rs.
 
 use super::*;
 use crate::anomaly::Override;

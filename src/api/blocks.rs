@@ -70,6 +70,7 @@ fn unblock_caller(
     Ok(())
 }
 
+/// Has the writer block or unblock a key, and keeps the note.
 fn change_block(to: AccessType, id: Option<pgrx::Uuid>, note: Option<&str>, context: Context) -> Answer<()> {
     let mut access = Access::begin(to, context)?;
     access.must_administer()?;

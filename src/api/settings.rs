@@ -1,4 +1,5 @@
-//! Settings that a database, a project or a key has of its own, in place of the server's.
+//! Settings that a database, a project or a key has of its own, in place of the server's: which they are, who sets them, and
+//! what holds for a key. The writer reads them after the commit (audit/watch).
 
 use super::access::Access;
 use crate::acting_owner::session;
@@ -86,7 +87,7 @@ fn set_setting(
 
 /// Tells the setting that holds for a key, a project or the database: its own, the next wider one's, or the server's. For
 /// views; tenants are told of their own projects, and of others' what holds for all. Errors: unknown name 22023.
-#[pg_extern(stable, parallel_unsafe)]
+#[pg_extern(stable, parallel_restricted)]
 #[search_path(pg_catalog, pg_temp)]
 fn effective_setting(
     name: Option<&str>,
@@ -119,6 +120,7 @@ fn known(name: &str) -> Result<(&'static str, Scope, Kind), Error> {
     ))
 }
 
+/// Refuses a value that this kind of setting cannot have.
 fn check(kind: Kind, value: &str) -> Result<(), Error> {
     let wrong = Error::BadInput;
     match kind {

@@ -1,4 +1,5 @@
 //! Settings that a database, a project or a key has of its own. The nearest wins; without one the server's setting holds.
+//! The table is small: every override is read at once when the writer takes them up.
 
 use super::oids::*;
 use super::{Id, id, uuid, value};
