@@ -104,6 +104,9 @@ printf '\nwritten to %s\n' "$RUN/bench.json"
 say "masking keys in text"
 admin_psql <"$ROOT/bench/redact.sql" | tee "$RUN/bench_redact.txt" | awk -f "$ROOT/bench/redact.awk"
 
+say "the log hook"
+"$ROOT/bench/log_hook.sh"
+
 if have node; then
     "$ROOT/bench/import.sh"
 else
