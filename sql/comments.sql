@@ -313,6 +313,37 @@ COMMENT ON COLUMN watchllm.open_incidents.details IS 'The evidence; never a key.
 COMMENT ON COLUMN watchllm.open_incidents.detected_at IS 'When it was noticed.';
 COMMENT ON COLUMN watchllm.open_incidents.ended_at IS 'When it was over; NULL while it is not, or where it has no end.';
 
+COMMENT ON VIEW watchllm.key_access_rates IS
+    'Each access and failure of the last 24 hours with the counts of its key; key_access_rates(since, until) for any time.';
+COMMENT ON COLUMN watchllm.key_access_rates.accessed_at IS 'When it was.';
+COMMENT ON COLUMN watchllm.key_access_rates.project_id IS 'The project of the key.';
+COMMENT ON COLUMN watchllm.key_access_rates.provider_key_id IS 'The provider key.';
+COMMENT ON COLUMN watchllm.key_access_rates.claims_sub IS 'Subject of the caller''s trusted claims; NULL without.';
+COMMENT ON COLUMN watchllm.key_access_rates.failed IS
+    'Whether it failed for a reason of its own; what a block stopped counts as an access.';
+COMMENT ON COLUMN watchllm.key_access_rates.accesses_minute IS
+    'Accesses of the key in the 60 seconds that end with this one.';
+COMMENT ON COLUMN watchllm.key_access_rates.accesses_hour IS
+    'Accesses up to this one in its minute of the clock and the 59 before.';
+COMMENT ON COLUMN watchllm.key_access_rates.accesses_day IS
+    'Accesses up to this one in its half hour of the clock (UTC) and the 47 before.';
+COMMENT ON COLUMN watchllm.key_access_rates.failures_hour IS
+    'Failures up to this one in its minute of the clock and the 59 before.';
+
+COMMENT ON VIEW watchllm.key_access_anomalies IS
+    'What the detectors find in the last 24 hours; key_access_anomalies(since, until) for any time.';
+COMMENT ON COLUMN watchllm.key_access_anomalies.detector IS 'The detector, as in the type of its incident.';
+COMMENT ON COLUMN watchllm.key_access_anomalies.severity IS 'low, medium, high or critical.';
+COMMENT ON COLUMN watchllm.key_access_anomalies.project_id IS 'The project of the key; NULL when it is about a caller.';
+COMMENT ON COLUMN watchllm.key_access_anomalies.provider_key_id IS 'The provider key; NULL when it is about a caller.';
+COMMENT ON COLUMN watchllm.key_access_anomalies.subject IS
+    'The caller, as role:name, subject:sub or address:address; NULL when it is about a key alone.';
+COMMENT ON COLUMN watchllm.key_access_anomalies.observed IS
+    'The highest count; of a dormant key the days it slept.';
+COMMENT ON COLUMN watchllm.key_access_anomalies.expected IS 'The limit that was crossed; of a dormant key its days.';
+COMMENT ON COLUMN watchllm.key_access_anomalies.window_start IS 'The access that crossed the limit.';
+COMMENT ON COLUMN watchllm.key_access_anomalies.window_end IS 'The last access before half the limit was left.';
+
 COMMENT ON VIEW watchllm.access_logs IS
     'The audit trail as its reader may see it: tenants their own projects, auditors all; without the database identity of '
     'callers, which auditors find in provider_key_access_logs.';

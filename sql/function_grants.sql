@@ -17,6 +17,8 @@ DECLARE
     auditors CONSTANT text[] := '{watchllm_admin,watchllm_auditor}';
     staff    CONSTANT text[] := '{watchllm_admin,watchllm_service,watchllm_auditor}';
     readers  CONSTANT text[] := '{watchllm_admin,watchllm_service,watchllm_tenant,watchllm_auditor}';
+    -- Who may read the trail, with the rights of whoever asks; the owner, because functions ask in its name.
+    watchers CONSTANT text[] := '{watchllm_admin,watchllm_tenant,watchllm_auditor,watchllm_owner}';
     anybody  CONSTANT text[] := '{public}';
     item    record;
     role    text;
@@ -69,8 +71,19 @@ BEGIN
             -- the watch
             ('detect_unusual_key_access',        readers),
             ('check_key_rotation_requirements',  readers),
-            ('key_access_rates',                 readers),
-            ('key_access_anomalies',             readers),
+            ('first_read',                       watchers),
+            ('key_access_rates',                 watchers),
+            ('key_access_episodes',              watchers),
+            ('key_newcomers',                    watchers),
+            ('detect_rapid_automated_access',    watchers),
+            ('detect_potential_key_theft',       watchers),
+            ('detect_unusually_high_access',     watchers),
+            ('detect_repeated_failures',         watchers),
+            ('detect_mass_key_reading',          watchers),
+            ('detect_new_address',               watchers),
+            ('detect_new_role',                  watchers),
+            ('detect_dormant_key_used',          watchers),
+            ('key_access_anomalies',             watchers),
             ('acknowledge_incident',             admin),
             ('block_provider_key',               admin),
             ('unblock_provider_key',             admin),
@@ -208,6 +221,8 @@ COMMENT ON FUNCTION watchllm.key_access_history IS
     'Shows the last accesses of a provider key, the newest first.';
 COMMENT ON FUNCTION watchllm.failed_access_attempts IS
     'Shows refused and failed accesses since a time back from now, the newest first, at most 10,000.';
+COMMENT ON FUNCTION watchllm.detect_unusual_key_access IS
+    'Judges how a provider key was used in the last hours: whether a limit was crossed, and in words which.';
 COMMENT ON FUNCTION watchllm.redact(text) IS
     'Masks provider keys in a text: their public prefix stays, the rest becomes ...[REDACTED].';
 COMMENT ON FUNCTION watchllm.redact(text, text[]) IS

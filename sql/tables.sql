@@ -297,6 +297,7 @@ CREATE TABLE watchllm.provider_key_callers (
     last_seen_at    timestamptz NOT NULL,
     PRIMARY KEY (project_id, provider_key_id, kind, subject)
 ) WITH (fillfactor = 70);
+CREATE INDEX provider_key_callers_first_seen_at_idx ON watchllm.provider_key_callers (first_seen_at);
 
 CREATE TABLE watchllm.blocked_callers (
     kind        text        NOT NULL CHECK (kind IN ('subject', 'role', 'address')),

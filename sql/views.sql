@@ -53,6 +53,16 @@ FROM watchllm.security_incidents i
 WHERE NOT EXISTS (
     SELECT FROM watchllm.incident_events e WHERE e.incident_id = i.id AND e.event = 'acknowledged');
 
+CREATE OR REPLACE VIEW watchllm.key_access_rates WITH (security_invoker = true) AS
+SELECT r.accessed_at, r.project_id, r.provider_key_id, r.claims_sub, r.failed, r.accesses_minute, r.accesses_hour,
+       r.accesses_day, r.failures_hour
+FROM watchllm.key_access_rates(pg_catalog.now() - '24 hours'::interval) r;
+
+CREATE OR REPLACE VIEW watchllm.key_access_anomalies WITH (security_invoker = true) AS
+SELECT a.detector, a.severity, a.project_id, a.provider_key_id, a.subject, a.observed, a.expected, a.window_start,
+       a.window_end
+FROM watchllm.key_access_anomalies(pg_catalog.now() - '24 hours'::interval) a;
+
 -- Never holds a row: what is inserted is stored as a key by its trigger.
 CREATE OR REPLACE VIEW watchllm.provider_key_inbox WITH (security_invoker = true) AS
 SELECT NULL::uuid AS project_id, NULL::text AS provider, NULL::text AS name, NULL::text AS api_key
@@ -74,7 +84,8 @@ DECLARE
     view_name name;
     grantee   text;
 BEGIN
-    FOREACH view_name IN ARRAY ARRAY['provider_keys', 'access_logs', 'open_incidents', 'provider_key_inbox']::pg_catalog.name[] LOOP
+    FOREACH view_name IN ARRAY ARRAY['provider_keys', 'access_logs', 'open_incidents', 'key_access_rates',
+        'key_access_anomalies', 'provider_key_inbox']::pg_catalog.name[] LOOP
         -- A view made just now still belongs to whoever runs install(): what default privileges gave out goes.
         FOR grantee IN
             SELECT 'PUBLIC'
@@ -107,3 +118,5 @@ GRANT SELECT ON watchllm.provider_keys TO watchllm_admin, watchllm_auditor, watc
 GRANT INSERT ON watchllm.provider_key_inbox TO watchllm_admin, watchllm_service, watchllm_tenant;
 GRANT SELECT ON watchllm.open_incidents TO watchllm_admin, watchllm_auditor, watchllm_tenant;
 GRANT SELECT ON watchllm.access_logs TO watchllm_admin, watchllm_auditor, watchllm_tenant;
+GRANT SELECT ON watchllm.key_access_rates TO watchllm_admin, watchllm_auditor, watchllm_tenant;
+GRANT SELECT ON watchllm.key_access_anomalies TO watchllm_admin, watchllm_auditor, watchllm_tenant;

@@ -56,6 +56,13 @@ pub fn setting(name: &CStr) -> Option<String> {
     unsafe { text(pg_sys::GetConfigOption(name.as_ptr(), true, false)) }.filter(|value| !value.is_empty())
 }
 
+/// A setting as SHOW answers it, with its unit; None when it is unknown or empty.
+pub fn shown_setting(name: &CStr) -> Option<String> {
+    // SAFETY: missing_ok, so that an unknown name answers null; the answer is a palloc'ed C string, copied at once.
+    unsafe { text(pg_sys::GetConfigOptionByName(name.as_ptr(), std::ptr::null_mut(), true)) }
+        .filter(|value| !value.is_empty())
+}
+
 /// The writer's: fixes a setting of its own session against database and configuration file.
 pub fn override_setting(name: &CStr, value: &str) {
     if let Ok(value) = CString::new(value) {

@@ -19,3 +19,4 @@ mod redact_columns;
 mod scans;
 mod settings;
 mod trail;
+mod watch;

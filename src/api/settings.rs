@@ -2,7 +2,7 @@
 //! what holds for a key. The writer reads them after the commit (audit/watch).
 
 use super::access::Access;
-use crate::acting_owner::session;
+use crate::acting_owner::{Owner, session};
 use crate::caller::{Caller, Context};
 use crate::error::{Answer, Error};
 use crate::settings::{action, watch};
@@ -103,11 +103,13 @@ fn effective_setting(
     };
     let project = wanted.filter(visible);
     let key = provider_key_id.map(|id| *id.as_bytes()).filter(|_| project.is_some());
-    if let Some(own) = store::settings::nearest(owner, name, project, key) {
-        return Ok(Some(own));
-    }
-    let guc = CString::new(format!("watchllm_keys.{name}")).map_err(|_| Error::NullInput("name"))?;
-    Ok(session::setting(&guc))
+    Ok(effective(owner, name, project, key))
+}
+
+/// The setting that holds: the nearest override's, or the server's.
+pub fn effective(owner: Owner, name: &str, project: Option<Id>, key: Option<Id>) -> Option<String> {
+    let own = store::settings::nearest(owner, name, project, key);
+    own.or_else(|| CString::new(format!("watchllm_keys.{name}")).ok().and_then(|guc| session::shown_setting(&guc)))
 }
 
 /// A setting that can be overridden.

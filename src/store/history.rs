@@ -36,6 +36,24 @@ static FAILED: Statement = Statement::new(
     &[TIME, UUIDS],
 );
 
+static RATES: Statement = Statement::new(
+    "SELECT count(*) FILTER (WHERE NOT r.failed), count(*) FILTER (WHERE r.failed), max(r.accesses_minute),
+        max(r.accesses_hour), max(r.accesses_day), max(r.failures_hour)
+     FROM watchllm.key_access_rates($1, NULL, $2, $3) r",
+    &[TIME, UUID, UUID],
+);
+
+/// How a key was used within a time: how often, and the most within a minute, an hour and a day that end in it.
+#[derive(Default)]
+pub struct Rates {
+    pub accesses: i64,
+    pub failures: i64,
+    pub most_in_minute: i64,
+    pub most_in_hour: i64,
+    pub most_in_day: i64,
+    pub most_failures_in_hour: i64,
+}
+
 /// One row of the trail as people read it.
 pub struct Read {
     pub accessed_at: Option<TimestampWithTimeZone>,
@@ -70,6 +88,20 @@ pub fn failed(owner: Owner, since: i64, projects: &Projects) -> Vec<Read> {
         Projects::Own(own) => Some(own.iter().copied().map(uuid).collect::<Vec<Uuid>>()),
     };
     FAILED.read(owner, &[timestamp(since).into(), own.into()], read)
+}
+
+/// How a key was used since `since` (microseconds since 1970).
+pub fn rates(owner: Owner, since: i64, project: Id, key: Id) -> Rates {
+    let arguments = [timestamp(since).into(), uuid(project).into(), uuid(key).into()];
+    let rates = RATES.read(owner, &arguments, |row| Rates {
+        accesses: value(row, 1),
+        failures: value(row, 2),
+        most_in_minute: value(row, 3),
+        most_in_hour: value(row, 4),
+        most_in_day: value(row, 5),
+        most_failures_in_hour: value(row, 6),
+    });
+    rates.into_iter().next().unwrap_or_default()
 }
 
 fn read(row: &Answer) -> Read {

@@ -242,7 +242,10 @@ the schema is granted to our roles: SELECT a.grantee FROM pg_namespace, aclexplo
     AND a.grantee <> nspowner AND a.grantee::regrole::text !~ '^watchllm_';
 functions have a fixed search_path, are volatile, unsafe in parallel (but those of policies and of columns), no definers: SELECT signature
     FROM functions WHERE NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false) OR prosecdef
-       OR concat(provolatile, proparallel) <> CASE proname WHEN 'current_project_ids' THEN 'sr' WHEN 'effective_setting' THEN 'sr' WHEN 'redact' THEN 'is' ELSE 'vu' END;
+       OR concat(provolatile, proparallel) <> CASE WHEN proname IN ('current_project_ids', 'effective_setting') THEN 'sr'
+           WHEN proname = 'redact' THEN 'is'
+           WHEN proname ~ '^(first_read|key_access_(rates|episodes|anomalies)|key_newcomers|detect_(?!unusual_))' THEN 'su'
+           ELSE 'vu' END;
 strangers have nothing: SELECT r.rolname, relname, p FROM pg_roles r, ours c,
     unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) p
     WHERE NOT rolsuper AND rolname !~ '^(watchllm_|pg_)' AND has_table_privilege(r.oid, c.oid, p);

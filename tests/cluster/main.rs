@@ -64,4 +64,5 @@ mod standby;
 mod states;
 mod tenant_escape;
 mod watch;
+mod windows;
 mod writer;

@@ -39,6 +39,20 @@ failed_access_attempts   astu
 find_keys                asu
 follow_projects
 import_watchllm_keys     a
+first_read               atuo
+key_access_rates         atuo
+key_access_episodes      atuo
+key_newcomers            atuo
+key_access_anomalies     atuo
+detect_unusual_key_access astu
+detect_rapid_automated_access atuo
+detect_potential_key_theft atuo
+detect_unusually_high_access atuo
+detect_repeated_failures atuo
+detect_mass_key_reading  atuo
+detect_new_address       atuo
+detect_new_role          atuo
+detect_dormant_key_used  atuo
 install
 key_access_history       astu
 make_log_partition       o
@@ -80,6 +94,8 @@ database_identity        -     *
 incident_events          atu   id incident_id project_id event at
 incident_events          au    note by
 install_history          -     *
+key_access_anomalies     atu   *
+key_access_rates         atu   *
 master_keys              -     *
 open_incidents           atu   *
 (partition)              -     *

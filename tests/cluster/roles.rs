@@ -41,6 +41,10 @@ const MATRIX: &[(&str, &str, &str)] = &[
     ("acknowledge_incident", "gen_random_uuid()", "02000 42501 42501 42501 42501 rec 02000"),
     ("delete_project", "{p}", "ok 42501 42501 42501 42501 rec ok"),
     ("key_access_history", "{k}", "ok ok ok ok 42501 02000 ok"),
+    ("detect_unusual_key_access", "{k}", "ok ok ok ok 42501 02000 ok"),
+    ("key_access_rates", "now()", "ok 42501 ok ok 42501 42501 ok"),
+    ("key_access_anomalies", "now()", "ok 42501 ok ok 42501 42501 ok"),
+    ("detect_mass_key_reading", "now()", "ok 42501 ok ok 42501 42501 ok"),
     ("failed_access_attempts", "", "ok ok ok ok 42501 ok ok"),
 ];
 
