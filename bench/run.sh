@@ -109,3 +109,5 @@ if have node; then
 else
     say "the import is not measured: node is not installed"
 fi
+
+"$ROOT/bench/scan_log.sh"
