@@ -235,6 +235,9 @@ fn what_moves_in_is_in_no_file_and_no_log() {
     let server = vault.server();
     let log = server.log_since(log);
     assert!(!wanted.is_in(&log));
-    assert!(!log.lines().any(|line| line.contains("WARNING:") && line.contains("leak")), "something was not given back: {log}");
+    assert!(
+        !log.lines().any(|line| line.contains("WARNING:") && line.contains("leak")),
+        "something was not given back: {log}"
+    );
     assert_eq!(wanted.files(&server.data_dir()), Vec::<String>::new());
 }
