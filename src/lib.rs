@@ -1,7 +1,7 @@
 //! watchllm_keys: a vault for LLM provider keys inside PostgreSQL.
 //! The door: rooms, the order of the SQL, what happens when the library is loaded. No logic lives here.
-//! Floors (an import only ever points down): api, log_hook, disclosed · audit, caller · store, shared_keyring · anomaly ·
-//! acting_owner, crypto, trail, redact, server_log, error, settings.
+//! Floors (an import only ever points down): api, log_hook, disclosed · audit, caller · store, shared_keyring,
+//! extra_patterns · anomaly · acting_owner, crypto, trail, redact, server_log, error, settings.
 
 mod acting_owner;
 pub mod anomaly;
@@ -11,6 +11,7 @@ mod caller;
 pub mod crypto;
 mod disclosed;
 mod error;
+mod extra_patterns;
 mod log_hook;
 pub mod redact;
 pub mod server_log;
@@ -36,6 +37,7 @@ pub extern "C-unwind" fn _PG_init() {
     // Only while libraries are preloaded can shared memory still be asked for.
     let preloaded = acting_owner::session::is_preloading();
     settings::define(preloaded);
+    extra_patterns::define();
     acting_owner::session::reserve_settings();
     log_hook::install_hooks(preloaded);
     if preloaded {

@@ -7,7 +7,8 @@ use crate::audit::Recorder;
 use crate::crypto::Secret;
 use crate::crypto::fingerprint::FingerprintKey;
 use crate::error::Error;
-use crate::redact::{self, Candidate, Finding};
+use crate::extra_patterns;
+use crate::redact::{self, Candidate, ExtraPatterns, Finding};
 use crate::store::keys::Known;
 use crate::store::{self, Id};
 use std::cmp::Reverse;
@@ -44,6 +45,8 @@ pub struct Finder {
     recorder: Recorder,
     keys: Vec<(i32, FingerprintKey)>,
     stored: Option<HashSet<[u8; 8]>>,
+    /// What counts as a key beside the rules: for scans.
+    extra: Option<&'static ExtraPatterns>,
 }
 
 /// Places of a text that are keys of ours, each with its fingerprint and which keys (with their provider) it is.
@@ -52,13 +55,13 @@ type Ours = BTreeMap<(usize, usize), ([u8; 32], Vec<(StoredAs, String)>)>;
 impl Finder {
     /// Opens the fingerprint keys.
     pub fn new(recorder: Recorder) -> Result<Finder, Error> {
-        Ok(Finder { recorder, keys: fingerprint_keys(recorder)?, stored: None })
+        Ok(Finder { recorder, keys: fingerprint_keys(recorder)?, stored: None, extra: None })
     }
 
-    /// For texts of megabytes: every word of them is compared in memory first.
-    pub fn for_long_texts(recorder: Recorder) -> Result<Finder, Error> {
+    /// For scans: of texts of megabytes every word is compared in memory first, and extra patterns count.
+    pub fn for_scans(recorder: Recorder) -> Result<Finder, Error> {
         let stored = store::leaks::fingerprints(recorder.owner(), MOST_KEPT).map(|all| all.into_iter().collect());
-        Ok(Finder { stored, ..Finder::new(recorder)? })
+        Ok(Finder { stored, extra: extra_patterns::in_force(), ..Finder::new(recorder)? })
     }
 
     /// The keys in a text, in order.
@@ -74,7 +77,7 @@ impl Finder {
                 kind: kind_at(text, start, end).unwrap_or("stored key").to_owned(),
                 start,
                 end,
-                redacted: masked(&text[start..end]),
+                redacted: masked_piece(&text[start..end]),
                 ours: Some(*key),
                 fingerprint,
             })
@@ -83,12 +86,13 @@ impl Finder {
         let is_ours = |finding: &Finding| {
             ours.range(..(finding.end, 0)).next_back().is_some_and(|((_, to), _)| finding.start < *to)
         };
-        found.extend(redact::findings(text).filter(|finding| !is_ours(finding)).map(|finding| Found {
+        let foreign = redact::all_findings(text, self.extra).into_iter().filter(|finding| !is_ours(finding));
+        found.extend(foreign.map(|finding| Found {
             provider: finding.provider.map(str::to_owned),
             kind: finding.kind.to_owned(),
             start: finding.start,
             end: finding.end,
-            redacted: masked(&text[finding.start..finding.end]),
+            redacted: masked(text, &finding),
             ours: None,
             fingerprint: self.fingerprint(&text[finding.start..finding.end]),
         }));
@@ -182,8 +186,16 @@ fn kind_at(text: &str, start: usize, end: usize) -> Option<&'static str> {
     redact::findings(&text[start..end]).next().map(|finding| finding.kind)
 }
 
+/// A finding without its secret. Of what a pattern of somebody's matches nobody knows which part is public.
+pub fn masked(text: &str, finding: &Finding) -> String {
+    if finding.kind == redact::EXTRA_KEY {
+        return redact::MASK.to_owned();
+    }
+    masked_piece(&text[finding.start..finding.end])
+}
+
 /// The piece without its secret; where no rule knows which part is public, nothing of it is shown.
-pub fn masked(piece: &str) -> String {
+fn masked_piece(piece: &str) -> String {
     let masked = redact::redact(piece);
     if masked == piece { redact::MASK.to_owned() } else { masked.into_owned() }
 }

@@ -6,6 +6,7 @@ use super::finder::{Finder, StoredAs, masked};
 use crate::acting_owner::{JsonText, JsonbText, Owner, attempt, session};
 use crate::audit::{self, commit};
 use crate::error::Error;
+use crate::extra_patterns;
 use crate::redact;
 use crate::store;
 use crate::trail::{Incident, IncidentType, Severity, incident};
@@ -82,17 +83,17 @@ fn redact_column(row: &mut PgHeapTuple<AllocatedByRust>, column: &str, found: &m
     };
     let mut seen = |text: &str| {
         let room = MOST_OF_ROW.saturating_sub(found.len());
-        found.extend(redact::findings(text).take(room).map(|finding| {
+        found.extend(redact::all_findings(text, extra_patterns::in_force()).into_iter().take(room).map(|finding| {
+            let (column, redacted) = (shown(), masked(text, &finding));
             let key = text[finding.start..finding.end].to_owned();
-            Masked { column: shown(), provider: finding.provider, kind: finding.kind, redacted: masked(&key), key }
+            Masked { column, provider: finding.provider, kind: finding.kind, redacted, key }
         }));
     };
     match kind {
         pg_sys::TEXTOID | pg_sys::VARCHAROID => {
             let Some(text) = row.get_by_index::<String>(number).map_err(internal)? else { return Ok(()) };
-            let Cow::Owned(masked) = redact::redact_pausing(&text, &mut session::check_interrupts) else {
-                return Ok(());
-            };
+            let masked = redact::redact_with(&text, extra_patterns::in_force(), &mut session::check_interrupts);
+            let Cow::Owned(masked) = masked else { return Ok(()) };
             seen(&text);
             // The mask may be longer than the key it stands for.
             let masked: String = masked.chars().take(longest).collect();
@@ -123,7 +124,8 @@ where
 {
     let Some(value) = row.get_by_index::<T>(number).map_err(internal)? else { return Ok(()) };
     let text = text(value);
-    let Cow::Owned(masked) = redact::redact_json(&text, seen, &mut session::check_interrupts) else { return Ok(()) };
+    let masked = redact::redact_json(&text, extra_patterns::in_force(), seen, &mut session::check_interrupts);
+    let Cow::Owned(masked) = masked else { return Ok(()) };
     // Should masking ever leave what is no JSON, the row must not be lost for it, nor the key be stored.
     match attempt(|| row.set_by_index(number, json(masked)).ok()) {
         Some(()) => Ok(()),

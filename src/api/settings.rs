@@ -136,10 +136,8 @@ fn check(kind: Kind, value: &str) -> Result<(), Error> {
         Kind::Age if watch::minutes(value).is_some() => Ok(()),
         Kind::Age => Err(wrong("the value is no age", "A number with its unit: '90d', '36h' or '5min'.")),
         Kind::Action => action::blocking(value).map(|_| ()).map_err(|problem| {
-            wrong(
-                problem,
-                "alert or block, and exceptions as detector=action, separated by commas; see the README, Watch.",
-            )
+            let hint = "alert or block, and exceptions as detector=action, separated by commas; see the README, Watch.";
+            wrong(problem.to_str().unwrap_or_default(), hint)
         }),
     }
 }

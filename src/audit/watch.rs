@@ -109,7 +109,7 @@ pub fn read_rules(writer: &mut Writer) {
 fn rules(owner: Owner) -> Rules {
     let action = settings::watch::anomaly_action();
     let blocks = settings::action::blocking(&action).unwrap_or_else(|problem| {
-        warning!("watchllm_keys writer: anomaly_action counts as alert: {problem}");
+        warning!("watchllm_keys writer: anomaly_action counts as alert: {problem:?}");
         0
     });
     let base = Limits {

@@ -3,6 +3,7 @@
 
 use crate::acting_owner::session::POSTGRES_EPOCH;
 use crate::audit::queue::leaks;
+use crate::extra_patterns;
 use crate::redact::{self, Ends, Finding};
 use crate::trail::{Channel, Leak};
 use pgrx::pg_sys;
@@ -58,7 +59,13 @@ pub fn statement_start() -> i64 {
 
 /// Whether there is a key in the bytes.
 pub fn holds_key(bytes: &[u8]) -> bool {
-    redact::findings_in(bytes, Ends::Whole).next().is_some()
+    findings(bytes).next().is_some()
+}
+
+/// The keys in the bytes: by the rules, then by the setting's extra patterns, in order each.
+pub fn findings(bytes: &[u8]) -> impl Iterator<Item = Finding> + '_ {
+    let extra = extra_patterns::in_force().into_iter().flat_map(|extra| extra.findings(bytes));
+    redact::findings_in(bytes, Ends::Whole).chain(extra)
 }
 
 /// Masks every key; how many there were.
@@ -75,6 +82,7 @@ pub fn mask_silently(bytes: &mut [u8], ends: Ends) -> usize {
 /// cut, which is its end and what reads `...`, where a key is shorter than its rule asks for.
 pub fn mask_each(bytes: &mut [u8], ends: Ends, found: &mut dyn FnMut(&Finding, &[u8])) -> usize {
     let mut count = redact::mask_each(bytes, Ends::Whole, found);
+    count += extra_patterns::in_force().map_or(0, |extra| extra.mask_each(bytes, found));
     if ends == Ends::Whole {
         return count;
     }

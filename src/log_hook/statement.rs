@@ -7,7 +7,7 @@ use super::activity::{self, text_of};
 use super::catalog::{self, Place, Places};
 use super::masking::Key;
 use super::{intake, masking, message, plan_source};
-use crate::redact::{Ends, findings_in};
+use crate::redact::Ends;
 use crate::settings;
 use crate::trail::Channel;
 use pgrx::pg_sys;
@@ -240,7 +240,7 @@ unsafe fn mask_nested(text: &[u8]) -> bool {
 /// Where keys stand in a text that is not masked.
 fn places(statement: &[u8], offset: usize) -> Places {
     let mut places = Places::NONE;
-    for finding in findings_in(statement, Ends::Whole) {
+    for finding in masking::findings(statement) {
         let key = Key::of(&finding, &statement[finding.start..finding.end]);
         places.add(Place { at: offset + finding.start, key });
     }

@@ -5,23 +5,34 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
+use super::extra::{ExtraPatterns, redact_with};
 use super::mask::redact_pausing;
 use super::scan::MASK;
 
-/// Masks the keys in a JSON text, also those written with escapes. Without keys the text is not copied; else what held some
-/// is shown to `seen`: the text, and strings of it without their escapes.
-pub fn redact_json<'t>(text: &'t str, seen: &mut dyn FnMut(&str), pause: &mut dyn FnMut()) -> Cow<'t, str> {
+/// Masks the keys in a JSON text, also those written with escapes, and in its strings and names what extra patterns match.
+/// Without keys the text is not copied; else what held some is shown to `seen`: the text, and strings without their escapes.
+pub fn redact_json<'t>(
+    text: &'t str,
+    extra: Option<&ExtraPatterns>,
+    seen: &mut dyn FnMut(&str),
+    pause: &mut dyn FnMut(),
+) -> Cow<'t, str> {
     let masked = redact_pausing(text, pause);
     if let Cow::Owned(_) = masked {
         seen(text);
     }
-    // Some keys come into sight only when escapes are undone: jsonb has done that, json keeps what was written.
-    let again = with_strings(&masked, |plain| {
-        let masked = redact_pausing(plain, pause).into_owned();
-        if masked != plain {
-            seen(plain);
+    // Some keys come into sight only when escapes are undone: jsonb has done that, json keeps what was written. A pattern
+    // of somebody's may match over the end of a string, so it sees strings alone.
+    let again = with_strings(&masked, |literal| {
+        let escaped = literal.contains('\\');
+        // Half a surrogate pair is JSON, but no text: it stays as it is.
+        let plain = (escaped || extra.is_some()).then(|| serde_json::from_str::<String>(literal).ok())??;
+        let masked = redact_with(&plain, extra, pause);
+        if masked == plain {
+            return None;
         }
-        masked
+        seen(&plain);
+        serde_json::to_string(&masked).ok()
     });
     let masked = again.map_or(masked, Cow::Owned);
     match &masked {
@@ -30,18 +41,11 @@ pub fn redact_json<'t>(text: &'t str, seen: &mut dyn FnMut(&str), pause: &mut dy
     }
 }
 
-/// The text with those of its escaped strings and names changed that `change` changes; None: nothing changed.
-fn with_strings(text: &str, mut change: impl FnMut(&str) -> String) -> Option<String> {
+/// The text with those of its string literals replaced for which `change` has another; None: nothing changed.
+fn with_strings(text: &str, mut change: impl FnMut(&str) -> Option<String>) -> Option<String> {
     let (mut changed, mut copied) = (String::new(), 0);
     for place in literals(text) {
-        let literal = &text[place.clone()];
-        // Half a surrogate pair is JSON, but no text: it stays as it is.
-        let plain = literal.contains('\\').then(|| serde_json::from_str::<String>(literal).ok()).flatten();
-        let Some(plain) = plain else { continue };
-        let other = change(&plain);
-        if other != plain
-            && let Ok(literal) = serde_json::to_string(&other)
-        {
+        if let Some(literal) = change(&text[place.clone()]) {
             changed.push_str(&text[copied..place.start]);
             changed.push_str(&literal);
             copied = place.end;

@@ -6,7 +6,7 @@ use crate::redact::scan::examples::expand;
 use proptest::prelude::*;
 
 fn masked(text: &str) -> String {
-    redact_json(text, &mut |_| (), &mut || ()).into_owned()
+    redact_json(text, None, &mut |_| (), &mut || ()).into_owned()
 }
 
 #[test]
@@ -19,7 +19,7 @@ fn numbers_spaces_and_order_stay() {
     };
     assert_eq!(masked(&text(&key)), text("sk-proj-...[REDACTED]"));
     let clean = text("nothing here");
-    assert!(matches!(redact_json(&clean, &mut |_| (), &mut || ()), Cow::Borrowed(_)));
+    assert!(matches!(redact_json(&clean, None, &mut |_| (), &mut || ()), Cow::Borrowed(_)));
 }
 
 #[test]
@@ -53,6 +53,22 @@ fn names_are_masked_and_stay_apart() {
         "[{{\"{mask} (2)\": 1, \"{mask}\": {{\"{mask}\": 3}}, \"{mask} (3)\": 2, \"{mask} (4)\": 4}}, {{\"{mask}\": 5}}]"
     );
     assert_eq!(masked(&taken), apart);
+}
+
+#[test]
+fn extra_patterns_match_within_strings_and_names() {
+    let patterns = ExtraPatterns::from_json(br#"["acme-[^ ]+", "q:...."]"#).ok().flatten().expect("accepted");
+    let mut seen = vec![];
+    let text = r#"{"k": "acme-1\"2\u00e9, x", "acme-a": [1, "q:\t\u00e9x y"], "acme-b": 2, "n": "\ud83d q:12345"}"#;
+    let masked = redact_json(text, Some(&patterns), &mut |text| seen.push(text.to_owned()), &mut || ());
+    // Half a surrogate pair is no text, so nothing in its string is.
+    let mask = "...[REDACTED]";
+    assert_eq!(
+        masked,
+        format!(r#"{{"k": "{mask} x", "{mask}": [1, "{mask} y"], "{mask} (2)": 2, "n": "\ud83d q:12345"}}"#)
+    );
+    assert_eq!(seen, ["acme-1\"2é, x", "acme-a", "q:\téx y", "acme-b"]);
+    assert!(matches!(redact_json("[\"x\\n\"]", Some(&patterns), &mut |_| (), &mut || ()), Cow::Borrowed(_)));
 }
 
 proptest! {

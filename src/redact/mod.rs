@@ -7,6 +7,7 @@ mod anchors;
 mod bytes;
 mod candidates;
 mod escapes;
+mod extra;
 mod hint;
 mod json;
 mod mask;
@@ -21,6 +22,7 @@ mod structure;
 mod text;
 
 pub use candidates::{Candidate, candidates};
+pub use extra::{EXTRA_KEY, ExtraPatterns, all_findings, redact_with};
 pub use hint::{key_hint, provider_of};
 pub use json::redact_json;
 pub use mask::{Ends, contains_key, findings, findings_in, mask_each, prepare, redact, redact_pausing};

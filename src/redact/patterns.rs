@@ -40,9 +40,7 @@ impl Patterns {
     /// Compiles patterns in the syntax of Rust's regex crate.
     pub fn new<'p>(patterns: impl IntoIterator<Item = &'p str>) -> Result<Patterns, Refusal> {
         let compiled: Vec<Regex> = patterns.into_iter().map(compile).collect::<Result<_, _>>()?;
-        if compiled.len() > MOST_PATTERNS {
-            return Err(Refusal { message: "too many patterns", hint: "Give at most 100 patterns." });
-        }
+        check_count(compiled.len())?;
         Ok(Patterns(compiled))
     }
 
@@ -61,22 +59,24 @@ impl Patterns {
         for pattern in &self.0 {
             found.extend(matches(pattern, text, pause));
         }
-        if found.is_empty() {
-            return None;
-        }
         found.sort_unstable();
-        let mut masked = Vec::with_capacity(text.len());
-        let mut copied = 0;
-        for (start, end) in found {
-            if start >= copied {
-                masked.extend_from_slice(&text.as_bytes()[copied..start]);
-                masked.extend_from_slice(MASK.as_bytes());
-            }
-            copied = copied.max(end);
-        }
-        masked.extend_from_slice(&text.as_bytes()[copied..]);
-        Some(into_text(masked))
+        masked_at(text, found)
     }
+}
+
+/// The text with these places masked, in order of their beginning; None: there are none.
+pub(super) fn masked_at(text: &str, places: impl IntoIterator<Item = (usize, usize)>) -> Option<String> {
+    let (mut masked, mut copied) = (Vec::new(), None);
+    for (start, end) in places {
+        let from = copied.unwrap_or(0);
+        if copied.is_none() || start >= from {
+            masked.extend_from_slice(&text.as_bytes()[from..start]);
+            masked.extend_from_slice(MASK.as_bytes());
+        }
+        copied = Some(from.max(end));
+    }
+    masked.extend_from_slice(&text.as_bytes()[copied?..]);
+    Some(into_text(masked))
 }
 
 /// Where a pattern matches.
@@ -101,30 +101,48 @@ fn matches(pattern: &Regex, text: &str, pause: &mut dyn FnMut()) -> Vec<(usize, 
 }
 
 fn compile(pattern: &str) -> Result<Regex, Refusal> {
-    if pattern.len() > LONGEST {
-        return Err(Refusal { message: "a pattern is too long", hint: "Give patterns of at most 2000 bytes." });
-    }
+    check_length(pattern)?;
     let compiled = RegexBuilder::new(pattern).size_limit(SIZE).dfa_size_limit(SIZE * 4).build();
-    let Ok(compiled) = compiled else {
-        return Err(Refusal {
-            message: "a pattern is no regular expression, or too large a one",
-            hint: "Write it in the syntax of Rust's regex crate, without look-around and back-references.",
-        });
-    };
-    let one_byte = |byte: u8| compiled.is_match(char::from(byte).encode_utf8(&mut [0; 4]));
-    if compiled.is_match("") || (b' '..0x7f).any(one_byte) || ORDINARY.iter().all(|text| compiled.is_match(text)) {
+    let compiled = compiled.map_err(|_| NO_PATTERN)?;
+    check_matches(|text| compiled.is_match(text))?;
+    Ok(compiled)
+}
+
+pub(super) const NO_PATTERN: Refusal = Refusal {
+    message: "a pattern is no regular expression, or too large a one",
+    hint: "Write it in the syntax of Rust's regex crate, without look-around and back-references.",
+};
+
+pub(super) fn check_count(count: usize) -> Result<(), Refusal> {
+    if count <= MOST_PATTERNS {
+        return Ok(());
+    }
+    Err(Refusal { message: "too many patterns", hint: "Give at most 100 patterns." })
+}
+
+pub(super) fn check_length(pattern: &str) -> Result<(), Refusal> {
+    if pattern.len() <= LONGEST {
+        return Ok(());
+    }
+    Err(Refusal { message: "a pattern is too long", hint: "Give patterns of at most 2000 bytes." })
+}
+
+/// Refuses a pattern that matches what it must not.
+pub(super) fn check_matches(is_match: impl Fn(&str) -> bool) -> Result<(), Refusal> {
+    let one_byte = |byte: u8| is_match(char::from(byte).encode_utf8(&mut [0; 4]));
+    if is_match("") || (b' '..0x7f).any(one_byte) || ORDINARY.iter().all(|text| is_match(text)) {
         return Err(Refusal {
             message: "a pattern matches the empty string, or everything",
             hint: "Begin it with the fixed text that such keys begin with.",
         });
     }
-    if compiled.is_match(MASK) || compiled.is_match(MASK_END) {
+    if is_match(MASK) || is_match(MASK_END) {
         return Err(Refusal {
             message: "a pattern matches what stands in place of a key",
             hint: "Leave ...[REDACTED] out of it, or masking would never end.",
         });
     }
-    Ok(compiled)
+    Ok(())
 }
 
 #[cfg(test)]

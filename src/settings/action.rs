@@ -1,6 +1,8 @@
 //! What follows an anomaly, as it is written: `alert` or `block`, and exceptions as `detector=action`, separated by commas.
 //! Pure. Named by `watchllm_keys.anomaly_action` and by its overrides.
 
+use std::ffi::CStr;
+
 /// The detectors; each has the bit of its place. Those of `ONLY_BY_NAME` never block because of the plain word `block`: a
 /// caller may be everybody's backend, and a first use is seen after it has been answered.
 pub const DETECTORS: [&str; 8] = [
@@ -16,7 +18,7 @@ pub const DETECTORS: [&str; 8] = [
 const ONLY_BY_NAME: usize = 4;
 
 /// The detectors that block, a bit each; or what is wrong with the text.
-pub fn blocking(text: &str) -> Result<u8, &'static str> {
+pub fn blocking(text: &str) -> Result<u8, &'static CStr> {
     let (mut plain, mut blocks, mut alerts) = (None, 0u8, 0u8);
     for part in text.split(',').map(str::trim) {
         let (detector, action) = match part.split_once('=') {
@@ -26,15 +28,15 @@ pub fn blocking(text: &str) -> Result<u8, &'static str> {
         let block = match action {
             "block" => true,
             "alert" => false,
-            _ => return Err("an action is alert or block"),
+            _ => return Err(c"an action is alert or block"),
         };
         match detector {
-            None if plain.is_some() => return Err("alert or block stands there twice"),
+            None if plain.is_some() => return Err(c"alert or block stands there twice"),
             None => plain = Some(block),
             Some(name) => {
-                let place = DETECTORS.iter().position(|known| *known == name).ok_or("no detector has this name")?;
+                let place = DETECTORS.iter().position(|known| *known == name).ok_or(c"no detector has this name")?;
                 if (blocks | alerts) & 1 << place != 0 {
-                    return Err("a detector is named twice");
+                    return Err(c"a detector is named twice");
                 }
                 *(if block { &mut blocks } else { &mut alerts }) |= 1 << place;
             }

@@ -1,8 +1,10 @@
 //! Settings of the watch: when an access is one too many, what follows, and when a key must be rotated. Each can be
 //! overridden per database, project or key, under the same name, in the table `settings`. DESIGN §11.
 
+use super::action;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
-use std::ffi::{CStr, CString};
+use pgrx::pg_sys;
+use std::ffi::{CStr, CString, c_char, c_void};
 
 static MAX_ACCESSES_PER_MINUTE: GucSetting<i32> = GucSetting::<i32>::new(100);
 static MAX_ACCESSES_PER_HOUR: GucSetting<i32> = GucSetting::<i32>::new(10_000);
@@ -128,14 +130,39 @@ pub fn define() {
     for (name, what, setting) in ages {
         number(name, what, setting, MAX_AGE, GucFlags::UNIT_MIN);
     }
-    GucRegistry::define_string_guc(
-        c"watchllm_keys.anomaly_action",
-        c"What follows an anomaly: alert or block, and exceptions as detector=action, separated by commas.",
-        c"A caller who opens too many different keys is blocked only where mass_key_reading=block is named.",
-        &ANOMALY_ACTION,
-        GucContext::Sighup,
-        GucFlags::default(),
-    );
+    // SAFETY: the hook raises no ERROR and does not panic.
+    unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            c"watchllm_keys.anomaly_action",
+            c"What follows an anomaly: alert or block, and exceptions as detector=action, separated by commas.",
+            c"A caller who opens too many different keys is blocked only where mass_key_reading=block is named.",
+            &ANOMALY_ACTION,
+            GucContext::Sighup,
+            GucFlags::default(),
+            Some(check_action),
+            None,
+            None,
+        );
+    }
+}
+
+// SAFETY: PostgreSQL calls it with a value it has allocated, or null. Not #[pg_guard]: it runs in the postmaster too.
+unsafe extern "C-unwind" fn check_action(
+    value: *mut *mut c_char,
+    _extra: *mut *mut c_void,
+    _source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: as promised by PostgreSQL; it only reads the detail, which is a constant.
+    unsafe {
+        let text = if (*value).is_null() { c"" } else { CStr::from_ptr(*value) };
+        match action::blocking(&text.to_string_lossy()) {
+            Ok(_) => true,
+            Err(problem) => {
+                pg_sys::GUC_check_errdetail_string = problem.as_ptr().cast_mut();
+                false
+            }
+        }
+    }
 }
 
 fn number(name: &'static CStr, what: &'static CStr, setting: &'static GucSetting<i32>, most: i32, flags: GucFlags) {

@@ -26,7 +26,7 @@ fn library(server: &Server) -> PathBuf {
 }
 
 /// A vault beside the library of faults, which is loaded before us or after.
-fn with_faults(before: bool, conf: &str) -> Server {
+pub fn with_faults(before: bool, conf: &str) -> Server {
     let server = Server::init();
     let library = library(&server);
     let library = library.display();
@@ -44,7 +44,7 @@ fn with_faults(before: bool, conf: &str) -> Server {
     server
 }
 
-fn crashed(server: &Server) -> bool {
+pub fn crashed(server: &Server) -> bool {
     let log = server.log() + &log_file_or_nothing(server);
     log.contains("terminated by signal") || log.contains("terminated any other active server processes")
 }

@@ -27,6 +27,7 @@ mod dump_restore;
 mod durable;
 mod envelope_swap;
 mod errors;
+mod extra_patterns;
 mod faults;
 mod find_keys;
 mod import;

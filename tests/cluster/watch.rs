@@ -323,3 +323,64 @@ fn an_episode_ends_by_itself_and_the_next_is_another_incident() {
 fn poll(server: &Server, sql: &str, expected: &str, seconds: u64) {
     server.poll_until("postgres", sql, expected, seconds);
 }
+
+#[test]
+fn an_action_that_is_misspelt_is_refused_and_leaves_what_was_set() {
+    let vault = Vault::with("watchllm_keys.anomaly_action = 'block'");
+    let c = &mut vault.connect();
+    vault.server.conf("watchllm_keys.anomaly_action = 'blok'");
+    vault.server.reload();
+    let refused = || {
+        vault.server.log().contains("no detector has this name")
+            || vault.server.log().contains("an action is alert or block")
+    };
+    let began = Instant::now();
+    while !refused() {
+        assert!(began.elapsed() < Duration::from_secs(20));
+        thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(one(&mut vault.connect(), "SHOW watchllm_keys.anomaly_action"), "block");
+    for (name, value) in
+        [("anomaly_action", "blok"), ("max_accesses_per_minute", "0"), ("stale_after", "30"), ("spin", "1")]
+    {
+        assert_eq!(code(c, &format!("SELECT watchllm.set_setting('{name}', '{value}')")), "22023", "{name}");
+    }
+}
+
+#[test]
+fn a_limit_of_a_key_holds_for_it_alone_after_the_commit_and_is_taken_back() {
+    let vault = Vault::with("");
+    let c = &mut vault.connect();
+    let (own, other) = (vault.key("sk-plainly-fake").to_string(), vault.key("sk-plainly-fake-2").to_string());
+    let set = |value: &str, key: &str| {
+        format!("SELECT watchllm.set_setting('max_accesses_per_minute', {value}, provider_key_id => '{key}')")
+    };
+    one(c, &format!("BEGIN; {}; ROLLBACK", set("'5'", &other)));
+    one(c, &set("'5'", &own));
+    let effective = |key: &str| {
+        format!("SELECT watchllm.effective_setting('max_accesses_per_minute', '{}', '{key}')", vault.project)
+    };
+    assert_eq!((one(c, &effective(&own)), one(c, &effective(&other))), ("5".into(), "100".into()));
+    settle();
+    for id in [&own, &other] {
+        assert_eq!(hammer(&vault, "postgres", id, 6, 2), 6);
+    }
+    appears(c, &count("rapid_automated_access", &own), "1");
+    assert_eq!(incidents(c, "rapid_automated_access", &own), ["high|6|5|false"]);
+    assert_eq!(one(c, &count("rapid_automated_access", &other)), "0");
+    one(c, &set("NULL", &own));
+    assert_eq!(one(c, &effective(&own)), "100");
+    let foreign = one(c, "SELECT watchllm.create_project('another')");
+    let wrong = format!("SELECT watchllm.set_setting('stale_after', '9d', '{foreign}', '{own}')");
+    assert_eq!(code(c, &wrong), "02000");
+    assert_eq!(
+        code(c, &format!("SELECT watchllm.set_setting('max_active_keys', '9', '{}', '{own}')", vault.project)),
+        "22023"
+    );
+    // Strangers learn nothing of a project's own limits.
+    one(c, &format!("SELECT watchllm.set_setting('stale_after', '9d', '{}')", vault.project));
+    let tenant = login(c, "watchllm_tenant");
+    let asked = format!("SELECT watchllm.effective_setting('stale_after', '{}')", vault.project);
+    assert_eq!(one(c, &asked), "9d");
+    assert_eq!(one(&mut vault.server.connect("postgres", &tenant), &asked), "30d");
+}

@@ -79,7 +79,7 @@ impl Scan {
     /// Begins to search, on record.
     fn new(access: Access, source: &'static str) -> Result<Scan, Error> {
         let _recorded = access.recorder.record(access.event, Standing::Authorised)?;
-        let finder = Finder::for_long_texts(access.recorder)?;
+        let finder = Finder::for_scans(access.recorder)?;
         Ok(Scan { access, finder, source, leaks: BTreeMap::new(), ours: 0, more: 0, searched: 0 })
     }
 
