@@ -294,6 +294,37 @@ COMMENT ON COLUMN watchllm.provider_keys.last_rotation_alert_sent_at IS
 COMMENT ON COLUMN watchllm.provider_keys.access_anomaly_detected_at IS
     'When unusual access was last noticed; NULL if never.';
 
+COMMENT ON VIEW watchllm.provider_key_security_summary IS
+    'How each live provider key stands: its age, its use, whether it must be rotated, what was noticed.';
+COMMENT ON COLUMN watchllm.provider_key_security_summary.id IS 'Identity of the provider key.';
+COMMENT ON COLUMN watchllm.provider_key_security_summary.provider_key_id IS 'The same.';
+COMMENT ON COLUMN watchllm.provider_key_security_summary.project_id IS 'The project it belongs to.';
+COMMENT ON COLUMN watchllm.provider_key_security_summary.provider IS 'The vendor.';
+COMMENT ON COLUMN watchllm.provider_key_security_summary.name IS 'Name people know it by.';
+COMMENT ON COLUMN watchllm.provider_key_security_summary.is_active IS 'Whether it may be decrypted.';
+COMMENT ON COLUMN watchllm.provider_key_security_summary.created_at IS 'When it was first stored.';
+COMMENT ON COLUMN watchllm.provider_key_security_summary.last_used_at IS
+    'When it was last decrypted with success, to about a second; NULL if never.';
+COMMENT ON COLUMN watchllm.provider_key_security_summary.days_old IS 'Whole days since its active version was made.';
+COMMENT ON COLUMN watchllm.provider_key_security_summary.days_since_last_use IS 'Whole days; NULL if never used.';
+COMMENT ON COLUMN watchllm.provider_key_security_summary.accesses_24h IS
+    'Successful accesses in the present half hour of the clock (UTC) and the 47 before.';
+COMMENT ON COLUMN watchllm.provider_key_security_summary.failures_24h IS 'Failures in the same time.';
+COMMENT ON COLUMN watchllm.provider_key_security_summary.failed_accesses IS 'All failures ever.';
+COMMENT ON COLUMN watchllm.provider_key_security_summary.security_status IS
+    'Secure, Rotation Soon or Rotation Required.';
+COMMENT ON COLUMN watchllm.provider_key_security_summary.rotation_required IS
+    'Whether its age or date has come, or it is compromised.';
+COMMENT ON COLUMN watchllm.provider_key_security_summary.never_used IS 'Whether nobody has used it.';
+COMMENT ON COLUMN watchllm.provider_key_security_summary.is_stale IS 'Whether nobody has used it for stale_after.';
+COMMENT ON COLUMN watchllm.provider_key_security_summary.has_anomaly IS 'Whether its use was ever found unusual.';
+COMMENT ON COLUMN watchllm.provider_key_security_summary.has_recent_anomaly IS 'Whether it was in the last 24 hours.';
+COMMENT ON COLUMN watchllm.provider_key_security_summary.is_blocked IS 'Whether it is blocked.';
+COMMENT ON COLUMN watchllm.provider_key_security_summary.is_compromised IS
+    'Whether its active version is marked compromised.';
+COMMENT ON COLUMN watchllm.provider_key_security_summary.rotation_due_at IS
+    'When it must be rotated: by its age, or by rotation_required_at if that comes first.';
+
 COMMENT ON VIEW watchllm.provider_key_inbox IS
     'Takes keys as rows, so that none stands in a statement: INSERT and COPY FROM STDIN store them; it never holds a row.';
 COMMENT ON COLUMN watchllm.provider_key_inbox.project_id IS 'The project the key belongs to.';

@@ -213,6 +213,8 @@ COMMENT ON FUNCTION watchllm.rollback_provider_key IS
     'Rolls a provider key back to an earlier version that opens and is not compromised, and answers its number.';
 COMMENT ON FUNCTION watchllm.set_provider_key_active IS
     'Switches a provider key on or off; one that is off is not opened.';
+COMMENT ON FUNCTION watchllm.update_provider_key IS
+    'Changes name, priority and rotation interval of a provider key; what is NULL stays.';
 COMMENT ON FUNCTION watchllm.delete_provider_key IS
     'Deletes a provider key: destroys the envelopes of all its versions, keeps its metadata and audit trail.';
 COMMENT ON FUNCTION watchllm.import_watchllm_keys IS

@@ -19,6 +19,51 @@ FROM watchllm.provider_key_records r
 LEFT JOIN watchllm.provider_key_usage u ON u.project_id = r.project_id AND u.provider_key_id = r.id
 WHERE r.deleted_at IS NULL;
 
+-- Ages count from the active version; OFFSET 0, so that each setting is asked for once per key. Counts are those that the
+-- writer keeps: of the present half hour and the 47 before.
+CREATE OR REPLACE VIEW watchllm.provider_key_security_summary WITH (security_invoker = true) AS
+SELECT r.id,
+       r.id AS provider_key_id,
+       r.project_id,
+       r.provider,
+       r.name,
+       r.is_active,
+       r.created_at,
+       u.last_used_at,
+       pg_catalog.floor(EXTRACT(epoch FROM pg_catalog.now() - r.active_version_created_at) / 86400)::integer AS days_old,
+       pg_catalog.floor(EXTRACT(epoch FROM pg_catalog.now() - u.last_used_at) / 86400)::integer AS days_since_last_use,
+       coalesce((SELECT pg_catalog.sum(a.n) FROM pg_catalog.unnest(u.accesses[1:48 - h.passed]) AS a (n)), 0)::bigint
+           AS accesses_24h,
+       coalesce((SELECT pg_catalog.sum(f.n) FROM pg_catalog.unnest(u.failures[1:48 - h.passed]) AS f (n)), 0)::bigint
+           AS failures_24h,
+       coalesce(u.failure_count, 0) AS failed_accesses,
+       CASE WHEN d.is_due THEN 'Rotation Required' WHEN d.warn_at <= pg_catalog.now() THEN 'Rotation Soon'
+            ELSE 'Secure' END AS security_status,
+       d.is_due AS rotation_required,
+       u.last_used_at IS NULL AS never_used,
+       coalesce(u.last_used_at, r.created_at) < pg_catalog.now() - s.stale_after AS is_stale,
+       u.access_anomaly_detected_at IS NOT NULL AS has_anomaly,
+       coalesce(u.access_anomaly_detected_at > pg_catalog.now() - '24 hours'::interval, false) AS has_recent_anomaly,
+       u.blocked_at IS NOT NULL AS is_blocked,
+       r.compromised_at IS NOT NULL AS is_compromised,
+       d.due_at AS rotation_due_at
+FROM watchllm.provider_key_records r
+LEFT JOIN watchllm.provider_key_usage u ON u.project_id = r.project_id AND u.provider_key_id = r.id
+CROSS JOIN LATERAL (
+    SELECT watchllm.effective_setting('rotation_warn_after', r.project_id, r.id)::interval AS warn_after,
+           watchllm.effective_setting('rotation_required_after', r.project_id, r.id)::interval AS required_after,
+           watchllm.effective_setting('stale_after', r.project_id, r.id)::interval AS stale_after OFFSET 0) s
+CROSS JOIN LATERAL (
+    SELECT LEAST(r.rotation_required_at,
+                 r.active_version_created_at + coalesce(r.rotation_interval, s.required_after)) AS due_at) t
+CROSS JOIN LATERAL (
+    SELECT t.due_at, r.compromised_at IS NOT NULL OR t.due_at <= pg_catalog.now() AS is_due,
+           r.active_version_created_at + coalesce(r.rotation_interval * (2.0 / 3)::float8, s.warn_after) AS warn_at) d
+CROSS JOIN LATERAL (
+    SELECT GREATEST(0, LEAST(48, EXTRACT(epoch FROM pg_catalog.date_bin(
+               '30 minutes', pg_catalog.now(), '2000-01-01 00:00:00+00') - u.bucket_start) / 1800))::integer AS passed) h
+WHERE r.deleted_at IS NULL;
+
 CREATE OR REPLACE VIEW watchllm.access_logs WITH (security_invoker = true) AS
 SELECT l.accessed_at,
        l.id,
@@ -84,7 +129,7 @@ DECLARE
     view_name name;
     grantee   text;
 BEGIN
-    FOREACH view_name IN ARRAY ARRAY['provider_keys', 'access_logs', 'open_incidents', 'key_access_rates',
+    FOREACH view_name IN ARRAY ARRAY['provider_keys', 'provider_key_security_summary', 'access_logs', 'open_incidents', 'key_access_rates',
         'key_access_anomalies', 'provider_key_inbox']::pg_catalog.name[] LOOP
         -- A view made just now still belongs to whoever runs install(): what default privileges gave out goes.
         FOR grantee IN
@@ -120,3 +165,5 @@ GRANT SELECT ON watchllm.open_incidents TO watchllm_admin, watchllm_auditor, wat
 GRANT SELECT ON watchllm.access_logs TO watchllm_admin, watchllm_auditor, watchllm_tenant;
 GRANT SELECT ON watchllm.key_access_rates TO watchllm_admin, watchllm_auditor, watchllm_tenant;
 GRANT SELECT ON watchllm.key_access_anomalies TO watchllm_admin, watchllm_auditor, watchllm_tenant;
+GRANT SELECT ON watchllm.provider_key_security_summary
+    TO watchllm_admin, watchllm_auditor, watchllm_service, watchllm_tenant;

@@ -265,7 +265,7 @@ pub fn check_name(name: &str) -> Result<(), Error> {
 }
 
 /// A priority: from 1.
-fn check_priority(priority: Option<i32>) -> Result<(), Error> {
+pub fn check_priority(priority: Option<i32>) -> Result<(), Error> {
     match priority {
         Some(priority) if priority < 1 => Err(Error::BadInput("the priority is below 1", "1 is tried first.")),
         _ => Ok(()),

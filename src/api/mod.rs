@@ -15,6 +15,7 @@ mod incidents;
 mod keys;
 pub(crate) mod leaks;
 mod projects;
+mod properties;
 mod redact_columns;
 mod scans;
 mod settings;

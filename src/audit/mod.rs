@@ -6,6 +6,7 @@ mod batch;
 pub mod commit;
 mod leaks;
 pub mod queue;
+mod rotation;
 mod start;
 mod take_up;
 mod uses;

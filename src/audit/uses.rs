@@ -2,7 +2,7 @@
 //! key), incidents, partitions ahead; and a third, which tells listeners. Gathered in memory; a failure harms no answer and is tried again.
 
 use super::writer::{Writer, transaction};
-use super::{leaks, watch};
+use super::{leaks, rotation, watch};
 use crate::acting_owner::session;
 use crate::store;
 use crate::trail::{
@@ -28,6 +28,8 @@ pub struct Uses {
     unblocked: Vec<(CallerKind, Bounded<128>)>,
     /// Keys that the log hook masked.
     pub leaks: leaks::Pending,
+    /// Which keys were looked at for their age.
+    pub rotation: rotation::Walk,
     /// The day (since 1970) up to which partitions were made ahead.
     made_until: i32,
 }
@@ -90,6 +92,7 @@ pub fn flush(writer: &mut Writer) {
     watch::flush(writer);
     write_incidents(writer);
     leaks::write(writer);
+    rotation::look(writer);
     tell(writer);
     let keys: Vec<_> = writer.uses.pending.keys().copied().take(AT_ONCE).collect();
     let batch: Vec<store::trail::Uses> = keys.iter().filter_map(|key| writer.uses.pending.remove(key)).collect();

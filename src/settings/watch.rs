@@ -49,6 +49,16 @@ pub fn stale_after() -> i32 {
     STALE_AFTER.get()
 }
 
+/// Age in minutes of a key's active version from which its rotation is announced.
+pub fn rotation_warn_after() -> i32 {
+    ROTATION_WARN_AFTER.get()
+}
+
+/// Age in minutes of a key's active version from which its rotation is required.
+pub fn rotation_required_after() -> i32 {
+    ROTATION_REQUIRED_AFTER.get()
+}
+
 /// Minutes of an age as it is written: a whole number with its unit, d, h or min. None: it is none, or is out of range.
 pub fn minutes(age: &str) -> Option<i32> {
     let unit = age.find(|c: char| !c.is_ascii_digit())?;

@@ -6,6 +6,7 @@ use super::oids::*;
 use super::{Id, timestamp, uuid, value};
 use crate::acting_owner::{Owner, Statement};
 use crate::crypto::Sealed;
+use pgrx::datum::Interval;
 
 /// What a new version is stored with.
 pub struct NewVersion<'a> {
@@ -44,7 +45,8 @@ static INSERT_VERSION: Statement = Statement::new(
         WHERE project_id = $1 AND provider_key_id = $2 AND retired_at IS NULL),
      record AS (
         UPDATE watchllm.provider_key_records SET active_version = $3, active_version_created_at = pg_catalog.now(),
-            key_hint = $9, compromised_at = NULL, updated_at = pg_catalog.now()
+            key_hint = $9, compromised_at = NULL, rotation_required_at = pg_catalog.now() + rotation_interval,
+            updated_at = pg_catalog.now()
         WHERE project_id = $1 AND id = $2)
      INSERT INTO watchllm.provider_key_versions (project_id, provider_key_id, version, envelope, master_key_version,
         fingerprint, fingerprint_key_version, created_by)
@@ -58,7 +60,8 @@ static POINT_TO: Statement = Statement::new(
         SET retired_at = CASE WHEN version = $3 THEN NULL ELSE pg_catalog.now() END
         WHERE project_id = $1 AND provider_key_id = $2 AND (version = $3 OR retired_at IS NULL))
      UPDATE watchllm.provider_key_records SET active_version = $3, active_version_created_at = $4, key_hint = $5,
-        compromised_at = NULL, updated_at = pg_catalog.now()
+        compromised_at = NULL, rotation_required_at = coalesce($4 + rotation_interval, rotation_required_at),
+        updated_at = pg_catalog.now()
      WHERE project_id = $1 AND id = $2",
     &[UUID, UUID, INT4, TIME, TEXT],
 );
@@ -67,6 +70,17 @@ static SET_ACTIVE: Statement = Statement::new(
     "UPDATE watchllm.provider_key_records SET is_active = $3, updated_at = pg_catalog.now()
      WHERE project_id = $1 AND id = $2",
     &[UUID, UUID, BOOL],
+);
+
+/// An interval of zero takes the key's own back.
+static UPDATE: Statement = Statement::new(
+    "UPDATE watchllm.provider_key_records SET name = coalesce($3, name), priority = coalesce($4, priority),
+        rotation_interval = CASE WHEN $5 IS NULL THEN rotation_interval ELSE NULLIF($5, '0'::interval) END,
+        rotation_required_at = CASE WHEN $5 IS NULL THEN rotation_required_at
+            ELSE active_version_created_at + NULLIF($5, '0'::interval) END,
+        updated_at = pg_catalog.now()
+     WHERE project_id = $1 AND id = $2",
+    &[UUID, UUID, TEXT, INT4, INTERVAL],
 );
 
 static DELETE: Statement = Statement::new(
@@ -168,6 +182,19 @@ pub fn mark_compromised(owner: Owner, project: Id, key: Id, version: i32) {
 
 pub fn set_active(owner: Owner, project: Id, key: Id, is_active: bool) {
     SET_ACTIVE.change(owner, &[uuid(project).into(), uuid(key).into(), is_active.into()], |_| ());
+}
+
+/// Changes what is given of a key; an interval of zero takes its own back.
+pub fn update(
+    owner: Owner,
+    project: Id,
+    key: Id,
+    name: Option<&str>,
+    priority: Option<i32>,
+    rotation_interval: Option<Interval>,
+) {
+    let arguments = [uuid(project).into(), uuid(key).into(), name.into(), priority.into(), rotation_interval.into()];
+    UPDATE.change(owner, &arguments, |_| ());
 }
 
 /// Destroys the envelopes of all versions and marks the key deleted; fingerprints and history stay.

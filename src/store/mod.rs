@@ -15,6 +15,7 @@ pub mod keys;
 pub mod leaks;
 pub mod named_source;
 pub mod projects;
+pub mod rotation;
 pub mod settings;
 pub mod trail;
 pub mod watch;
@@ -60,7 +61,8 @@ mod oids {
     use super::pg_sys;
     pub use pg_sys::{
         BOOLARRAYOID as BOOLS, BOOLOID as BOOL, BYTEAARRAYOID as BYTEAS, BYTEAOID as BYTEA, INT4ARRAYOID as INT4S,
-        INT4OID as INT4, INT8ARRAYOID as INT8S, INT8OID as INT8, OIDOID as OID, TEXTARRAYOID as TEXTS, TEXTOID as TEXT,
-        TIMESTAMPTZARRAYOID as TIMES, TIMESTAMPTZOID as TIME, UUIDARRAYOID as UUIDS, UUIDOID as UUID,
+        INT4OID as INT4, INT8ARRAYOID as INT8S, INT8OID as INT8, INTERVALOID as INTERVAL, OIDOID as OID,
+        TEXTARRAYOID as TEXTS, TEXTOID as TEXT, TIMESTAMPTZARRAYOID as TIMES, TIMESTAMPTZOID as TIME,
+        UUIDARRAYOID as UUIDS, UUIDOID as UUID,
     };
 }

@@ -4,12 +4,12 @@
 use sha2::{Digest, Sha256};
 
 words! {
-    /// What kind of incident: a leaked key, or what the detector of that name found.
+    /// What kind of incident: a leaked key, what the detector of that name found, or a key to rotate.
     IncidentType {
         LeakedKey = "leaked_key", RapidAutomatedAccess = "rapid_automated_access",
         PotentialKeyTheft = "potential_key_theft", UnusuallyHighAccess = "unusually_high_access",
         RepeatedFailures = "repeated_failures", MassKeyReading = "mass_key_reading", NewAddress = "new_address",
-        NewRole = "new_role", DormantKeyUsed = "dormant_key_used",
+        NewRole = "new_role", DormantKeyUsed = "dormant_key_used", RotationDue = "rotation_due",
     }
 }
 

@@ -244,7 +244,7 @@ functions have a fixed search_path, are volatile, unsafe in parallel (but those 
     FROM functions WHERE NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false) OR prosecdef
        OR concat(provolatile, proparallel) <> CASE WHEN proname IN ('current_project_ids', 'effective_setting') THEN 'sr'
            WHEN proname = 'redact' THEN 'is'
-           WHEN proname ~ '^(first_read|key_access_(rates|episodes|anomalies)|key_newcomers|detect_(?!unusual_))' THEN 'su'
+           WHEN proname ~ '^(first_read|key_access_(rates|episodes|anomalies)|key_newcomers|check_key_rotation_requirements|detect_(?!unusual_))' THEN 'su'
            ELSE 'vu' END;
 strangers have nothing: SELECT r.rolname, relname, p FROM pg_roles r, ours c,
     unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) p

@@ -67,6 +67,7 @@ mod refusals;
 mod request_headers;
 mod roles;
 mod rollback;
+mod rotation;
 mod scan_attacks;
 mod scan_database;
 mod scan_log;

@@ -53,6 +53,8 @@ detect_mass_key_reading  atuo
 detect_new_address       atuo
 detect_new_role          atuo
 detect_dormant_key_used  atuo
+check_key_rotation_requirements astu
+update_provider_key      ast
 install
 key_access_history       astu
 make_log_partition       o
@@ -109,6 +111,7 @@ provider_key_access_logs au    txid epoch queue_seq identity_id chain_key_versio
 provider_key_callers     au    *
 provider_key_inbox       -     *
 provider_key_records     astu  *
+provider_key_security_summary astu *
 provider_key_usage       astu  *
 provider_key_versions    -     *
 provider_keys            astu  *

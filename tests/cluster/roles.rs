@@ -45,6 +45,8 @@ const MATRIX: &[(&str, &str, &str)] = &[
     ("key_access_rates", "now()", "ok 42501 ok ok 42501 42501 ok"),
     ("key_access_anomalies", "now()", "ok 42501 ok ok 42501 42501 ok"),
     ("detect_mass_key_reading", "now()", "ok 42501 ok ok 42501 42501 ok"),
+    ("update_provider_key", "{k}, 'other'", "ok ok ok 42501 42501 rec ok"),
+    ("check_key_rotation_requirements", "", "ok ok ok ok 42501 42501 ok"),
     ("failed_access_attempts", "", "ok ok ok ok 42501 ok ok"),
 ];
 

@@ -1,0 +1,91 @@
+//! Rotation, as the writer looks after it: once a minute it goes through the keys, a page a second, and makes an incident of
+//! each that has come to a stage (rotation soon, rotation required), once per stage and version. A failure is tried again.
+
+use super::writer::{Writer, transaction};
+use crate::acting_owner::session;
+use crate::settings::watch::{rotation_required_after, rotation_warn_after};
+use crate::store;
+use crate::store::rotation::{Aged, Stage};
+use crate::trail::{Incident, IncidentType, Notice, Severity, incident};
+use pgrx::log;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+const EVERY: Duration = Duration::from_secs(60);
+/// Keys looked at in one transaction: about 5 ms, which is what an event may wait behind it.
+const PAGE: i32 = 256;
+/// Incidents written in one: half of what finds room until listeners are told.
+const AT_ONCE: usize = 64;
+
+/// Where the walk through the keys is.
+#[derive(Default)]
+pub struct Walk {
+    /// The key that was looked at last; None: the walk is over.
+    after: Option<([u8; 16], [u8; 16])>,
+    began: Option<Instant>,
+    /// Settings may have brought another key to a stage: then the next walk begins at once.
+    settings_seen: u32,
+}
+
+/// Looks at the next page, when it is time.
+pub fn look(writer: &mut Writer) {
+    let changes = writer.slot.settings_changes.load(SeqCst);
+    let walk = &mut writer.uses.rotation;
+    let is_time = walk.began.is_none_or(|began| began.elapsed() >= EVERY);
+    if std::mem::replace(&mut walk.settings_seen, changes) != changes || walk.after.is_none() && is_time {
+        (walk.after, walk.began) = (Some(Default::default()), Some(Instant::now()));
+    }
+    let Some(after) = walk.after else { return };
+    match transaction(|| alert(after)) {
+        Ok((next, fresh)) => {
+            walk.after = next;
+            let database = session::database().to_u32();
+            fresh.into_iter().for_each(|notice| writer.slot.announce(database, notice));
+        }
+        Err(failure) => log!("watchllm_keys writer: keys to rotate are looked for later: {}", failure.message),
+    }
+}
+
+type Outcome = (Option<([u8; 16], [u8; 16])>, Vec<Notice>);
+
+/// Writes the incidents of the keys after one that are new; answers how far it came.
+fn alert(after: ([u8; 16], [u8; 16])) -> Result<Outcome, crate::error::Error> {
+    let owner = store::installed::owner()?;
+    let now = session::now();
+    let page = store::rotation::page(owner, after, PAGE, rotation_warn_after(), rotation_required_after());
+    let last = page.last().filter(|_| page.len() == PAGE as usize).map(|key| (key.project, key.key));
+    let due: Vec<Incident> = page.iter().filter_map(|key| Some(incident_of(key, key.stage?, now))).collect();
+    let ids: Vec<[u8; 16]> = due.iter().map(|incident| incident.id).collect();
+    let known = if ids.is_empty() { Vec::new() } else { store::rotation::known(owner, &ids) };
+    let fresh: Vec<&Incident> = due.iter().filter(|due| !known.contains(&due.id)).take(AT_ONCE).collect();
+    for incident in &fresh {
+        store::incidents::write(owner, incident);
+        if let (Some(project), Some(key)) = (incident.project_id, incident.provider_key_id) {
+            store::rotation::alerted(owner, project, key, now);
+        }
+    }
+    // Where there was no room for all, the walk goes on behind the last that was written.
+    let full = fresh.last().filter(|_| fresh.len() == AT_ONCE);
+    let next = full.and_then(|incident| incident.project_id.zip(incident.provider_key_id)).or(last);
+    Ok((next, fresh.into_iter().map(Incident::notice).collect()))
+}
+
+fn incident_of(key: &Aged, stage: Stage, now: i64) -> Incident {
+    let (what, word, severity) = match stage {
+        Stage::Soon => ("this provider key should be rotated soon", "Rotation Soon", Severity::Low),
+        Stage::Required => ("this provider key must be rotated", "Rotation Required", Severity::Medium),
+    };
+    let details = serde_json::json!({
+        "what": what, "stage": word, "provider": key.provider, "key_version": key.version, "days_old": key.days_old,
+        "days_left": (key.due_at - now).div_euclid(86_400_000_000),
+    });
+    Incident {
+        id: incident::identity(&[b"rotation", &key.key, &key.version.to_be_bytes(), word.as_bytes()]),
+        kind: IncidentType::RotationDue,
+        severity,
+        project_id: Some(key.project),
+        provider_key_id: Some(key.key),
+        details: details.to_string(),
+        detected_at: now,
+    }
+}

@@ -1,0 +1,97 @@
+//! Which keys must be rotated, soon or now: what the writer looks for page by page, so that no look takes long. The view
+//! provider_key_security_summary (sql/views.sql) says the same of the same ages.
+
+use super::oids::*;
+use super::{Id, id, micros, timestamp, uuid, value};
+use crate::acting_owner::{Owner, Statement};
+use pgrx::datum::{TimestampWithTimeZone, Uuid};
+
+/// The next keys after one, by id, each with how far it is: 0, or the number of its stage. Of a key with an interval of its
+/// own rotation is announced when two thirds of it have passed.
+static PAGE: Statement = Statement::new(
+    "WITH page AS (
+        SELECT r.project_id, r.id, r.provider, r.is_active, r.active_version, r.active_version_created_at AS born,
+            r.rotation_interval, r.rotation_required_at
+        FROM watchllm.provider_key_records r
+        WHERE (r.project_id, r.id) > ($1, $2) AND r.deleted_at IS NULL
+        ORDER BY r.project_id, r.id LIMIT $3)
+     SELECT p.project_id, p.id, p.provider, p.active_version, d.due_at,
+        CASE WHEN NOT p.is_active THEN 0 WHEN d.due_at <= pg_catalog.now() THEN 2
+             WHEN w.warn_at <= pg_catalog.now() THEN 1 ELSE 0 END,
+        pg_catalog.floor(EXTRACT(epoch FROM pg_catalog.now() - p.born) / 86400)::int
+     FROM page p
+     CROSS JOIN LATERAL (SELECT LEAST(p.rotation_required_at, p.born + coalesce(p.rotation_interval, (
+            SELECT s.value FROM watchllm.settings s
+            WHERE s.name = 'rotation_required_after' AND (s.project_id IS NULL OR s.project_id = p.project_id)
+              AND (s.provider_key_id IS NULL OR s.provider_key_id = p.id)
+            ORDER BY s.provider_key_id NULLS LAST, s.project_id NULLS LAST LIMIT 1)::interval,
+        pg_catalog.make_interval(mins => $5))) AS due_at OFFSET 0) d
+     CROSS JOIN LATERAL (SELECT p.born + coalesce(p.rotation_interval * (2.0 / 3)::float8, (
+            SELECT s.value FROM watchllm.settings s
+            WHERE s.name = 'rotation_warn_after' AND (s.project_id IS NULL OR s.project_id = p.project_id)
+              AND (s.provider_key_id IS NULL OR s.provider_key_id = p.id)
+            ORDER BY s.provider_key_id NULLS LAST, s.project_id NULLS LAST LIMIT 1)::interval,
+        pg_catalog.make_interval(mins => $4)) AS warn_at OFFSET 0) w
+     ORDER BY p.project_id, p.id",
+    &[UUID, UUID, INT4, INT4, INT4],
+);
+
+static ALERTED: Statement = Statement::new(
+    "INSERT INTO watchllm.provider_key_usage AS u (project_id, provider_key_id, last_rotation_alert_sent_at)
+     VALUES ($1, $2, $3) ON CONFLICT (project_id, provider_key_id)
+        DO UPDATE SET last_rotation_alert_sent_at = EXCLUDED.last_rotation_alert_sent_at",
+    &[UUID, UUID, TIME],
+);
+
+static KNOWN: Statement = Statement::new("SELECT id FROM watchllm.security_incidents WHERE id = ANY ($1)", &[UUIDS]);
+
+/// How far a key is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    Soon,
+    Required,
+}
+
+/// A key, and when its active version must be rotated (microseconds since 1970).
+pub struct Aged {
+    pub project: Id,
+    pub key: Id,
+    pub provider: String,
+    pub version: i32,
+    pub days_old: i32,
+    pub due_at: i64,
+    pub stage: Option<Stage>,
+}
+
+/// At most `most` keys after this one; ages in minutes.
+pub fn page(owner: Owner, after: (Id, Id), most: i32, warn_after: i32, required_after: i32) -> Vec<Aged> {
+    let arguments = [uuid(after.0).into(), uuid(after.1).into(), most.into(), warn_after.into(), required_after.into()];
+    let rows = PAGE.read(owner, &arguments, |row| {
+        let stage = match value::<i32>(row, 6) {
+            2 => Some(Stage::Required),
+            1 => Some(Stage::Soon),
+            _ => None,
+        };
+        Some(Aged {
+            project: id(row, 1)?,
+            key: id(row, 2)?,
+            provider: value(row, 3),
+            version: value(row, 4),
+            days_old: value(row, 7),
+            due_at: micros(row.get::<TimestampWithTimeZone>(5)),
+            stage,
+        })
+    });
+    rows.into_iter().flatten().collect()
+}
+
+/// Which of these incidents there are.
+pub fn known(owner: Owner, incidents: &[Id]) -> Vec<Id> {
+    let wanted: Vec<Uuid> = incidents.iter().copied().map(uuid).collect();
+    KNOWN.read(owner, &[wanted.into()], |row| id(row, 1)).into_iter().flatten().collect()
+}
+
+/// The writer's: people were told of this key.
+pub fn alerted(owner: Owner, project: Id, key: Id, at: i64) {
+    ALERTED.write(owner, &[uuid(project).into(), uuid(key).into(), timestamp(at).into()]);
+}
