@@ -161,7 +161,7 @@ fn only_ones_own_keys_are_changed_and_only_to_what_makes_sense() {
     one(t, &update(mine, "'mine', 3, '10 days'"));
     age(c, mine, "11 days");
     age(c, id, "99 days");
-    assert_eq!(rows(t, all), [mine.clone()]);
+    assert_eq!(rows(t, all), [&**mine]);
     // '10 days' counts from the version as it was
     assert_eq!(reason(t, mine), "t|Rotation required by age");
     assert_eq!(reason(t, id), "");

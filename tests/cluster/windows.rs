@@ -268,13 +268,12 @@ fn days_read(vault: &Vault, sql: &str) -> Vec<String> {
     let c = &mut vault.connect();
     one(c, "BEGIN");
     rows(c, sql);
-    let read = rows(
+    rows(
         c,
         "SELECT right(relname, 8) FROM pg_stat_xact_user_tables
          WHERE relname LIKE 'provider\\_key\\_access\\_logs\\_%' AND coalesce(seq_scan, 0) + coalesce(idx_scan, 0) > 0
          ORDER BY 1",
-    );
-    read
+    )
 }
 
 #[test]
@@ -334,7 +333,7 @@ fn a_tenant_finds_its_own_anomalies_and_nothing_of_callers() {
         assert_eq!(rows(t, &format!("SELECT * FROM watchllm.detect_{detector}('2024-03-05Z')")), [""; 0]);
     }
     let rates = "SELECT DISTINCT provider_key_id FROM watchllm.key_access_rates('2024-03-05Z')";
-    assert_eq!(rows(t, rates), [theirs.clone()]);
+    assert_eq!(rows(t, rates), [&*theirs]);
     let of_ours =
         format!("SELECT * FROM watchllm.key_access_rates('2024-03-05Z', NULL, '{}', '{ours}')", vault.project);
     assert_eq!(rows(t, &of_ours), [""; 0]);
