@@ -11,7 +11,6 @@ mod commands;
 mod server;
 mod template;
 
-#[allow(dead_code)]
 // The rooms of the product that are pure, for the tests that replay what they do.
 #[path = "../../src/anomaly/mod.rs"]
 #[allow(dead_code, unused_imports)]
@@ -25,6 +24,7 @@ mod settings {
 #[allow(dead_code, unused_imports)]
 mod trail;
 
+#[allow(dead_code)]
 mod adopt;
 mod api;
 mod at_rest;
