@@ -63,4 +63,5 @@ mod standby;
 mod states;
 mod tenant_escape;
 mod watch;
+mod watch_attacks;
 mod writer;
