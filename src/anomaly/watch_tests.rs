@@ -214,6 +214,35 @@ fn a_clock_that_was_set_back_does_not_blind_the_watch() {
 }
 
 #[test]
+fn an_hours_episode_does_not_end_while_its_hour_is_being_filled() {
+    let mut watch = Watch::default();
+    let mut rules = Rules::default();
+    rules.base.hour = 10;
+    watch.set_rules(rules);
+    watch.begin_filling();
+    watch.remember_episode(Detector::Theft, Subject::Key(A), [7; 16], 0);
+    watch.end_episodes(30 * MINUTE); // of the trail the last minute alone is read
+    (0..20).rev().for_each(|i| watch.remember(&access(A, i)));
+    watch.look_at_all(30 * MINUTE);
+    watch.end_episodes(30 * MINUTE);
+    assert!(found(&mut watch).is_empty());
+    watch.end_episodes(70 * MINUTE);
+    assert_eq!(found(&mut watch), [(Detector::Theft, false)]);
+}
+
+#[test]
+fn what_found_no_room_to_wait_is_found_by_the_next_access() {
+    let mut watch = Watch::default();
+    (0..101).for_each(|i| drop(watch.judge(&access(A, i))));
+    let first = watch.take_findings().remove(0);
+    watch.put_back(vec![first; MAX_WAITING]);
+    (0..101).for_each(|i| drop(watch.judge(&access(key(7), i))));
+    assert_eq!((watch.take_findings().len(), watch.dropped), (MAX_WAITING, 1));
+    watch.judge(&access(key(7), 102));
+    assert_eq!(found(&mut watch), [(Detector::RapidAccess, true)]);
+}
+
+#[test]
 fn keys_without_end_take_no_more_memory() {
     let mut watch = Watch::default();
     for i in 0..MAX_KEYS as u32 * 2 {

@@ -78,6 +78,7 @@ mod standby;
 mod states;
 mod tenant_escape;
 mod watch;
+mod watch_attacks;
 mod watch_replay;
 mod windows;
 mod writer;
