@@ -115,3 +115,6 @@ fi
 
 say "the watch"
 "$ROOT/bench/watch.sh"
+
+say "a scan of the server log"
+"$ROOT/bench/scan_log.sh"

@@ -64,11 +64,22 @@ SELECT watchllm.rotate_provider_key(:'foreign', 'sk-fake-demo-key-0005-not-a-rea
 SELECT access_type, success, failure_reason, request_id FROM watchllm.access_logs WHERE provider_key_id = :'own' ORDER BY accessed_at;
 RESET ROLE;
 
-\echo '10. The first key''s history'
+\echo '10. Theft is noticed while it happens: at most 5 accesses a minute of this key, then it is blocked'
+SELECT watchllm.set_setting('max_accesses_per_minute', '5', provider_key_id => :'own') \g /dev/null
+SELECT watchllm.set_setting('anomaly_action', 'block', provider_key_id => :'own') \g /dev/null
+SELECT pg_sleep(0.5) \g /dev/null
+SELECT count(api_key) AS opened, count(failure_reason) AS refused, max(failure_reason) AS why
+FROM watchllm.decrypt_provider_keys(array_fill(:'own'::uuid, ARRAY[8]));
+SELECT pg_sleep(0.5) \g /dev/null
+SELECT type, severity, details->>'what' AS what, details->>'blocked' AS blocked FROM watchllm.open_incidents WHERE provider_key_id = :'own';
+SELECT watchllm.unblock_provider_key(:'own', 'it was the demo') \g /dev/null
+\echo
+
+\echo '11. The first key''s history'
 SELECT accessed_at::timestamp(3), access_type, key_version AS version, success, request_id, session_role, committed
 FROM watchllm.key_access_history(:'key');
 
-\echo '11. The vault at a glance'
+\echo '12. The vault at a glance'
 \x on
 SELECT * FROM watchllm.status();
 \x off

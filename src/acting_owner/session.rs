@@ -253,6 +253,13 @@ pub fn try_lock(relation: pg_sys::Oid, thing: u32) -> bool {
     got != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }
 
+/// Takes, without waiting, the lock with which rows of a table of ours are read and written; false: it is not to be had.
+pub fn try_to_use(table: &str) -> bool {
+    // SAFETY: a lock of this transaction, released at its end.
+    relation(table)
+        .is_some_and(|table| unsafe { pg_sys::ConditionalLockRelationOid(table, pg_sys::RowExclusiveLock as i32) })
+}
+
 /// A relation of schema `watchllm` by name.
 pub fn relation(name: &str) -> Option<pg_sys::Oid> {
     let name = CString::new(name).ok()?;

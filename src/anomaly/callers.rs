@@ -67,7 +67,8 @@ impl Default for Callers {
 
 impl Callers {
     /// Counts an access of a caller to a key. Answers the caller's place, and whether this caller had not used the key
-    /// within the last minute; None: there are more active callers than can be told apart.
+    /// within the last minute; None: there are more active callers than can be told apart. Its busiest minute is not
+    /// touched: `raise` does that, for what was not refused.
     pub fn open(&mut self, kind: CallerKind, name: &str, key: u32, at: i64) -> Option<(Place, bool)> {
         let place = self.place(kind, name)?;
         let fresh = self.pairs.put((place, key), at).is_none();
@@ -75,10 +76,16 @@ impl Callers {
             if self.pairs.len() > MAX_PAIRS {
                 self.let_go_oldest();
             }
-            self.callers[place as usize].opened_another(at);
-            self.mark_changed(place);
+            self.callers[place as usize].distinct += 1;
         }
         Some((place, fresh))
+    }
+
+    /// The caller got the key that it opened at last: its present minute may be its busiest.
+    pub fn raise(&mut self, place: Place, at: i64) {
+        let caller = &mut self.callers[place as usize];
+        caller.raise(day_of(at), caller.distinct);
+        self.mark_changed(place);
     }
 
     /// Lets go of the pairs whose minute is over.
@@ -208,11 +215,6 @@ impl Caller {
             .unwrap_or(0)
     }
 
-    fn opened_another(&mut self, at: i64) {
-        self.distinct += 1;
-        self.raise(day_of(at), self.distinct);
-    }
-
     fn is_busiest_now(&self) -> bool {
         self.busiest[self.day.rem_euclid(DAYS as i32) as usize] == self.distinct
     }
@@ -281,14 +283,16 @@ mod tests {
     #[test]
     fn the_busiest_minute_is_told_when_it_rises() {
         let mut callers = Callers::default();
-        (0..5).for_each(|key| {
-            callers.open(CallerKind::Address, "10.0.0.1", key, DAY);
-        });
+        let open = |callers: &mut Callers, key, at| {
+            let (place, _) = callers.open(CallerKind::Address, "10.0.0.1", key, at).unwrap();
+            callers.raise(place, at);
+        };
+        (0..5).for_each(|key| open(&mut callers, key, DAY));
         let peaks = callers.changed(10);
         assert_eq!((peaks.len(), peaks[0].day, peaks[0].distinct_keys), (1, 1, 5));
         assert!(callers.changed(10).is_empty());
         callers.forget(DAY + 2 * MINUTE);
-        callers.open(CallerKind::Address, "10.0.0.1", 1, DAY + 2 * MINUTE);
+        open(&mut callers, 1, DAY + 2 * MINUTE);
         assert!(callers.changed(10).is_empty());
     }
 

@@ -126,6 +126,8 @@ pub struct Watch {
     meetings: Vec<Meeting>,
     woken: Vec<(KeyId, i64)>,
     newest: i64,
+    /// The counters are being filled from the trail: only the last minute is whole.
+    is_filling: bool,
     /// What found no room to wait.
     pub dropped: u64,
 }
@@ -145,6 +147,7 @@ impl Default for Watch {
             meetings: Vec::new(),
             woken: Vec::new(),
             newest: i64::MIN,
+            is_filling: false,
             dropped: 0,
         }
     }
@@ -155,16 +158,19 @@ impl Watch {
     pub fn judge(&mut self, access: &Access) -> Option<FailureReason> {
         self.keep_time(access.at);
         let serial = self.count(access);
-        if !access.failed {
-            self.count_callers(access, serial);
-        }
-        self.refusal(access)
-    }
-
-    fn refusal(&self, access: &Access) -> Option<FailureReason> {
         if access.failed {
             return None;
         }
+        let opened_another = self.count_callers(access, serial);
+        let refusal = self.refusal(access);
+        // What is refused raises nobody's busiest minute: a thief's attempts would be let be tomorrow.
+        if refusal.is_none() {
+            opened_another.into_iter().flatten().for_each(|place| self.callers.raise(place, access.at));
+        }
+        refusal
+    }
+
+    fn refusal(&self, access: &Access) -> Option<FailureReason> {
         if self.blocked.contains(&access.key) {
             return Some(FailureReason::Blocked);
         }
@@ -173,6 +179,11 @@ impl Watch {
         };
         let blocked = !self.blocked_callers.is_empty() && CallerKind::ALL.iter().zip(&access.callers).any(is_blocked);
         blocked.then_some(FailureReason::CallerBlocked)
+    }
+
+    /// What an earlier writer recorded follows, and then `look_at_all`.
+    pub fn begin_filling(&mut self) {
+        self.is_filling = true;
     }
 
     /// Counts what an earlier writer recorded: no verdict, no finding. Rows may come in any order.
@@ -214,8 +225,10 @@ impl Watch {
         self.blocked.insert(key);
     }
 
+    /// A finding that is still to be written must not block it again.
     pub fn unblock(&mut self, key: &KeyId) {
         self.blocked.remove(key);
+        self.let_be(&Subject::Key(*key));
     }
 
     pub fn block_caller(&mut self, kind: CallerKind, subject: &str) {
@@ -224,12 +237,20 @@ impl Watch {
 
     pub fn unblock_caller(&mut self, kind: CallerKind, subject: &str) {
         self.blocked_callers.remove(&(kind, subject.into()));
+        self.let_be(&Subject::Caller(kind, subject.into()));
     }
 
-    /// Ends the episodes that are over `now`.
+    fn let_be(&mut self, subject: &Subject) {
+        let of_it = self.findings.iter_mut().filter(|finding| finding.subject == *subject);
+        of_it.for_each(|finding| finding.blocks = false);
+    }
+
+    /// Ends the episodes that are over `now`. While the counters are being filled, those of an hour or a day seem over.
     pub fn end_episodes(&mut self, now: i64) {
         self.callers.forget(now);
-        let subjects: Vec<(Detector, Subject)> = self.episodes.keys().cloned().collect();
+        let is_whole = |detector: Detector| !self.is_filling || detector.window() == Some("1 minute");
+        let subjects: Vec<(Detector, Subject)> =
+            self.episodes.keys().filter(|(detector, _)| is_whole(*detector)).cloned().collect();
         for (detector, subject) in subjects {
             let (count, limit) = self.count_of(detector, &subject, now);
             if count > limit / 2 {
@@ -256,6 +277,7 @@ impl Watch {
     /// Looks at every key once, when the counters have been filled from the trail: an earlier writer may have died between
     /// the access that crossed a limit and its incident.
     pub fn look_at_all(&mut self, now: i64) {
+        self.is_filling = false;
         let keys: Vec<KeyId> = self.keys.iter().map(|(key, _)| *key).collect();
         for id in keys {
             let Some(key) = self.keys.peek_mut(&id) else { continue };
@@ -386,12 +408,15 @@ impl Watch {
         serial
     }
 
-    fn count_callers(&mut self, access: &Access, key: u32) {
-        for (&kind, name) in CallerKind::ALL.iter().zip(&access.callers) {
+    /// Answers the callers for whom the key is another one within this minute.
+    fn count_callers(&mut self, access: &Access, key: u32) -> [Option<Place>; 3] {
+        let mut opened_another = [None; 3];
+        for ((&kind, name), another) in CallerKind::ALL.iter().zip(&access.callers).zip(&mut opened_another) {
             let opened = name.and_then(|name| self.callers.open(kind, name, key, access.at));
             let Some((place, fresh)) = opened else { continue };
             if fresh {
                 self.meet(access, place);
+                *another = Some(place);
             }
             let caller = self.callers.get(place);
             if !fresh && !caller.flagged {
@@ -405,6 +430,7 @@ impl Watch {
                 self.begin(Detector::MassReading, subject, access.at, observed, limit);
             }
         }
+        opened_another
     }
 
     /// Remembers that a caller used a key, for the table to say whether it is new: at most once a day for each.
@@ -457,8 +483,11 @@ impl Watch {
             Subject::Key(key) => self.blocks(detector, key),
             Subject::Caller(..) => self.rules.base.block(detector),
         };
-        self.flag(detector, &subject, true);
-        self.episodes.insert((detector, subject.clone()), Episode { incident, began: at, accesses: 1 });
+        // Without room for its finding it has not begun: the next access tries again.
+        if self.findings.len() < MAX_WAITING {
+            self.flag(detector, &subject, true);
+            self.episodes.insert((detector, subject.clone()), Episode { incident, began: at, accesses: 1 });
+        }
         self.found(Finding { incident, detector, subject, began: at, observed, limit, blocks, ended: None });
     }
 

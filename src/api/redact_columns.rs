@@ -26,6 +26,9 @@ const MOST_OF_OWNER: i64 = 100;
 /// Incidents a day of one of our keys.
 const MOST_OF_KEY: i64 = 20;
 const DAY: i64 = 86_400_000_000;
+/// The tables an incident needs.
+const READ_AND_WRITTEN: [&str; 4] =
+    ["security_incidents", "audit_keys", "provider_key_versions", "provider_key_records"];
 
 /// Masks keys in the columns that the trigger names, of type text, varchar, json or jsonb, before a row is stored, and
 /// raises an incident where there is a vault. BEFORE INSERT OR UPDATE, FOR EACH ROW. Errors: a column that is not there
@@ -141,13 +144,17 @@ struct Table {
 
 /// Raises incidents of what was masked, where there is a vault to write them in; never an error.
 fn raise(trigger: &PgTrigger, found: &[Masked]) {
-    let Ok(owner) = audit::ready_to_read() else { return };
     // A standby or a read-only transaction that fills a temporary table has nowhere to write.
     if session::is_standby() || session::is_read_only() || session::is_parallel() {
         return;
     }
     let Ok(relation) = trigger.relid() else { return };
     let _raised = attempt(|| {
+        let owner = audit::ready_to_read().ok()?;
+        // Tables that somebody has locked are not waited for.
+        if !READ_AND_WRITTEN.iter().all(|table| session::try_to_use(table)) {
+            return None;
+        }
         let (name, table_owner) = store::leaks::table(relation)?;
         let table = Table { name: redact::clean(&name, 130), owner: redact::clean(&table_owner, 63) };
         raise_each(owner, &table, found)

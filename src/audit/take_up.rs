@@ -5,6 +5,7 @@ use super::batch::{self, Chain};
 use super::watch;
 use super::writer::{Failure, Writer, transaction};
 use crate::acting_owner::{Owner, session};
+use crate::anomaly::Watch;
 use crate::crypto::envelope::{Binding, open, seal};
 use crate::crypto::keyring::Keyring;
 use crate::crypto::{RootKey, Secret, canary, random, signing};
@@ -191,10 +192,29 @@ fn make_audit_keys(owner: Owner, root: &RootKey, master_key_version: u32) -> Res
     Ok(())
 }
 
-/// Opens the chain, and fills the watch once it is open.
+/// Opens the chain, and fills the watch once it is open. Without the watch it stays closed, which serves nobody: who is
+/// blocked would be let in, and every limit be the default.
 fn open_chain(writer: &mut Writer) -> Result<(), Failure> {
     open_its_key(writer)?;
-    if writer.chain.is_some() { watch::start(writer) } else { Ok(()) }
+    if writer.chain.is_none() {
+        return Ok(());
+    }
+    let started = watch::start(writer);
+    if started.is_err() {
+        (writer.chain, writer.watch) = (None, Watch::default()); // it is filled anew, not twice
+    }
+    started
+}
+
+/// Tries again to open a chain that stayed closed although the keyring is there: a lock may have been in the way.
+pub fn open_late(writer: &mut Writer) {
+    if writer.chain.is_some() || !shared_keyring::is_ready(writer.number) {
+        return;
+    }
+    match open_chain(writer) {
+        Ok(()) => shared_keyring::publish_same(writer.number),
+        Err(failure) => writer.slot.set_problem(&failure.message),
+    }
 }
 
 /// Opens the chain's key and finds or makes the identity this database writes under.

@@ -4,6 +4,7 @@
 use super::writer::{Writer, transaction};
 use super::{leaks, rotation, watch};
 use crate::acting_owner::session;
+use crate::anomaly::KeyId;
 use crate::store;
 use crate::trail::{
     AccessType, Bounded, CallerKind, Event, FailureReason, Incident, IncidentType, Notice, Severity, incident,
@@ -76,6 +77,11 @@ impl Uses {
 }
 
 impl Uses {
+    /// A key that an earlier writer was told to block; it may not have lived to write that down.
+    pub fn block_again(&mut self, (project, key): KeyId, since: i64) {
+        self.blocks.push((project, key, Some(since)));
+    }
+
     /// Whether something waits that should be seen at once.
     pub fn is_urgent(&self) -> bool {
         !self.blocks.is_empty() || !self.unblocked.is_empty()

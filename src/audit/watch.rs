@@ -13,7 +13,7 @@ use crate::settings::{
 use crate::store;
 use crate::trail::{AccessType, CallerKind, Event, Incident, Notice, incident};
 use pgrx::{log, warning};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 /// Rows of the trail that are read at a time while the counters are filled: about 4 ms, which is what an event may wait.
@@ -48,7 +48,7 @@ pub fn start(writer: &mut Writer) -> Result<(), Failure> {
     let until = writer.chain.as_ref().and_then(|chain| chain.head).map_or(0, |head| head.seq);
     let now = session::now();
     let watch = &mut writer.watch;
-    let before = transaction(|| {
+    let (before, blocks) = transaction(|| {
         let owner = store::installed::owner()?;
         watch.set_rules(rules(owner));
         store::watch::blocked_keys(owner).into_iter().for_each(|key| watch.block(key));
@@ -65,10 +65,24 @@ pub fn start(writer: &mut Writer) -> Result<(), Failure> {
         for (detector, subject, incident, began) in store::watch::open_episodes(owner) {
             watch.remember_episode(detector, subject, incident, began);
         }
-        Ok(minute.last().map_or(first, |row| row.place))
+        Ok((minute.last().map_or(first, |row| row.place), blocks_of(&minute)))
     })?;
+    for (key, since) in blocks {
+        writer.watch.block(key);
+        writer.uses.block_again(key, since);
+    }
+    writer.watch.begin_filling();
     writer.warm_up = Some(WarmUp { until, since: now - DAY, before: Some(before), rows: 0, began: Instant::now() });
     Ok(())
+}
+
+/// Keys that people blocked within these rows, the newest first, and did not let in again. What they let in again and no
+/// writer wrote down stays blocked: they see it and say so once more.
+fn blocks_of(rows: &[store::watch::Past]) -> Vec<(KeyId, i64)> {
+    let mut decided = HashSet::new();
+    let changes = rows.iter().filter_map(|row| Some((row.block?, row.place.0)));
+    let last = changes.filter(|((key, _), _)| decided.insert(*key));
+    last.filter_map(|((key, is_blocked), at)| is_blocked.then_some((key, at))).collect()
 }
 
 /// Takes the next rows of the trail into the counters; whether there were any.
@@ -97,9 +111,11 @@ pub fn warm_up(writer: &mut Writer) -> bool {
     true
 }
 
-/// Reads the limits anew.
+/// Reads the limits anew; what is in the way now is tried again at the next beat.
 pub fn read_rules(writer: &mut Writer) {
-    match transaction(|| Ok(rules(store::installed::owner()?))) {
+    let outcome = transaction(|| Ok(rules(store::installed::owner()?)));
+    writer.limits_are_late = outcome.is_err();
+    match outcome {
         Ok(rules) => writer.watch.set_rules(rules),
         Err(failure) => log!("watchllm_keys writer: limits are read later: {}", failure.message),
     }
@@ -168,6 +184,10 @@ pub fn take_up_block(watch: &mut Watch, event: &Event) {
 
 /// Writes down what was found, in transactions of their own.
 pub fn flush(writer: &mut Writer) {
+    let dropped = std::mem::take(&mut writer.watch.dropped);
+    if dropped > 0 {
+        warning!("watchllm_keys writer: {dropped} findings of the watch found no room to wait for being written");
+    }
     writer.watch.end_episodes(session::now());
     write_meetings(writer);
     look_at_woken(writer);
@@ -176,8 +196,9 @@ pub fn flush(writer: &mut Writer) {
 }
 
 fn write_findings(writer: &mut Writer) {
-    let findings = writer.watch.take_findings();
-    for part in findings.chunks(AT_ONCE) {
+    let mut findings = writer.watch.take_findings();
+    while !findings.is_empty() {
+        let part = &findings[..findings.len().min(AT_ONCE)];
         let outcome = transaction(|| {
             let owner = store::installed::owner()?;
             Ok(part.iter().filter_map(|finding| write(owner, finding)).collect::<Vec<Notice>>())
@@ -187,10 +208,12 @@ fn write_findings(writer: &mut Writer) {
                 let database = session::database().to_u32();
                 part.iter().filter(|finding| finding.ended.is_none()).for_each(warn);
                 fresh.into_iter().for_each(|notice| writer.slot.announce(database, notice));
+                findings.drain(..part.len());
             }
+            // The rest too: each part could wait as long for the same lock, and callers behind it.
             Err(failure) => {
                 log!("watchllm_keys writer: incidents are written later: {}", failure.message);
-                writer.watch.put_back(part.to_vec());
+                return writer.watch.put_back(findings);
             }
         }
     }
@@ -298,18 +321,19 @@ fn write_meetings(writer: &mut Writer) {
 /// Whether keys that this writer had not seen for a day were asleep for longer than they may be. Before their last use is
 /// written anew: the table knows the one before.
 fn look_at_woken(writer: &mut Writer) {
-    let woken = writer.watch.take_woken();
-    for part in woken.chunks(AT_ONCE) {
+    let mut woken = writer.watch.take_woken();
+    while !woken.is_empty() {
+        let part = woken[..woken.len().min(AT_ONCE)].to_vec();
         let keys: Vec<KeyId> = part.iter().map(|(key, _)| *key).collect();
         let outcome = transaction(|| Ok(store::watch::last_used(store::installed::owner()?, &keys)));
         let Ok(last_used) = outcome.inspect_err(|failure| {
             log!("watchllm_keys writer: what slept is looked up later: {}", failure.message);
         }) else {
-            writer.watch.put_back_woken(part.to_vec());
-            continue;
+            return writer.watch.put_back_woken(woken);
         };
+        woken.drain(..part.len());
         let last_used: HashMap<KeyId, i64> = last_used.into_iter().collect();
-        for (key, at) in part {
+        for (key, at) in &part {
             let asleep = last_used.get(key).map_or(0, |last| at - last);
             if asleep > writer.watch.stale_after(key) {
                 let days = (asleep / (24 * 60 * MINUTE)) as u32;

@@ -55,6 +55,8 @@ pub struct Writer {
     pub warm_up: Option<WarmUp>,
     /// Changes of settings that this writer has taken up.
     settings_seen: u32,
+    /// The limits could not be read when they changed.
+    pub limits_are_late: bool,
     last_event: Instant,
     last_beat: Instant,
     /// Whether somebody wanted the database at the last beat.
@@ -91,6 +93,7 @@ pub extern "C-unwind" fn watchllm_keys_writer(argument: pg_sys::Datum) {
         watch: Watch::default(),
         warm_up: None,
         settings_seen: queue::slot(number).settings_changes.load(SeqCst),
+        limits_are_late: false,
         last_event: Instant::now(),
         last_beat: Instant::now(),
         wanted: false,
@@ -237,8 +240,9 @@ impl Writer {
                 self.idle();
             }
             if self.last_beat.elapsed() >= self.next_beat() {
-                self.last_beat = Instant::now();
                 self.beat();
+                // Afterwards: between two beats that wait for a lock callers are served.
+                self.last_beat = Instant::now();
             }
         }
     }
@@ -303,6 +307,10 @@ impl Writer {
 
     /// Once a second: counted refusals, counters, partitions ahead, statistics, and whether somebody wants to drop the database.
     fn beat(&mut self) {
+        take_up::open_late(self);
+        if self.limits_are_late {
+            super::watch::read_rules(self);
+        }
         batch::write_counted(self);
         super::watch::warm_up(self);
         super::uses::flush(self);

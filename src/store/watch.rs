@@ -34,7 +34,8 @@ static OPEN_EPISODES: Statement = Statement::new(
 static PAST: Statement = Statement::new(
     "SELECT l.accessed_at, l.epoch, l.queue_seq, l.seq <= $5 AND l.access_type IN ('decrypt', 'validate'),
         l.project_id, l.provider_key_id, l.success, l.failure_reason, l.session_role,
-        CASE WHEN l.claims_trusted THEN l.claims_sub END, pg_catalog.host(l.client_addr)
+        CASE WHEN l.claims_trusted THEN l.claims_sub END, pg_catalog.host(l.client_addr),
+        CASE WHEN l.seq <= $5 AND l.success AND l.access_type IN ('block', 'unblock') THEN l.access_type = 'block' END
      FROM watchllm.provider_key_access_logs l
      WHERE l.accessed_at >= $1 AND l.accessed_at <= $2 AND (l.accessed_at, l.epoch, l.queue_seq) < ($2, $3, $4)
      ORDER BY l.accessed_at DESC, l.epoch DESC, l.queue_seq DESC LIMIT $6",
@@ -121,6 +122,8 @@ pub struct Past {
     key: Option<(Id, Id)>,
     failed: bool,
     callers: [Option<String>; 3],
+    /// The key that somebody blocked here (true), or let in again.
+    pub block: Option<((Id, Id), bool)>,
 }
 
 impl Past {
@@ -179,6 +182,7 @@ pub fn past(owner: Owner, since: i64, before: (i64, i64, i64), until: i64, most:
             key: counts.then(|| Some((id(row, 5)?, id(row, 6)?))).flatten(),
             failed: !value::<bool>(row, 7) && !blocked,
             callers: [row.get(9), row.get(10), row.get(11)],
+            block: row.get(12).and_then(|is_block| Some(((id(row, 5)?, id(row, 6)?), is_block))),
         }
     })
 }

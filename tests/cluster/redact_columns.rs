@@ -281,9 +281,12 @@ fn no_row_waits_or_fails_because_of_an_incident() {
     assert_eq!((code(second, &prepare), code(second, "COMMIT PREPARED 'p'")), ("00000".into(), "00000".into()));
     // Incidents that cannot be reached, or not be written; a temporary table where nothing may be written.
     let locked = table_of(c, &role);
-    one(c, "BEGIN; LOCK TABLE watchllm.security_incidents");
-    assert_eq!(code(second, &format!("SET lock_timeout = '200ms'; {}", insert(&locked))), "00000");
-    one(c, "COMMIT; ALTER TABLE watchllm.security_incidents ADD CONSTRAINT full_ CHECK (false) NOT VALID");
+    for table in ["security_incidents", "provider_key_versions", "provider_key_records", "audit_keys"] {
+        one(c, &format!("BEGIN; LOCK TABLE watchllm.{table}"));
+        assert_eq!(code(second, &insert(&locked)), "00000", "{table}");
+        one(c, "COMMIT");
+    }
+    one(c, "ALTER TABLE watchllm.security_incidents ADD CONSTRAINT full_ CHECK (false) NOT VALID");
     assert_eq!(code(second, &insert(&locked)), "00000");
     assert!(incidents(c, &locked).is_empty());
     one(c, "ALTER TABLE watchllm.security_incidents DROP CONSTRAINT full_");
@@ -311,11 +314,14 @@ fn a_cancelled_statement_stays_cancelled() {
     let c = &mut server.connect("postgres", "postgres");
     let role = login(c, "");
     let table = table(c, &role, "");
-    one(c, "BEGIN; LOCK TABLE watchllm.security_incidents");
+    one(
+        c,
+        "CREATE FUNCTION slow() RETURNS boolean LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); RETURN true; END';
+        ALTER TABLE watchllm.security_incidents ADD CONSTRAINT slow CHECK (slow()) NOT VALID",
+    );
     let s = &mut server.connect("postgres", &role);
     let insert = format!("SET statement_timeout = '300ms'; INSERT INTO {table} (message) VALUES ('{}')", new_key());
     assert_eq!(code(s, &insert), "57014");
-    one(c, "COMMIT");
     assert_eq!(one(c, &format!("SELECT count(*) FROM {table}")), "0");
 }
 

@@ -244,6 +244,27 @@ fn a_long_scan_tells_how_far_it_is_can_be_cancelled_and_needs_little_memory() {
 }
 
 #[test]
+fn a_key_of_ours_in_row_900000_is_found_and_named() {
+    let vault = Vault::shared();
+    let c = &mut vault.connect("postgres");
+    let ((ours, id), table) = (odd_key(c), name("rows"));
+    one(
+        c,
+        &format!(
+            "CREATE UNLOGGED TABLE {table} AS SELECT i AS id, CASE i WHEN 900000 THEN 'x-key: {ours}' ELSE 'request ' || i END AS message
+            FROM generate_series(1, 1000000) i"
+        ),
+    );
+    let expected = format!("public.{table}.message|selfmade|...[REDACTED]|{id}|1|t");
+    assert_eq!(rows(c, &scan(&table, "")), [expected]);
+    let raised = format!(
+        "SELECT severity, provider_key_id, details->>'place' FROM watchllm.open_incidents WHERE provider_key_id = '{id}'"
+    );
+    assert_eq!(rows(c, &raised), [format!("high|{id}|public.{table}.message")]);
+    one(c, &format!("DROP TABLE {table}"));
+}
+
+#[test]
 fn who_may_not_is_refused_and_recorded_and_each_scan_is_on_record() {
     let vault = Vault::shared();
     let c = &mut vault.connect("postgres");

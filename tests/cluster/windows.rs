@@ -25,7 +25,7 @@ const PUT: &str = "CREATE SEQUENCE places;
         FROM unnest(times) t, watchllm.provider_key_records r WHERE r.id = key $$";
 
 /// A vault into which rows can be put. Nothing of its own happens on the days of the tests.
-fn vault() -> (Vault, Client) {
+pub fn vault() -> (Vault, Client) {
     let vault = Vault::with("");
     let mut c = vault.connect();
     one(&mut c, PUT);
