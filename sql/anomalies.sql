@@ -94,37 +94,48 @@ AS $$
 #variable_conflict use_column
 DECLARE
     span       CONSTANT interval := bucket * (buckets - 1);
+    lowest     CONSTANT bigint := watchllm.lowest_setting(setting);
     first_read CONSTANT timestamptz := watchllm.first_read(since, bucket, span);
     last_read  CONSTANT timestamptz := coalesce(until, 'infinity');
 BEGIN
-    -- Within a bucket the count only grows: what it was at its beginning and what it is at its end say all.
+    -- First who can have crossed a limit at all: most keys have not. Within a bucket the count only grows: what it was at
+    -- its beginning and what it is at its end say all.
     RETURN QUERY
-    WITH filled AS MATERIALIZED (
-        SELECT l.project_id, l.provider_key_id, pg_catalog.date_bin(bucket, l.accessed_at, '2000-01-01 00:00:00+00'::timestamptz) AS began,
+    WITH limits AS MATERIALIZED (
+        SELECT k.project_id, k.provider_key_id, k.held,
+               watchllm.effective_setting(setting, k.project_id, k.provider_key_id)::bigint AS most
+        FROM (
+            SELECT l.project_id, l.provider_key_id, pg_catalog.count(*) AS held
+            FROM watchllm.provider_key_access_logs l
+            WHERE l.accessed_at >= first_read AND l.accessed_at < last_read
+              AND l.access_type IN ('decrypt', 'validate') AND l.provider_key_id IS NOT NULL
+              AND CASE WHEN failures
+                  THEN NOT l.success
+                       AND l.failure_reason NOT IN ('not_authorized', 'not_found', 'blocked', 'caller_blocked')
+                  ELSE l.success OR l.failure_reason IN ('blocked', 'caller_blocked') END
+            GROUP BY 1, 2 HAVING pg_catalog.count(*) > lowest AND pg_catalog.max(l.accessed_at) >= since
+        ) k
+    ), filled AS MATERIALIZED (
+        SELECT l.project_id, l.provider_key_id,
+               pg_catalog.date_bin(bucket, l.accessed_at, '2000-01-01 00:00:00+00'::timestamptz) AS began,
                pg_catalog.count(*) AS held, pg_catalog.max(l.accessed_at) AS last_at
-        FROM watchllm.provider_key_access_logs l
-        WHERE l.accessed_at >= first_read AND l.accessed_at < last_read
-          AND l.access_type IN ('decrypt', 'validate') AND l.provider_key_id IS NOT NULL
+        FROM limits m
+        JOIN watchllm.provider_key_access_logs l
+          ON l.project_id = m.project_id AND l.provider_key_id = m.provider_key_id
+        WHERE m.held > m.most AND l.accessed_at >= first_read AND l.accessed_at < last_read
+          AND l.access_type IN ('decrypt', 'validate')
           AND CASE WHEN failures
               THEN NOT l.success
                    AND l.failure_reason NOT IN ('not_authorized', 'not_found', 'blocked', 'caller_blocked')
               ELSE l.success OR l.failure_reason IN ('blocked', 'caller_blocked') END
         GROUP BY 1, 2, 3
-    ), limits AS MATERIALIZED (
-        SELECT k.project_id, k.provider_key_id, k.held,
-               watchllm.effective_setting(setting, k.project_id, k.provider_key_id)::bigint AS most
-        FROM (
-            SELECT f.project_id, f.provider_key_id, pg_catalog.sum(f.held) AS held
-            FROM filled f GROUP BY 1, 2
-            HAVING pg_catalog.sum(f.held) > 1 AND pg_catalog.max(f.last_at) >= since
-        ) k
     ), counted AS (
         SELECT f.project_id, f.provider_key_id, f.began, f.held, f.last_at, m.most,
                coalesce(pg_catalog.sum(f.held) OVER (
                    PARTITION BY f.project_id, f.provider_key_id ORDER BY f.began
                    RANGE BETWEEN span PRECEDING AND bucket PRECEDING), 0)::bigint AS before
         FROM filled f
-        JOIN limits m ON m.project_id = f.project_id AND m.provider_key_id = f.provider_key_id AND m.held > m.most
+        JOIN limits m ON m.project_id = f.project_id AND m.provider_key_id = f.provider_key_id
     ), numbered AS (
         SELECT c.*, c.before + c.held > c.most AND c.last_at >= since AS crossed,
                pg_catalog.count(*) FILTER (WHERE c.before <= c.most / 2) OVER (
@@ -168,6 +179,7 @@ SET plan_cache_mode = force_custom_plan
 AS $$
 #variable_conflict use_column
 DECLARE
+    lowest     CONSTANT bigint := watchllm.lowest_setting('max_accesses_per_minute');
     first_read CONSTANT timestamptz := watchllm.first_read(since, '1 microsecond', '60 seconds');
     last_read  CONSTANT timestamptz := coalesce(until, 'infinity');
 BEGIN
@@ -183,7 +195,7 @@ BEGIN
                    'max_accesses_per_minute', k.project_id, k.provider_key_id)::bigint AS most
         FROM (
             SELECT a.project_id, a.provider_key_id, pg_catalog.count(*) AS held
-            FROM accesses a GROUP BY 1, 2 HAVING pg_catalog.count(*) > 1
+            FROM accesses a GROUP BY 1, 2 HAVING pg_catalog.count(*) > lowest
         ) k
     ), counted AS (
         SELECT a.project_id, a.provider_key_id, a.accessed_at, m.most,
@@ -292,43 +304,44 @@ BEGIN
           AND l.access_type IN ('decrypt', 'validate') AND l.provider_key_id IS NOT NULL
           AND (l.success OR l.failure_reason IN ('blocked', 'caller_blocked')) AND v.name <> ''
     ), callers AS MATERIALIZED (
-        SELECT k.kind, k.name
-        FROM (SELECT DISTINCT a.kind, a.name, a.project_id, a.provider_key_id FROM accesses a) k
+        SELECT k.kind, k.name, pg_catalog.row_number() OVER () AS caller
+        FROM (SELECT DISTINCT a.kind, a.name, a.provider_key_id FROM accesses a) k
         GROUP BY 1, 2 HAVING pg_catalog.count(*) > most
-    ), gaps AS (
-        SELECT a.*, a.accessed_at - pg_catalog.lag(a.accessed_at) OVER (
-                   PARTITION BY a.kind, a.name, a.project_id, a.provider_key_id ORDER BY a.accessed_at)
-                   <= '60 seconds'::interval AS goes_on
+    ), neighbours AS (
+        SELECT c.caller, a.accessed_at,
+               pg_catalog.lag(a.accessed_at) OVER same_key AS previous_at,
+               pg_catalog.lead(a.accessed_at) OVER same_key AS next_at
         FROM accesses a JOIN callers c ON c.kind = a.kind AND c.name = a.name
-    ), numbered AS (
-        SELECT g.*, pg_catalog.count(*) FILTER (WHERE g.goes_on IS NOT TRUE) OVER (
-                   PARTITION BY g.kind, g.name, g.project_id, g.provider_key_id ORDER BY g.accessed_at
-                   ROWS UNBOUNDED PRECEDING) AS number
-        FROM gaps g
-    ), sessions AS (  -- a key counts from an access until 60 seconds after the last of those that follow closely
-        SELECT n.kind, n.name, pg_catalog.min(n.accessed_at) AS began, pg_catalog.max(n.accessed_at) AS last_at
-        FROM numbered n GROUP BY n.kind, n.name, n.project_id, n.provider_key_id, n.number
-    ), steps AS (
-        SELECT s.kind, s.name, s.began AS at, 1 AS step FROM sessions s
+        WINDOW same_key AS (PARTITION BY c.caller, a.provider_key_id ORDER BY a.accessed_at)
+    ), steps AS (  -- a key counts from an access until 60 seconds after the last of those that follow closely
+        SELECT n.caller, n.accessed_at AS at, 1 AS step
+        FROM neighbours n WHERE n.accessed_at - n.previous_at <= '60 seconds'::interval IS NOT TRUE
         UNION ALL
-        SELECT s.kind, s.name, s.last_at + '60 seconds'::interval, -1 FROM sessions s
-    ), counted AS (
-        SELECT t.kind, t.name, t.at, t.step,
+        SELECT n.caller, n.accessed_at + '60 seconds'::interval, -1
+        FROM neighbours n WHERE n.next_at - n.accessed_at <= '60 seconds'::interval IS NOT TRUE
+    ), counted AS MATERIALIZED (
+        SELECT t.caller, t.at, t.step,
                pg_catalog.sum(t.step) OVER w AS keys,
                coalesce(pg_catalog.lead(t.at) OVER w, 'infinity') AS next_at
         FROM steps t
-        WINDOW w AS (PARTITION BY t.kind, t.name ORDER BY t.at, t.step DESC ROWS UNBOUNDED PRECEDING)
+        WINDOW w AS (PARTITION BY t.caller ORDER BY t.at, t.step DESC ROWS UNBOUNDED PRECEDING)
+    ), suspects AS MATERIALIZED (
+        SELECT s.kind, s.name, s.caller
+        FROM callers s JOIN counted c ON c.caller = s.caller GROUP BY 1, 2, 3 HAVING pg_catalog.max(c.keys) > most
     ), days AS MATERIALIZED (
-        SELECT d.kind, d.name, d.day, GREATEST(most, 3 * (
+        SELECT d.kind, d.name, d.caller, d.day, GREATEST(most, 3 * (
                    SELECT pg_catalog.max(p.distinct_keys) FROM watchllm.caller_peaks p
                    WHERE p.kind = d.kind AND p.subject = d.name AND p.day >= d.day - 7 AND p.day < d.day)) AS most
-        FROM (SELECT DISTINCT c.kind, c.name, (c.at AT TIME ZONE 'UTC')::date AS day FROM counted c) d
+        FROM (
+            SELECT DISTINCT s.kind, s.name, s.caller, (c.at AT TIME ZONE 'UTC')::date AS day
+            FROM suspects s JOIN counted c ON c.caller = s.caller
+        ) d
     ), judged AS (
-        SELECT c.*, d.most, c.keys > d.most AND c.next_at > since AS crossed,
+        SELECT c.*, d.kind, d.name, d.most, c.keys > d.most AND c.next_at > since AS crossed,
                pg_catalog.count(*) FILTER (WHERE c.step = -1 AND c.keys <= d.most / 2) OVER (
-                   PARTITION BY c.kind, c.name ORDER BY c.at, c.step DESC ROWS UNBOUNDED PRECEDING) AS episode
+                   PARTITION BY c.caller ORDER BY c.at, c.step DESC ROWS UNBOUNDED PRECEDING) AS episode
         FROM counted c
-        JOIN days d ON d.kind = c.kind AND d.name = c.name AND d.day = (c.at AT TIME ZONE 'UTC')::date
+        JOIN days d ON d.caller = c.caller AND d.day = (c.at AT TIME ZONE 'UTC')::date
     ), episodes AS (
         SELECT j.kind, j.name, pg_catalog.max(j.keys) FILTER (WHERE j.crossed) AS observed,
                (pg_catalog.array_agg(j.most ORDER BY j.at) FILTER (WHERE j.crossed))[1] AS most,
@@ -421,11 +434,12 @@ SET plan_cache_mode = force_custom_plan
 AS $$
 #variable_conflict use_column
 DECLARE
+    lowest     CONSTANT interval := watchllm.lowest_setting('stale_after');
     first_read CONSTANT timestamptz := watchllm.first_read(since, '1 microsecond', '0');
     last_read  CONSTANT timestamptz := coalesce(until, 'infinity');
 BEGIN
     -- Who slept within the time shows in it; when the others were last used the index finds at once. An import is no
-    -- access, but the key was not asleep where it comes from.
+    -- access, but the key was not asleep where it comes from. Two days first: few keys need a look into all.
     RETURN QUERY
     WITH accesses AS MATERIALIZED (
         SELECT l.project_id, l.provider_key_id, l.accessed_at, l.access_type,
@@ -435,27 +449,31 @@ BEGIN
         WHERE l.accessed_at >= first_read AND l.accessed_at < last_read
           AND l.access_type IN ('decrypt', 'validate', 'import') AND l.provider_key_id IS NOT NULL
           AND (l.success OR l.failure_reason IN ('blocked', 'caller_blocked'))
-    ), limits AS MATERIALIZED (
-        SELECT k.project_id, k.provider_key_id, r.created_at,
-               watchllm.effective_setting('stale_after', k.project_id, k.provider_key_id)::interval AS longest
-        FROM (SELECT DISTINCT a.project_id, a.provider_key_id FROM accesses a) k
-        JOIN watchllm.provider_key_records r ON r.project_id = k.project_id AND r.id = k.provider_key_id
     ), woken AS (
-        SELECT a.project_id, a.provider_key_id, a.accessed_at, m.longest, coalesce(a.previous_at, (
+        SELECT a.project_id, a.provider_key_id, a.accessed_at, coalesce(a.previous_at, (
+                   SELECT l.accessed_at FROM watchllm.provider_key_access_logs l
+                   WHERE l.project_id = a.project_id AND l.provider_key_id = a.provider_key_id
+                     AND l.accessed_at >= first_read - '48 hours'::interval AND l.accessed_at < first_read
+                     AND l.access_type IN ('decrypt', 'validate', 'import')
+                     AND (l.success OR l.failure_reason IN ('blocked', 'caller_blocked'))
+                   ORDER BY l.accessed_at DESC LIMIT 1), (
                    SELECT l.accessed_at FROM watchllm.provider_key_access_logs l
                    WHERE l.project_id = a.project_id AND l.provider_key_id = a.provider_key_id
                      AND l.accessed_at < first_read AND l.access_type IN ('decrypt', 'validate', 'import')
                      AND (l.success OR l.failure_reason IN ('blocked', 'caller_blocked'))
-                   ORDER BY l.accessed_at DESC LIMIT 1), m.created_at) AS asleep_since
+                   ORDER BY l.accessed_at DESC LIMIT 1), r.created_at) AS asleep_since
         FROM accesses a
-        JOIN limits m ON m.project_id = a.project_id AND m.provider_key_id = a.provider_key_id
-        WHERE a.access_type <> 'import' AND m.created_at < a.accessed_at - m.longest
-          AND coalesce(a.previous_at, '-infinity') < a.accessed_at - m.longest
+        JOIN watchllm.provider_key_records r ON r.project_id = a.project_id AND r.id = a.provider_key_id
+        WHERE a.access_type <> 'import' AND r.created_at < a.accessed_at - lowest
+          AND coalesce(a.previous_at, '-infinity') < a.accessed_at - lowest
+    ), limits AS MATERIALIZED (
+        SELECT w.*, watchllm.effective_setting('stale_after', w.project_id, w.provider_key_id)::interval AS longest
+        FROM woken w WHERE w.asleep_since < w.accessed_at - lowest
     )
-    SELECT 'dormant_key_used', 'medium', w.project_id, w.provider_key_id, NULL::text,
-           (EXTRACT(epoch FROM w.accessed_at - w.asleep_since) / 86400)::bigint,
-           (EXTRACT(epoch FROM w.longest) / 86400)::bigint, w.accessed_at, w.accessed_at
-    FROM woken w WHERE w.asleep_since < w.accessed_at - w.longest;
+    SELECT 'dormant_key_used', 'medium', m.project_id, m.provider_key_id, NULL::text,
+           pg_catalog.floor(EXTRACT(epoch FROM m.accessed_at - m.asleep_since) / 86400)::bigint,
+           pg_catalog.floor(EXTRACT(epoch FROM m.longest) / 86400)::bigint, m.accessed_at, m.accessed_at
+    FROM limits m WHERE m.asleep_since < m.accessed_at - m.longest;
 END
 $$;
 COMMENT ON FUNCTION watchllm.detect_dormant_key_used IS

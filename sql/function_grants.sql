@@ -72,6 +72,7 @@ BEGIN
             ('detect_unusual_key_access',        readers),
             ('check_key_rotation_requirements',  readers),
             ('first_read',                       watchers),
+            ('lowest_setting',                   watchers),
             ('key_access_rates',                 watchers),
             ('key_access_episodes',              watchers),
             ('key_newcomers',                    watchers),
@@ -169,6 +170,8 @@ COMMENT ON FUNCTION watchllm.follow_projects IS
     'Keeps projects in step with an adopted table; trigger function, of no use on any other table.';
 COMMENT ON FUNCTION watchllm.set_setting IS
     'Sets a setting of a database, a project or a key in place of the server''s; NULL takes it back.';
+COMMENT ON FUNCTION watchllm.lowest_setting IS
+    'Tells the lowest limit or age that holds for any key the caller may see; for the detectors.';
 COMMENT ON FUNCTION watchllm.effective_setting IS
     'Tells the setting that holds for a key, a project or the database: its own, the next wider one''s, or the server''s.';
 COMMENT ON FUNCTION watchllm.block_provider_key IS

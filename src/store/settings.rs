@@ -15,6 +15,8 @@ static NEAREST: Statement = Statement::new(
     &[TEXT, UUID, UUID],
 );
 
+static EXISTS: Statement = Statement::new("SELECT true FROM watchllm.settings WHERE name = $1 LIMIT 1", &[TEXT]);
+
 static SET: Statement = Statement::new(
     "INSERT INTO watchllm.settings AS s (name, value, project_id, provider_key_id) VALUES ($1, $2, $3, $4)
      ON CONFLICT (name, project_id, provider_key_id)
@@ -38,6 +40,11 @@ pub struct Own {
 
 pub fn all(owner: Owner) -> Vec<Own> {
     ALL.read(owner, &[], |row| Own { name: value(row, 1), value: value(row, 2), project: id(row, 3), key: id(row, 4) })
+}
+
+/// Whether anything at all has its own.
+pub fn exists(owner: Owner, name: &str) -> bool {
+    !EXISTS.read(owner, &[name.into()], |_| ()).is_empty()
 }
 
 /// What holds for a key, a project or the database, if the server's setting does not.

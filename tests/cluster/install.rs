@@ -242,7 +242,7 @@ the schema is granted to our roles: SELECT a.grantee FROM pg_namespace, aclexplo
     AND a.grantee <> nspowner AND a.grantee::regrole::text !~ '^watchllm_';
 functions have a fixed search_path, are volatile, unsafe in parallel (but those of policies and of columns), no definers: SELECT signature
     FROM functions WHERE NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false) OR prosecdef
-       OR concat(provolatile, proparallel) <> CASE WHEN proname IN ('current_project_ids', 'effective_setting') THEN 'sr'
+       OR concat(provolatile, proparallel) <> CASE WHEN proname IN ('current_project_ids', 'effective_setting', 'lowest_setting') THEN 'sr'
            WHEN proname = 'redact' THEN 'is'
            WHEN proname ~ '^(first_read|key_access_(rates|episodes|anomalies)|key_newcomers|check_key_rotation_requirements|detect_(?!unusual_))' THEN 'su'
            ELSE 'vu' END;

@@ -55,6 +55,7 @@ detect_new_role          atuo
 detect_dormant_key_used  atuo
 check_key_rotation_requirements astu
 update_provider_key      ast
+lowest_setting           atuo
 install
 key_access_history       astu
 make_log_partition       o
