@@ -51,6 +51,17 @@ impl Limits {
         }
     }
 
+    /// The limit of a detector that counts accesses or failures of a key.
+    pub fn of(&self, detector: Detector) -> Option<u32> {
+        match detector {
+            Detector::RapidAccess => Some(self.minute),
+            Detector::Theft => Some(self.hour),
+            Detector::UnusuallyHigh => Some(self.day),
+            Detector::Failures => Some(self.failures),
+            Detector::MassReading | Detector::NewAddress | Detector::NewRole | Detector::DormantKey => None,
+        }
+    }
+
     pub fn block(&self, detector: Detector) -> bool {
         self.blocks & detector.bit() != 0
     }

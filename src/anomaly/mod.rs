@@ -2,15 +2,18 @@
 //! Pure: no pgrx, no unsafe; time is an argument. Bounded memory, constant cost per event. DESIGN §8.
 #![forbid(unsafe_code)]
 
+mod access;
 mod buckets;
 mod callers;
 mod detector;
+mod key;
 mod limits;
 pub mod refusals;
 mod watch;
 
+pub use access::{Access, Finding, Meeting};
 pub use callers::Peak;
 pub use detector::{Detector, KeyId, Subject};
 pub use limits::{Limits, Override, Rules};
 pub use refusals::Refusals;
-pub use watch::{Access, Finding, Meeting, Watch};
+pub use watch::Watch;

@@ -2,12 +2,14 @@
 //! finding, and is refused where that was asked for. Constant cost per access; keys and callers that are idle the longest
 //! are let go. One finding per episode: it begins with the access that crosses, and ends when half the limit is reached.
 
-use super::buckets::{Day, Hour, MINUTE, RareHour, Times};
+use super::access::{Access, Finding, Meeting};
+use super::buckets::MINUTE;
 use super::callers::{Callers, Peak, Place};
 use super::detector::{Detector, KeyId, Subject};
-use super::limits::{Limits, Rules};
+use super::key::{Count, Key};
+use super::limits::Rules;
 use crate::trail::incident::identity;
-use crate::trail::{AccessType, CallerKind, Event, FailureReason};
+use crate::trail::{CallerKind, FailureReason};
 use lru::LruCache;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -16,77 +18,8 @@ use std::rc::Rc;
 pub const MAX_KEYS: usize = 50_000;
 /// Findings and first meetings that wait to be written.
 const MAX_WAITING: usize = 4_096;
-/// Callers of a key that need no second look on one day.
-const KNOWN: usize = 6;
 /// A clock that goes back by more than this was set: what was counted before counts no more.
 const SET_BACK: i64 = 60 * MINUTE;
-
-/// An access to a key by somebody with the right, as it is counted.
-#[derive(Clone, Copy)]
-pub struct Access<'a> {
-    pub at: i64,
-    pub key: KeyId,
-    /// It failed for a reason of its own, rather than because it was blocked.
-    pub failed: bool,
-    /// Role, trusted subject and address, by `CallerKind`.
-    pub callers: [Option<&'a str>; 3],
-}
-
-impl<'a> Access<'a> {
-    /// None: the event is no access to a key, or of somebody without the right.
-    pub fn of(event: &'a Event) -> Option<Access<'a>> {
-        let key = (event.project_id?, event.provider_key_id?);
-        let opens = matches!(event.access_type, AccessType::Decrypt | AccessType::Validate);
-        let foreign = matches!(event.failure, Some(FailureReason::NotAuthorized | FailureReason::NotFound));
-        let failed = !matches!(event.failure, None | Some(FailureReason::Blocked | FailureReason::CallerBlocked));
-        let subject = event.claims_sub.get().filter(|_| event.claims_trusted);
-        let callers = [event.session_role.get(), subject, event.client_addr.get()];
-        let callers = callers.map(|name| name.filter(|name| !name.is_empty()));
-        (opens && !foreign).then_some(Access { at: event.accessed_at, key, failed, callers })
-    }
-}
-
-/// Something that a person must look at.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Finding {
-    pub incident: [u8; 16],
-    pub detector: Detector,
-    pub subject: Subject,
-    pub began: i64,
-    pub observed: u32,
-    pub limit: u32,
-    /// The key or the caller is blocked from this access on.
-    pub blocks: bool,
-    /// When it was over, and how many accesses there were meanwhile.
-    pub ended: Option<(i64, u64)>,
-}
-
-/// A caller that used a key and was not known to this day's writer: the table knows whether it is new.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Meeting {
-    pub key: KeyId,
-    pub kind: CallerKind,
-    pub subject: Rc<str>,
-    pub at: i64,
-}
-
-impl Key {
-    fn new(serial: u32, flagged: u8, limits: Limits, generation: u32) -> Key {
-        Key {
-            serial,
-            minute: Times::default(),
-            hour: Hour::default(),
-            day: Day::default(),
-            failures: None,
-            flagged,
-            limits,
-            generation,
-            known: [0; KNOWN],
-            known_on: i32::MIN,
-            next_known: 0,
-        }
-    }
-}
 
 /// An episode that has not ended.
 #[derive(Clone, Copy)]
@@ -94,23 +27,6 @@ struct Episode {
     incident: [u8; 16],
     began: i64,
     accesses: u64,
-}
-
-/// What is counted of one key.
-struct Key {
-    serial: u32,
-    minute: Times,
-    hour: Hour,
-    day: Day,
-    failures: Option<Box<RareHour>>,
-    /// Detectors with an open episode, by `Detector::bit`.
-    flagged: u8,
-    limits: Limits,
-    generation: u32,
-    /// Callers met today, by serial; the oldest is overwritten.
-    known: [u32; KNOWN],
-    known_on: i32,
-    next_known: u8,
 }
 
 pub struct Watch {
@@ -190,11 +106,9 @@ impl Watch {
     pub fn remember(&mut self, access: &Access) {
         let key = self.key(access.key);
         if access.failed {
-            key.failures.get_or_insert_default().add(access.at);
+            key.failed(access.at);
         } else {
-            key.minute.add(access.at, key.limits.minute as usize + 1);
-            key.hour.add(access.at);
-            key.day.add(access.at);
+            key.opened(access.at);
         }
     }
 
@@ -281,15 +195,11 @@ impl Watch {
         let keys: Vec<KeyId> = self.keys.iter().map(|(key, _)| *key).collect();
         for id in keys {
             let Some(key) = self.keys.peek_mut(&id) else { continue };
-            let counts = [
-                (Detector::RapidAccess, key.minute.count(now) as u32, key.limits.minute),
-                (Detector::Theft, key.hour.count(now), key.limits.hour),
-                (Detector::UnusuallyHigh, key.day.count(now), key.limits.day),
-                (Detector::Failures, key.failures.as_mut().map_or(0, |hour| hour.count(now)), key.limits.failures),
-            ];
-            let flagged = key.flagged;
-            for (detector, observed, limit) in counts {
-                if observed > limit && flagged & detector.bit() == 0 {
+            let (limits, flagged) = (key.limits, key.flagged);
+            for detector in Detector::ALL.iter().copied().filter(|detector| flagged & detector.bit() == 0) {
+                let Some(limit) = limits.of(detector) else { continue };
+                let observed = self.keys.peek_mut(&id).map_or(0, |key| key.count(detector, now));
+                if observed > limit {
                     self.begin(detector, Subject::Key(id), now, observed, limit);
                 }
             }
@@ -374,38 +284,29 @@ impl Watch {
     /// Counts the access against its key and answers the key's serial.
     fn count(&mut self, access: &Access) -> u32 {
         let at = access.at;
-        let mut woken = false;
         let key = self.key(access.key);
-        let counts = if access.failed {
-            let failures = key.failures.get_or_insert_default();
-            failures.add(at);
-            [(Detector::Failures, failures.count(at), key.limits.failures); 3]
-        } else {
-            woken = at - key.minute.newest() > 1_440 * MINUTE;
-            let minute = key.minute.add(at, (key.limits.minute as usize).saturating_add(1)) as u32;
-            key.hour.add(at);
-            key.day.add(at);
-            [
-                (Detector::RapidAccess, minute, key.limits.minute),
-                (Detector::Theft, key.hour.count(at), key.limits.hour),
-                (Detector::UnusuallyHigh, key.day.count(at), key.limits.day),
-            ]
-        };
         let (flagged, serial) = (key.flagged, key.serial);
-        if woken && self.woken.len() < MAX_WAITING {
+        if access.failed {
+            let count = key.failed(at);
+            self.weigh(access.key, at, flagged, count);
+            return serial;
+        }
+        let was_asleep = key.was_asleep(at);
+        let counts = key.opened(at);
+        if was_asleep && self.woken.len() < MAX_WAITING {
             self.woken.push((access.key, at));
         }
-        for (detector, observed, limit) in counts {
-            if flagged & detector.bit() != 0 {
-                self.go_on(detector, Subject::Key(access.key));
-            } else if observed > limit {
-                self.begin(detector, Subject::Key(access.key), at, observed, limit);
-            }
-            if access.failed {
-                break;
-            }
-        }
+        counts.into_iter().for_each(|count| self.weigh(access.key, at, flagged, count));
         serial
+    }
+
+    /// Begins an episode where a count is over its limit, or goes on with the one that is open.
+    fn weigh(&mut self, key: KeyId, at: i64, flagged: u8, (detector, observed, limit): Count) {
+        if flagged & detector.bit() != 0 {
+            self.go_on(detector, Subject::Key(key));
+        } else if observed > limit {
+            self.begin(detector, Subject::Key(key), at, observed, limit);
+        }
     }
 
     /// Answers the callers for whom the key is another one within this minute.
@@ -437,19 +338,14 @@ impl Watch {
     fn meet(&mut self, access: &Access, place: Place) {
         let caller = self.callers.get(place);
         let Some(key) = self.keys.peek_mut(&access.key) else { return };
-        let today = access.at.div_euclid(1_440 * MINUTE) as i32;
-        if key.known_on != today {
-            (key.known, key.known_on) = ([0; KNOWN], today);
-        }
-        if key.known.contains(&caller.serial) {
+        if key.knows(caller.serial, access.at) {
             return;
         }
         if self.meetings.len() >= MAX_WAITING {
             self.dropped += 1;
             return; // and not known: the next access tries again
         }
-        key.known[usize::from(key.next_known) % KNOWN] = caller.serial;
-        key.next_known = key.next_known.wrapping_add(1);
+        key.meet(caller.serial, access.at);
         let subject = caller.name.clone();
         self.meetings.push(Meeting { key: access.key, kind: caller.kind, subject, at: access.at });
     }
@@ -521,18 +417,8 @@ impl Watch {
                 (caller.distinct, caller.limit(distinct, now))
             }),
             Subject::Key(id) => {
-                let limits = self.rules.of(id);
-                let mut key = self.keys.peek_mut(id);
-                let mut count = |of: fn(&mut Key, i64) -> u32| key.as_mut().map_or(0, |key| of(key, now));
-                match detector {
-                    Detector::RapidAccess => (count(|key, now| key.minute.count(now) as u32), limits.minute),
-                    Detector::Theft => (count(|key, now| key.hour.count(now)), limits.hour),
-                    Detector::UnusuallyHigh => (count(|key, now| key.day.count(now)), limits.day),
-                    Detector::Failures => {
-                        (count(|key, now| key.failures.as_mut().map_or(0, |hour| hour.count(now))), limits.failures)
-                    }
-                    Detector::MassReading | Detector::NewAddress | Detector::NewRole | Detector::DormantKey => (0, 0),
-                }
+                let count = self.keys.peek_mut(id).map_or(0, |key| key.count(detector, now));
+                (count, self.rules.of(id).of(detector).unwrap_or_default())
             }
         }
     }

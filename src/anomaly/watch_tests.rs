@@ -2,7 +2,7 @@
 //! That it agrees with the SQL windows: tests/cluster/watch_replay.rs.
 
 use super::*;
-use crate::anomaly::Override;
+use crate::anomaly::{Limits, Override};
 
 const A: KeyId = ([1; 16], [1; 16]);
 const SECOND: i64 = 1_000_000;

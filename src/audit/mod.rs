@@ -11,6 +11,7 @@ mod start;
 mod take_up;
 mod uses;
 mod wakeup;
+mod warm_up;
 mod watch;
 mod writer;
 

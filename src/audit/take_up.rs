@@ -2,7 +2,7 @@
 //! Root keys are derived here and nowhere else (100 ms a version), the active one first. DESIGN §3, §8.
 
 use super::batch::{self, Chain};
-use super::watch;
+use super::warm_up;
 use super::writer::{Failure, Writer, transaction};
 use crate::acting_owner::{Owner, session};
 use crate::anomaly::Watch;
@@ -199,7 +199,7 @@ fn open_chain(writer: &mut Writer) -> Result<(), Failure> {
     if writer.chain.is_none() {
         return Ok(());
     }
-    let started = watch::start(writer);
+    let started = warm_up::start(writer);
     if started.is_err() {
         (writer.chain, writer.watch) = (None, Watch::default()); // it is filled anew, not twice
     }

@@ -6,7 +6,7 @@
 use super::batch::Chain;
 use super::queue::{self, Slot, WriterState};
 use super::uses::Uses;
-use super::watch::WarmUp;
+use super::warm_up::WarmUp;
 use super::{batch, take_up, wakeup};
 use crate::acting_owner::session;
 use crate::anomaly::{Refusals, Watch};
@@ -262,7 +262,7 @@ impl Writer {
 
     /// Derives what is still to be derived, else sleeps until an event comes or a beat has passed.
     fn idle(&mut self) {
-        if take_up::derive_one(self) || super::watch::warm_up(self) {
+        if take_up::derive_one(self) || super::warm_up::warm_up(self) {
             return;
         }
         let slot = self.slot;
@@ -292,11 +292,11 @@ impl Writer {
         };
         if configuration {
             own_settings();
-            super::watch::read_rules(self);
+            super::warm_up::read_rules(self);
         }
         let changes = self.slot.settings_changes.load(SeqCst);
         if std::mem::replace(&mut self.settings_seen, changes) != changes {
-            super::watch::read_rules(self);
+            super::warm_up::read_rules(self);
         }
         let wanted = self.slot.reloads_wanted.load(SeqCst);
         if configuration || self.slot.reloads_done.load(SeqCst) != wanted {
@@ -309,10 +309,10 @@ impl Writer {
     fn beat(&mut self) {
         take_up::open_late(self);
         if self.limits_are_late {
-            super::watch::read_rules(self);
+            super::warm_up::read_rules(self);
         }
         batch::write_counted(self);
-        super::watch::warm_up(self);
+        super::warm_up::warm_up(self);
         super::uses::flush(self);
         // SAFETY: outside a transaction, as PostgreSQL's workers report.
         unsafe {
