@@ -233,10 +233,14 @@ fn an_hours_episode_does_not_end_while_its_hour_is_being_filled() {
 #[test]
 fn what_found_no_room_to_wait_is_found_by_the_next_access() {
     let mut watch = Watch::default();
-    (0..101).for_each(|i| drop(watch.judge(&access(A, i))));
+    (0..101).for_each(|i| {
+        watch.judge(&access(A, i));
+    });
     let first = watch.take_findings().remove(0);
     watch.put_back(vec![first; MAX_WAITING]);
-    (0..101).for_each(|i| drop(watch.judge(&access(key(7), i))));
+    (0..101).for_each(|i| {
+        watch.judge(&access(key(7), i));
+    });
     assert_eq!((watch.take_findings().len(), watch.dropped), (MAX_WAITING, 1));
     watch.judge(&access(key(7), 102));
     assert_eq!(found(&mut watch), [(Detector::RapidAccess, true)]);
