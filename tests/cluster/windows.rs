@@ -80,6 +80,41 @@ fn a_minute_has_both_its_ends_and_the_hundred_and_first_is_found() {
     assert_eq!(on_the_fifth(c, "rapid_automated_access"), [""; 0]);
 }
 
+/// The detectors pass over keys that lie below every limit: a low one must not be passed over.
+#[test]
+fn a_limit_that_only_one_key_or_project_has_is_not_overlooked() {
+    let (vault, mut c) = vault();
+    let c = &mut c;
+    assert_eq!(
+        one(c, "SELECT watchllm.effective_setting('stale_after'), watchllm.lowest_setting('stale_after')"),
+        "30d|43200min"
+    );
+    let ids = [(); 2].map(|()| vault.key("plainly-fake").to_string());
+    let names = ["max_accesses_per_minute", "max_accesses_per_hour", "max_accesses_per_day", "max_failures_per_hour"];
+    for id in &ids {
+        put(c, id, &["10:00:00", "10:00:01", "10:00:02"], "");
+        put(c, id, &["10:00:00", "10:00:01", "10:00:02"], ", 'inactive'");
+    }
+    let all = "SELECT string_agg(left(detector, 5), ' ' ORDER BY detector), provider_key_id
+        FROM watchllm.key_access_anomalies('2024-03-05Z', '2024-03-06Z') GROUP BY 2";
+    assert_eq!(rows(c, all), [""; 0]);
+    for name in names {
+        one(c, &format!("SELECT watchllm.set_setting('{name}', '2', provider_key_id => '{}')", ids[0]));
+        assert_eq!(one(c, &format!("SELECT watchllm.lowest_setting('{name}')")), "2");
+    }
+    assert_eq!(rows(c, all), [format!("poten rapid repea unusu|{}", ids[0])]);
+    let tenant = login(c, "watchllm_tenant");
+    let t = &mut vault.server.connect("postgres", &tenant);
+    let own = one(c, "SELECT watchllm.create_project('own')");
+    one(c, &format!("SELECT watchllm.add_project_member('{own}', role_name => '{tenant}')"));
+    assert_eq!(one(t, "SELECT watchllm.lowest_setting('max_accesses_per_minute')"), "100"); // others' are not told
+    one(c, &format!("SELECT watchllm.set_setting('max_accesses_per_minute', '7', '{own}')"));
+    assert_eq!(one(t, "SELECT watchllm.lowest_setting('max_accesses_per_minute')"), "7");
+    for wrong in ["anomaly_action", "master_key_file"] {
+        assert_eq!(code(c, &format!("SELECT watchllm.lowest_setting('{wrong}')")), "22023");
+    }
+}
+
 #[test]
 fn an_episode_lasts_until_half_the_limit_is_left_and_the_next_is_another() {
     let (vault, mut c) = vault();
