@@ -172,15 +172,17 @@ unsafe fn copied(statement: &[u8]) -> Option<&'static mut [u8]> {
 }
 
 /// debug_print_parse and its like print a constant as the decimal numbers of its bytes, which no rule knows again: the digits
-/// of every longer one are zeroed.
+/// of every longer one are zeroed. PostgreSQL breaks these lines at any blank.
 fn mask_constants(text: &mut [u8]) {
-    const CONSTANT: &[u8] = b":constvalue ";
+    const CONSTANT: &[u8] = b":constvalue";
     let mut from = 0;
     while let Some(found) = text[from..].windows(CONSTANT.len()).position(|part| part == CONSTANT) {
         from += found + CONSTANT.len();
+        from += text[from..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
         let number = text[from..].iter().take_while(|byte| byte.is_ascii_digit());
         let bytes = number.fold(0usize, |sum, digit| sum.saturating_mul(10).saturating_add(usize::from(digit - b'0')));
-        let open = from + text[from..].iter().take_while(|byte| byte.is_ascii_digit() || **byte == b' ').count();
+        let open =
+            from + text[from..].iter().take_while(|byte| byte.is_ascii_digit() || byte.is_ascii_whitespace()).count();
         if bytes < SMALL_CONSTANT || text.get(open) != Some(&b'[') {
             continue;
         }
@@ -224,6 +226,11 @@ mod tests {
         let expected =
             b":constvalue 20 [ 00 0 0 0 000 000\n 00 0 0 ] :location 7 :constvalue 4 [ 7 0 0 0 ] :constvalue <>";
         assert_eq!(text, *expected);
+        for broken in [":constvalue\n20 [ 115 ]", ":constvalue 20\n[ 115 ]", ":constvalue\n\t  20 [ 115 ]"] {
+            let mut text = broken.as_bytes().to_vec();
+            mask_constants(&mut text);
+            assert_eq!(String::from_utf8_lossy(&text), broken.replace("115", "000"));
+        }
         for odd in
             ["", ":constvalue ", ":constvalue 20 [", ":constvalue 99999999999999999999999 [ 1", ":constvalue 20 x"]
         {
