@@ -153,7 +153,8 @@ impl Callers {
 
     /// Busiest minutes that rose since the last time, at most `most` of them.
     pub fn changed(&mut self, most: usize) -> Vec<Peak> {
-        let part = self.changed.split_off(self.changed.len().saturating_sub(most));
+        // The oldest first: until it is told, a caller cannot leave its place.
+        let part: Vec<Place> = self.changed.drain(..most.min(self.changed.len())).collect();
         let mut peak = |place: Place| {
             let caller = &mut self.callers[place as usize];
             caller.is_changed = false;

@@ -44,8 +44,8 @@ pub struct Watch {
     newest: i64,
     /// The counters are being filled from the trail: only the last minute is whole.
     is_filling: bool,
-    /// What found no room to wait.
-    pub dropped: u64,
+    /// Findings that found no room to wait.
+    pub lost: u64,
 }
 
 impl Default for Watch {
@@ -64,7 +64,7 @@ impl Default for Watch {
             woken: Vec::new(),
             newest: i64::MIN,
             is_filling: false,
-            dropped: 0,
+            lost: 0,
         }
     }
 }
@@ -267,7 +267,7 @@ impl Watch {
         if self.findings.len() < MAX_WAITING {
             self.findings.push(finding);
         } else {
-            self.dropped += 1;
+            self.lost += 1;
         }
     }
 
@@ -342,7 +342,6 @@ impl Watch {
             return;
         }
         if self.meetings.len() >= MAX_WAITING {
-            self.dropped += 1;
             return; // and not known: the next access tries again
         }
         key.meet(caller.serial, access.at);

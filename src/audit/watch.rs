@@ -35,9 +35,9 @@ pub fn take_up_block(watch: &mut Watch, event: &Event) {
 
 /// Writes down what was found, in transactions of their own.
 pub fn flush(writer: &mut Writer) {
-    let dropped = std::mem::take(&mut writer.watch.dropped);
-    if dropped > 0 {
-        warning!("watchllm_keys writer: {dropped} findings of the watch found no room to wait for being written");
+    let lost = std::mem::take(&mut writer.watch.lost);
+    if lost > 0 {
+        warning!("watchllm_keys writer: {lost} findings of the watch found no room to wait for being written");
     }
     writer.watch.end_episodes(session::now());
     write_meetings(writer);
@@ -185,7 +185,7 @@ fn look_at_woken(writer: &mut Writer) {
         woken.drain(..part.len());
         let last_used: HashMap<KeyId, i64> = last_used.into_iter().collect();
         for (key, at) in &part {
-            let asleep = last_used.get(key).map_or(0, |last| at - last);
+            let asleep = last_used.get(key).map_or(0, |last| at.saturating_sub(*last));
             if asleep > writer.watch.stale_after(key) {
                 let days = (asleep / (24 * 60 * MINUTE)) as u32;
                 find(&mut writer.watch, Detector::DormantKey, *key, *at, days, b"");

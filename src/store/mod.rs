@@ -38,12 +38,12 @@ fn uuid(id: Id) -> Uuid {
 
 /// A timestamptz from microseconds since 1970.
 fn timestamp(micros: i64) -> Option<TimestampWithTimeZone> {
-    TimestampWithTimeZone::try_from(micros - crate::acting_owner::session::POSTGRES_EPOCH).ok()
+    TimestampWithTimeZone::try_from(micros.saturating_sub(crate::acting_owner::session::POSTGRES_EPOCH)).ok()
 }
 
 /// Microseconds since 1970 of a timestamptz.
 fn micros(at: Option<TimestampWithTimeZone>) -> i64 {
-    at.map_or(0, |at| at.into_inner() + crate::acting_owner::session::POSTGRES_EPOCH)
+    at.map_or(0, |at| at.into_inner().saturating_add(crate::acting_owner::session::POSTGRES_EPOCH))
 }
 
 /// A uuid column.

@@ -17,7 +17,8 @@ static BLOCKED_CALLERS: Statement = Statement::new("SELECT kind, subject FROM wa
 
 static PEAKS: Statement = Statement::new(
     "SELECT kind, subject, day - '1970-01-01'::date, distinct_keys FROM watchllm.caller_peaks
-     WHERE day > (pg_catalog.now() AT TIME ZONE 'UTC')::date - 8 ORDER BY day",
+     WHERE day > (pg_catalog.now() AT TIME ZONE 'UTC')::date - 8 AND day <= (pg_catalog.now() AT TIME ZONE 'UTC')::date + 1
+     ORDER BY day",
     &[],
 );
 
@@ -25,7 +26,8 @@ static PEAKS: Statement = Statement::new(
 static OPEN_EPISODES: Statement = Statement::new(
     "SELECT i.id, i.type, i.project_id, i.provider_key_id, i.details ->> 'kind', i.details ->> 'subject', i.detected_at
      FROM watchllm.security_incidents i
-     WHERE i.detected_at > pg_catalog.now() - '30 days'::interval AND i.type = ANY ($1)
+     WHERE i.detected_at > pg_catalog.now() - '30 days'::interval AND i.detected_at < pg_catalog.now() + '1 day'::interval
+       AND i.type = ANY ($1)
        AND NOT EXISTS (SELECT FROM watchllm.incident_events e WHERE e.incident_id = i.id AND e.event = 'ended')",
     &[TEXTS],
 );

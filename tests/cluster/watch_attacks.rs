@@ -199,3 +199,110 @@ fn a_caller_of_any_name_can_be_named_to_let_it_in() {
         assert_eq!(code(session, &decrypt(&ids[1])), "00000", "{name}");
     }
 }
+
+#[test]
+fn a_row_that_makes_no_sense_keeps_no_writer_from_starting() {
+    let vault = Vault::with("watchllm_keys.max_distinct_keys_per_minute = 3");
+    let c = &mut vault.connect();
+    let ids = keys(&vault, 5);
+    let odd = [
+        "INSERT INTO watchllm.caller_peaks VALUES ('role', 'a', 'infinity', 7), ('role', 'b', '5874897-12-31', 2147483647),
+            ('role', 'postgres', now()::date - 1, 1)",
+        "INSERT INTO watchllm.security_incidents (id, type, severity, details, detected_at)
+            SELECT gen_random_uuid(), 'mass_key_reading', 'low', d::jsonb, t::timestamptz
+            FROM unnest(ARRAY['{}', '{\"kind\":\"role\"}', '{\"subject\":[]}', '{\"kind\":7,\"subject\":null}']) d,
+                unnest(ARRAY['now', 'infinity', '9999-12-31']) t",
+        "INSERT INTO watchllm.settings (name, value) VALUES ('max_accesses_per_minute', '-1'), ('stale_after', 'soon'),
+            ('max_accesses_per_hour', '99999999999999999999'), ('anomaly_action', 'explode'), ('nonsense', '')",
+        "INSERT INTO watchllm.provider_key_usage (project_id, provider_key_id, blocked_at, last_used_at)
+            SELECT project_id, id, NULL, i FROM watchllm.provider_key_records, unnest(ARRAY['-infinity'::timestamptz]) i
+            ON CONFLICT (project_id, provider_key_id) DO UPDATE SET last_used_at = EXCLUDED.last_used_at",
+        "INSERT INTO watchllm.provider_key_usage (project_id, provider_key_id, blocked_at)
+            VALUES (gen_random_uuid(), gen_random_uuid(), 'infinity')",
+    ];
+    odd.iter().for_each(|sql| c.batch_execute(sql).unwrap_or_else(|error| panic!("{error}: {sql}")));
+    end_writer(&vault, "TERM");
+    thread::sleep(Duration::from_millis(500));
+    for id in &ids {
+        assert_eq!(code(c, &decrypt(id)), "00000");
+    }
+    appears(c, "SELECT count(*) FROM watchllm.security_incidents WHERE details->>'subject' = 'postgres'", "1");
+    assert!(!vault.server.log().contains("panicked"));
+    assert_eq!(vault.server.log().matches("watchllm_keys writer: cannot").count(), 0);
+}
+
+#[test]
+fn a_subject_of_any_form_is_one_caller_and_can_be_let_in() {
+    let vault = Vault::with(
+        "watchllm_keys.anomaly_action = 'mass_key_reading=block'\nwatchllm_keys.max_distinct_keys_per_minute = 1
+watchllm_keys.trusted_claim_roles = 'gateway'",
+    );
+    let c = &mut vault.connect();
+    let ids = keys(&vault, 40);
+    c.batch_execute("CREATE ROLE gateway LOGIN; GRANT watchllm_service TO gateway").unwrap();
+    // The gateway itself is everybody: it has been busy for a week.
+    c.batch_execute(
+        "INSERT INTO watchllm.caller_peaks VALUES ('role', 'gateway', (now() AT TIME ZONE 'UTC')::date - 1, 9999)",
+    )
+    .unwrap();
+    end_writer(&vault, "TERM");
+    let session = &mut vault.server.connect("postgres", "gateway");
+    let subjects = [
+        "o'brien",
+        "a\"b",
+        "line\nfeed",
+        "tab\tbell\u{7}",
+        "\u{202e}evil",
+        "a; 500 x role postgres",
+        "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789",
+        &"é".repeat(100),
+        &"x".repeat(300),
+        " ",
+        "🔑",
+    ];
+    for (subject, pair) in subjects.iter().zip(ids.chunks(2)) {
+        let claims = serde_json::json!({ "sub": subject }).to_string();
+        session.execute("SELECT set_config('request.jwt.claims', $1, false)", &[&claims]).unwrap();
+        assert_eq!(code(session, &decrypt(&pair[0])), "00000", "{subject:?}");
+        assert_eq!(code(session, &decrypt(&pair[1])), "42000", "{subject:?}");
+        appears(c, "SELECT count(*) FROM watchllm.blocked_callers", "1");
+        let let_in =
+            "SELECT kind, watchllm.unblock_caller(kind, subject, 'x') IS NOT NULL FROM watchllm.blocked_callers";
+        assert_eq!(rows(c, let_in), ["subject|t"], "{subject:?}");
+        appears(c, "SELECT count(*) FROM watchllm.blocked_callers", "0");
+        assert_eq!(code(session, &decrypt(&pair[1])), "00000", "{subject:?}");
+    }
+    assert!(!vault.server.log().contains("abcdefghijklmnop"));
+    assert_eq!(
+        one(c, "SELECT count(*) FROM watchllm.security_incidents WHERE details::text LIKE '%abcdefghijklmnop%'"),
+        "0"
+    );
+}
+
+#[test]
+fn a_tenant_learns_nothing_of_the_limits_of_others() {
+    let vault = Vault::with("");
+    let c = &mut vault.connect();
+    let foreign = one(c, "SELECT watchllm.create_project('another')");
+    let theirs = one(c, &format!("SELECT watchllm.store_provider_key('{foreign}', 'openai', 'sk-plainly-fake')"));
+    let mine = vault.key("sk-plainly-fake-2").to_string();
+    one(c, &format!("SELECT watchllm.set_setting('max_accesses_per_minute', '7', '{foreign}')"));
+    one(c, &format!("SELECT watchllm.set_setting('max_accesses_per_minute', '8', NULL, '{theirs}')"));
+    one(c, &format!("SELECT watchllm.set_setting('max_accesses_per_minute', '9', NULL, '{mine}')"));
+    let tenant = login(c, "watchllm_tenant");
+    one(c, &format!("SELECT watchllm.add_project_member('{}', role_name => '{tenant}')", vault.project));
+    let t = &mut vault.server.connect("postgres", &tenant);
+    let asks = |t: &mut Client, scope: &str| {
+        one(t, &format!("SELECT watchllm.effective_setting('max_accesses_per_minute'{scope})"))
+    };
+    assert_eq!(asks(t, &format!(", '{foreign}'")), "100");
+    assert_eq!(asks(t, &format!(", '{foreign}', '{theirs}'")), "100");
+    assert_eq!(asks(t, &format!(", NULL, '{theirs}'")), "100");
+    assert_eq!(asks(t, &format!(", '{}', '{theirs}'", vault.project)), "100");
+    assert_eq!(asks(t, &format!(", '{}', '{mine}'", vault.project)), "9");
+    let set = format!("SELECT watchllm.set_setting('max_accesses_per_minute', '1', '{}')", vault.project);
+    assert_eq!(code(t, &set), "42501");
+    assert_eq!(code(t, "SELECT value FROM watchllm.settings"), "42501");
+    assert_eq!(code(t, &format!("SELECT watchllm.unblock_provider_key('{mine}')")), "42501");
+    assert_eq!(code(t, &format!("SELECT watchllm.block_provider_key('{mine}')")), "42501");
+}
