@@ -64,7 +64,7 @@ fn the_access_that_crosses_is_refused_where_that_is_asked_for_and_those_after_it
 #[test]
 fn an_unblocked_key_is_not_blocked_again_by_the_same_episode() {
     let mut watch = blocking(Detector::RapidAccess);
-    (0..150).for_each(|i| drop(watch.judge(&access(A, i))));
+    (0..150).for_each(|i| _ = watch.judge(&access(A, i)));
     watch.unblock(&A);
     assert_eq!(watch.judge(&access(A, 151)), None);
     assert_eq!(found(&mut watch).len(), 1);
@@ -73,7 +73,7 @@ fn an_unblocked_key_is_not_blocked_again_by_the_same_episode() {
 #[test]
 fn one_finding_an_episode_which_ends_at_half_the_limit() {
     let mut watch = Watch::default();
-    (0..500).for_each(|i| drop(watch.judge(&access(A, i))));
+    (0..500).for_each(|i| _ = watch.judge(&access(A, i)));
     assert_eq!(found(&mut watch), [(Detector::RapidAccess, true)]);
     watch.end_episodes(MINUTE);
     assert!(found(&mut watch).is_empty());
@@ -81,7 +81,7 @@ fn one_finding_an_episode_which_ends_at_half_the_limit() {
     let ended = watch.take_findings();
     assert_eq!(ended.len(), 1);
     assert_eq!(ended[0].ended, Some((500 + MINUTE, 400)));
-    (0..101).for_each(|i| drop(watch.judge(&access(A, 10 * MINUTE + i))));
+    (0..101).for_each(|i| _ = watch.judge(&access(A, 10 * MINUTE + i)));
     let again = watch.take_findings();
     assert_eq!(again.len(), 1);
     assert_ne!(again[0].incident, ended[0].incident);
@@ -94,14 +94,14 @@ fn hour_and_day_are_counted_beside_the_minute() {
         base: Limits { minute: 100, hour: 200, day: 300, failures: 10, ..Rules::default().base },
         ..Rules::default()
     });
-    (0..302).for_each(|i| drop(watch.judge(&access(A, i * 15 * SECOND)))); // 240 an hour
+    (0..302).for_each(|i| _ = watch.judge(&access(A, i * 15 * SECOND))); // 240 an hour
     assert_eq!(found(&mut watch), [(Detector::Theft, true), (Detector::UnusuallyHigh, true)]);
 }
 
 #[test]
 fn failures_count_apart_and_what_was_blocked_counts_as_an_access() {
     let mut watch = Watch::default();
-    (0..101).for_each(|i| drop(watch.judge(&Access { failed: true, ..access(A, i) })));
+    (0..101).for_each(|i| _ = watch.judge(&Access { failed: true, ..access(A, i) }));
     assert_eq!(found(&mut watch), [(Detector::Failures, true)]);
     let event = crate::trail::event::tests::event();
     assert!(Access::of(&event.refused(FailureReason::NotAuthorized)).is_none());
@@ -131,7 +131,7 @@ fn a_busy_caller_may_open_three_times_its_busiest_minute() {
     let busy = Peak { kind: CallerKind::Role, subject: "app".into(), day: 0, distinct_keys: 100 };
     watch.remember_peak(&busy);
     let today = 1_440 * MINUTE;
-    (0..300).for_each(|i| drop(watch.judge(&access(key(i), today + i64::from(i)))));
+    (0..300).for_each(|i| _ = watch.judge(&access(key(i), today + i64::from(i))));
     assert!(watch.take_findings().is_empty());
     watch.judge(&access(key(300), today + 300));
     assert_eq!(found(&mut watch), [(Detector::MassReading, true)]);
@@ -149,7 +149,7 @@ fn an_hour_filled_from_the_trail_is_as_if_it_had_been_seen() {
 #[test]
 fn an_anomaly_whose_writer_died_is_found_by_the_next_and_an_open_one_is_not_found_again() {
     let mut dead = Watch::default();
-    (0..200).for_each(|i| drop(dead.judge(&access(A, i))));
+    (0..200).for_each(|i| _ = dead.judge(&access(A, i)));
     let lost = dead.take_findings().remove(0);
     let mut watch = Watch::default();
     (0..200).for_each(|i| watch.remember(&access(A, i)));
@@ -168,7 +168,7 @@ fn an_anomaly_whose_writer_died_is_found_by_the_next_and_an_open_one_is_not_foun
 #[test]
 fn a_limit_that_changes_counts_from_the_next_access() {
     let mut watch = Watch::default();
-    (0..50).for_each(|i| drop(watch.judge(&access(A, i))));
+    (0..50).for_each(|i| _ = watch.judge(&access(A, i)));
     let mut rules = Rules::default();
     rules.keys.insert(A, Override { minute: Some(10), ..Override::default() });
     watch.set_rules(rules);
@@ -191,7 +191,7 @@ fn a_caller_meets_a_key_once_a_day() {
 fn a_clock_that_was_set_back_does_not_blind_the_watch() {
     let mut watch = Watch::default();
     watch.judge(&access(A, 1_000_000 * MINUTE));
-    (0..101).for_each(|i| drop(watch.judge(&access(A, i))));
+    (0..101).for_each(|i| _ = watch.judge(&access(A, i)));
     assert_eq!(found(&mut watch), [(Detector::RapidAccess, true)]);
 }
 
@@ -215,10 +215,10 @@ fn an_hours_episode_does_not_end_while_its_hour_is_being_filled() {
 #[test]
 fn what_found_no_room_to_wait_is_found_by_the_next_access() {
     let mut watch = Watch::default();
-    (0..101).for_each(|i| drop(watch.judge(&access(A, i))));
+    (0..101).for_each(|i| _ = watch.judge(&access(A, i)));
     let first = watch.take_findings().remove(0);
     watch.put_back(vec![first; MAX_WAITING]);
-    (0..101).for_each(|i| drop(watch.judge(&access(key(7), i))));
+    (0..101).for_each(|i| _ = watch.judge(&access(key(7), i)));
     assert_eq!((watch.take_findings().len(), watch.lost), (MAX_WAITING, 1));
     watch.judge(&access(key(7), 102));
     assert_eq!(found(&mut watch), [(Detector::RapidAccess, true)]);
