@@ -51,7 +51,8 @@ BEGIN
         FROM watchllm.provider_key_access_logs l
         WHERE l.accessed_at >= first_read AND l.accessed_at < last_read
           AND l.access_type IN ('decrypt', 'validate') AND l.provider_key_id IS NOT NULL
-          AND (l.success OR l.failure_reason NOT IN ('not_authorized', 'not_found'))
+          AND (l.success OR l.failure_reason NOT IN (
+                'not_authorized', 'not_found', 'unknown_master_key', 'wrong_master_key'))
           AND (of_project IS NULL OR l.project_id = of_project) AND (of_key IS NULL OR l.provider_key_id = of_key)
     ), counted AS (
         SELECT a.accessed_at, a.project_id, a.provider_key_id, a.claims_sub, a.failed,
@@ -111,7 +112,8 @@ BEGIN
               AND l.access_type IN ('decrypt', 'validate') AND l.provider_key_id IS NOT NULL
               AND CASE WHEN failures
                   THEN NOT l.success
-                       AND l.failure_reason NOT IN ('not_authorized', 'not_found', 'blocked', 'caller_blocked')
+                       AND l.failure_reason NOT IN ('not_authorized', 'not_found', 'unknown_master_key', 'wrong_master_key', 'blocked',
+                                            'caller_blocked')
                   ELSE l.success OR l.failure_reason IN ('blocked', 'caller_blocked') END
             GROUP BY 1, 2 HAVING pg_catalog.count(*) > lowest AND pg_catalog.max(l.accessed_at) >= since
         ) k
@@ -126,7 +128,8 @@ BEGIN
           AND l.access_type IN ('decrypt', 'validate')
           AND CASE WHEN failures
               THEN NOT l.success
-                   AND l.failure_reason NOT IN ('not_authorized', 'not_found', 'blocked', 'caller_blocked')
+                   AND l.failure_reason NOT IN ('not_authorized', 'not_found', 'unknown_master_key', 'wrong_master_key', 'blocked',
+                                            'caller_blocked')
               ELSE l.success OR l.failure_reason IN ('blocked', 'caller_blocked') END
         GROUP BY 1, 2, 3
     ), counted AS (
@@ -159,7 +162,8 @@ BEGIN
                  AND l.access_type IN ('decrypt', 'validate')
                  AND CASE WHEN failures
                      THEN NOT l.success
-                          AND l.failure_reason NOT IN ('not_authorized', 'not_found', 'blocked', 'caller_blocked')
+                          AND l.failure_reason NOT IN ('not_authorized', 'not_found', 'unknown_master_key', 'wrong_master_key', 'blocked',
+                                            'caller_blocked')
                      ELSE l.success OR l.failure_reason IN ('blocked', 'caller_blocked') END
                ORDER BY l.accessed_at OFFSET GREATEST(e.most - e.before, 0) LIMIT 1)),
            e.last_at

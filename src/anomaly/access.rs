@@ -17,11 +17,20 @@ pub struct Access<'a> {
 }
 
 impl<'a> Access<'a> {
-    /// None: the event is no access to a key, or of somebody without the right.
+    /// None: the event is no access to a key, or of somebody without the right, or failed for the vault's own fault: a lost
+    /// master key must not block every key.
     pub fn of(event: &'a Event) -> Option<Access<'a>> {
         let key = (event.project_id?, event.provider_key_id?);
         let opens = matches!(event.access_type, AccessType::Decrypt | AccessType::Validate);
-        let foreign = matches!(event.failure, Some(FailureReason::NotAuthorized | FailureReason::NotFound));
+        let foreign = matches!(
+            event.failure,
+            Some(
+                FailureReason::NotAuthorized
+                    | FailureReason::NotFound
+                    | FailureReason::UnknownMasterKey
+                    | FailureReason::WrongMasterKey
+            )
+        );
         let failed = !matches!(event.failure, None | Some(FailureReason::Blocked | FailureReason::CallerBlocked));
         let subject = event.claims_sub.get().filter(|_| event.claims_trusted);
         let callers = [event.session_role.get(), subject, event.client_addr.get()];

@@ -116,6 +116,7 @@ fn failures_count_apart_and_what_was_blocked_counts_as_an_access() {
     let event = crate::trail::event::tests::event();
     assert!(Access::of(&event.refused(FailureReason::NotAuthorized)).is_none());
     assert!(Access::of(&event.refused(FailureReason::NotFound)).is_none());
+    assert!(Access::of(&event.refused(FailureReason::WrongMasterKey)).is_none()); // the vault's own fault
     assert!(!Access::of(&event.refused(FailureReason::Blocked)).unwrap().failed);
     assert!(Access::of(&event.refused(FailureReason::DamagedEnvelope)).unwrap().failed);
 }

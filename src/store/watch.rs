@@ -176,7 +176,10 @@ pub fn past(owner: Owner, since: i64, before: (i64, i64, i64), until: i64, most:
         [timestamp(since).into(), timestamp(at).into(), epoch.into(), queue_seq.into(), until.into(), most.into()];
     PAST.read(owner, &arguments, |row| {
         let reason: Option<String> = row.get(8);
-        let foreign = matches!(reason.as_deref(), Some("not_authorized" | "not_found"));
+        let foreign = matches!(
+            reason.as_deref(),
+            Some("not_authorized" | "not_found" | "unknown_master_key" | "wrong_master_key")
+        );
         let blocked = matches!(reason.as_deref(), Some("blocked" | "caller_blocked"));
         let counts = value::<bool>(row, 4) && !foreign;
         Past {

@@ -195,7 +195,7 @@ fn what_was_blocked_counts_what_was_forbidden_does_not_and_failures_count_apart(
     put(c, &blocked, &["10:00:00"], "");
     put(c, &blocked, &["10:00:01"], ", 'blocked'");
     put(c, &blocked, &["10:00:02"], ", 'caller_blocked', kind => 'validate'");
-    for reason in ["not_authorized", "not_found"] {
+    for reason in ["not_authorized", "not_found", "unknown_master_key", "wrong_master_key"] {
         put(c, &foreign, &["10:00:00", "10:00:01", "10:00:02"], &format!(", '{reason}'"));
     }
     put(c, &foreign, &["10:00:00", "10:00:01", "10:00:02"], ", kind => 'rotate'");
