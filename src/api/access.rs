@@ -205,11 +205,16 @@ impl Access {
         commit::keep(self.recorder, self.event);
     }
 
+    /// Active keys that a project may have per provider; 0 means no limit.
+    pub fn max_active_keys(&self, project: Id) -> i32 {
+        let own = store::settings::nearest(self.recorder.owner(), "max_active_keys", Some(project), None);
+        own.and_then(|own| own.parse().ok()).unwrap_or_else(settings::max_active_keys)
+    }
+
     /// Refuses one active key too many; the project's row must be locked. Answers the lowest free priority.
     pub fn free_place(&self, project: Id, provider: &str, except: Id) -> Result<i32, Error> {
         let taken = store::keys::active_priorities(self.recorder.owner(), project, provider, except);
-        let own = store::settings::nearest(self.recorder.owner(), "max_active_keys", Some(project), None);
-        let limit = own.and_then(|own| own.parse().ok()).unwrap_or_else(settings::max_active_keys);
+        let limit = self.max_active_keys(project);
         if limit > 0 && taken.len() >= limit as usize {
             let message =
                 format!("the project has {} active keys of this provider; at most {limit} are allowed", taken.len());

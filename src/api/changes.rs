@@ -2,6 +2,7 @@
 //! rolled-back change leaves no row, an unrecordable one does not commit.
 
 use super::access::{Access, SealedKey, open};
+use super::finder::Finder;
 use crate::caller::{Context, new_id};
 use crate::crypto::Secret;
 use crate::error::{Answer, Error};
@@ -48,9 +49,12 @@ pub fn store_key(access: &mut Access, project: Id, new: NewKey) -> Result<Id, Er
     access.must_change(project)?;
     let provider = access.need(new.provider, "provider")?;
     access.accept(check_provider(provider))?;
-    access.event.provider = Bounded::new(Some(provider));
     let secret = api_key_of(access, new.api_key, provider, "api_key")?;
     access.accept(new.name.map_or(Ok(()), check_name))?;
+    for text in new.name.into_iter().chain([provider]) {
+        access.accept(check_apart(text, &secret))?;
+    }
+    access.event.provider = Bounded::new(Some(provider)); // not before it is known to be no key
     access.accept(check_priority(new.priority))?;
     let owner = access.recorder.owner();
     if !store::projects::lock_project(owner, project) {
@@ -58,6 +62,7 @@ pub fn store_key(access: &mut Access, project: Id, new: NewKey) -> Result<Id, Er
     }
     // Again: the right may have been withdrawn while this call waited for the lock.
     access.must_change(project)?;
+    refuse_stored_key(access, project, new.name)?;
     let id = new_id()?;
     let lowest_free = access.free_place(project, provider, id)?;
     if new.name.is_some_and(|name| store::keys::name_taken(owner, project, provider, name)) {
@@ -94,6 +99,7 @@ fn rotate_provider_key(
         return Err(access.refuse(FailureReason::VersionConflict, conflict).into());
     }
     let secret = api_key_of(&access, new_api_key, &key.provider, "new_api_key")?;
+    access.accept(key.name.as_deref().map_or(Ok(()), |name| check_apart(name, &secret)))?;
     let owner = access.recorder.owner();
     let next = store::changes::highest_version(owner, key.project_id, id) + 1;
     let sealed = access.seal(key.project_id, id, next, &key.provider, &secret)?;
@@ -262,6 +268,31 @@ pub fn check_name(name: &str) -> Result<(), Error> {
     } else {
         Ok(())
     }
+}
+
+/// Bytes from which on a text that holds a key is taken to hold it on purpose: shorter ones are in many words.
+const TELLING: usize = 8;
+
+/// What is kept in clear beside a key must not be the key: one made of words has no shape by which it is known.
+pub fn check_apart(text: &str, secret: &Secret) -> Result<(), Error> {
+    let key = secret.expose();
+    let holds = key.len() >= TELLING && text.as_bytes().windows(key.len()).any(|part| part == key);
+    if holds || text.as_bytes() == key {
+        return Err(Error::BadInput("the name or the provider is the key itself", "Name the key by what it is for."));
+    }
+    Ok(())
+}
+
+/// Refuses a name that holds a key which this project has stored, in any version. Others' keys are not looked for: an answer
+/// would tell a tenant what they are.
+pub fn refuse_stored_key(access: &Access, project: Id, name: Option<&str>) -> Result<(), Error> {
+    let Some(name) = name else { return Ok(()) };
+    let found = Finder::new(access.recorder)?.find(name)?;
+    if found.iter().any(|found| found.ours.is_some_and(|ours| ours.project == project)) {
+        let error = Error::BadInput("the name looks like a key", "Use 1 to 100 bytes of text that is no key.");
+        return Err(access.refuse(FailureReason::BadInput, error));
+    }
+    Ok(())
 }
 
 /// A priority: from 1.

@@ -2,7 +2,7 @@
 //! transaction; a bad row is reported and passed over; running it again changes nothing. The old table stays untouched.
 
 use super::access::{Access, lowest_free};
-use super::changes::{check_api_key, check_name, is_slug, new_version};
+use super::changes::{check_apart, check_api_key, check_name, is_slug, new_version};
 use crate::acting_owner::{StepMemory, session};
 use crate::audit::Standing;
 use crate::caller::{Context, new_id};
@@ -11,7 +11,6 @@ use crate::crypto::secret_file::read_secret;
 use crate::crypto::watchllm::{self, WatchllmError};
 use crate::error::Error;
 use crate::redact;
-use crate::settings;
 use crate::store::import::{Imported, OldKey, OldKeys};
 use crate::store::{self, Id};
 use crate::trail::{AccessType, Bounded, Event, FailureReason};
@@ -174,7 +173,7 @@ impl Import {
     ) -> Result<Arrival, Stop> {
         let owner = self.access.recorder.owner();
         let taken = store::keys::active_priorities(owner, project, provider, id);
-        let limit = settings::max_active_keys();
+        let limit = self.access.max_active_keys(project);
         let has_room = limit == 0 || taken.len() < limit as usize;
         let mut details = Vec::new();
         let outcome = match (old.is_active, has_room) {
@@ -188,7 +187,15 @@ impl Import {
                 "imported"
             }
         };
-        let (name, changed) = self.free_name(project, provider, old.name.as_deref());
+        if let Err(error) = check_apart(provider, secret) {
+            self.access.event.provider = Bounded::NULL;
+            return Err(bad_input(&error.message()));
+        }
+        let own_name = old.name.as_deref().filter(|name| check_apart(name, secret).is_ok());
+        if own_name.is_none() && old.name.is_some() {
+            details.push("the name was the key itself".into());
+        }
+        let (name, changed) = self.free_name(project, provider, own_name);
         if changed {
             details.push("the name was taken".into());
         }

@@ -2,7 +2,7 @@
 //! recorded before it commits.
 
 use super::access::Access;
-use super::changes::{check_name, check_priority};
+use super::changes::{check_name, check_priority, refuse_stored_key};
 use crate::caller::Context;
 use crate::error::{Answer, Error};
 use crate::store;
@@ -33,6 +33,7 @@ fn update_provider_key(
     access.accept(check_priority(priority))?;
     access.accept(rotation_interval.as_ref().map_or(Ok(()), check_interval))?;
     let owner = access.recorder.owner();
+    refuse_stored_key(&access, key.project_id, name)?;
     let renamed = name.filter(|name| key.name.as_deref() != Some(*name));
     if renamed.is_some_and(|name| store::keys::name_taken(owner, key.project_id, &key.provider, name)) {
         let taken = Error::AlreadyThere("a key of this name for this project and provider");

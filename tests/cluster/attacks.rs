@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use uuid::Uuid;
+
 use crate::keys::{Vault, code, new_key, one, project, store};
 use crate::roles::login;
 
@@ -147,4 +149,42 @@ fn a_parallel_query_is_refused_with_a_clear_error() {
     );
     one(c, "SET force_parallel_mode = on");
     assert_eq!(code(c, &format!("SELECT {name}('{id}')")), "0A000");
+}
+
+#[test]
+fn a_key_of_words_does_not_come_to_lie_in_clear_as_a_name() {
+    let vault = Vault::shared();
+    let c = &mut vault.connect("postgres");
+    let (p, q) = (project(c), project(c));
+    // No shape by which it could be known, and no other test's.
+    let word = |what: &str| {
+        format!("{what}{}", Uuid::new_v4().simple().to_string().replace(|c: char| c.is_ascii_digit(), "z"))
+    };
+    let (first, second, foreign) = (word("horse"), word("staple"), word("battery"));
+    let stored = |project: &str, provider: &str, key: &str, name: &str| {
+        format!("SELECT watchllm.store_provider_key('{project}', '{provider}', '{key}', '{name}')")
+    };
+    for name in [first.clone(), format!("the key is {first}"), format!("{first}!")] {
+        assert_eq!(code(c, &stored(&p, "openai", &first, &name)), "22023", "{name}");
+    }
+    assert_eq!(code(c, &stored(&p, &first, &first, "production")), "22023");
+    let id = one(c, &stored(&p, "openai", &first, "production"));
+    one(c, &stored(&q, "openai", &foreign, "production"));
+    one(c, &format!("SELECT watchllm.rotate_provider_key('{id}', '{second}')"));
+    let rename = |name: &str| format!("SELECT watchllm.update_provider_key('{id}', name => '{name}')");
+    for name in [&first, &second, &format!("was {first}")] {
+        assert_eq!(code(c, &rename(name)), "22023", "{name}"); // an earlier version too
+    }
+    assert_eq!(code(c, &stored(&p, "groq", &word("another"), &first)), "22023");
+    one(c, &rename("a fine name for it"));
+    assert_eq!(code(c, &format!("SELECT watchllm.rotate_provider_key('{id}', 'production{first}')")), "00000");
+    one(c, &rename("correcthorse"));
+    assert_eq!(code(c, &format!("SELECT watchllm.rotate_provider_key('{id}', 'correcthorse')")), "22023");
+    // Nobody learns from a name what others have stored.
+    assert_eq!(code(c, &stored(&p, "mistral", &word("another"), &foreign)), "00000");
+    let clear = format!(
+        "SELECT (SELECT count(*) FROM watchllm.provider_key_records r WHERE r::text ~ '{first}|{second}')
+            + (SELECT count(*) FROM watchllm.provider_key_access_logs l WHERE l::text ~ '{first}|{second}')"
+    );
+    assert_eq!(one(c, &clear), "0");
 }
