@@ -78,7 +78,7 @@ fn set_setting(
     }
     let value = value.map(str::trim);
     if let Some(value) = value {
-        access.accept(check(kind, value))?;
+        access.accept(check(kind, value, scope))?;
     }
     store::settings::set(access.recorder.owner(), name, value, project, key.map(|key| key.id));
     access.keep_change();
@@ -100,14 +100,16 @@ fn effective_setting(
     if !store::settings::exists(owner, name) {
         return Ok(effective(owner, name, None, None));
     }
-    let wanted = project_id.map(|id| *id.as_bytes());
-    let visible = |project: &Id| match Caller::new(Context::default()).may_see(owner) {
+    let visible = Caller::new(Context::default()).may_see(owner);
+    let is_visible = |project: &Id| match &visible {
         Projects::Every => true,
         Projects::Own(own) => own.contains(project),
     };
-    let project = wanted.filter(visible);
-    let key = provider_key_id.map(|id| *id.as_bytes()).filter(|_| project.is_some());
-    Ok(effective(owner, name, project, key))
+    let key = provider_key_id.map(|id| *id.as_bytes());
+    // A key names its project; views name both, which saves the look.
+    let of_key = || key.and_then(|key| store::keys::within(owner, &visible, key)).map(|key| key.project_id);
+    let project = project_id.map(|id| *id.as_bytes()).filter(is_visible).or_else(of_key);
+    Ok(effective(owner, name, project, key.filter(|_| project.is_some())))
 }
 
 /// Tells the lowest limit or age that holds for any key the caller may see, so that the detectors pass over what lies below
@@ -147,8 +149,8 @@ fn known(name: &str) -> Result<(&'static str, Scope, Kind), Error> {
     ))
 }
 
-/// Refuses a value that this kind of setting cannot have.
-fn check(kind: Kind, value: &str) -> Result<(), Error> {
+/// Refuses a value that this kind of setting cannot have, or that would have no effect in this scope.
+fn check(kind: Kind, value: &str, scope: Scope) -> Result<(), Error> {
     let wrong = Error::BadInput;
     match kind {
         Kind::Count { least, most } => match value.parse::<u32>() {
@@ -160,10 +162,15 @@ fn check(kind: Kind, value: &str) -> Result<(), Error> {
         },
         Kind::Age if watch::minutes(value).is_some() => Ok(()),
         Kind::Age => Err(wrong("the value is no age", "A number with its unit: '90d', '36h' or '5min'.")),
-        Kind::Action => action::blocking(value).map(|_| ()).map_err(|problem| {
+        Kind::Action => {
             let hint = "alert or block, and exceptions as detector=action, separated by commas; see the README, Watch.";
-            wrong(problem.to_str().unwrap_or_default(), hint)
-        }),
+            action::blocking(value).map_err(|problem| wrong(problem.to_str().unwrap_or_default(), hint))?;
+            if scope > Scope::Database && value.contains("mass_key_reading") {
+                let hint = "Whoever reads many keys is judged for the whole database: set it there.";
+                return Err(wrong("mass_key_reading is of no project and no key", hint));
+            }
+            Ok(())
+        }
     }
 }
 
@@ -175,14 +182,17 @@ mod tests {
     fn values_that_would_switch_the_watch_off_are_refused() {
         let (_, _, count) = known("max_accesses_per_minute").unwrap();
         for wrong in ["0", "-1", "", "100001", "1e3", "many", "NULL"] {
-            assert!(check(count, wrong).is_err(), "{wrong}");
+            assert!(check(count, wrong, Scope::Key).is_err(), "{wrong}");
         }
-        assert!(check(count, "100").is_ok());
+        assert!(check(count, "100", Scope::Key).is_ok());
         let (_, _, age) = known("stale_after").unwrap();
         for wrong in ["0d", "-1d", "30", "d", "30 months", "99999999999d", "30days"] {
-            assert!(check(age, wrong).is_err(), "{wrong}");
+            assert!(check(age, wrong, Scope::Key).is_err(), "{wrong}");
         }
-        assert!(["30d", "36h", "5min", "1 d"].iter().all(|right| check(age, right).is_ok()));
+        assert!(["30d", "36h", "5min", "1 d"].iter().all(|right| check(age, right, Scope::Key).is_ok()));
+        let (_, _, action) = known("anomaly_action").unwrap();
+        assert!(check(action, "mass_key_reading=block", Scope::Project).is_err());
+        assert!(check(action, "mass_key_reading=block", Scope::Database).is_ok());
         assert!(known("master_key_file").is_err());
     }
 }

@@ -361,6 +361,11 @@ fn a_limit_of_a_key_holds_for_it_alone_after_the_commit_and_is_taken_back() {
         format!("SELECT watchllm.effective_setting('max_accesses_per_minute', '{}', '{key}')", vault.project)
     };
     assert_eq!((one(c, &effective(&own)), one(c, &effective(&other))), ("5".into(), "100".into()));
+    let of_key = format!("SELECT watchllm.effective_setting('max_accesses_per_minute', provider_key_id => '{own}')");
+    assert_eq!(one(c, &of_key), "5"); // a key names its project
+    let nothing =
+        format!("SELECT watchllm.set_setting('anomaly_action', 'mass_key_reading=block', provider_key_id => '{own}')");
+    assert_eq!(code(c, &nothing), "22023");
     settle();
     for id in [&own, &other] {
         assert_eq!(hammer(&vault, "postgres", id, 6, 2), 6);
