@@ -3,8 +3,14 @@
 
 use std::collections::VecDeque;
 
-/// A minute in microseconds.
+/// A minute and a day in microseconds.
 pub const MINUTE: i64 = 60_000_000;
+pub const DAY: i64 = 1_440 * MINUTE;
+
+/// The UTC day of a time, counted from 1970.
+pub fn day_of(at: i64) -> i32 {
+    at.div_euclid(DAY) as i32
+}
 
 /// Counts in the last `N` buckets of `WIDTH` microseconds, the present one included: an hour is 60 of a minute, a day 48 of
 /// half an hour.
@@ -15,9 +21,9 @@ pub struct Buckets<C, const N: usize, const WIDTH: i64> {
     sum: u32,
 }
 
-/// An hour, and a day; and an hour of what is rare, which takes half the memory and counts 65,535 a minute at most.
+/// An hour, and a day by half hours; and an hour of what is rare, which takes half the memory and counts 65,535 a minute at most.
 pub type Hour = Buckets<u32, 60, MINUTE>;
-pub type Day = Buckets<u32, 48, { 30 * MINUTE }>;
+pub type HalfHours = Buckets<u32, 48, { 30 * MINUTE }>;
 pub type RareHour = Buckets<u16, 60, MINUTE>;
 
 impl<C: Copy + Default, const N: usize, const WIDTH: i64> Default for Buckets<C, N, WIDTH> {
@@ -211,12 +217,12 @@ mod tests {
 
     #[test]
     fn a_day_of_clocks_that_jump_is_counted_and_stays_in_bounds() {
-        let mut day = Day::default();
+        let mut day = HalfHours::default();
         for at in [i64::MIN / 2, 0, 30 * MINUTE, -5, i64::MAX / 2, i64::MAX / 2 - 1] {
             day.add(at);
         }
         assert!(day.count(i64::MAX / 2) >= 1);
-        let mut forward = Day::default();
+        let mut forward = HalfHours::default();
         (0..96).for_each(|i| forward.add(i * 30 * MINUTE));
         assert_eq!(forward.count(95 * 30 * MINUTE), 48);
     }

@@ -2,7 +2,7 @@
 //! and key counts for a minute after its last access; the pairs lie in the order of that access, so that those that are over
 //! are found at once. Memory is bounded: of more callers or pairs the idlest are let go.
 
-use super::buckets::MINUTE;
+use super::buckets::{MINUTE, day_of};
 use crate::trail::CallerKind;
 use lru::LruCache;
 use std::rc::Rc;
@@ -13,7 +13,6 @@ pub const MAX_CALLERS: usize = 10_000;
 pub const MAX_PAIRS: usize = 65_536;
 /// Days whose busiest minute is kept: today and the week before.
 pub const DAYS: usize = 8;
-const DAY: i64 = 1_440 * MINUTE;
 
 /// The place of a caller.
 pub type Place = u32;
@@ -233,13 +232,10 @@ impl Caller {
     }
 }
 
-fn day_of(at: i64) -> i32 {
-    at.div_euclid(DAY) as i32
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::anomaly::DAY;
 
     fn distinct(callers: &mut Callers, now: i64) -> u32 {
         callers.forget(now);

@@ -1,13 +1,12 @@
 //! What is counted of one key: accesses of the minute, the hour and the day, failures, and which callers used it today.
 //! About 600 bytes, and 4 more for each access of the last minute up to the limit.
 
-use super::buckets::{Day, Hour, MINUTE, RareHour, Times};
+use super::buckets::{DAY, HalfHours, Hour, RareHour, Times, day_of};
 use super::detector::Detector;
 use super::limits::Limits;
 
 /// Callers of a key that need no second look on one day.
 const KNOWN: usize = 6;
-const DAY: i64 = 1_440 * MINUTE;
 
 /// A detector with what it counted and its limit.
 pub type Count = (Detector, u32, u32);
@@ -22,7 +21,7 @@ pub struct Key {
     pub generation: u32,
     minute: Times,
     hour: Hour,
-    day: Day,
+    day: HalfHours,
     failures: Option<Box<RareHour>>,
     /// Callers met today, by serial; the oldest is overwritten.
     known: [u32; KNOWN],
@@ -39,7 +38,7 @@ impl Key {
             generation,
             minute: Times::default(),
             hour: Hour::default(),
-            day: Day::default(),
+            day: HalfHours::default(),
             failures: None,
             known: [0; KNOWN],
             known_on: i32::MIN,
@@ -94,8 +93,4 @@ impl Key {
         self.known[usize::from(self.next_known) % KNOWN] = caller;
         self.next_known = self.next_known.wrapping_add(1);
     }
-}
-
-fn day_of(at: i64) -> i32 {
-    at.div_euclid(DAY) as i32
 }

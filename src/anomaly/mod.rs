@@ -12,6 +12,7 @@ pub mod refusals;
 mod watch;
 
 pub use access::{Access, Finding, Meeting};
+pub use buckets::{DAY, MINUTE, day_of};
 pub use callers::Peak;
 pub use detector::{Detector, KeyId, Subject};
 pub use limits::{Limits, Override, Rules};

@@ -36,7 +36,8 @@ pub struct Watch {
     serials: u32,
     callers: Callers,
     blocked: HashSet<KeyId>,
-    blocked_callers: HashSet<(CallerKind, Rc<str>)>,
+    /// By `CallerKind`.
+    blocked_callers: [HashSet<Rc<str>>; 3],
     episodes: HashMap<(Detector, Subject), Episode>,
     findings: Vec<Finding>,
     meetings: Vec<Meeting>,
@@ -57,7 +58,7 @@ impl Default for Watch {
             serials: 0,
             callers: Callers::default(),
             blocked: HashSet::new(),
-            blocked_callers: HashSet::new(),
+            blocked_callers: Default::default(),
             episodes: HashMap::new(),
             findings: Vec::new(),
             meetings: Vec::new(),
@@ -90,10 +91,9 @@ impl Watch {
         if self.blocked.contains(&access.key) {
             return Some(FailureReason::Blocked);
         }
-        let is_blocked = |(&kind, name): (&CallerKind, &Option<&str>)| {
-            name.is_some_and(|name| self.blocked_callers.contains(&(kind, Rc::from(name))))
-        };
-        let blocked = !self.blocked_callers.is_empty() && CallerKind::ALL.iter().zip(&access.callers).any(is_blocked);
+        let is_blocked =
+            |(blocked, name): (&HashSet<Rc<str>>, &Option<&str>)| name.is_some_and(|name| blocked.contains(name));
+        let blocked = self.blocked_callers.iter().zip(&access.callers).any(is_blocked);
         blocked.then_some(FailureReason::CallerBlocked)
     }
 
@@ -146,11 +146,11 @@ impl Watch {
     }
 
     pub fn block_caller(&mut self, kind: CallerKind, subject: &str) {
-        self.blocked_callers.insert((kind, subject.into()));
+        self.blocked_callers[kind as usize].insert(subject.into());
     }
 
     pub fn unblock_caller(&mut self, kind: CallerKind, subject: &str) {
-        self.blocked_callers.remove(&(kind, subject.into()));
+        self.blocked_callers[kind as usize].remove(subject);
         self.let_be(&Subject::Caller(kind, subject.into()));
     }
 
@@ -261,7 +261,7 @@ impl Watch {
         if finding.blocks {
             match &finding.subject {
                 Subject::Key(key) => self.blocked.insert(*key),
-                Subject::Caller(kind, name) => self.blocked_callers.insert((*kind, name.clone())),
+                Subject::Caller(kind, name) => self.blocked_callers[*kind as usize].insert(name.clone()),
             };
         }
         if self.findings.len() < MAX_WAITING {

@@ -3,7 +3,7 @@
 
 use super::writer::{Failure, Writer, transaction};
 use crate::acting_owner::{Owner, session};
-use crate::anomaly::{KeyId, Limits, Override, Rules};
+use crate::anomaly::{self, KeyId, Limits, MINUTE, Override, Rules};
 use crate::settings::{
     self,
     watch::{Threshold, threshold},
@@ -18,9 +18,8 @@ const ROWS_AT_ONCE: i64 = 1_000;
 /// Rows of the last minute that are read before the first event is served: two seconds at the most.
 const LAST_MINUTE: i64 = 100_000;
 
-const MINUTE: i64 = 60_000_000;
 /// The longest window, and the half hour in which it begins.
-const DAY: i64 = (24 * 60 + 30) * MINUTE;
+const DAY: i64 = anomaly::DAY + 30 * MINUTE;
 
 /// How far the counters are filled from the trail.
 pub struct WarmUp {

@@ -3,7 +3,7 @@
 
 use super::writer::{Failure, Writer, transaction};
 use crate::acting_owner::{Owner, session};
-use crate::anomaly::{Detector, Finding, KeyId, Meeting, Subject, Watch};
+use crate::anomaly::{DAY, Detector, Finding, KeyId, MINUTE, Meeting, Subject, Watch, day_of};
 use crate::error::Error;
 use crate::redact;
 use crate::store;
@@ -15,8 +15,6 @@ use std::collections::HashMap;
 const AT_ONCE: usize = 256;
 /// Bytes of evidence about callers, as a note may have them.
 const EVIDENCE: usize = 500;
-
-const MINUTE: i64 = 60_000_000;
 
 /// A key or caller that people block or let in again.
 pub fn take_up_block(watch: &mut Watch, event: &Event) {
@@ -187,7 +185,7 @@ fn look_at_woken(writer: &mut Writer) {
         for (key, at) in &part {
             let asleep = last_used.get(key).map_or(0, |last| at.saturating_sub(*last));
             if asleep > writer.watch.stale_after(key) {
-                let days = (asleep / (24 * 60 * MINUTE)) as u32;
+                let days = (asleep / DAY) as u32;
                 find(&mut writer.watch, Detector::DormantKey, *key, *at, days, b"");
             }
         }
@@ -196,7 +194,7 @@ fn look_at_woken(writer: &mut Writer) {
 
 /// A finding of a moment: it has no episode. One a day for the same.
 fn find(watch: &mut Watch, detector: Detector, key: KeyId, at: i64, observed: u32, about: &[u8]) {
-    let day = at.div_euclid(24 * 60 * MINUTE).to_be_bytes();
+    let day = day_of(at).to_be_bytes();
     let incident = incident::identity(&[detector.word().as_bytes(), &key.0, &key.1, about, &day]);
     let blocks = watch.blocks(detector, &key);
     let subject = Subject::Key(key);

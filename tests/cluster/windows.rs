@@ -524,6 +524,7 @@ fn what_the_writer_found_the_windows_find_at_the_same_access() {
     let c = &mut c;
     set(c, "max_accesses_per_minute", "20");
     set(c, "max_accesses_per_hour", "30");
+    set(c, "max_accesses_per_day", "40");
     set(c, "max_failures_per_hour", "5");
     set(c, "max_distinct_keys_per_minute", "7");
     thread::sleep(Duration::from_millis(1500)); // the writer has read them
@@ -543,12 +544,13 @@ fn what_the_writer_found_the_windows_find_at_the_same_access() {
     let windows = "SELECT detector, provider_key_id, coalesce(subject, '-'), expected, window_start
         FROM watchllm.key_access_anomalies(now() - interval '1 hour') ORDER BY 1, 2, 3";
     let began = Instant::now();
-    while rows(c, live).len() < 6 && began.elapsed() < Duration::from_secs(20) {
+    while rows(c, live).len() < 7 && began.elapsed() < Duration::from_secs(20) {
         thread::sleep(Duration::from_millis(50));
     }
     let found = rows(c, live);
     assert_eq!(found, rows(c, windows));
     let kinds: Vec<&str> = found.iter().map(|row| row.split('|').next().unwrap()).collect();
     let (rapid, theft) = ("rapid_automated_access", "potential_key_theft");
-    assert_eq!(kinds, ["mass_key_reading", theft, rapid, rapid, rapid, "repeated_failures"]);
+    let (failures, high) = ("repeated_failures", "unusually_high_access");
+    assert_eq!(kinds, ["mass_key_reading", theft, rapid, rapid, rapid, failures, high]);
 }
