@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # Measures what the log hook costs: processor time of the backend for `SELECT 1` and for a short line in the log, with
-# watchllm_keys.redact_server_log off and on in turn, medians of rounds. Variables: CALLS (200000 a round), ROUNDS (5).
+# watchllm_keys.redact_server_log off and on in turn. Statements as clients send them, one by one, and in pipelines of 1,000,
+# where nothing is waited for and the hook weighs most. Medians of thousands of statements, and of rounds of lines.
+# Variables: CALLS (100000 a round), ROUNDS (10).
 
 # shellcheck source=scripts/env.sh
 . "$(dirname "$0")/../scripts/env.sh"
@@ -8,8 +10,8 @@ need_postgres
 # shellcheck source=scripts/cluster.sh
 . "$ROOT/scripts/cluster.sh"
 
-CALLS=${CALLS:-200000}
-ROUNDS=${ROUNDS:-5}
+CALLS=${CALLS:-100000}
+ROUNDS=${ROUNDS:-10}
 
 cluster_start bench_log <<'END'
 shared_buffers = 64MB
@@ -17,30 +19,44 @@ END
 trap 'cluster_remove bench_log' EXIT
 admin_psql() { cluster_psql -A -t -d postgres "$@"; }
 
-# Nanoseconds of processor time that this backend has had.
-SPENT="split_part(pg_read_file('/proc/self/schedstat'), ' ', 1)::bigint"
-between() { # name, the work on stdin
-    printf 'CREATE TEMP TABLE began AS SELECT %s AS at;\n\\o /dev/null\n' "$SPENT"
-    cat
-    printf "\\\\o\nSELECT '%s', (%s - at) / %s FROM began;\n" "$1" "$SPENT" "$CALLS"
-}
-awk -v calls="$CALLS" 'BEGIN { for (i = 0; i < calls; i++) print "SELECT 1;" }' | between statement >"$CLUSTER/statement.sql"
-printf "DO \$\$ BEGIN FOR i IN 1..%s LOOP RAISE LOG 'connection %% of a client was closed after %% s', i, 12; END LOOP; END \$\$;\n" \
-    "$CALLS" | between line >"$CLUSTER/line.sql"
+# Nanoseconds of processor time that a backend has had; what each measurement found, for one call.
+admin_psql -c "ALTER SYSTEM SET client_min_messages = 'error'" \
+    -c "CREATE FUNCTION spent() RETURNS bigint LANGUAGE sql VOLATILE AS
+        \$\$ SELECT split_part(pg_read_file('/proc/self/schedstat'), ' ', 1)::bigint \$\$" \
+    -c 'CREATE UNLOGGED TABLE costs (what text, switch text, nanoseconds bigint)' >/dev/null
 
-admin_psql -c "ALTER SYSTEM SET client_min_messages = 'error'"
-for _ in $(seq "$ROUNDS"); do
-    for switch in off on; do
+# pgbench reads its scripts as the user who runs it.
+statements() { # what, the line before, the line after, the protocol
+    awk -v what="$1" -v before="$2" -v after="$3" 'BEGIN {
+        print "SELECT spent() AS began \\gset\n" before
+        for (i = 0; i < 1000; i++) print "SELECT 1;"
+        print after "\nSELECT spent() AS ended \\gset"
+        print "INSERT INTO costs VALUES (\047" what "\047, current_setting(\047watchllm_keys.redact_server_log\047), (:ended::bigint - :began::bigint) / 1000);"
+    }' | as_runner tee "$CLUSTER/$4.sql" >/dev/null
+}
+statements 'SELECT 1' '' '' simple
+statements 'SELECT 1 in a pipeline' '\\startpipeline' '\\endpipeline' extended
+
+for round in $(seq "$ROUNDS"); do
+    for switch in $([ $((round % 2)) = 0 ] && echo off on || echo on off); do
         admin_psql -c "ALTER SYSTEM SET watchllm_keys.redact_server_log = $switch" -c 'SELECT pg_reload_conf()' >/dev/null
-        sleep 0.5
-        for what in statement line; do printf '%s|%s\n' "$switch" "$(admin_psql <"$CLUSTER/$what.sql")"; done
+        sleep 0.3
+        for mode in simple extended; do
+            as_runner "$SERVER/bin/pgbench" -n -M "$mode" -h "$SOCKET" -U postgres -c 1 -t $((CALLS / 1000)) \
+                -f "$CLUSTER/$mode.sql" postgres >/dev/null
+        done
+        admin_psql >/dev/null <<END
+DO \$\$
+DECLARE began bigint := spent();
+BEGIN
+    FOR i IN 1..$CALLS LOOP RAISE LOG 'connection % of a client was closed after % s', i, 12; END LOOP;
+    INSERT INTO costs VALUES ('log line', '$switch', (spent() - began) / $CALLS);
+END \$\$;
+END
     done
-done | sort -t'|' -k2,2 -k1,1 -k3,3n | awk -F'|' '
-    { value[$2, $1, ++count[$2, $1]] = $3 }
-    END {
-        for (i = split("statement line", what, " "); i > 0; i--) {
-            off = value[what[i], "off", int((count[what[i], "off"] + 1) / 2)]
-            on = value[what[i], "on", int((count[what[i], "on"] + 1) / 2)]
-            printf "%s: %d ns without the hook, %d ns with it: %+.1f %%\n", what[i], off, on, 100 * (on - off) / off
-        }
-    }'
+done
+admin_psql -c "SELECT format('%s: %s ns without the hook, %s ns with it: %s %%', what, without, with_it,
+        round(100.0 * (with_it - without) / without, 1))
+    FROM (SELECT what, percentile_disc(0.5) WITHIN GROUP (ORDER BY nanoseconds) FILTER (WHERE switch = 'off') AS without,
+              percentile_disc(0.5) WITHIN GROUP (ORDER BY nanoseconds) FILTER (WHERE switch = 'on') AS with_it
+          FROM costs GROUP BY what) medians ORDER BY what"
