@@ -17,7 +17,7 @@ fn source() -> Server {
                 watchllm.store_provider_key(:'b', 'openai', 'other-' || n, 'o' || n) FROM generate_series(1, 3) n;
          SELECT watchllm.store_provider_key(:'a', 'anthropic', 'rotated-1', 'rotated') AS r \\gset
          SELECT watchllm.rotate_provider_key(:'r', 'rotated-2');
-         SELECT watchllm.store_provider_key(:'a', 'anthropic', 'gone', 'gone') AS g \\gset
+         SELECT watchllm.store_provider_key(:'a', 'anthropic', 'gone-1', 'gone') AS g \\gset
          SELECT watchllm.delete_provider_key(:'g');
          SELECT watchllm.add_project_member(:'a', subject => 'somebody');
          SELECT count(watchllm.decrypt_provider_key(id)) FROM watchllm.provider_key_records WHERE deleted_at IS NULL;
