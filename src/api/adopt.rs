@@ -155,7 +155,11 @@ fn follow(trigger: &PgTrigger) -> Result<(), Error> {
     let mut access = Access::begin(AccessType::Adopt, Context::default())?;
     let adoption = adoption_of(&access, trigger)?;
     let Some(adoption) = adoption else {
-        let error = Error::Refused("this trigger serves only the projects table that was adopted under its name");
+        let error = Error::Refused(
+            "this trigger serves only the projects table that was adopted under its name",
+            "Adopt the table again, if it or its columns were renamed: watchllm.adopt_projects(). \
+             See docs/tenants.md#your-own-projects-table.",
+        );
         return Err(access.refuse(FailureReason::NotAuthorized, error));
     };
     let read = |tuple: Option<PgHeapTuple<AllocatedByPostgres>>| match tuple {

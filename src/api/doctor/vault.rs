@@ -97,7 +97,7 @@ fn audit_writer(state: &State, ready: &Result<(), Error>) -> Check {
     let stuck = match (state.writer_state.as_str(), ready, &state.problem) {
         ("running", _, None) => None,
         ("running", _, Some(problem)) => Some(problem.clone()),
-        (_, Err(error @ (Error::NotInstalled | Error::Restoring | Error::Refused(_) | Error::Parallel)), _) => {
+        (_, Err(error @ (Error::NotInstalled | Error::Restoring | Error::Refused(..) | Error::Parallel)), _) => {
             return not_looked_at(NAME, error.message());
         }
         (_, Err(error), _) => Some(error.message()),
