@@ -41,7 +41,8 @@ fn runner() -> Option<(u32, u32)> {
         let user = std::env::var("WATCHLLM_RUN_AS").unwrap_or_else(|_| "postgres".into());
         let passwd = std::fs::read_to_string("/etc/passwd").expect("reading /etc/passwd");
         let line = passwd.lines().find(|line| line.split(':').next() == Some(user.as_str()));
-        let fields: Vec<&str> = line.unwrap_or_else(|| panic!("there is no user {user}")).split(':').collect();
+        let fields: Vec<&str> =
+            line.unwrap_or_else(|| panic!("there is no user {user}")).split(':').collect();
         Some((fields[2].parse().expect("a uid"), fields[3].parse().expect("a gid")))
     })
 }
@@ -59,7 +60,11 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
-        if name.starts_with("PG") || name.starts_with("RUST") || name.starts_with("LC_") || name.starts_with("LANG") {
+        if name.starts_with("PG")
+            || name.starts_with("RUST")
+            || name.starts_with("LC_")
+            || name.starts_with("LANG")
+        {
             command.env_remove(name);
         }
     }
@@ -78,7 +83,12 @@ pub fn program(name: &str) -> Command {
 /// Runs to the end; panics with both streams unless it succeeds.
 pub fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?} failed:\n{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?} failed:\n{}{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
     text(&output.stdout)
 }
 

@@ -83,16 +83,24 @@ impl Server {
 
     pub fn write_keyring(&self, lines: &str) {
         use std::os::unix::fs::OpenOptionsExt;
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(self.keyring());
-        std::io::Write::write_all(file.as_mut().expect("opening the keyring"), lines.as_bytes()).expect("writing it");
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(self.keyring());
+        std::io::Write::write_all(file.as_mut().expect("opening the keyring"), lines.as_bytes())
+            .expect("writing it");
         give_to_runner(&self.keyring());
     }
 
     /// Appends to postgresql.conf; later lines win.
     pub fn conf(&self, lines: &str) {
         let path = self.data_dir().join("postgresql.conf");
-        let mut file = fs::OpenOptions::new().append(true).open(path).expect("opening postgresql.conf");
-        std::io::Write::write_all(&mut file, format!("{lines}\n").as_bytes()).expect("writing postgresql.conf");
+        let mut file =
+            fs::OpenOptions::new().append(true).open(path).expect("opening postgresql.conf");
+        std::io::Write::write_all(&mut file, format!("{lines}\n").as_bytes())
+            .expect("writing postgresql.conf");
     }
 
     pub fn start(&self) {
@@ -102,14 +110,22 @@ impl Server {
     /// `Err` holds the end of the server log.
     pub fn try_start(&self) -> Result<(), String> {
         let log = self.directory.join("log");
-        let output =
-            self.pg_ctl().arg("-l").arg(&log).args(["-s", "-w", "-t", "90", "start"]).output().expect("pg_ctl");
+        let output = self
+            .pg_ctl()
+            .arg("-l")
+            .arg(&log)
+            .args(["-s", "-w", "-t", "90", "start"])
+            .output()
+            .expect("pg_ctl");
         self.running.set(output.status.success());
         if output.status.success() { Ok(()) } else { Err(tail(&self.log(), 40)) }
     }
 
     pub fn stop(&self, mode: Mode) {
-        run(self.pg_ctl().args(["-s", "-w", "-t", "90", "stop", "-m"]).arg(format!("{mode:?}").to_lowercase()));
+        run(self
+            .pg_ctl()
+            .args(["-s", "-w", "-t", "90", "stop", "-m"])
+            .arg(format!("{mode:?}").to_lowercase()));
         self.running.set(false);
     }
 
@@ -129,7 +145,12 @@ impl Server {
     /// Unaligned tuples only, without the last newline; panics with stderr when a statement fails.
     pub fn psql(&self, database: &str, sql: &str) -> String {
         let result = self.psql_result(database, sql);
-        assert!(result.status == 0, "psql exited with {} for:\n{sql}\n{}", result.status, result.stderr);
+        assert!(
+            result.status == 0,
+            "psql exited with {} for:\n{sql}\n{}",
+            result.status,
+            result.stderr
+        );
         result.stdout
     }
 
@@ -140,7 +161,18 @@ impl Server {
     /// Errors in stderr carry their SQLSTATE (`ERROR:  42501: …`). The first failing statement ends the run.
     pub fn psql_result_as(&self, database: &str, user: &str, sql: &str) -> PsqlResult {
         let mut psql = self.client("psql");
-        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose", "-d", database]);
+        psql.args([
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-v",
+            "VERBOSITY=verbose",
+            "-d",
+            database,
+        ]);
         let output = run_with_input(psql.env("PGUSER", user), sql);
         let stdout = text(&output.stdout);
         PsqlResult {
@@ -158,10 +190,15 @@ impl Server {
     }
 
     pub fn connect(&self, database: &str, user: &str) -> postgres::Client {
-        self.try_connect(database, user).unwrap_or_else(|error| panic!("connecting to {database} as {user}: {error}"))
+        self.try_connect(database, user)
+            .unwrap_or_else(|error| panic!("connecting to {database} as {user}: {error}"))
     }
 
-    pub fn try_connect(&self, database: &str, user: &str) -> Result<postgres::Client, postgres::Error> {
+    pub fn try_connect(
+        &self,
+        database: &str,
+        user: &str,
+    ) -> Result<postgres::Client, postgres::Error> {
         let mut config = postgres::Config::new();
         config.host_path(&self.socket).dbname(database).user(user).application_name("cluster test");
         config.connect(postgres::NoTls)
@@ -177,7 +214,12 @@ impl Server {
     }
 
     pub fn log_since(&self, position: usize) -> String {
-        text(fs::read(self.directory.join("log")).unwrap_or_default().get(position..).unwrap_or_default())
+        text(
+            fs::read(self.directory.join("log"))
+                .unwrap_or_default()
+                .get(position..)
+                .unwrap_or_default(),
+        )
     }
 
     /// Asks until the answer is `expected`; panics with the last answer after `seconds`.
@@ -189,7 +231,10 @@ impl Server {
                 return;
             }
             let last = format!("{}{}", result.stdout, result.stderr);
-            assert!(Instant::now() < deadline, "after {seconds} s, expected {expected:?}, last answer {last:?}\n{sql}");
+            assert!(
+                Instant::now() < deadline,
+                "after {seconds} s, expected {expected:?}, last answer {last:?}\n{sql}"
+            );
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -223,7 +268,10 @@ impl Server {
         standby.conf(&standby.socket_setting());
         if let Ok(lines) = fs::read_to_string(self.keyring()) {
             standby.write_keyring(&lines);
-            standby.conf(&format!("watchllm_keys.master_key_file = '{}'", standby.keyring().display()));
+            standby.conf(&format!(
+                "watchllm_keys.master_key_file = '{}'",
+                standby.keyring().display()
+            ));
         }
         standby
     }
@@ -243,7 +291,12 @@ impl Server {
 
     /// pg_restore of an archive; every error is fatal.
     pub fn restore(&self, database: &str, file: &Path, arguments: &[&str]) {
-        run(self.client("pg_restore").arg("--exit-on-error").args(arguments).args(["-d", database]).arg(file));
+        run(self
+            .client("pg_restore")
+            .arg("--exit-on-error")
+            .args(arguments)
+            .args(["-d", database])
+            .arg(file));
     }
 
     /// psql of a plain dump (pg_dump -Fp, pg_dumpall); returns what psql said, so that a test can judge errors.
@@ -258,7 +311,10 @@ impl Server {
     }
 
     fn socket_setting(&self) -> String {
-        format!("unix_socket_directories = '{}'\nunix_socket_permissions = 0700", self.socket.display())
+        format!(
+            "unix_socket_directories = '{}'\nunix_socket_permissions = 0700",
+            self.socket.display()
+        )
     }
 
     /// Directories of a new server, named by this process (so that a later run can sweep what a killed one left).
@@ -268,7 +324,8 @@ impl Server {
         let directory = clusters().join(format!("{}-{count}", std::process::id()));
         fs::create_dir(&directory).expect("making the server's directory");
         give_to_runner(&directory);
-        let socket = PathBuf::from(run(command("mktemp").args(["-d", "/tmp/wk.XXXXXX"])).trim_end());
+        let socket =
+            PathBuf::from(run(command("mktemp").args(["-d", "/tmp/wk.XXXXXX"])).trim_end());
         run(command("chmod").arg("755").arg(&socket));
         Server { directory, socket, running: Cell::new(false) }
     }

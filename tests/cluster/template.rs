@@ -14,7 +14,8 @@ pub fn template() -> PathBuf {
 }
 
 fn make() -> PathBuf {
-    let lock = fs::File::create(clusters().join("template.lock")).expect("opening the template's lock");
+    let lock =
+        fs::File::create(clusters().join("template.lock")).expect("opening the template's lock");
     lock.lock().expect("locking the template");
     let home = clusters().join("template");
     let (data, ready) = (home.join("data"), home.join("ready"));

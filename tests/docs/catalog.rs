@@ -1,0 +1,99 @@
+//! What the server's catalog says is there: functions with their signatures and who may execute them, views,
+//! tables that an auditor may read, settings. Names and numbers only; judged in `reference`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::server::Server;
+
+#[derive(Default)]
+pub struct Catalog {
+    /// By name: the signature of each overload, and who may execute all of them.
+    pub functions: BTreeMap<String, Function>,
+    pub views: BTreeSet<String>,
+    pub readable_tables: BTreeSet<String>,
+    pub settings: BTreeMap<String, Setting>,
+}
+
+#[derive(Default)]
+pub struct Function {
+    pub signatures: BTreeSet<String>,
+    pub callers: BTreeSet<String>,
+}
+
+/// As the page writes it: default, range with unit (or none), when it applies, whether it can be overridden.
+pub struct Setting {
+    pub default: String,
+    pub range: Option<String>,
+    pub applies: String,
+    pub is_overridable: bool,
+}
+
+const FUNCTIONS: &str = "
+    SELECT concat_ws(E'\\t', p.proname,
+        p.proname || '(' || pg_get_function_arguments(p.oid) || ') RETURNS ' || pg_get_function_result(p.oid),
+        (SELECT string_agg(CASE WHEN a.grantee = 0 THEN 'everybody' ELSE a.grantee::regrole::text END, ', ')
+         FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee <> p.proowner))
+    FROM pg_proc p WHERE p.pronamespace = 'watchllm'::regnamespace";
+
+const RELATIONS: &str = "
+    SELECT concat_ws(E'\\t', CASE c.relkind WHEN 'v' THEN 'view' ELSE 'table' END, c.relname)
+    FROM pg_class c
+    WHERE c.relnamespace = 'watchllm'::regnamespace AND NOT c.relispartition
+      AND (c.relkind = 'v'
+           OR c.relkind IN ('r', 'p') AND has_any_column_privilege('watchllm_auditor', c.oid, 'SELECT'))";
+
+const SETTINGS: &str = "
+    SELECT concat_ws(E'\\t', s.name,
+        CASE WHEN s.source = 'default' THEN current_setting(s.name) ELSE coalesce(s.boot_val, '') END,
+        CASE WHEN s.min_val IS NOT NULL THEN concat_ws(' ', s.min_val, 'to', s.max_val, s.unit) ELSE '' END,
+        CASE s.context WHEN 'sighup' THEN 'on reload' WHEN 'postmaster' THEN 'after a restart' ELSE s.context END)
+    FROM pg_settings s WHERE s.name LIKE 'watchllm\\_keys.%'";
+
+impl Catalog {
+    pub fn read(server: &Server) -> Catalog {
+        let mut catalog = Catalog::default();
+        for row in rows(server, FUNCTIONS) {
+            let function = catalog.functions.entry(row[0].clone()).or_default();
+            function.signatures.insert(written(&row[1]));
+            let callers = row.get(2).map_or("superusers", |callers| callers.as_str());
+            function.callers.extend(callers.split(", ").map(String::from));
+        }
+        for row in rows(server, RELATIONS) {
+            let names =
+                if row[0] == "view" { &mut catalog.views } else { &mut catalog.readable_tables };
+            names.insert(row[1].clone());
+        }
+        for row in rows(server, SETTINGS) {
+            let short = row[0].split_once('.').unwrap().1;
+            let asked = server
+                .psql_result("postgres", &format!("SELECT watchllm.effective_setting('{short}')"));
+            let setting = Setting {
+                default: row[1].clone(),
+                range: Some(row[2].clone()).filter(|range| !range.is_empty()),
+                applies: row[3].clone(),
+                is_overridable: asked.status == 0,
+            };
+            catalog.settings.insert(row[0].clone(), setting);
+        }
+        let is_read =
+            catalog.functions.len() > 40 && catalog.views.len() > 5 && catalog.settings.len() > 15;
+        assert!(is_read && catalog.readable_tables.len() > 10, "the catalog could not be read");
+        catalog
+    }
+}
+
+fn rows(server: &Server, sql: &str) -> Vec<Vec<String>> {
+    server
+        .psql("postgres", sql)
+        .lines()
+        .map(|line| line.split('\t').map(String::from).collect())
+        .collect()
+}
+
+/// A signature as the page may write it: short names of types, no casts of defaults, one space.
+pub fn written(signature: &str) -> String {
+    let short = signature.replace("timestamp with time zone", "timestamptz");
+    let uncast = crate::re(r"::[a-z_]+(?: [a-z_]+)*(?:\[\])?").replace_all(&short, "").into_owned();
+    let spaced = uncast.split_whitespace().collect::<Vec<_>>().join(" ");
+    spaced.replace("( ", "(").replace(" )", ")")
+}

@@ -1,0 +1,175 @@
+//! docs/reference.md against what is there, both ways: what exists has its heading, and no heading names
+//! what does not exist. What the page says of each (signature, callers, default, range) must agree.
+
+use std::collections::BTreeSet;
+
+use crate::catalog::{Catalog, Setting, written};
+use crate::page::{Heading, Page};
+use crate::re;
+use crate::sources::Sources;
+
+pub fn against_catalog(page: &Page, catalog: &Catalog) -> Vec<String> {
+    let mut complaints = Vec::new();
+    let functions = entries(page, "Functions");
+    let names = catalog.functions.keys().cloned().collect();
+    complaints.extend(both_ways("function", &names, &functions));
+    for heading in &functions {
+        if let Some(function) = catalog.functions.get(&heading.text) {
+            let of_it = page.below(heading);
+            complaints.extend(differs(
+                heading,
+                "signatures",
+                &function.signatures,
+                &signatures(&of_it),
+            ));
+            complaints.extend(differs(heading, "callers", &function.callers, &callers(&of_it)));
+        }
+    }
+    complaints.extend(both_ways("view", &catalog.views, &entries(page, "Views")));
+    complaints.extend(both_ways("table", &catalog.readable_tables, &entries(page, "Tables")));
+    let settings = entries(page, "Settings");
+    complaints.extend(both_ways("setting", &catalog.settings.keys().cloned().collect(), &settings));
+    for heading in &settings {
+        let setting = catalog.settings.get(&heading.text);
+        complaints
+            .extend(setting.into_iter().flat_map(|setting| tells_setting(page, heading, setting)));
+    }
+    complaints
+}
+
+pub fn against_sources(page: &Page, sources: &Sources) -> Vec<String> {
+    let mut complaints = Vec::new();
+    for (kind, section, words) in [
+        ("access type", "Access types", &sources.access_types),
+        ("failure reason", "Failure reasons", &sources.failure_reasons),
+        ("incident type", "Incident types", &sources.incident_types),
+    ] {
+        complaints.extend(both_ways(kind, words, &entries(page, section)));
+    }
+    let codes = entries(page, "SQLSTATEs");
+    complaints.extend(both_ways("SQLSTATE", &sources.errors.keys().cloned().collect(), &codes));
+    for heading in &codes {
+        complaints.extend(tells_errors(page, heading, sources));
+    }
+    complaints
+}
+
+/// What the sections with this beginning list: headings of the next level, or first cells of tables.
+fn entries(page: &Page, section: &str) -> Vec<Heading> {
+    let sections = page
+        .headings()
+        .into_iter()
+        .filter(|heading| heading.level == 2 && heading.text.starts_with(section));
+    let mut found = Vec::new();
+    for section in sections {
+        let children = page.children(&section);
+        if children.is_empty() {
+            let word = re(r"^`([^`]+)`$");
+            let first =
+                |row: &Vec<String>| word.captures(row.first()?).map(|found| found[1].to_string());
+            let rows = page.below(&section).rows();
+            found.extend(rows.iter().filter_map(first).map(|text| Heading {
+                level: 3,
+                text,
+                line: section.line,
+            }));
+        }
+        found.extend(children);
+    }
+    found
+}
+
+fn both_ways(kind: &str, there: &BTreeSet<String>, told: &[Heading]) -> Vec<String> {
+    let missing = there.iter().filter(|name| !told.iter().any(|heading| heading.text == **name));
+    let mut complaints: Vec<String> =
+        missing.map(|name| format!("docs/reference.md: no heading of {kind} {name}")).collect();
+    for (at, heading) in told.iter().enumerate() {
+        let place = format!("docs/reference.md:{}", heading.line);
+        if !there.contains(&heading.text) {
+            complaints.push(format!("{place}: there is no {kind} {}", heading.text));
+        }
+        if told[..at].iter().any(|other| other.text == heading.text) {
+            complaints.push(format!("{place}: {kind} {} a second time", heading.text));
+        }
+    }
+    complaints
+}
+
+fn differs(
+    heading: &Heading,
+    what: &str,
+    there: &BTreeSet<String>,
+    told: &BTreeSet<String>,
+) -> Option<String> {
+    let place = format!("docs/reference.md:{}: {what} of {}", heading.line, heading.text);
+    (there != told).then(|| format!("{place} are\n  {there:?}, not\n  {told:?}"))
+}
+
+/// The blocks named `signature`; an empty line parts overloads.
+fn signatures(page: &Page) -> BTreeSet<String> {
+    let blocks = page.blocks().into_iter().filter(|block| block.info == "signature");
+    let each = blocks
+        .flat_map(|block| block.lines.join("\n").split("\n\n").map(written).collect::<Vec<_>>());
+    each.collect()
+}
+
+/// The line `Callers: watchllm_admin, watchllm_service.`
+fn callers(page: &Page) -> BTreeSet<String> {
+    let lines = page.prose();
+    let told = lines.iter().filter_map(|(_, line)| line.strip_prefix("Callers: "));
+    told.flat_map(|told| told.trim_end_matches('.').split(", ").map(String::from)).collect()
+}
+
+/// The four lines of a setting: Default, Range, Applies, Override.
+fn tells_setting(page: &Page, heading: &Heading, setting: &Setting) -> Vec<String> {
+    let of_it = page.below(heading);
+    let lines = of_it.prose();
+    let told = |what: &str| {
+        let lead = format!("- {what}: ");
+        lines.iter().find_map(|(_, line)| line.strip_prefix(&lead)).unwrap_or_default().to_string()
+    };
+    let default =
+        if setting.default.is_empty() { "none".into() } else { format!("`{}`", setting.default) };
+    let range = setting.range.clone().unwrap_or_default();
+    let overridable = told("Override");
+    let mut complaints = Vec::new();
+    for (what, there) in [("Default", &default), ("Range", &range), ("Applies", &setting.applies)] {
+        if told(what) != *there {
+            let place = format!("docs/reference.md:{}: {}", heading.line, heading.text);
+            complaints.push(format!("{place}: {what} is {there:?}, not {:?}", told(what)));
+        }
+    }
+    if overridable.is_empty() || (overridable != "none") != setting.is_overridable {
+        let is = if setting.is_overridable { "can" } else { "cannot" };
+        complaints.push(format!(
+            "docs/reference.md:{}: {} {is} be overridden",
+            heading.line, heading.text
+        ));
+    }
+    complaints
+}
+
+/// Below a SQLSTATE: an item for each error, which begins with its message.
+fn tells_errors(page: &Page, heading: &Heading, sources: &Sources) -> Vec<String> {
+    let item = re(r"^- `(.+?)`(?:$|[ :.])");
+    let of_it = page.below(heading);
+    let told: Vec<String> = of_it
+        .prose()
+        .iter()
+        .filter_map(|(_, line)| item.captures(line).map(|found| found[1].to_string()))
+        .collect();
+    let place = format!("docs/reference.md:{}: {}", heading.line, heading.text);
+    let mut complaints = Vec::new();
+    let errors = sources.errors.get(&heading.text).into_iter().flatten();
+    let wanted = errors
+        .filter_map(|error| sources.messages.get(error))
+        .filter(|message| !told.contains(message));
+    complaints
+        .extend(wanted.map(|message| format!("{place}: no item with the message {message:?}")));
+    let strange = told.iter().filter(|message| !sources.text.contains(message.as_str()));
+    complaints.extend(strange.map(|message| format!("{place}: nothing says {message:?}")));
+    if told.is_empty() {
+        complaints.push(format!("{place}: no items"));
+    }
+    complaints
+}
