@@ -9,8 +9,8 @@ use crate::server::Server;
 pub struct Catalog {
     /// By name: the signature of each overload, and who may execute all of them.
     pub functions: BTreeMap<String, Function>,
-    pub views: BTreeSet<String>,
-    pub readable_tables: BTreeSet<String>,
+    pub views: BTreeMap<String, Relation>,
+    pub readable_tables: BTreeMap<String, Relation>,
     pub settings: BTreeMap<String, Setting>,
 }
 
@@ -18,6 +18,14 @@ pub struct Catalog {
 pub struct Function {
     pub signatures: BTreeSet<String>,
     pub callers: BTreeSet<String>,
+}
+
+/// Columns as `name type` (of tables those that an auditor may read), and which of our roles read and write it.
+#[derive(Default)]
+pub struct Relation {
+    pub columns: BTreeSet<String>,
+    pub readers: BTreeSet<String>,
+    pub writers: BTreeSet<String>,
 }
 
 /// As the page writes it: default, range with unit (or none), when it applies, whether it can be overridden.
@@ -36,11 +44,23 @@ const FUNCTIONS: &str = "
     FROM pg_proc p WHERE p.pronamespace = 'watchllm'::regnamespace";
 
 const RELATIONS: &str = "
-    SELECT concat_ws(E'\\t', CASE c.relkind WHEN 'v' THEN 'view' ELSE 'table' END, c.relname)
+    SELECT concat_ws(E'\\t', CASE c.relkind WHEN 'v' THEN 'view' ELSE 'table' END, c.relname,
+        (SELECT string_agg(a.attname || ' ' || format_type(a.atttypid, a.atttypmod), ', ') FROM pg_attribute a
+         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+           AND (c.relkind = 'v' OR has_column_privilege('watchllm_auditor', c.oid, a.attnum, 'SELECT'))),
+        coalesce((SELECT string_agg(r.rolname, ', ') FROM roles r
+                  WHERE has_any_column_privilege(r.oid, c.oid, 'SELECT')), ''),
+        coalesce((SELECT string_agg(r.rolname, ', ') FROM roles r
+                  WHERE has_any_column_privilege(r.oid, c.oid, 'INSERT, UPDATE')), ''))
     FROM pg_class c
     WHERE c.relnamespace = 'watchllm'::regnamespace AND NOT c.relispartition
       AND (c.relkind = 'v'
            OR c.relkind IN ('r', 'p') AND has_any_column_privilege('watchllm_auditor', c.oid, 'SELECT'))";
+
+/// The roles that people and programs get.
+const ROLES: &str = "
+    WITH roles AS (SELECT r.oid, r.rolname FROM pg_roles r
+                   WHERE r.rolname IN ('watchllm_admin', 'watchllm_service', 'watchllm_tenant', 'watchllm_auditor'))";
 
 const SETTINGS: &str = "
     SELECT concat_ws(E'\\t', s.name,
@@ -58,10 +78,18 @@ impl Catalog {
             let callers = row.get(2).map_or("superusers", |callers| callers.as_str());
             function.callers.extend(callers.split(", ").map(String::from));
         }
-        for row in rows(server, RELATIONS) {
-            let names =
-                if row[0] == "view" { &mut catalog.views } else { &mut catalog.readable_tables };
-            names.insert(row[1].clone());
+        for row in rows(server, &format!("{ROLES}{RELATIONS}")) {
+            let list = |text: &str| {
+                text.split(", ").filter(|one| !one.is_empty()).map(String::from).collect()
+            };
+            let relation = Relation {
+                columns: list(&written(&row[2])),
+                readers: list(&row[3]),
+                writers: list(&row[4]),
+            };
+            let is_view = row[0] == "view";
+            let names = if is_view { &mut catalog.views } else { &mut catalog.readable_tables };
+            names.insert(row[1].clone(), relation);
         }
         for row in rows(server, SETTINGS) {
             let short = row[0].split_once('.').unwrap().1;

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::catalog::{Catalog, Function, Setting, written};
+use crate::catalog::{Catalog, Function, Relation, Setting, written};
 use crate::page::{Page, anchor};
 use crate::sources::{Sources, conditions, messages, sqlstates, words};
 use crate::{anchors, blocks, limits, reference};
@@ -162,8 +162,14 @@ open_it(text text DEFAULT 'a') RETURNS text
 ```
 ## Views
 ### keys
+Readers: watchllm_tenant.
+- `id` uuid: which.
+- `at` timestamptz:
+  when.
 ## Tables an auditor may read
 ### trail
+Readers: watchllm_auditor.
+Writers: watchllm_admin.
 ## Settings
 ### watchllm_keys.wait
 - Default: `5s`
@@ -205,8 +211,22 @@ fn catalog() -> Catalog {
     };
     Catalog {
         functions: BTreeMap::from([("open_it".into(), open_it)]),
-        views: set(&["keys"]),
-        readable_tables: set(&["trail"]),
+        views: BTreeMap::from([(
+            "keys".into(),
+            Relation {
+                columns: set(&["id uuid", "at timestamptz"]),
+                readers: set(&["watchllm_tenant"]),
+                writers: set(&[]),
+            },
+        )]),
+        readable_tables: BTreeMap::from([(
+            "trail".into(),
+            Relation {
+                columns: set(&[]),
+                readers: set(&["watchllm_auditor"]),
+                writers: set(&["watchllm_admin"]),
+            },
+        )]),
         settings: BTreeMap::from([("watchllm_keys.wait".into(), wait)]),
     }
 }
@@ -242,6 +262,9 @@ fn a_reference_that_differs_is_found() {
         (", watchllm_service", "", "callers of open_it"),
         ("### keys", "", "no heading of view keys"),
         ("### trail", "### envelopes", "there is no table envelopes"),
+        ("- `id` uuid", "- `id` text", "columns of keys"),
+        ("watchllm_tenant", "watchllm_admin", "readers of keys"),
+        ("Writers: watchllm_admin.", "", "writers of trail"),
         ("### watchllm_keys.wait", "", "no heading of setting watchllm_keys.wait"),
         ("`5s`", "`6s`", "Default is \"`5s`\""),
         ("600000 ms", "600000 s", "Range is"),

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::catalog::{Catalog, Setting, written};
+use crate::catalog::{Catalog, Relation, Setting, written};
 use crate::page::{Heading, Page};
 use crate::re;
 use crate::sources::Sources;
@@ -22,11 +22,26 @@ pub fn against_catalog(page: &Page, catalog: &Catalog) -> Vec<String> {
                 &function.signatures,
                 &signatures(&of_it),
             ));
-            complaints.extend(differs(heading, "callers", &function.callers, &callers(&of_it)));
+            complaints.extend(differs(
+                heading,
+                "callers",
+                &function.callers,
+                &listed(&of_it, "Callers"),
+            ));
         }
     }
-    complaints.extend(both_ways("view", &catalog.views, &entries(page, "Views")));
-    complaints.extend(both_ways("table", &catalog.readable_tables, &entries(page, "Tables")));
+    for (kind, section, relations) in
+        [("view", "Views", &catalog.views), ("table", "Tables", &catalog.readable_tables)]
+    {
+        let headings = entries(page, section);
+        complaints.extend(both_ways(kind, &relations.keys().cloned().collect(), &headings));
+        for heading in &headings {
+            let relation = relations.get(&heading.text);
+            complaints.extend(
+                relation.into_iter().flat_map(|relation| tells_relation(page, heading, relation)),
+            );
+        }
+    }
     let settings = entries(page, "Settings");
     complaints.extend(both_ways("setting", &catalog.settings.keys().cloned().collect(), &settings));
     for heading in &settings {
@@ -113,11 +128,28 @@ fn signatures(page: &Page) -> BTreeSet<String> {
     each.collect()
 }
 
-/// The line `Callers: watchllm_admin, watchllm_service.`
-fn callers(page: &Page) -> BTreeSet<String> {
-    let lines = page.prose();
-    let told = lines.iter().filter_map(|(_, line)| line.strip_prefix("Callers: "));
+/// A line such as `Callers: watchllm_admin, watchllm_service.`
+fn listed(page: &Page, what: &str) -> BTreeSet<String> {
+    let (lines, lead) = (page.prose(), format!("{what}: "));
+    let told = lines.iter().filter_map(|(_, line)| line.strip_prefix(&lead));
     told.flat_map(|told| told.trim_end_matches('.').split(", ").map(String::from)).collect()
+}
+
+/// Readers, writers, and an item for each column: "- `name` type: what it is".
+fn tells_relation(page: &Page, heading: &Heading, relation: &Relation) -> Vec<String> {
+    let column = re(r"^- `(\w+)` ([a-z][a-z0-9 ]*(?:\[\])?)(?::|$)");
+    let of_it = page.below(heading);
+    let columns = of_it
+        .prose()
+        .iter()
+        .filter_map(|(_, line)| column.captures(line).map(|c| format!("{} {}", &c[1], &c[2])))
+        .collect();
+    let told = [
+        differs(heading, "columns", &relation.columns, &columns),
+        differs(heading, "readers", &relation.readers, &listed(&of_it, "Readers")),
+        differs(heading, "writers", &relation.writers, &listed(&of_it, "Writers")),
+    ];
+    told.into_iter().flatten().collect()
 }
 
 /// The four lines of a setting: Default, Range, Applies, Override.

@@ -21,7 +21,9 @@ pub struct Sources {
 }
 
 /// Conditions that scripts of install() raise by name.
-const CONDITIONS: [(&str, &str); 5] = [
+const CONDITIONS: [(&str, &str); 7] = [
+    ("object_not_in_prerequisite_state", "55000"),
+    ("null_value_not_allowed", "22004"),
     ("insufficient_privilege", "42501"),
     ("feature_not_supported", "0A000"),
     ("undefined_object", "42704"),
@@ -45,7 +47,9 @@ impl Sources {
             .filter(|(path, _)| path.ends_with(".sql"))
             .map(|(_, text)| text)
         {
-            conditions(text).into_iter().for_each(|code| drop(errors.entry(code).or_default()));
+            for code in conditions(text) {
+                errors.entry(code).or_default();
+            }
         }
         Sources {
             access_types: words(&texts, "AccessType"),
@@ -134,6 +138,6 @@ pub fn conditions(sql: &str) -> Vec<String> {
 /// A text of the sources as it is told: lines joined, quotes as they show, `…` for what differs.
 fn told(text: &str) -> String {
     let joined = re(r"\\\n\s*").replace_all(text, "");
-    let open = re(r"\{[a-z_.:?0-9]*\}|\{[^{}\n]*\(\)\}|%").replace_all(&joined, "…");
+    let open = re(r"\{[A-Za-z_.:?0-9]*\}|\{[^{}\n]*\(\)\}|%").replace_all(&joined, "…");
     open.replace("\\\"", "\"").replace("''", "'")
 }
