@@ -49,24 +49,28 @@ pub enum Error {
 }
 
 /// The answer of an SQL function.
-pub type Answer<T> = Result<T, ErrorReport>;
+pub(crate) type Answer<T> = Result<T, ErrorReport>;
 
 impl Error {
     pub fn sqlstate(&self) -> PgSqlErrorCode {
         use Error::*;
         use PgSqlErrorCode::*;
         match self {
-            NoSuchKey | NoSuchProject | NoSuchIncident | NoBlockedCaller | NoUsableKey | NoEarlierVersion
-            | NoSuchVersion(_) => ERRCODE_NO_DATA,
+            NoSuchKey | NoSuchProject | NoSuchIncident | NoBlockedCaller | NoUsableKey
+            | NoEarlierVersion | NoSuchVersion(_) => ERRCODE_NO_DATA,
             NotAuthorized(_) | Refused(..) => ERRCODE_INSUFFICIENT_PRIVILEGE,
             VersionConflict { .. } | AlreadyThere(_) => ERRCODE_UNIQUE_VIOLATION,
             BadInput(..) | UnfitColumn(_) => ERRCODE_INVALID_PARAMETER_VALUE,
             NoSuchColumn(_) => ERRCODE_UNDEFINED_COLUMN,
             NullInput(_) => ERRCODE_NULL_VALUE_NOT_ALLOWED,
             OverLimit(..) => ERRCODE_CHECK_VIOLATION,
-            Blocked | CallerBlocked | Inactive | CompromisedVersion(_) => ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION,
-            NotInstalled | NoActiveMasterKey | VaultForgotten | Restoring | NotPreloaded | NoMasterKey(_)
-            | UnknownMasterKey(_) | OwnTrail => ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            Blocked | CallerBlocked | Inactive | CompromisedVersion(_) => {
+                ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION
+            }
+            NotInstalled | NoActiveMasterKey | VaultForgotten | Restoring | NotPreloaded
+            | NoMasterKey(_) | UnknownMasterKey(_) | OwnTrail => {
+                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
             ReloadRefused(why) => why.sqlstate(),
             WrongMasterKey(_) => ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
             DamagedEnvelope => ERRCODE_DATA_CORRUPTED,
@@ -84,9 +88,13 @@ impl Error {
             NoSuchProject => "no such project".into(),
             NoSuchIncident => "no such incident".into(),
             NoBlockedCaller => "no such caller is blocked".into(),
-            NoUsableKey => "no such provider key: the project has no active key of this provider".into(),
+            NoUsableKey => {
+                "no such provider key: the project has no active key of this provider".into()
+            }
             NoEarlierVersion => "no earlier version of this provider key can be used".into(),
-            NoSuchVersion(v) => format!("this provider key has no version {v} that still has its envelope"),
+            NoSuchVersion(v) => {
+                format!("this provider key has no version {v} that still has its envelope")
+            }
             NotAuthorized(what) => format!("not authorized to {what}"),
             VersionConflict { expected, active } => {
                 format!("version conflict: expected active version {expected}, but it is {active}")
@@ -94,29 +102,44 @@ impl Error {
             AlreadyThere(what) => format!("{what} already exists"),
             BadInput(message, _) => (*message).into(),
             NoSuchColumn(name) => format!("there is no column \"{name}\""),
-            UnfitColumn(name) => format!("column \"{name}\" is not of type text, varchar, json or jsonb"),
+            UnfitColumn(name) => {
+                format!("column \"{name}\" is not of type text, varchar, json or jsonb")
+            }
             NullInput(argument) => format!("{argument} must not be null"),
             OverLimit(message, _) => message.clone(),
             Blocked => "this provider key is blocked".into(),
             CallerBlocked => "this caller is blocked".into(),
             Inactive => "this provider key is not active".into(),
-            CompromisedVersion(v) => format!("version {v} of this provider key is marked compromised"),
+            CompromisedVersion(v) => {
+                format!("version {v} of this provider key is marked compromised")
+            }
             NotInstalled => "watchllm_keys is not installed in this database".into(),
             NoActiveMasterKey => "this database has no active master key".into(),
-            VaultForgotten => "the vault that this transaction changed is not known any more".into(),
-            Restoring => "watchllm_keys is not ready: its tables are there, their keys and triggers are not".into(),
+            VaultForgotten => {
+                "the vault that this transaction changed is not known any more".into()
+            }
+            Restoring => {
+                "watchllm_keys is not ready: its tables are there, their keys and triggers are not"
+                    .into()
+            }
             Refused(what, _) => (*what).into(),
             NotPreloaded => "watchllm_keys is not preloaded".into(),
             NoMasterKey(why) => format!("no master key is loaded: {why}"),
             UnknownMasterKey(v) => format!("master key version {v} is not in the keyring"),
-            WrongMasterKey(v) => format!("wrong master key: the secret of version {v} does not open its canary"),
+            WrongMasterKey(v) => {
+                format!("wrong master key: the secret of version {v} does not open its canary")
+            }
             ReloadRefused(why) => {
                 format!("the new keyring was refused, the one in use stays: {}", why.message())
             }
-            DamagedEnvelope => "the envelope of this provider key is damaged or does not belong here".into(),
+            DamagedEnvelope => {
+                "the envelope of this provider key is damaged or does not belong here".into()
+            }
             AuditUnavailable(why) => format!("the audit record could not be written: {why}"),
             Standby => "a hot standby cannot write the audit record".into(),
-            ReadOnlyRequest => "a request that opens or changes provider keys must not be read-only".into(),
+            ReadOnlyRequest => {
+                "a request that opens or changes provider keys must not be read-only".into()
+            }
             OwnTrail => "this transaction itself made or locked the audit trail".into(),
             PreparedChange => "a transaction that changed provider keys cannot be prepared".into(),
             Parallel => "this function cannot be called in a parallel query".into(),
@@ -137,7 +160,9 @@ impl Error {
                 "Rotate to a new key with watchllm.rotate_provider_key(). \
                  See docs/reference.md#rotate_provider_key."
             }
-            NotAuthorized(_) => "Ask an administrator for the role that may do this. See docs/security.md#roles.",
+            NotAuthorized(_) => {
+                "Ask an administrator for the role that may do this. See docs/security.md#roles."
+            }
             VersionConflict { .. } => {
                 "Somebody else rotated it: read the key again before you rotate. \
                  See docs/reference.md#23505."
@@ -148,10 +173,13 @@ impl Error {
             NoSuchColumn(_) => "Name columns of the table, as they are written in the catalog.",
             UnfitColumn(_) => "Name columns of these types themselves: no domains, no arrays.",
             Blocked => {
-                "Only an administrator can unblock it: SELECT watchllm.unblock_provider_key(id, note); \
+                "Only an administrator can unblock it: \
+                 SELECT watchllm.unblock_provider_key(id, note); \
                  See docs/reference.md#unblock_provider_key."
             }
-            CallerBlocked => "Only an administrator can unblock it. See docs/reference.md#unblock_caller.",
+            CallerBlocked => {
+                "Only an administrator can unblock it. See docs/reference.md#unblock_caller."
+            }
             Inactive => {
                 "Activate it with watchllm.set_provider_key_active(id, true). \
                  See docs/reference.md#set_provider_key_active."
@@ -163,7 +191,8 @@ impl Error {
             }
             VaultForgotten => "Run the whole transaction again. See docs/reference.md#55000.",
             Restoring => {
-                "Wait until the restore has finished; then, if needed, run: SELECT watchllm.install(); \
+                "Wait until the restore has finished; then, if needed, run: \
+                 SELECT watchllm.install(); \
                  See docs/operations.md#backup-and-restore."
             }
             NotPreloaded => {
@@ -171,8 +200,8 @@ impl Error {
                  See docs/install.md#preload."
             }
             NoMasterKey(_) => {
-                "Set watchllm_keys.master_key_file or watchllm_keys.master_key_command, or mend what it \
-                 names, then: SELECT watchllm.reload_keyring(); See docs/install.md#master-key."
+                "Set watchllm_keys.master_key_file or watchllm_keys.master_key_command, or mend \
+                 what it names, then: SELECT watchllm.reload_keyring(); See docs/install.md#master-key."
             }
             UnknownMasterKey(_) => {
                 "Put the line of this version back into the keyring, then: \
@@ -186,10 +215,12 @@ impl Error {
                 "Mend the file or command that the setting names, then: \
                  SELECT watchllm.reload_keyring(); See docs/operations.md#keyring-care."
             }
-            DamagedEnvelope => "Rotate the key, or restore its row from a backup. See docs/reference.md#xx001.",
+            DamagedEnvelope => {
+                "Rotate the key, or restore its row from a backup. See docs/reference.md#xx001."
+            }
             AuditUnavailable(_) => {
-                "Nothing was disclosed or changed. See SELECT * FROM watchllm.status(), the server log \
-                 and docs/operations.md#what-to-do-by-symptom."
+                "Nothing was disclosed or changed. See SELECT * FROM watchllm.status(), the server \
+                 log and docs/operations.md#what-to-do-by-symptom."
             }
             Standby => "Connect to the primary server. See docs/reference.md#25006.",
             ReadOnlyRequest => {
@@ -198,7 +229,9 @@ impl Error {
             }
             OwnTrail => "Commit first. See docs/reference.md#55000.",
             PreparedChange => "Use an ordinary COMMIT. See docs/reference.md#0a000.",
-            Parallel => "Declare the functions that call it PARALLEL UNSAFE. See docs/reference.md#0a000.",
+            Parallel => {
+                "Declare the functions that call it PARALLEL UNSAFE. See docs/reference.md#0a000."
+            }
             NotUtf8 => "Create the database with ENCODING 'UTF8'. See docs/install.md.",
         })
     }
@@ -264,7 +297,8 @@ mod tests {
         ];
         for (error, sqlstate) in rows {
             let code = error.sqlstate() as i32;
-            let text: String = (0..5).map(|i| char::from(((code >> (6 * i)) & 0x3f) as u8 + b'0')).collect();
+            let text: String =
+                (0..5).map(|i| char::from(((code >> (6 * i)) & 0x3f) as u8 + b'0')).collect();
             assert_eq!(text, sqlstate, "{error:?}");
             assert!(!error.message().is_empty());
         }

@@ -1,6 +1,6 @@
-//! What the documentation says, held against what is there: the reference against the catalog and the
-//! sources, SQL blocks on real servers, every link and anchor, the sizes of pages.
-//! Every check is proven in `proofs` to fail on a page that breaks it.
+//! What the documentation says, held against what is there: the reference against the catalog and
+//! the sources, SQL blocks on real servers, every link and anchor, the sizes of pages. Every check
+//! is proven in `proofs` to fail on a page that breaks it.
 
 // a failed expectation here is a failed test
 #![allow(
@@ -55,7 +55,7 @@ const RUN: [&str; 6] = [
 /// The same, as far as they are there.
 const RUN_TOO: [&str; 2] = ["docs/troubleshooting.md", "docs/backup.md"];
 
-pub fn re(pattern: &str) -> Regex {
+pub(crate) fn re(pattern: &str) -> Regex {
     Regex::new(pattern).unwrap()
 }
 
@@ -129,7 +129,7 @@ mod walk {
         ["src", "core", "sql", "tests", "scripts", "docs", "examples", "bench", ".ci"];
 
     /// Files at the root and in our rooms, by their path from the root; nothing that was built.
-    pub fn files(root: &Path) -> Vec<String> {
+    pub(crate) fn files(root: &Path) -> Vec<String> {
         let mut found = Vec::new();
         let mut open = vec![String::new()];
         while let Some(directory) = open.pop() {
@@ -156,13 +156,14 @@ mod walk {
         }
     }
 
-    pub fn read(root: &Path, path: &str) -> Page {
+    pub(crate) fn read(root: &Path, path: &str) -> Page {
         let bytes = fs::read(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
         Page { path: path.into(), text: String::from_utf8_lossy(&bytes).into_owned() }
     }
 
-    /// Every text that may name a page of the documentation; these tests name pages as they are judged.
-    pub fn texts(root: &Path) -> Vec<Page> {
+    /// Every text that may name a page of the documentation; these tests name pages as they are
+    /// judged.
+    pub(crate) fn texts(root: &Path) -> Vec<Page> {
         let is_read = |path: &&String| !path.ends_with(".lock") && !path.starts_with("tests/docs");
         files(root).iter().filter(is_read).map(|path| read(root, path)).collect()
     }

@@ -1,22 +1,23 @@
-//! Installing, the state of the vault, the keyring. `install()` runs the files of `sql/` as its caller, a superuser
-//! (DESIGN §4, §7).
+//! Installing, the state of the vault, the keyring. `install()` runs the files of `sql/` as its
+//! caller, a superuser (DESIGN §4, §7).
 
 use super::access::Access;
-use crate::acting_owner::session;
 use crate::audit;
 use crate::caller::{Caller, Context};
 use crate::error::{Answer, Error};
+use crate::postgres::session;
 use crate::store::{self, installed};
 use crate::trail::AccessType;
 use pgrx::prelude::*;
 
-/// Creates or migrates the tables, policies, views and grants; can be run again. Superuser only. Errors: not UTF-8
-/// 0A000, somebody else's tables or an open schema 42501.
+/// Creates or migrates the tables, policies, views and grants; can be run again. Superuser only.
+/// Errors: not UTF-8 0A000, somebody else's tables or an open schema 42501.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn install() -> Answer<String> {
     if !session::is_superuser(session::effective_user()) {
-        let hint = "Connect as a superuser, then: SELECT watchllm.install(); See docs/reference.md#install.";
+        let hint = "Connect as a superuser, then: SELECT watchllm.install(); \
+                    See docs/reference.md#install.";
         return Err(Error::Refused("only a superuser may install watchllm_keys", hint).into());
     }
     let before = installed::schema_version();
@@ -33,13 +34,19 @@ fn install() -> Answer<String> {
     (today..=today + 7).for_each(|day| store::trail::make_partition(owner, day));
     let version = installed::SCHEMA_VERSION;
     Ok(match before {
-        0 => format!("watchllm_keys {}: installed, schema version {version}", env!("CARGO_PKG_VERSION")),
-        _ => format!("watchllm_keys {}: up to date, schema version {version}", env!("CARGO_PKG_VERSION")),
+        0 => format!(
+            "watchllm_keys {}: installed, schema version {version}",
+            env!("CARGO_PKG_VERSION")
+        ),
+        _ => format!(
+            "watchllm_keys {}: up to date, schema version {version}",
+            env!("CARGO_PKG_VERSION")
+        ),
     })
 }
 
-/// Loads the keyring anew and answers how many versions of the master key can be used; errors say what is wrong with
-/// it, and what was loaded before stays in use.
+/// Loads the keyring anew and answers how many versions of the master key can be used; errors say
+/// what is wrong with it, and what was loaded before stays in use.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn reload_keyring() -> Answer<i32> {

@@ -1,5 +1,6 @@
-//! A throw-away PostgreSQL server that speaks like PostgreSQL::Test::Cluster: init, conf, start, stop, psql, poll_until.
-//! It listens on a unix socket only, and is stopped and removed when dropped (kept with WATCHLLM_KEEP=1).
+//! A throw-away PostgreSQL server that speaks like PostgreSQL::Test::Cluster: init, conf, start,
+//! stop, psql, poll_until. It listens on a unix socket only, and is stopped and removed when
+//! dropped (kept with WATCHLLM_KEEP=1).
 
 use std::cell::Cell;
 use std::fs;
@@ -24,20 +25,20 @@ autovacuum_naptime = 10s
 ";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mode {
+pub(crate) enum Mode {
     Smart,
     Fast,
     Immediate,
 }
 
 /// What psql said: exit status (3 when a statement failed), stdout, and stderr with SQLSTATEs.
-pub struct PsqlResult {
+pub(crate) struct PsqlResult {
     pub status: i32,
     pub stdout: String,
     pub stderr: String,
 }
 
-pub struct Server {
+pub(crate) struct Server {
     directory: PathBuf,
     socket: PathBuf,
     running: Cell<bool>,
@@ -45,7 +46,7 @@ pub struct Server {
 
 impl Server {
     /// A fresh cluster, not started: a copy of the template, with a socket directory of its own.
-    pub fn init() -> Server {
+    pub(crate) fn init() -> Server {
         let server = Server::place();
         run(command("cp").args(["-R", "--reflink=auto"]).arg(template()).arg(server.data_dir()));
         server.conf(SETTINGS);
@@ -53,13 +54,14 @@ impl Server {
         server
     }
 
-    /// A started server with a vault in database postgres: preloaded, one master key, extension and tables installed.
-    pub fn with_vault() -> Server {
+    /// A started server with a vault in database postgres: preloaded, one master key, extension and
+    /// tables installed.
+    pub(crate) fn with_vault() -> Server {
         Server::with_vault_and("")
     }
 
     /// The same with more lines in postgresql.conf.
-    pub fn with_vault_and(conf: &str) -> Server {
+    pub(crate) fn with_vault_and(conf: &str) -> Server {
         let server = Server::init();
         server.preload_vault();
         server.conf(conf);
@@ -69,7 +71,7 @@ impl Server {
     }
 
     /// The library preloaded and a keyring of one random version, readable by the server alone.
-    pub fn preload_vault(&self) {
+    pub(crate) fn preload_vault(&self) {
         self.write_keyring(&format!("1:{}\n", random_hex()));
         self.conf(&format!(
             "shared_preload_libraries = 'watchllm_keys'\nwatchllm_keys.master_key_file = '{}'",
@@ -77,11 +79,11 @@ impl Server {
         ));
     }
 
-    pub fn keyring(&self) -> PathBuf {
+    pub(crate) fn keyring(&self) -> PathBuf {
         self.directory.join("master.keys")
     }
 
-    pub fn write_keyring(&self, lines: &str) {
+    pub(crate) fn write_keyring(&self, lines: &str) {
         use std::os::unix::fs::OpenOptionsExt;
         let mut file = fs::OpenOptions::new()
             .write(true)
@@ -95,7 +97,7 @@ impl Server {
     }
 
     /// Appends to postgresql.conf; later lines win.
-    pub fn conf(&self, lines: &str) {
+    pub(crate) fn conf(&self, lines: &str) {
         let path = self.data_dir().join("postgresql.conf");
         let mut file =
             fs::OpenOptions::new().append(true).open(path).expect("opening postgresql.conf");
@@ -103,12 +105,12 @@ impl Server {
             .expect("writing postgresql.conf");
     }
 
-    pub fn start(&self) {
+    pub(crate) fn start(&self) {
         self.try_start().unwrap_or_else(|log| panic!("the server did not start:\n{log}"));
     }
 
     /// `Err` holds the end of the server log.
-    pub fn try_start(&self) -> Result<(), String> {
+    pub(crate) fn try_start(&self) -> Result<(), String> {
         let log = self.directory.join("log");
         let output = self
             .pg_ctl()
@@ -121,7 +123,7 @@ impl Server {
         if output.status.success() { Ok(()) } else { Err(tail(&self.log(), 40)) }
     }
 
-    pub fn stop(&self, mode: Mode) {
+    pub(crate) fn stop(&self, mode: Mode) {
         run(self
             .pg_ctl()
             .args(["-s", "-w", "-t", "90", "stop", "-m"])
@@ -129,21 +131,21 @@ impl Server {
         self.running.set(false);
     }
 
-    pub fn restart(&self) {
+    pub(crate) fn restart(&self) {
         self.stop(Mode::Fast);
         self.start();
     }
 
-    pub fn reload(&self) {
+    pub(crate) fn reload(&self) {
         run(self.pg_ctl().args(["-s", "reload"]));
     }
 
-    pub fn promote(&self) {
+    pub(crate) fn promote(&self) {
         run(self.pg_ctl().args(["-s", "-w", "promote"]));
     }
 
     /// Unaligned tuples only, without the last newline; panics with stderr when a statement fails.
-    pub fn psql(&self, database: &str, sql: &str) -> String {
+    pub(crate) fn psql(&self, database: &str, sql: &str) -> String {
         let result = self.psql_result(database, sql);
         assert!(
             result.status == 0,
@@ -154,12 +156,13 @@ impl Server {
         result.stdout
     }
 
-    pub fn psql_result(&self, database: &str, sql: &str) -> PsqlResult {
+    pub(crate) fn psql_result(&self, database: &str, sql: &str) -> PsqlResult {
         self.psql_result_as(database, "postgres", sql)
     }
 
-    /// Errors in stderr carry their SQLSTATE (`ERROR:  42501: …`). The first failing statement ends the run.
-    pub fn psql_result_as(&self, database: &str, user: &str, sql: &str) -> PsqlResult {
+    /// Errors in stderr carry their SQLSTATE (`ERROR:  42501: …`). The first failing statement ends
+    /// the run.
+    pub(crate) fn psql_result_as(&self, database: &str, user: &str, sql: &str) -> PsqlResult {
         let mut psql = self.client("psql");
         psql.args([
             "-X",
@@ -182,19 +185,20 @@ impl Server {
         }
     }
 
-    /// A client of the private tree that knows where this server is: `client("pgbench")`, `client("pg_dump")`.
-    pub fn client(&self, name: &str) -> Command {
+    /// A client of the private tree that knows where this server is: `client("pgbench")`,
+    /// `client("pg_dump")`.
+    pub(crate) fn client(&self, name: &str) -> Command {
         let mut client = program(name);
         client.env("PGHOST", &self.socket).env("PGUSER", "postgres");
         client
     }
 
-    pub fn connect(&self, database: &str, user: &str) -> postgres::Client {
+    pub(crate) fn connect(&self, database: &str, user: &str) -> postgres::Client {
         self.try_connect(database, user)
             .unwrap_or_else(|error| panic!("connecting to {database} as {user}: {error}"))
     }
 
-    pub fn try_connect(
+    pub(crate) fn try_connect(
         &self,
         database: &str,
         user: &str,
@@ -205,15 +209,15 @@ impl Server {
     }
 
     /// The whole server log so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         text(&fs::read(self.directory.join("log")).unwrap_or_default())
     }
 
-    pub fn log_len(&self) -> usize {
+    pub(crate) fn log_len(&self) -> usize {
         fs::metadata(self.directory.join("log")).map_or(0, |metadata| metadata.len() as usize)
     }
 
-    pub fn log_since(&self, position: usize) -> String {
+    pub(crate) fn log_since(&self, position: usize) -> String {
         text(
             fs::read(self.directory.join("log"))
                 .unwrap_or_default()
@@ -223,7 +227,7 @@ impl Server {
     }
 
     /// Asks until the answer is `expected`; panics with the last answer after `seconds`.
-    pub fn poll_until(&self, database: &str, sql: &str, expected: &str, seconds: u64) {
+    pub(crate) fn poll_until(&self, database: &str, sql: &str, expected: &str, seconds: u64) {
         let deadline = Instant::now() + Duration::from_secs(seconds);
         loop {
             let result = self.psql_result(database, sql);
@@ -240,28 +244,28 @@ impl Server {
     }
 
     /// `signal` as kill(1) names it: "KILL", "TERM", "STOP", "CONT".
-    pub fn kill_backend(&self, pid: i32, signal: &str) {
+    pub(crate) fn kill_backend(&self, pid: i32, signal: &str) {
         run(command("kill").arg(format!("-{signal}")).arg(pid.to_string()));
     }
 
     /// The audit writer of a database, or None while none runs.
-    pub fn writer_pid(&self, database: &str) -> Option<i32> {
+    pub(crate) fn writer_pid(&self, database: &str) -> Option<i32> {
         let sql = format!(
             "SELECT pid FROM pg_stat_activity WHERE backend_type = 'watchllm_keys writer' AND datname = '{database}'"
         );
         self.psql("postgres", &sql).lines().next().map(|pid| pid.parse().expect("a pid"))
     }
 
-    pub fn data_dir(&self) -> PathBuf {
+    pub(crate) fn data_dir(&self) -> PathBuf {
         self.directory.join("data")
     }
 
-    pub fn socket_dir(&self) -> &Path {
+    pub(crate) fn socket_dir(&self) -> &Path {
         &self.socket
     }
 
     /// A streaming standby made by pg_basebackup -R, with the same keyring; not started.
-    pub fn backup_to_standby(&self) -> Server {
+    pub(crate) fn backup_to_standby(&self) -> Server {
         let standby = Server::place();
         let mut backup = self.client("pg_basebackup");
         run(backup.args(["-R", "-X", "stream", "-c", "fast", "-D"]).arg(standby.data_dir()));
@@ -277,20 +281,20 @@ impl Server {
     }
 
     /// pg_dump with further arguments; the dump lies in the server's directory under `name`.
-    pub fn dump(&self, database: &str, name: &str, arguments: &[&str]) -> PathBuf {
+    pub(crate) fn dump(&self, database: &str, name: &str, arguments: &[&str]) -> PathBuf {
         let file = self.directory.join(name);
         run(self.client("pg_dump").args(arguments).arg("-f").arg(&file).args(["-d", database]));
         file
     }
 
-    pub fn dump_all(&self, name: &str, arguments: &[&str]) -> PathBuf {
+    pub(crate) fn dump_all(&self, name: &str, arguments: &[&str]) -> PathBuf {
         let file = self.directory.join(name);
         run(self.client("pg_dumpall").args(arguments).arg("-f").arg(&file));
         file
     }
 
     /// pg_restore of an archive; every error is fatal.
-    pub fn restore(&self, database: &str, file: &Path, arguments: &[&str]) {
+    pub(crate) fn restore(&self, database: &str, file: &Path, arguments: &[&str]) {
         run(self
             .client("pg_restore")
             .arg("--exit-on-error")
@@ -299,8 +303,9 @@ impl Server {
             .arg(file));
     }
 
-    /// psql of a plain dump (pg_dump -Fp, pg_dumpall); returns what psql said, so that a test can judge errors.
-    pub fn restore_plain(&self, database: &str, file: &Path) -> PsqlResult {
+    /// psql of a plain dump (pg_dump -Fp, pg_dumpall); returns what psql said, so that a test can
+    /// judge errors.
+    pub(crate) fn restore_plain(&self, database: &str, file: &Path) -> PsqlResult {
         self.psql_result(database, &fs::read_to_string(file).expect("reading the dump"))
     }
 
@@ -317,7 +322,8 @@ impl Server {
         )
     }
 
-    /// Directories of a new server, named by this process (so that a later run can sweep what a killed one left).
+    /// Directories of a new server, named by this process (so that a later run can sweep what a
+    /// killed one left).
     fn place() -> Server {
         static COUNT: AtomicU32 = AtomicU32::new(1);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use crate::commands::{clusters, give_to_runner, program, run, tree};
 
 /// The data directory to copy.
-pub fn template() -> PathBuf {
+pub(crate) fn template() -> PathBuf {
     static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
     TEMPLATE.get_or_init(make).clone()
 }

@@ -1,11 +1,11 @@
-//! Links between pages and, in any text of the repository, names of pages: each leads to a page that is
-//! there and, where it names an anchor, to a heading that is there.
+//! Links between pages and, in any text of the repository, names of pages: each leads to a page
+//! that is there and, where it names an anchor, to a heading that is there.
 
 use crate::page::Page;
 use crate::re;
 
 /// What leads nowhere, in links of `pages` and in names of pages in `texts`.
-pub fn broken(pages: &[Page], texts: &[Page], exists: &dyn Fn(&str) -> bool) -> Vec<String> {
+pub(crate) fn broken(pages: &[Page], texts: &[Page], exists: &dyn Fn(&str) -> bool) -> Vec<String> {
     let mut complaints: Vec<String> =
         pages.iter().flat_map(|page| links(page, pages, exists)).collect();
     complaints.extend(texts.iter().flat_map(|text| names(text, pages)));
@@ -45,7 +45,8 @@ fn names(text: &Page, pages: &[Page]) -> Vec<String> {
     complaints
 }
 
-/// Why this place of a page is not there; None: it is, or the file is no page, whose anchors nobody knows.
+/// Why this place of a page is not there; None: it is, or the file is no page, whose anchors nobody
+/// knows.
 fn missing(pages: &[Page], path: &str, anchor: Option<&str>) -> Option<String> {
     let Some(page) = pages.iter().find(|page| page.path == path) else {
         return path.ends_with(".md").then(|| "is not there".into());

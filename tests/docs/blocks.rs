@@ -1,6 +1,7 @@
-//! The SQL blocks of a page as one psql script, run as a superuser on a server of its own: variables carry on
-//! from block to block. ```sql runs; ```sql error=42501 must fail with just this SQLSTATE, and the script goes
-//! on; ```sql norun is only read. What a page prints below a block is not compared.
+//! The SQL blocks of a page as one psql script, run as a superuser on a server of its own:
+//! variables carry on from block to block. ```sql runs; ```sql error=42501 must fail with just this
+//! SQLSTATE, and the script goes on; ```sql norun is only read. What a page prints below a block is
+//! not compared.
 
 use crate::page::{Block, Page};
 use crate::re;
@@ -11,14 +12,14 @@ const MAKES_IT: &str = r"(?im)^\s*CREATE\s+EXTENSION\s+(IF\s+NOT\s+EXISTS\s+)?wa
 const VAULT: &str = "CREATE EXTENSION watchllm_keys; SELECT watchllm.install();";
 
 #[derive(Debug, PartialEq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Runs,
     Fails(String),
     IsRead,
 }
 
 /// What a block is; None: no SQL. Err: its info says something that nobody knows.
-pub fn kind(block: &Block) -> Result<Option<Kind>, String> {
+pub(crate) fn kind(block: &Block) -> Result<Option<Kind>, String> {
     let mut words = block.info.split_whitespace();
     if words.next() != Some("sql") {
         return Ok(None);
@@ -33,19 +34,19 @@ pub fn kind(block: &Block) -> Result<Option<Kind>, String> {
     }
 }
 
-/// A page's script, line by line where the page has it, so that psql's line numbers are the page's; and
-/// what each block must come to.
-pub struct Script {
-    pub text: String,
+/// A page's script, line by line where the page has it, so that psql's line numbers are the page's;
+/// and what each block must come to.
+pub(crate) struct Script {
+    pub(crate) text: String,
     /// First line, last line, the SQLSTATE it must fail with.
     expected: Vec<(usize, usize, String)>,
     /// What is wrong with the page before anything runs.
-    pub complaints: Vec<String>,
-    pub is_empty: bool,
+    pub(crate) complaints: Vec<String>,
+    pub(crate) is_empty: bool,
 }
 
 impl Script {
-    pub fn of(page: &Page) -> Script {
+    pub(crate) fn of(page: &Page) -> Script {
         let mut lines = vec![String::new(); page.text.lines().count() + 1];
         let (mut expected, mut complaints, mut is_empty) = (vec![], vec![], true);
         for block in page.blocks() {
@@ -75,7 +76,7 @@ impl Script {
     }
 
     /// What differs between what psql said and what the page promises.
-    pub fn judge(&self, page: &Page, status: i32, stderr: &str) -> Vec<String> {
+    pub(crate) fn judge(&self, page: &Page, status: i32, stderr: &str) -> Vec<String> {
         let mut complaints = self.complaints.clone();
         let (mut met, mut stopped) = (vec![vec![]; self.expected.len()], false);
         for (line, code, what) in errors(stderr) {
@@ -120,7 +121,7 @@ fn errors(stderr: &str) -> Vec<(usize, String, String)> {
 }
 
 /// Runs the blocks of a page; what is wrong with them.
-pub fn run(page: &Page) -> Vec<String> {
+pub(crate) fn run(page: &Page) -> Vec<String> {
     let script = Script::of(page);
     if script.is_empty {
         return script.complaints;

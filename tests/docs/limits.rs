@@ -15,7 +15,7 @@ struct Limits {
     width: usize,
 }
 
-pub fn broken(page: &Page) -> Vec<String> {
+pub(crate) fn broken(page: &Page) -> Vec<String> {
     let limits = match page.path.as_str() {
         "README.md" => README,
         path if LONG.contains(&path) => Limits { bytes: usize::MAX, ..PAGE },

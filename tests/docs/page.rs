@@ -1,30 +1,30 @@
-//! A page of Markdown as GitHub reads it: headings, their anchors, fenced blocks, links, rows of tables.
-//! Knows nothing of what the pages are about.
+//! A page of Markdown as GitHub reads it: headings, their anchors, fenced blocks, links, rows of
+//! tables. Knows nothing of what the pages are about.
 
 use std::collections::HashMap;
 
 use crate::re;
 
-pub struct Page {
+pub(crate) struct Page {
     /// From the root of the repository, such as `docs/app.md`.
-    pub path: String,
-    pub text: String,
+    pub(crate) path: String,
+    pub(crate) text: String,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Heading {
-    pub level: usize,
-    pub text: String,
-    pub line: usize,
+pub(crate) struct Heading {
+    pub(crate) level: usize,
+    pub(crate) text: String,
+    pub(crate) line: usize,
 }
 
 /// A fenced block; `line` is that of its opening fence, from 1.
 #[derive(Debug)]
-pub struct Block {
-    pub info: String,
-    pub lines: Vec<String>,
-    pub line: usize,
-    pub is_closed: bool,
+pub(crate) struct Block {
+    pub(crate) info: String,
+    pub(crate) lines: Vec<String>,
+    pub(crate) line: usize,
+    pub(crate) is_closed: bool,
 }
 
 impl Page {
@@ -59,16 +59,16 @@ impl Page {
         (blocks, outside)
     }
 
-    pub fn blocks(&self) -> Vec<Block> {
+    pub(crate) fn blocks(&self) -> Vec<Block> {
         self.split().0
     }
 
     /// Lines outside of fenced blocks with their numbers, from 1.
-    pub fn prose(&self) -> Vec<(usize, &str)> {
+    pub(crate) fn prose(&self) -> Vec<(usize, &str)> {
         self.split().1.into_iter().enumerate().map(|(at, line)| (at + 1, line)).collect()
     }
 
-    pub fn headings(&self) -> Vec<Heading> {
+    pub(crate) fn headings(&self) -> Vec<Heading> {
         let heading = re(r"^(#{1,6})\s+(.*?)\s*#*$");
         let of = |(line, text): (usize, &str)| {
             let found = heading.captures(text)?;
@@ -77,8 +77,9 @@ impl Page {
         self.prose().into_iter().filter_map(of).collect()
     }
 
-    /// Where a link into the page may lead: GitHub's anchors of the headings, and those written as HTML.
-    pub fn anchors(&self) -> Vec<String> {
+    /// Where a link into the page may lead: GitHub's anchors of the headings, and those written as
+    /// HTML.
+    pub(crate) fn anchors(&self) -> Vec<String> {
         let mut seen: HashMap<String, usize> = HashMap::new();
         let mut anchors: Vec<String> = Vec::new();
         for heading in self.headings() {
@@ -95,8 +96,9 @@ impl Page {
         anchors
     }
 
-    /// What stands below a heading, to the next of its level or a higher one, without the heading itself.
-    pub fn below(&self, heading: &Heading) -> Page {
+    /// What stands below a heading, to the next of its level or a higher one, without the heading
+    /// itself.
+    pub(crate) fn below(&self, heading: &Heading) -> Page {
         let next = self
             .headings()
             .into_iter()
@@ -109,7 +111,7 @@ impl Page {
     }
 
     /// Headings directly below one: of the next level alone.
-    pub fn children(&self, heading: &Heading) -> Vec<Heading> {
+    pub(crate) fn children(&self, heading: &Heading) -> Vec<Heading> {
         let own = self.headings().into_iter().skip_while(|other| other.line <= heading.line);
         own.take_while(|other| other.level > heading.level)
             .filter(|other| other.level == heading.level + 1)
@@ -117,7 +119,7 @@ impl Page {
     }
 
     /// Rows of tables, cell by cell; heads and rulers are none.
-    pub fn rows(&self) -> Vec<Vec<String>> {
+    pub(crate) fn rows(&self) -> Vec<Vec<String>> {
         let is_ruler =
             |line: &str| line.starts_with('|') && line.chars().all(|c| "|-: ".contains(c));
         let prose = self.prose();
@@ -130,7 +132,7 @@ impl Page {
     }
 
     /// Targets of links and images with their lines.
-    pub fn links(&self) -> Vec<(usize, String)> {
+    pub(crate) fn links(&self) -> Vec<(usize, String)> {
         let (code, inline, named) =
             (re(r"`[^`]*`"), re(r"\]\(\s*<?([^)\s>]+)"), re(r"^\[[^\]]+\]:\s+(\S+)"));
         let mut found = Vec::new();
@@ -156,8 +158,9 @@ fn plain(text: &str) -> String {
     text.replace(['`', '*'], "")
 }
 
-/// GitHub's rule: small letters; everything but letters, digits, `_`, `-` and spaces goes; spaces become `-`.
-pub fn anchor(text: &str) -> String {
+/// GitHub's rule: small letters; everything but letters, digits, `_`, `-` and spaces goes; spaces
+/// become `-`.
+pub(crate) fn anchor(text: &str) -> String {
     let kept = text.to_lowercase();
     let kept = kept.chars().filter(|c| c.is_alphanumeric() || "_- ".contains(*c));
     kept.map(|c| if c == ' ' { '-' } else { c }).collect()

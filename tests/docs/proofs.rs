@@ -1,5 +1,5 @@
-//! Each check of the documentation fails on a page that breaks it, and passes the nearest page that does
-//! not. Without this a check that never finds anything would stay green for ever.
+//! Each check of the documentation fails on a page that breaks it, and passes the nearest page that
+//! does not. Without this a check that never finds anything would stay green for ever.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -196,7 +196,8 @@ fn catalog() -> Catalog {
     let set =
         |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect::<BTreeSet<String>>();
     let signatures = [
-        "open_it(id uuid, since timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS text",
+        "open_it(id uuid, since timestamp with time zone \
+         DEFAULT NULL::timestamp with time zone) RETURNS text",
         "open_it(text text DEFAULT 'a'::text) RETURNS text",
     ];
     let open_it = Function {
@@ -292,7 +293,8 @@ fn lists_are_read_from_the_sources() {
         std::panic::catch_unwind(|| words(&[table], "Other")).is_err(),
         "a table that is not there"
     );
-    let error = "pub enum Error {\n    A,\n    B(i32),\n}\nlet rows = [\n(A, \"02000\"),\n(B(\"x, 12345\"), \"55000\"),\n];";
+    let error = "pub enum Error {\n    A,\n    B(i32),\n}\n\
+                 let rows = [\n(A, \"02000\"),\n(B(\"x, 12345\"), \"55000\"),\n];";
     assert_eq!(sqlstates(error).len(), 2);
     let forgotten = error.replace("    A,", "    A,\n    C,");
     assert!(std::panic::catch_unwind(|| sqlstates(&forgotten)).is_err(), "an error without a row");

@@ -1,5 +1,6 @@
-//! docs/reference.md against what is there, both ways: what exists has its heading, and no heading names
-//! what does not exist. What the page says of each (signature, callers, default, range) must agree.
+//! docs/reference.md against what is there, both ways: what exists has its heading, and no heading
+//! names what does not exist. What the page says of each (signature, callers, default, range) must
+//! agree.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +9,7 @@ use crate::page::{Heading, Page};
 use crate::re;
 use crate::sources::Sources;
 
-pub fn against_catalog(page: &Page, catalog: &Catalog) -> Vec<String> {
+pub(crate) fn against_catalog(page: &Page, catalog: &Catalog) -> Vec<String> {
     let mut complaints = Vec::new();
     let functions = entries(page, "Functions");
     let names = catalog.functions.keys().cloned().collect();
@@ -52,7 +53,7 @@ pub fn against_catalog(page: &Page, catalog: &Catalog) -> Vec<String> {
     complaints
 }
 
-pub fn against_sources(page: &Page, sources: &Sources) -> Vec<String> {
+pub(crate) fn against_sources(page: &Page, sources: &Sources) -> Vec<String> {
     let mut complaints = Vec::new();
     for (kind, section, words) in [
         ("access type", "Access types", &sources.access_types),
@@ -69,7 +70,8 @@ pub fn against_sources(page: &Page, sources: &Sources) -> Vec<String> {
     complaints
 }
 
-/// What the sections with this beginning list: headings of the next level, or first cells of tables.
+/// What the sections with this beginning list: headings of the next level, or first cells of
+/// tables.
 fn entries(page: &Page, section: &str) -> Vec<Heading> {
     let sections = page
         .headings()

@@ -1,5 +1,6 @@
-//! Lists that the catalog lacks, read from the tables of the sources: words of the trail and of incidents,
-//! errors with SQLSTATE and message. Finding nothing is a failure, so that a moved table is noticed.
+//! Lists that the catalog lacks, read from the tables of the sources: words of the trail and of
+//! incidents, errors with SQLSTATE and message. Finding nothing is a failure, so that a moved table
+//! is noticed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,16 +9,17 @@ use crate::re;
 use crate::walk;
 
 #[derive(Default)]
-pub struct Sources {
-    pub access_types: BTreeSet<String>,
-    pub failure_reasons: BTreeSet<String>,
-    pub incident_types: BTreeSet<String>,
+pub(crate) struct Sources {
+    pub(crate) access_types: BTreeSet<String>,
+    pub(crate) failure_reasons: BTreeSet<String>,
+    pub(crate) incident_types: BTreeSet<String>,
     /// By SQLSTATE: the errors of the product; none for one that SQL alone raises.
-    pub errors: BTreeMap<String, BTreeSet<String>>,
-    /// By error: its message, `…` for what differs; no entry where each place has a message of its own.
-    pub messages: BTreeMap<String, String>,
+    pub(crate) errors: BTreeMap<String, BTreeSet<String>>,
+    /// By error: its message, `…` for what differs; no entry where each place has a message of its
+    /// own.
+    pub(crate) messages: BTreeMap<String, String>,
     /// Every text of the product, as messages are written here.
-    pub text: String,
+    pub(crate) text: String,
 }
 
 /// Conditions that scripts of install() raise by name.
@@ -32,7 +34,7 @@ const CONDITIONS: [(&str, &str); 7] = [
 ];
 
 impl Sources {
-    pub fn read(root: &Path) -> Sources {
+    pub(crate) fn read(root: &Path) -> Sources {
         let is_ours = |path: &String| {
             let is_code = path.starts_with("src/") || path.starts_with("core/src/");
             is_code && path.ends_with(".rs") || path.starts_with("sql/")
@@ -63,7 +65,7 @@ impl Sources {
 }
 
 /// The words of a `words!` table: `Name { Variant = "word", … }`, wherever it is.
-pub fn words(texts: &[String], name: &str) -> BTreeSet<String> {
+pub(crate) fn words(texts: &[String], name: &str) -> BTreeSet<String> {
     let table = re(&format!(r"\b{name}\s*\{{([^{{}}]*)\}}"));
     let word = re(r#"\b[A-Z]\w*\s*=\s*"(\w+)""#);
     let bodies =
@@ -76,7 +78,7 @@ pub fn words(texts: &[String], name: &str) -> BTreeSet<String> {
 }
 
 /// Errors by SQLSTATE, from the rows of the test of error.rs; every variant has one.
-pub fn sqlstates(error: &str) -> BTreeMap<String, BTreeSet<String>> {
+pub(crate) fn sqlstates(error: &str) -> BTreeMap<String, BTreeSet<String>> {
     let rows = error
         .split_once("let rows = [")
         .and_then(|(_, rest)| rest.split_once("];"))
@@ -105,15 +107,14 @@ pub fn sqlstates(error: &str) -> BTreeMap<String, BTreeSet<String>> {
 }
 
 /// Messages by error, of those that are one literal.
-pub fn messages(error: &str) -> BTreeMap<String, String> {
+pub(crate) fn messages(error: &str) -> BTreeMap<String, String> {
     let body = error
         .split_once("fn message")
         .and_then(|(_, rest)| rest.split_once("fn hint"))
         .expect("messages")
         .0;
-    let arm = re(
-        r#"\b([A-Z]\w*)(?:\([^)]*\)|\s*\{[^}]*\})?\s*=>\s*(?:\{\s*)?(?:format!\(\s*)?"((?:[^"\\]|\\(?s:.))*)""#,
-    );
+    let arm = re(r#"(?x) \b([A-Z]\w*) (?:\([^)]*\)|\s*\{[^}]*\})? \s*=>\s* (?:\{\s*)?
+        (?:format!\(\s*)? "( (?: [^"\\] | \\(?s:.) )* )""#);
     let found: BTreeMap<String, String> =
         arm.captures_iter(body).map(|arm| (arm[1].to_string(), told(&arm[2]))).collect();
     assert!(found.len() > 20, "only {} messages in error.rs", found.len());
@@ -121,7 +122,7 @@ pub fn messages(error: &str) -> BTreeMap<String, String> {
 }
 
 /// SQLSTATEs of the conditions that a script raises.
-pub fn conditions(sql: &str) -> Vec<String> {
+pub(crate) fn conditions(sql: &str) -> Vec<String> {
     let named = re(r"ERRCODE = '(\w+)'");
     let code = |found: regex::Captures| {
         let known = CONDITIONS.iter().find(|(name, _)| *name == &found[1]);
