@@ -187,40 +187,40 @@ impl Error {
             NotInstalled => "Run: SELECT watchllm.install(); See docs/reference.md#install.",
             NoActiveMasterKey => {
                 "Load the keyring again: SELECT watchllm.reload_keyring(); \
-                 See docs/operations.md#keyring-care."
+                 See docs/backup.md#the-keyring."
             }
             VaultForgotten => "Run the whole transaction again. See docs/reference.md#55000.",
             Restoring => {
                 "Wait until the restore has finished; then, if needed, run: \
                  SELECT watchllm.install(); \
-                 See docs/operations.md#backup-and-restore."
+                 See docs/backup.md#restore."
             }
             NotPreloaded => {
                 "Add to postgresql.conf and restart: shared_preload_libraries = 'watchllm_keys'. \
-                 See docs/install.md#preload."
+                 See docs/install.md#3-the-settings."
             }
             NoMasterKey(_) => {
                 "Set watchllm_keys.master_key_file or watchllm_keys.master_key_command, or mend \
-                 what it names, then: SELECT watchllm.reload_keyring(); See docs/install.md#master-key."
+                 what it names, then: SELECT watchllm.reload_keyring(); See docs/install.md#2-the-master-key."
             }
             UnknownMasterKey(_) => {
                 "Put the line of this version back into the keyring, then: \
-                 SELECT watchllm.reload_keyring(); See docs/operations.md#keyring-care."
+                 SELECT watchllm.reload_keyring(); See docs/backup.md#the-keyring."
             }
             WrongMasterKey(_) => {
                 "Restore the secret this database was sealed under, then: \
-                 SELECT watchllm.reload_keyring(); See docs/operations.md#keyring-care."
+                 SELECT watchllm.reload_keyring(); See docs/backup.md#the-keyring."
             }
             ReloadRefused(_) => {
                 "Mend the file or command that the setting names, then: \
-                 SELECT watchllm.reload_keyring(); See docs/operations.md#keyring-care."
+                 SELECT watchllm.reload_keyring(); See docs/backup.md#the-keyring."
             }
             DamagedEnvelope => {
                 "Rotate the key, or restore its row from a backup. See docs/reference.md#xx001."
             }
             AuditUnavailable(_) => {
                 "Nothing was disclosed or changed. See SELECT * FROM watchllm.status(), the server \
-                 log and docs/operations.md#what-to-do-by-symptom."
+                 log and docs/troubleshooting.md#53000-the-record-could-not-be-written."
             }
             Standby => "Connect to the primary server. See docs/reference.md#25006.",
             ReadOnlyRequest => {
