@@ -17,7 +17,7 @@ package() {
     # in CI the lock file decides, as in the tests
     [ -z "${CI:-}" ] || export PGRX_BUILD_FLAGS="--locked"
     cd "$ROOT"
-    CARGO_TARGET_DIR=$EXTENSION_TARGET cargo pgrx package --pg-config "$PG_CONFIG" "${CARGO_FEATURES[@]}" --out-dir "$PACKAGE"
+    CARGO_TARGET_DIR=$EXTENSION_TARGET cargo pgrx package --profile "$PROFILE" --pg-config "$PG_CONFIG" "${CARGO_FEATURES[@]}" --out-dir "$PACKAGE"
 }
 
 # The longest directory that all of them lie in: /usr for Debian's layout, the installation's own for others.

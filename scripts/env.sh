@@ -84,6 +84,9 @@ fi
 EXTENSION_TARGET=$TARGET/extension
 TESTS_TARGET=$TARGET/tests
 
+# The profile of Cargo.toml that the extension is built with: demo builds in minutes, release is what is shipped.
+PROFILE=${WATCHLLM_PROFILE:-release}
+
 # --- who runs servers, and where -----------------------------------------------------------------------------------------
 
 # PostgreSQL refuses to run as root: then servers and their clients run as an ordinary user.

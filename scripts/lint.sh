@@ -13,10 +13,10 @@ for part in fmt clippy; do
         die "cargo $part is not installed"
 done
 
-say "cargo fmt --check"
-cargo fmt --check
+say "cargo fmt --all --check"
+cargo fmt --all --check
 say "cargo clippy"
-cargo clippy ${CI:+--locked} --all-targets "${CARGO_FEATURES[@]}" -- -D warnings
+cargo clippy ${CI:+--locked} --workspace --all-targets "${CARGO_FEATURES[@]}" -- -D warnings
 
 if cargo deny --version >/dev/null 2>&1; then
     say "cargo deny"

@@ -38,4 +38,4 @@ WATCHLLM_NODE_MODULES=$("$ROOT/scripts/node_modules.sh")
 export WATCHLLM_NODE_MODULES WATCHLLM_SERVER="$SERVER" CARGO_TARGET_DIR="$TESTS_TARGET"
 # each server is some ten processes: more than four at a time only makes waits longer
 export RUST_TEST_THREADS="${RUST_TEST_THREADS:-4}"
-cargo test --no-fail-fast ${CI:+--locked} "${CARGO_FEATURES[@]}" "$@"
+cargo test --workspace --no-fail-fast ${CI:+--locked} "${CARGO_FEATURES[@]}" "$@"

@@ -1,5 +1,6 @@
-//! An opened key on its way out: it becomes a text datum only with the proof that its access is recorded.
-//! Unsafe: two marker traits of pgrx, so that the buffer is wiped when the datum is made (a String would not be).
+//! An opened key on its way out: it becomes a text datum only with the proof that its access is
+//! recorded. Unsafe: two marker traits of pgrx, so that the buffer is wiped when the datum is made
+//! (a String would not be).
 
 use crate::audit::Recorded;
 use crate::crypto::Secret;
@@ -11,11 +12,11 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
 };
 
 /// A plaintext whose access is recorded.
-pub struct Disclosed(Secret);
+pub(crate) struct Disclosed(Secret);
 
 impl Disclosed {
     /// Lets the secret go, for the proof that its access is recorded.
-    pub fn new(secret: Secret, _proof: Recorded) -> Disclosed {
+    pub(crate) fn new(secret: Secret, _proof: Recorded) -> Disclosed {
         Disclosed(secret)
     }
 }
@@ -36,7 +37,8 @@ unsafe impl SqlTranslatable for Disclosed {
     const TYPE_IDENT: &'static str = pgrx::pgrx_resolved_type!(Disclosed);
     const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
     const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("text"));
-    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("text")));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> =
+        Ok(ReturnsRef::One(SqlMappingRef::literal("text")));
 }
 
 // SAFETY: the datum is a fresh text in the caller's memory context.

@@ -1,5 +1,6 @@
-//! Every error of the product: SQLSTATE, message, hint. No key material, ever: the fields here are numbers, names
-//! of our own settings and text that was redacted before it came. SQLSTATEs: DESIGN §11 (PostgREST maps them).
+//! Every error of the product: SQLSTATE, message, hint. No key material, ever: the fields here are
+//! numbers, names of our own settings and text that was redacted before it came. SQLSTATEs: DESIGN
+//! §11 (PostgREST maps them).
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::PgSqlErrorCode;
@@ -46,25 +47,26 @@ pub enum Error {
 }
 
 /// The answer of an SQL function.
-pub type Answer<T> = Result<T, ErrorReport>;
+pub(crate) type Answer<T> = Result<T, ErrorReport>;
 
 impl Error {
     pub fn sqlstate(&self) -> PgSqlErrorCode {
         use Error::*;
         use PgSqlErrorCode::*;
         match self {
-            NoSuchKey | NoSuchProject | NoSuchIncident | NoBlockedCaller | NoUsableKey | NoEarlierVersion
-            | NoSuchVersion(_) => ERRCODE_NO_DATA,
+            NoSuchKey | NoSuchProject | NoSuchIncident | NoBlockedCaller | NoUsableKey
+            | NoEarlierVersion | NoSuchVersion(_) => ERRCODE_NO_DATA,
             NotAuthorized(_) | Refused(_) => ERRCODE_INSUFFICIENT_PRIVILEGE,
             VersionConflict { .. } | AlreadyThere(_) => ERRCODE_UNIQUE_VIOLATION,
             BadInput(..) | UnfitColumn(_) => ERRCODE_INVALID_PARAMETER_VALUE,
             NoSuchColumn(_) => ERRCODE_UNDEFINED_COLUMN,
             NullInput(_) => ERRCODE_NULL_VALUE_NOT_ALLOWED,
             OverLimit(..) => ERRCODE_CHECK_VIOLATION,
-            Blocked | CallerBlocked | Inactive | CompromisedVersion(_) => ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION,
-            NotInstalled | Restoring | NotPreloaded | NoMasterKey(_) | UnknownMasterKey(_) | OwnTrail => {
-                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+            Blocked | CallerBlocked | Inactive | CompromisedVersion(_) => {
+                ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION
             }
+            NotInstalled | Restoring | NotPreloaded | NoMasterKey(_) | UnknownMasterKey(_)
+            | OwnTrail => ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             ReloadRefused(why) => why.sqlstate(),
             WrongMasterKey(_) => ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
             DamagedEnvelope => ERRCODE_DATA_CORRUPTED,
@@ -82,9 +84,13 @@ impl Error {
             NoSuchProject => "no such project".into(),
             NoSuchIncident => "no such incident".into(),
             NoBlockedCaller => "no such caller is blocked".into(),
-            NoUsableKey => "no such provider key: the project has no active key of this provider".into(),
+            NoUsableKey => {
+                "no such provider key: the project has no active key of this provider".into()
+            }
             NoEarlierVersion => "no earlier version of this provider key can be used".into(),
-            NoSuchVersion(v) => format!("this provider key has no version {v} that still has its envelope"),
+            NoSuchVersion(v) => {
+                format!("this provider key has no version {v} that still has its envelope")
+            }
             NotAuthorized(what) => format!("not authorized to {what}"),
             VersionConflict { expected, active } => {
                 format!("version conflict: expected active version {expected}, but it is {active}")
@@ -92,27 +98,40 @@ impl Error {
             AlreadyThere(what) => format!("{what} already exists"),
             BadInput(message, _) => (*message).into(),
             NoSuchColumn(name) => format!("there is no column \"{name}\""),
-            UnfitColumn(name) => format!("column \"{name}\" is not of type text, varchar, json or jsonb"),
+            UnfitColumn(name) => {
+                format!("column \"{name}\" is not of type text, varchar, json or jsonb")
+            }
             NullInput(argument) => format!("{argument} must not be null"),
             OverLimit(message, _) => message.clone(),
             Blocked => "this provider key is blocked".into(),
             CallerBlocked => "this caller is blocked".into(),
             Inactive => "this provider key is not active".into(),
-            CompromisedVersion(v) => format!("version {v} of this provider key is marked compromised"),
+            CompromisedVersion(v) => {
+                format!("version {v} of this provider key is marked compromised")
+            }
             NotInstalled => "watchllm_keys is not installed in this database".into(),
-            Restoring => "watchllm_keys is not ready: its tables are there, their keys and triggers are not".into(),
+            Restoring => {
+                "watchllm_keys is not ready: its tables are there, their keys and triggers are not"
+                    .into()
+            }
             Refused(what) => (*what).into(),
             NotPreloaded => "watchllm_keys is not preloaded".into(),
             NoMasterKey(why) => format!("no master key is loaded: {why}"),
             UnknownMasterKey(v) => format!("master key version {v} is not in the keyring"),
-            WrongMasterKey(v) => format!("wrong master key: the secret of version {v} does not open its canary"),
+            WrongMasterKey(v) => {
+                format!("wrong master key: the secret of version {v} does not open its canary")
+            }
             ReloadRefused(why) => {
                 format!("the new keyring was refused, the one in use stays: {}", why.message())
             }
-            DamagedEnvelope => "the envelope of this provider key is damaged or does not belong here".into(),
+            DamagedEnvelope => {
+                "the envelope of this provider key is damaged or does not belong here".into()
+            }
             AuditUnavailable(why) => format!("the audit record could not be written: {why}"),
             Standby => "a hot standby cannot write the audit record".into(),
-            ReadOnlyRequest => "a request that opens or changes provider keys must not be read-only".into(),
+            ReadOnlyRequest => {
+                "a request that opens or changes provider keys must not be read-only".into()
+            }
             OwnTrail => "this transaction itself made or locked the audit trail".into(),
             PreparedChange => "a transaction that changed provider keys cannot be prepared".into(),
             Parallel => "this function cannot be called in a parallel query".into(),
@@ -125,25 +144,39 @@ impl Error {
         use Error::*;
         Some(match self {
             NoSuchKey | NoSuchProject | NoSuchIncident | NoUsableKey | Internal(_) => return None,
-            NoBlockedCaller => "The table watchllm.blocked_callers shows who is blocked, by kind and subject.",
-            NoEarlierVersion | NoSuchVersion(_) => "Rotate to a new key with watchllm.rotate_provider_key().",
-            NotAuthorized(_) => "Ask an administrator for the role that may do this; see the README, Roles.",
-            VersionConflict { .. } => "Somebody else rotated it: read the key again before you rotate.",
+            NoBlockedCaller => {
+                "The table watchllm.blocked_callers shows who is blocked, by kind and subject."
+            }
+            NoEarlierVersion | NoSuchVersion(_) => {
+                "Rotate to a new key with watchllm.rotate_provider_key()."
+            }
+            NotAuthorized(_) => {
+                "Ask an administrator for the role that may do this; see the README, Roles."
+            }
+            VersionConflict { .. } => {
+                "Somebody else rotated it: read the key again before you rotate."
+            }
             AlreadyThere(_) => "Choose another name, or another id.",
             BadInput(_, hint) | OverLimit(_, hint) => hint,
             NullInput(_) => "Give a value.",
             NoSuchColumn(_) => "Name columns of the table, as they are written in the catalog.",
             UnfitColumn(_) => "Name columns of these types themselves: no domains, no arrays.",
-            Blocked => "Only an administrator can unblock it: SELECT watchllm.unblock_provider_key(id, note);",
+            Blocked => {
+                "Only an administrator can unblock it: SELECT watchllm.unblock_provider_key(id, note);"
+            }
             CallerBlocked => "Only an administrator can unblock it.",
             Inactive => "Activate it with watchllm.set_provider_key_active(id, true).",
             CompromisedVersion(_) => "Rotate to a new key with watchllm.rotate_provider_key().",
             NotInstalled => "Run: SELECT watchllm.install();",
-            Restoring => "Wait until the restore has finished; then, if needed, run: SELECT watchllm.install();",
+            Restoring => {
+                "Wait until the restore has finished; then, if needed, run: SELECT watchllm.install();"
+            }
             Refused(_) => {
                 "See the README: Roles, for the owner of the tables; Your own projects table, for an adopted one."
             }
-            NotPreloaded => "Add to postgresql.conf and restart: shared_preload_libraries = 'watchllm_keys'",
+            NotPreloaded => {
+                "Add to postgresql.conf and restart: shared_preload_libraries = 'watchllm_keys'"
+            }
             NoMasterKey(_) => {
                 "Set watchllm_keys.master_key_file or watchllm_keys.master_key_command, or mend what it names, then: SELECT watchllm.reload_keyring();"
             }
@@ -228,7 +261,8 @@ mod tests {
         ];
         for (error, sqlstate) in rows {
             let code = error.sqlstate() as i32;
-            let text: String = (0..5).map(|i| char::from(((code >> (6 * i)) & 0x3f) as u8 + b'0')).collect();
+            let text: String =
+                (0..5).map(|i| char::from(((code >> (6 * i)) & 0x3f) as u8 + b'0')).collect();
             assert_eq!(text, sqlstate, "{error:?}");
             assert!(!error.message().is_empty());
         }

@@ -1,6 +1,7 @@
-//! The setting `watchllm_keys.extra_key_patterns`: checked and built when it is assigned, in every process, so that whoever
-//! searches (the log hook too, which may allocate nothing) finds the patterns ready. What is refused leaves what was set
-//! before, as PostgreSQL does with any bad value. Unsafe: hooks of a setting, and a pointer that they replace.
+//! The setting `watchllm_keys.extra_key_patterns`: checked and built when it is assigned, in every
+//! process, so that whoever searches (the log hook too, which may allocate nothing) finds the
+//! patterns ready. What is refused leaves what was set before, as PostgreSQL does with any bad
+//! value. Unsafe: hooks of a setting, and a pointer that they replace.
 
 use crate::redact::ExtraPatterns;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
@@ -18,7 +19,8 @@ struct Built {
     patterns: Option<ExtraPatterns>,
 }
 
-/// What is in force. A former one is never freed: somebody may still be searching by it, and the setting seldom changes.
+/// What is in force. A former one is never freed: somebody may still be searching by it, and the
+/// setting seldom changes.
 static IN_FORCE: AtomicPtr<Built> = AtomicPtr::new(ptr::null_mut());
 /// What was checked last, and will be assigned next.
 static CHECKED: AtomicPtr<Built> = AtomicPtr::new(ptr::null_mut());
@@ -26,13 +28,13 @@ static CHECKED: AtomicPtr<Built> = AtomicPtr::new(ptr::null_mut());
 static DETAIL: AtomicPtr<c_char> = AtomicPtr::new(ptr::null_mut());
 
 /// The patterns in force, if there are any.
-pub fn in_force() -> Option<&'static ExtraPatterns> {
+pub(crate) fn in_force() -> Option<&'static ExtraPatterns> {
     // SAFETY: null, or a box that is never freed.
     unsafe { IN_FORCE.load(Relaxed).as_ref() }.and_then(|built| built.patterns.as_ref())
 }
 
 /// Defines the setting; its value is checked and assigned at once.
-pub fn define() {
+pub(crate) fn define() {
     // SAFETY: the hooks keep panics to themselves, and raise no ERROR.
     unsafe {
         GucRegistry::define_string_guc_with_hooks(
@@ -49,8 +51,8 @@ pub fn define() {
     }
 }
 
-// SAFETY: PostgreSQL calls it with a value it has allocated, or null. Not #[pg_guard]: it raises no ERROR, and a panic
-// would end the postmaster.
+// SAFETY: PostgreSQL calls it with a value it has allocated, or null. Not #[pg_guard]: it raises no
+// ERROR, and a panic would end the postmaster.
 unsafe extern "C-unwind" fn check(
     value: *mut *mut c_char,
     _extra: *mut *mut c_void,
@@ -65,7 +67,8 @@ unsafe extern "C-unwind" fn check(
 unsafe extern "C-unwind" fn assign(value: *const c_char, _extra: *mut c_void) {
     // SAFETY: as promised by PostgreSQL.
     let list = unsafe { text(value) };
-    let built = || is(&CHECKED, list) || catch_unwind(AssertUnwindSafe(|| build(list))).unwrap_or(false);
+    let built =
+        || is(&CHECKED, list) || catch_unwind(AssertUnwindSafe(|| build(list))).unwrap_or(false);
     if !is(&IN_FORCE, list) && built() {
         IN_FORCE.store(CHECKED.swap(ptr::null_mut(), Relaxed), Relaxed);
     }
@@ -101,7 +104,8 @@ fn build(list: &[u8]) -> bool {
             true
         }
         Err((number, refusal)) => {
-            let which = if number == 0 { String::new() } else { format!("Pattern {number} of the list: ") };
+            let which =
+                if number == 0 { String::new() } else { format!("Pattern {number} of the list: ") };
             refuse(&format!("{which}{}. {}", refusal.message, refusal.hint));
             false
         }
@@ -112,7 +116,8 @@ fn build(list: &[u8]) -> bool {
 fn refuse(why: &str) {
     let why = CString::new(why).unwrap_or_default().into_raw();
     let former = DETAIL.swap(why, Relaxed);
-    // SAFETY: process-local variable of PostgreSQL, which frees nothing in it; the former words are ours, reported long ago.
+    // SAFETY: process-local variable of PostgreSQL, which frees nothing in it; the former words are
+    // ours, reported long ago.
     unsafe {
         pg_sys::GUC_check_errdetail_string = why;
         if !former.is_null() {

@@ -1,24 +1,21 @@
-//! watchllm_keys: a vault for LLM provider keys inside PostgreSQL.
-//! The door: rooms, the order of the SQL, what happens when the library is loaded. No logic lives here.
-//! Floors (an import only ever points down): api, log_hook, disclosed · audit, caller · store, shared_keyring,
-//! extra_patterns · anomaly · acting_owner, crypto, trail, redact, server_log, error, settings.
+//! watchllm_keys: a vault for LLM provider keys inside PostgreSQL. The door: rooms, the order of
+//! the SQL, what happens when the library is loaded. No logic lives here. Floors (an import only
+//! ever points down): api, log_hook, disclosed · audit, caller · store, shared_keyring,
+//! extra_patterns · anomaly · postgres, crypto, trail, redact, server_log, error, settings.
 
-mod acting_owner;
-pub mod anomaly;
 mod api;
 mod audit;
 mod caller;
-pub mod crypto;
 mod disclosed;
 mod error;
 mod extra_patterns;
 mod log_hook;
-pub mod redact;
-pub mod server_log;
+mod postgres;
 mod settings;
 mod shared_keyring;
 mod store;
-pub mod trail;
+
+use watchllm_core::{anomaly, crypto, redact, server_log, trail};
 
 use pgrx::prelude::*;
 
@@ -35,13 +32,13 @@ extension_sql_file!("../sql/function_grants.sql", name = "function_grants", fina
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     // Only while libraries are preloaded can shared memory still be asked for.
-    let preloaded = acting_owner::session::is_preloading();
+    let preloaded = postgres::session::is_preloading();
     settings::define(preloaded);
     extra_patterns::define();
-    acting_owner::session::reserve_settings();
+    postgres::session::reserve_settings();
     log_hook::install_hooks(preloaded);
     if preloaded {
-        acting_owner::session::forget_backtraces();
+        postgres::session::forget_backtraces();
         audit::queue::install_hooks();
         audit::commit::install_hooks();
     }

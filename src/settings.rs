@@ -1,8 +1,7 @@
-//! Every setting (GUC), typed, with units. Rule: DESIGN §11 (Settings): SIGHUP or POSTMASTER, so that no session
-//! can change one. Postmaster settings exist only when the library is preloaded.
+//! Every setting (GUC), typed, with units. Rule: DESIGN §11 (Settings): SIGHUP or POSTMASTER, so
+//! that no session can change one. Postmaster settings exist only when the library is preloaded.
 
-pub mod action;
-pub mod watch;
+pub(crate) mod watch;
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::CString;
@@ -19,20 +18,22 @@ static MAX_DATABASES: GucSetting<i32> = GucSetting::<i32>::new(8);
 static SPIN: GucSetting<i32> = GucSetting::<i32>::new(200);
 static MAX_ACTIVE_KEYS: GucSetting<i32> = GucSetting::<i32>::new(3);
 static REDACT_SERVER_LOG: GucSetting<bool> = GucSetting::<bool>::new(true);
-static TRUSTED_CLAIM_ROLES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"authenticator"));
+static TRUSTED_CLAIM_ROLES: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c"authenticator"));
 
-/// Whether the server itself loaded the library. Where a session did, any role may have had a say in its settings.
+/// Whether the server itself loaded the library. Where a session did, any role may have had a say
+/// in its settings.
 static PRELOADED: AtomicBool = AtomicBool::new(false);
 
 /// Where the keyring comes from.
-pub enum KeyringSource {
+pub(crate) enum KeyringSource {
     File(String),
     Command { command: String, timeout: Duration },
     Nothing,
 }
 
 /// The file wins when both are set.
-pub fn keyring_source() -> KeyringSource {
+pub(crate) fn keyring_source() -> KeyringSource {
     let text = |setting: &GucSetting<Option<CString>>| {
         setting.get().map(|s| s.to_string_lossy().into_owned()).filter(|s| !s.is_empty())
     };
@@ -45,47 +46,48 @@ pub fn keyring_source() -> KeyringSource {
     }
 }
 
-pub fn master_key_command_timeout() -> Duration {
+pub(crate) fn master_key_command_timeout() -> Duration {
     millis(&MASTER_KEY_COMMAND_TIMEOUT)
 }
 
-pub fn pbkdf2_iterations() -> u32 {
+pub(crate) fn pbkdf2_iterations() -> u32 {
     PBKDF2_ITERATIONS.get() as u32
 }
 
 /// How long a caller waits for its audit record before it gets an error instead of an answer.
-pub fn audit_timeout() -> Duration {
+pub(crate) fn audit_timeout() -> Duration {
     millis(&AUDIT_TIMEOUT)
 }
 
 /// Events the queue of one database holds.
-pub fn audit_queue_size() -> usize {
+pub(crate) fn audit_queue_size() -> usize {
     AUDIT_QUEUE_SIZE.get() as usize
 }
 
 /// Databases of this server that can have a vault at the same time.
-pub fn max_databases() -> usize {
+pub(crate) fn max_databases() -> usize {
     MAX_DATABASES.get() as usize
 }
 
 /// How long writer and waiter look for each other before they sleep.
-pub fn spin() -> Duration {
+pub(crate) fn spin() -> Duration {
     Duration::from_micros(SPIN.get() as u64)
 }
 
 /// Active keys per project and provider; 0 means no limit.
-pub fn max_active_keys() -> i32 {
+pub(crate) fn max_active_keys() -> i32 {
     MAX_ACTIVE_KEYS.get()
 }
 
-/// Whether keys are masked in the server log, in messages to clients and in what shows running statements; never in a
-/// server that did not preload the library.
-pub fn redacts_server_log() -> bool {
+/// Whether keys are masked in the server log, in messages to clients and in what shows running
+/// statements; never in a server that did not preload the library.
+pub(crate) fn redacts_server_log() -> bool {
     REDACT_SERVER_LOG.get() && PRELOADED.load(Relaxed)
 }
 
-/// Whether JWT claims count in sessions of this login role; never in a server that did not preload the library.
-pub fn trusts_claims_of(session_role: &str) -> bool {
+/// Whether JWT claims count in sessions of this login role; never in a server that did not preload
+/// the library.
+pub(crate) fn trusts_claims_of(session_role: &str) -> bool {
     let trusted = TRUSTED_CLAIM_ROLES.get().filter(|_| PRELOADED.load(Relaxed));
     trusted.is_some_and(|roles| names(&roles.to_string_lossy(), session_role))
 }
@@ -100,7 +102,7 @@ fn millis(setting: &GucSetting<i32>) -> Duration {
 }
 
 /// Defines the settings; `preloaded` adds those that only a server start can give.
-pub fn define(preloaded: bool) {
+pub(crate) fn define(preloaded: bool) {
     PRELOADED.store(preloaded, Relaxed);
     let secret = GucFlags::SUPERUSER_ONLY;
     GucRegistry::define_string_guc(
@@ -144,7 +146,16 @@ pub fn define(preloaded: bool) {
 
 fn define_numbers() {
     let number = |name, short, long, setting, min, max, flags| {
-        GucRegistry::define_int_guc(name, short, long, setting, min, max, GucContext::Sighup, flags);
+        GucRegistry::define_int_guc(
+            name,
+            short,
+            long,
+            setting,
+            min,
+            max,
+            GucContext::Sighup,
+            flags,
+        );
     };
     number(
         c"watchllm_keys.master_key_command_timeout",

@@ -1,6 +1,6 @@
-//! The root keys of each database, in shared memory: the writer loads them, every process reads them.
-//! Unsafe lives here. The memory outlives the writer, so that its death costs no PBKDF2 (100 ms a version).
-//! Slots are those of `audit/queue`; each has its own lock. DESIGN §3, FACTS §2.
+//! The root keys of each database, in shared memory: the writer loads them, every process reads
+//! them. Unsafe lives here. The memory outlives the writer, so that its death costs no PBKDF2 (100
+//! ms a version). Slots are those of `audit/queue`; each has its own lock. DESIGN §3, FACTS §2.
 
 use crate::crypto::RootKey;
 use crate::error::Error;
@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering::*};
 use zeroize::Zeroize;
 
 /// Versions a keyring may hold (DESIGN §3).
-pub const MAX_VERSIONS: usize = 64;
+pub(crate) const MAX_VERSIONS: usize = 64;
 
 const EMPTY: u32 = 0;
 const READY: u32 = 1;
@@ -20,7 +20,7 @@ const WRONG_MASTER_KEY: u32 = 3;
 /// What is known of one version of the master key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub enum Entry {
+pub(crate) enum Entry {
     /// In the keyring, its root key not derived yet: 100 ms away.
     Coming = 1,
     Ready = 2,
@@ -54,16 +54,21 @@ struct Ring {
 static RINGS: AtomicPtr<Ring> = AtomicPtr::new(ptr::null_mut());
 
 /// Bytes of shared memory for `slots` databases.
-pub fn size(slots: usize) -> usize {
+pub(crate) fn size(slots: usize) -> usize {
     slots * size_of::<Ring>()
 }
 
 /// Takes its place in shared memory at server start.
 ///
 /// # Safety
-/// `memory` is `size(slots)` bytes of shared memory that every process maps, `locks` as many LWLocks; called under
-/// AddinShmemInitLock, with `first` when the memory is fresh.
-pub unsafe fn startup(memory: *mut u8, slots: usize, locks: *mut pg_sys::LWLockPadded, first: bool) {
+/// `memory` is `size(slots)` bytes of shared memory that every process maps, `locks` as many
+/// LWLocks; called under AddinShmemInitLock, with `first` when the memory is fresh.
+pub(crate) unsafe fn startup(
+    memory: *mut u8,
+    slots: usize,
+    locks: *mut pg_sys::LWLockPadded,
+    first: bool,
+) {
     let rings = memory.cast::<Ring>();
     if first {
         // SAFETY: as promised by the caller; all-zero bytes are an empty ring.
@@ -78,7 +83,8 @@ pub unsafe fn startup(memory: *mut u8, slots: usize, locks: *mut pg_sys::LWLockP
 }
 
 fn ring(slot: usize) -> *mut Ring {
-    // SAFETY: slots come from the queue, which exists only after `startup` and keeps them within its number.
+    // SAFETY: slots come from the queue, which exists only after `startup` and keeps them within
+    // its number.
     unsafe { RINGS.load(Acquire).add(slot) }
 }
 
@@ -94,13 +100,13 @@ fn locked<T>(slot: usize, mode: pg_sys::LWLockMode::Type, work: impl FnOnce(&mut
     }
 }
 
-pub fn is_ready(slot: usize) -> bool {
+pub(crate) fn is_ready(slot: usize) -> bool {
     // SAFETY: an atomic field of shared memory.
     unsafe { (*ring(slot)).state.load(Acquire) == READY }
 }
 
 /// Whether the keyring is loaded and every version of it derived.
-pub fn is_complete(slot: usize) -> bool {
+pub(crate) fn is_complete(slot: usize) -> bool {
     is_ready(slot)
         && locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| {
             ring.versions[..ring.count as usize].iter().all(|v| v.entry != Entry::Coming as u32)
@@ -108,18 +114,18 @@ pub fn is_complete(slot: usize) -> bool {
 }
 
 /// Whether no load has ended yet, well or not: the writer is at it.
-pub fn is_coming(slot: usize) -> bool {
+pub(crate) fn is_coming(slot: usize) -> bool {
     // SAFETY: an atomic field of shared memory.
     unsafe { (*ring(slot)).state.load(Acquire) == EMPTY }
 }
 
 /// Why nothing can be opened or stored; None when the active master key is loaded.
-pub fn problem(slot: usize) -> Option<Error> {
+pub(crate) fn problem(slot: usize) -> Option<Error> {
     locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| ring.problem(ring.state.load(Acquire)))
 }
 
 /// What the last load stumbled over, even if an earlier one still serves.
-pub fn last_problem(slot: usize) -> Option<Error> {
+pub(crate) fn last_problem(slot: usize) -> Option<Error> {
     locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| match ring.fault {
         EMPTY => None,
         fault => ring.problem(fault),
@@ -132,16 +138,20 @@ impl Ring {
             READY => None,
             EMPTY => Some(Error::NoMasterKey("the audit writer has not loaded it yet".into())),
             WRONG_MASTER_KEY => Some(Error::WrongMasterKey(self.wrong)),
-            _ => Some(Error::NoMasterKey(String::from_utf8_lossy(&self.why[..self.why_len as usize]).into_owned())),
+            _ => Some(Error::NoMasterKey(
+                String::from_utf8_lossy(&self.why[..self.why_len as usize]).into_owned(),
+            )),
         }
     }
 }
 
 /// The root key of a version. None: it is still being derived.
-pub fn root_key(slot: usize, database: u32, version: i32) -> Result<Option<RootKey>, Error> {
+pub(crate) fn root_key(slot: usize, database: u32, version: i32) -> Result<Option<RootKey>, Error> {
     locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| {
         if ring.database != database {
-            return Err(Error::AuditUnavailable("another database took the slot; try again".into()));
+            return Err(Error::AuditUnavailable(
+                "another database took the slot; try again".into(),
+            ));
         }
         match ring.versions[..ring.count as usize].iter().find(|v| v.number == version) {
             Some(v) if v.entry == Entry::Ready as u32 => Ok(Some(RootKey::from_bytes(&v.root))),
@@ -153,12 +163,12 @@ pub fn root_key(slot: usize, database: u32, version: i32) -> Result<Option<RootK
 }
 
 /// The version new envelopes are sealed under.
-pub fn active_version(slot: usize) -> Option<i32> {
+pub(crate) fn active_version(slot: usize) -> Option<i32> {
     is_ready(slot).then(|| locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| ring.active))
 }
 
 /// Every version with its entry, for `status()`.
-pub fn versions(slot: usize) -> Vec<(i32, bool)> {
+pub(crate) fn versions(slot: usize) -> Vec<(i32, bool)> {
     let mut found = [(0, false); MAX_VERSIONS];
     let count = locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| {
         for (place, v) in found.iter_mut().zip(&ring.versions[..ring.count as usize]) {
@@ -170,7 +180,7 @@ pub fn versions(slot: usize) -> Vec<(i32, bool)> {
 }
 
 /// The writer's: makes this the keyring of the slot. Versions beyond the first 64 are left out.
-pub fn publish(slot: usize, active: i32, versions: &[(i32, Entry, Option<&RootKey>)]) {
+pub(crate) fn publish(slot: usize, active: i32, versions: &[(i32, Entry, Option<&RootKey>)]) {
     locked(slot, pg_sys::LWLockMode::LW_EXCLUSIVE, |ring| {
         wipe(ring);
         for (place, (number, entry, root)) in ring.versions.iter_mut().zip(versions) {
@@ -188,7 +198,7 @@ pub fn publish(slot: usize, active: i32, versions: &[(i32, Entry, Option<&RootKe
 }
 
 /// The writer's: one more version is derived.
-pub fn publish_version(slot: usize, version: i32, entry: Entry, root: Option<&RootKey>) {
+pub(crate) fn publish_version(slot: usize, version: i32, entry: Entry, root: Option<&RootKey>) {
     locked(slot, pg_sys::LWLockMode::LW_EXCLUSIVE, |ring| {
         let count = ring.count as usize;
         if let Some(place) = ring.versions[..count].iter_mut().find(|v| v.number == version) {
@@ -201,14 +211,14 @@ pub fn publish_version(slot: usize, version: i32, entry: Entry, root: Option<&Ro
 }
 
 /// The writer's: a reload found the keyring that is already in use.
-pub fn publish_same(slot: usize) {
+pub(crate) fn publish_same(slot: usize) {
     locked(slot, pg_sys::LWLockMode::LW_EXCLUSIVE, |ring| {
         ring.fault = EMPTY;
     });
 }
 
 /// The writer's: the load failed. What an earlier load published stays in use.
-pub fn publish_problem(slot: usize, problem: &Error) {
+pub(crate) fn publish_problem(slot: usize, problem: &Error) {
     let message = match problem {
         Error::NoMasterKey(why) => why.clone(),
         other => other.message(),
@@ -228,7 +238,7 @@ pub fn publish_problem(slot: usize, problem: &Error) {
 }
 
 /// Wipes a slot that this database takes over.
-pub fn hand_over(slot: usize, database: u32) {
+pub(crate) fn hand_over(slot: usize, database: u32) {
     locked(slot, pg_sys::LWLockMode::LW_EXCLUSIVE, |ring| {
         wipe(ring);
         ring.database = database;

@@ -1,8 +1,15 @@
-//! The rules of the house (DESIGN §9, STYLE), read from the source text: rooms, floors, fences, words.
-//! Every rule is proven in `proofs` to fail on a text that breaks it. A rule that is wrong is changed here, with its reason.
+//! The rules of the house (DESIGN §9, STYLE), read from the source text: rooms, floors, fences,
+//! words. Every rule is proven in `proofs` to fail on a text that breaks it. A rule that is wrong
+//! is changed here, with its reason.
 
 // a failed expectation here is a failed test
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
 
 #[path = "house_rules/proofs.rs"]
 mod proofs;
@@ -11,15 +18,18 @@ use regex::Regex;
 use std::path::Path;
 
 /// Rooms by floor, the lowest first: an import only ever points to a lower one.
-const FLOORS: [&[&str]; 6] = [
-    &["acting_owner", "crypto", "trail", "redact", "server_log", "error", "settings"],
+const FLOORS: [&[&str]; 7] = [
+    &["crypto", "trail", "redact", "server_log"],
     &["anomaly"], // below store, which writes down what it found
+    &["postgres", "error", "settings"],
     &["store", "shared_keyring", "extra_patterns"],
     &["audit", "caller"],
     &["api", "log_hook", "disclosed"],
     &["lib"],
 ];
-const PURE: [&str; 5] = ["crypto/", "trail/", "redact/", "anomaly/", "server_log"];
+/// The crate of the pure rooms, and the extension.
+const PURE: &str = "core/src/";
+const HOMES: [&str; 2] = [PURE, "src/"];
 /// Where `unsafe` may stand; a name without ending is a file or a whole room.
 const UNSAFE: [&str; 9] = [
     "audit/queue",
@@ -29,14 +39,16 @@ const UNSAFE: [&str; 9] = [
     "settings/watch.rs", // the hook that checks a setting
     "extra_patterns",
     "log_hook",
-    "acting_owner",
+    "postgres",
     "disclosed",
 ];
 const NAMES: &str = "util|utils|helper|helpers|common|manager|types|models|prelude";
 const LONG: usize = 300;
 
-/// One source file: its path below src/, its text, its code (comments and literals blanked), and that without tests.
+/// One source file: its crate's directory, its path below that, its text, its code (comments and literals blanked), and
+/// that without tests.
 struct Source {
+    home: &'static str,
     path: String,
     text: String,
     code: String,
@@ -44,10 +56,17 @@ struct Source {
 }
 
 impl Source {
+    /// `path` from the root of the repository.
     fn new(path: &str, text: &str) -> Source {
+        let home = HOMES.into_iter().find(|home| path.starts_with(home)).unwrap();
+        let path = &path[home.len()..];
         let code = blank_literals(text);
-        let product = if path.ends_with("tests.rs") { blank(&code) } else { blank_items(&code, r"#\[cfg\(test\)\]") };
-        Source { path: path.into(), text: text.into(), code, product }
+        let product = if path.ends_with("tests.rs") {
+            blank(&code)
+        } else {
+            blank_items(&code, r"#\[cfg\(test\)\]")
+        };
+        Source { home, path: path.into(), text: text.into(), code, product }
     }
 
     fn room(&self) -> &str {
@@ -76,7 +95,8 @@ fn blank_literals(text: &str) -> String {
     token.replace_all(text, |found: &regex::Captures| blank(&found[0])).into_owned()
 }
 
-/// What begins with `opening` becomes blanks, to the end of its braces or, without any, to its semicolon.
+/// What begins with `opening` becomes blanks, to the end of its braces or, without any, to its
+/// semicolon.
 fn blank_items(code: &str, opening: &str) -> String {
     let (opening, mut rest) = (re(opening), code.to_string());
     while let Some(start) = opening.find(&rest).map(|found| found.start()) {
@@ -99,11 +119,21 @@ fn blank_items(code: &str, opening: &str) -> String {
 
 /// Files that their parent declares as `#[cfg(test)] mod name;` hold no product.
 fn forget_test_files(sources: &mut [Source]) {
-    let declared = re(r#"#\[cfg\(test\)\]\s*(?:#\[path = "(.*)\.rs"\]\s*)?(?:pub(?:\(\w+\))?\s+)?mod\s+(\w+);"#);
+    let declared = re(
+        r#"#\[cfg\(test\)\]\s*(?:#\[path = "(.*)\.rs"\]\s*)?(?:pub(?:\(\w+\))?\s+)?mod\s+(\w+);"#,
+    );
     let of = |source: &Source| -> Vec<String> {
-        let own = source.path.trim_end_matches("mod.rs").trim_end_matches("lib.rs").trim_end_matches(".rs");
-        let room = if own.is_empty() || own.ends_with('/') { own.to_string() } else { format!("{own}/") };
-        let beside = source.path.rsplit_once('/').map_or(String::new(), |(directory, _)| format!("{directory}/"));
+        let own = source
+            .path
+            .trim_end_matches("mod.rs")
+            .trim_end_matches("lib.rs")
+            .trim_end_matches(".rs");
+        let room =
+            if own.is_empty() || own.ends_with('/') { own.to_string() } else { format!("{own}/") };
+        let beside = source
+            .path
+            .rsplit_once('/')
+            .map_or(String::new(), |(directory, _)| format!("{directory}/"));
         let file = |found: regex::Captures| match found.get(1) {
             Some(path) => format!("{beside}{}", path.as_str()),
             None => format!("{room}{}", &found[2]),
@@ -125,7 +155,7 @@ const RULES: [Rule; 9] = [head, purity, fence, safety, floors, panics, surface, 
 fn broken(sources: &[Source]) -> Vec<String> {
     let of = |source: &Source| -> Vec<String> {
         let found = RULES.iter().flat_map(|rule| rule(source));
-        found.map(|complaint| format!("src/{}: {complaint}", source.path)).collect()
+        found.map(|complaint| format!("{}{}: {complaint}", source.home, source.path)).collect()
     };
     sources.iter().flat_map(of).collect()
 }
@@ -145,14 +175,23 @@ fn head(source: &Source) -> Vec<String> {
 }
 
 fn purity(source: &Source) -> Vec<String> {
-    if source.in_room(&PURE) { matches(&source.code, r"\b(pgrx|unsafe)\b", "a pure room names it") } else { vec![] }
+    if source.home == PURE {
+        matches(&source.code, r"\b(pgrx|unsafe)\b", "a pure room names it")
+    } else {
+        vec![]
+    }
 }
 
 fn fence(source: &Source) -> Vec<String> {
-    if source.in_room(&UNSAFE) { vec![] } else { matches(&source.code, r"\bunsafe\b", "unsafe here") }
+    if source.in_room(&UNSAFE) {
+        vec![]
+    } else {
+        matches(&source.code, r"\bunsafe\b", "unsafe here")
+    }
 }
 
-/// `// SAFETY:` (of an unsafe fn also `/// # Safety`) in the three lines above, or in the comment and attributes that reach up from there.
+/// `// SAFETY:` (of an unsafe fn also `/// # Safety`) in the three lines above, or in the comment
+/// and attributes that reach up from there.
 fn safety(source: &Source) -> Vec<String> {
     let lines: Vec<&str> = source.text.lines().collect();
     let unsafe_starts = re(r#"\bunsafe\s*(\{|impl\b|fn\s+\w|extern\s*\{|$)"#);
@@ -174,7 +213,8 @@ fn floor(room: &str) -> Option<usize> {
 
 /// Rooms named as `crate::room` or `use crate::{room::…, room}`.
 fn named_rooms(code: &str) -> Vec<String> {
-    let mut rooms: Vec<String> = re(r"\bcrate::(\w+)").captures_iter(code).map(|found| found[1].to_string()).collect();
+    let mut rooms: Vec<String> =
+        re(r"\bcrate::(\w+)").captures_iter(code).map(|found| found[1].to_string()).collect();
     for group in re(r"\bcrate::\{").find_iter(code) {
         let (mut depth, mut name) = (1, String::new());
         for c in code[group.end()..].chars() {
@@ -200,8 +240,11 @@ fn named_rooms(code: &str) -> Vec<String> {
 }
 
 fn floors(source: &Source) -> Vec<String> {
-    let Some(own) = floor(source.room()) else { return vec![format!("room {} is on no floor", source.room())] };
-    let mut complaints = matches(&source.product, r"\bsuper::super::", "climbs out of its room: say crate::");
+    let Some(own) = floor(source.room()) else {
+        return vec![format!("room {} is on no floor", source.room())];
+    };
+    let mut complaints =
+        matches(&source.product, r"\bsuper::super::", "climbs out of its room: say crate::");
     if !source.path.contains('/') || source.path.ends_with("/mod.rs") {
         // within an inline module super:: is the file itself
         let flat = blank_items(&source.product, r"\bmod\s+\w+\s*\{");
@@ -209,7 +252,9 @@ fn floors(source: &Source) -> Vec<String> {
     }
     // api leads (DESIGN §9): it alone calls rooms of its own floor
     let leads = usize::from(source.room() == "api");
-    let allowed = |room: &String| room == source.room() || floor(room).is_some_and(|other| other < own + leads);
+    let allowed = |room: &String| {
+        room == source.room() || floor(room).is_some_and(|other| other < own + leads)
+    };
     let upward = named_rooms(&source.product).into_iter().filter(|room| !allowed(room));
     complaints.extend(upward.map(|room| format!("crate::{room} is not on a lower floor")));
     complaints
@@ -229,7 +274,11 @@ fn surface(source: &Source) -> Vec<String> {
     let function = re(r"^\s*(pub(\([^)]*\))?\s+)?(const\s+|async\s+)*fn\s+\w");
     let documented = |at: usize| {
         let ends = |line: &&&str| line.trim().is_empty() || line.ends_with(['}', ';', '{']);
-        lines[..at].iter().rev().take_while(|line| !ends(line)).any(|line| line.trim().starts_with("///"))
+        lines[..at]
+            .iter()
+            .rev()
+            .take_while(|line| !ends(line))
+            .any(|line| line.trim().starts_with("///"))
     };
     // methods of a trait are documented there
     let own = blank_items(&source.product, r"\bimpl\b[^{;]*\bfor\b[^{;]*\{");
@@ -241,8 +290,14 @@ fn surface(source: &Source) -> Vec<String> {
 /// SQL and SPI live in store/ alone; SQL there is a const.
 fn queries(source: &Source) -> Vec<String> {
     let store = source.in_room(&["store/"]);
-    let mut complaints = if store { vec![] } else { matches(&source.product, r"\bSpi::", "only store/ speaks to SPI") };
-    let statement = re(r#"(?s)"\s*(SELECT\s|INSERT\s+INTO\s|UPDATE\s+\S+\s+SET\s|DELETE\s+FROM\s|WITH\s+\w+\s+AS\s)"#);
+    let mut complaints = if store {
+        vec![]
+    } else {
+        matches(&source.product, r"\bSpi::", "only store/ speaks to SPI")
+    };
+    let statement = re(
+        r#"(?s)"\s*(SELECT\s|INSERT\s+INTO\s|UPDATE\s+\S+\s+SET\s|DELETE\s+FROM\s|WITH\s+\w+\s+AS\s)"#,
+    );
     for found in statement.find_iter(&source.text) {
         let line = source.text[..found.start()].lines().count();
         let is_code = |at: &str| !at.trim().is_empty();
@@ -257,7 +312,8 @@ fn queries(source: &Source) -> Vec<String> {
 }
 
 fn words(source: &Source) -> Vec<String> {
-    let mut complaints = matches(&source.code, &format!(r"\bmod\s+({NAMES})\b"), "a name that says nothing");
+    let mut complaints =
+        matches(&source.code, &format!(r"\bmod\s+({NAMES})\b"), "a name that says nothing");
     if re(&format!(r"(^|/)({NAMES})(\.rs$|/)")).is_match(&source.path) {
         complaints.push("a name that says nothing".into());
     }
@@ -265,7 +321,11 @@ fn words(source: &Source) -> Vec<String> {
 }
 
 fn sql_head(path: &str, text: &str) -> Vec<String> {
-    if text.starts_with("-- ") { vec![] } else { vec![format!("sql/{path}: opens without a comment")] }
+    if text.starts_with("-- ") {
+        vec![]
+    } else {
+        vec![format!("sql/{path}: opens without a comment")]
+    }
 }
 
 /// Every file under `directory` with this ending, as (path below it, text).
@@ -286,14 +346,19 @@ fn files(directory: &Path, below: &str, ending: &str) -> Vec<(String, String)> {
 #[test]
 fn the_house_keeps_its_rules() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let sources = files(&root.join("src"), "", ".rs");
-    for (path, text) in sources.iter().filter(|(_, text)| text.lines().count() > LONG) {
-        println!("warning: src/{path} has {} lines: stop and think", text.lines().count());
+    let sources = HOMES.into_iter().flat_map(|home| files(&root.join(home), home, ".rs"));
+    let mut sources: Vec<Source> = sources.map(|(path, text)| Source::new(&path, &text)).collect();
+    assert!(HOMES.iter().all(|home| sources.iter().any(|source| source.home == *home)));
+    for source in &sources {
+        let lines = source.text.lines().count();
+        if lines > LONG {
+            println!("warning: {}{} has {lines} lines: stop and think", source.home, source.path);
+        }
     }
-    let sources = sources.iter().map(|(path, text)| Source::new(path, text));
-    let mut sources: Vec<Source> = sources.collect();
     forget_test_files(&mut sources);
     let mut complaints = broken(&sources);
-    complaints.extend(files(&root.join("sql"), "", ".sql").iter().flat_map(|(path, text)| sql_head(path, text)));
+    complaints.extend(
+        files(&root.join("sql"), "", ".sql").iter().flat_map(|(path, text)| sql_head(path, text)),
+    );
     assert!(complaints.is_empty(), "{} rules broken:\n{}", complaints.len(), complaints.join("\n"));
 }

@@ -1,17 +1,11 @@
-//! What the watch costs: processor time and memory, over a million accesses of 50,000 keys by 10,000 callers of each kind.
-//! Compiled by itself from the rooms it measures (bench/watch.sh), so that nothing else is counted.
+//! What the watch costs: processor time and memory, over a million accesses of 50,000 keys by
+//! 10,000 callers of each kind. Compiled by itself from the rooms it measures (bench/watch.sh), so
+//! that nothing else is counted.
 
-#[path = "../../src/anomaly/mod.rs"]
-#[allow(dead_code, unused_imports)]
-mod anomaly;
-#[path = "../../src/trail/mod.rs"]
-#[allow(dead_code, unused_imports)]
-mod trail;
-
-use anomaly::{Access, Rules, Watch};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
+use watchllm_core::anomaly::{Access, Rules, Watch};
 
 /// Bytes that are allocated now, as asked for.
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
@@ -52,7 +46,9 @@ fn next(state: &mut u64) -> u32 {
 /// Nanoseconds of processor time of one access, of so many keys and callers.
 fn cost(keys: u32, callers: u32) -> f64 {
     let names: Vec<[String; 3]> = (0..callers)
-        .map(|i| [format!("role_{i}"), format!("subject-{i}"), format!("10.0.{}.{}", i >> 8, i & 255)])
+        .map(|i| {
+            [format!("role_{i}"), format!("subject-{i}"), format!("10.0.{}.{}", i >> 8, i & 255)]
+        })
         .collect();
     let mut watch = Watch::default();
     // Nobody is over a limit: what is measured is the counting.
@@ -63,7 +59,12 @@ fn cost(keys: u32, callers: u32) -> f64 {
         for i in first..first + EVENTS {
             let [role, subject, address] = &names[(next(&mut state) % callers) as usize];
             let callers = [Some(role.as_str()), Some(subject.as_str()), Some(address.as_str())];
-            let access = Access { at: i64::from(i) * 1_000, key: key(next(&mut state) % keys), failed: false, callers };
+            let access = Access {
+                at: i64::from(i) * 1_000,
+                key: key(next(&mut state) % keys),
+                failed: false,
+                callers,
+            };
             std::hint::black_box(watch.judge(&access));
             if i % 1024 == 0 {
                 watch.take_findings();
@@ -78,7 +79,8 @@ fn cost(keys: u32, callers: u32) -> f64 {
     run(&mut watch, EVENTS)
 }
 
-/// Bytes when every key is at its limit within the minute and has failed too, and every caller is known.
+/// Bytes when every key is at its limit within the minute and has failed too, and every caller is
+/// known.
 fn memory() -> usize {
     let before = ALLOCATED.load(Relaxed);
     let mut watch = Watch::default();
@@ -86,7 +88,12 @@ fn memory() -> usize {
     let mut at = 1_700_000_000_000_000;
     let mut judge = |number: u32, failed: bool, address: &str| {
         at += 1;
-        watch.judge(&Access { at, key: key(number), failed, callers: [Some("app"), None, Some(address)] });
+        watch.judge(&Access {
+            at,
+            key: key(number),
+            failed,
+            callers: [Some("app"), None, Some(address)],
+        });
         watch.take_findings();
         watch.take_meetings(usize::MAX);
         watch.take_woken();

@@ -1,8 +1,8 @@
-//! The steps that recipes share: begin, check, find, open, seal, refuse. An `Access` is one call by one caller with
-//! its event; whoever refuses records first, so that no refusal of somebody who reached a function is lost.
+//! The steps that recipes share: begin, check, find, open, seal, refuse. An `Access` is one call by
+//! one caller with its event; whoever refuses records first, so that no refusal of somebody who
+//! reached a function is lost.
 #![forbid(unsafe_code)]
 
-use crate::acting_owner::session;
 use crate::audit::{self, Recorder, Standing, commit};
 use crate::caller::{Caller, Context};
 use crate::crypto::envelope::{self, Binding};
@@ -10,20 +10,21 @@ use crate::crypto::fingerprint::FingerprintKey;
 use crate::crypto::{Sealed, Secret};
 use crate::disclosed::Disclosed;
 use crate::error::Error;
+use crate::postgres::session;
 use crate::store::keys::{StoredKey, StoredVersion};
 use crate::store::{self, Id, Projects};
 use crate::trail::{AccessType, Bounded, Event, FailureReason};
 use crate::{log_hook, redact, settings};
 
 /// One call: the vault found ready, who calls, and what will be recorded.
-pub struct Access {
+pub(super) struct Access {
     pub recorder: Recorder,
     pub caller: Caller,
     pub event: Event,
 }
 
 /// A key sealed for a row, and its fingerprint.
-pub struct SealedKey {
+pub(super) struct SealedKey {
     pub sealed: Sealed,
     pub fingerprint: [u8; 32],
     pub fingerprint_key_version: i32,
@@ -31,13 +32,15 @@ pub struct SealedKey {
 }
 
 impl Access {
-    /// Begins a call. Errors that no record can be written of (not installed, no master key …) come from here.
-    pub fn begin(access_type: AccessType, context: Context) -> Result<Access, Error> {
+    /// Begins a call. Errors that no record can be written of (not installed, no master key …) come
+    /// from here.
+    pub(super) fn begin(access_type: AccessType, context: Context) -> Result<Access, Error> {
         let recorder = audit::ready()?;
         let caller = Caller::new(context);
         let event = caller.event(access_type)?;
         let access = Access { recorder, caller, event };
-        // A GET: its answer may be kept by caches and its address by logs. Elsewhere a read-only transaction may read.
+        // A GET: its answer may be kept by caches and its address by logs. Elsewhere a read-only
+        // transaction may read.
         if access.caller.is_request() && session::is_read_only() {
             return Err(access.refuse(FailureReason::BadInput, Error::ReadOnlyRequest));
         }
@@ -45,14 +48,18 @@ impl Access {
     }
 
     /// Begins a call that takes a key as an argument: errors of its statement hide the statement.
-    pub fn begin_with_key(access_type: AccessType, context: Context) -> Result<Access, Error> {
+    pub(super) fn begin_with_key(
+        access_type: AccessType,
+        context: Context,
+    ) -> Result<Access, Error> {
         log_hook::statement_holds_a_key();
         Access::begin(access_type, context)
     }
 
     /// Records the refusal; answers its error, or that of a record that could not be written.
-    pub fn refuse(&self, reason: FailureReason, error: Error) -> Error {
-        let standing = if self.caller.may_open() { Standing::Authorised } else { Standing::Unauthorised };
+    pub(super) fn refuse(&self, reason: FailureReason, error: Error) -> Error {
+        let standing =
+            if self.caller.may_open() { Standing::Authorised } else { Standing::Unauthorised };
         match self.recorder.record(self.event.refused(reason), standing) {
             Ok(_recorded) => error,
             Err(unrecorded) => unrecorded,
@@ -60,24 +67,26 @@ impl Access {
     }
 
     /// A missing argument is refused and recorded.
-    pub fn need<T>(&self, argument: Option<T>, name: &'static str) -> Result<T, Error> {
+    pub(super) fn need<T>(&self, argument: Option<T>, name: &'static str) -> Result<T, Error> {
         argument.ok_or_else(|| self.refuse(FailureReason::BadInput, Error::NullInput(name)))
     }
 
     /// Refuses bad input.
-    pub fn accept<T>(&self, checked: Result<T, Error>) -> Result<T, Error> {
+    pub(super) fn accept<T>(&self, checked: Result<T, Error>) -> Result<T, Error> {
         checked.map_err(|error| self.refuse(FailureReason::BadInput, error))
     }
 
-    /// The caller may open keys of any project. The refusal of a project's own people names the project, so that the
-    /// others see who tries; a stranger's does not: the project's people would read what a stranger writes about them.
-    pub fn must_open(&mut self, project: Option<Id>) -> Result<(), Error> {
+    /// The caller may open keys of any project. The refusal of a project's own people names the
+    /// project, so that the others see who tries; a stranger's does not: the project's people would
+    /// read what a stranger writes about them.
+    pub(super) fn must_open(&mut self, project: Option<Id>) -> Result<(), Error> {
         if self.caller.may_open() {
             return Ok(());
         }
         let owner = self.recorder.owner();
         if let Ok(projects) = self.caller.may_change(owner) {
-            let key = self.event.provider_key_id.and_then(|id| store::keys::within(owner, &projects, id));
+            let key =
+                self.event.provider_key_id.and_then(|id| store::keys::within(owner, &projects, id));
             if let Some(key) = key {
                 self.about(&key);
             } else if let Projects::Own(own) = projects {
@@ -88,15 +97,16 @@ impl Access {
     }
 
     /// The caller may administer the vault.
-    pub fn must_administer(&self) -> Result<(), Error> {
+    pub(super) fn must_administer(&self) -> Result<(), Error> {
         if self.caller.may_administer() {
             return Ok(());
         }
-        Err(self.refuse(FailureReason::NotAuthorized, Error::NotAuthorized("administer watchllm_keys")))
+        Err(self
+            .refuse(FailureReason::NotAuthorized, Error::NotAuthorized("administer watchllm_keys")))
     }
 
     /// The caller may look into what the vault reports about: administrators and auditors.
-    pub fn must_audit(&self) -> Result<(), Error> {
+    pub(super) fn must_audit(&self) -> Result<(), Error> {
         if self.caller.may_audit() {
             return Ok(());
         }
@@ -104,15 +114,17 @@ impl Access {
     }
 
     /// The caller may have the server read its files, by PostgreSQL's own rule.
-    pub fn must_read_files(&self) -> Result<(), Error> {
+    pub(super) fn must_read_files(&self) -> Result<(), Error> {
         if self.caller.may_read_files() {
             return Ok(());
         }
-        Err(self.refuse(FailureReason::NotAuthorized, Error::NotAuthorized("read files of the server")))
+        Err(self
+            .refuse(FailureReason::NotAuthorized, Error::NotAuthorized("read files of the server")))
     }
 
-    /// The caller may change keys of this project; a tenant's foreign project is as if it did not exist.
-    pub fn must_change(&mut self, project: Id) -> Result<(), Error> {
+    /// The caller may change keys of this project; a tenant's foreign project is as if it did not
+    /// exist.
+    pub(super) fn must_change(&mut self, project: Id) -> Result<(), Error> {
         match self.changeable()? {
             Projects::Own(own) if !own.contains(&project) => {
                 Err(self.refuse(FailureReason::NotFound, Error::NoSuchProject))
@@ -131,7 +143,7 @@ impl Access {
     }
 
     /// Finds a key to be opened: by id, and by project where one is given.
-    pub fn find(&mut self, id: Id, project: Option<Id>) -> Result<StoredKey, Error> {
+    pub(super) fn find(&mut self, id: Id, project: Option<Id>) -> Result<StoredKey, Error> {
         self.event.provider_key_id = Some(id);
         let key = store::keys::by_id(self.recorder.owner(), id)
             .filter(|key| project.is_none_or(|project| project == key.project_id))
@@ -141,7 +153,7 @@ impl Access {
     }
 
     /// Finds a key to be changed and locks it; deleted ones are gone.
-    pub fn find_to_change(&mut self, id: Id) -> Result<StoredKey, Error> {
+    pub(super) fn find_to_change(&mut self, id: Id) -> Result<StoredKey, Error> {
         let owner = self.recorder.owner();
         self.event.provider_key_id = Some(id);
         let key = self.within_reach(id)?;
@@ -163,25 +175,25 @@ impl Access {
     }
 
     /// The event is about this key from now on.
-    pub fn about(&mut self, key: &StoredKey) {
+    pub(super) fn about(&mut self, key: &StoredKey) {
         self.event = about(&self.event, key);
     }
 
     /// Opens the active version of a key that may be used now; refusals are recorded.
-    pub fn open(&self, key: &StoredKey) -> Result<Secret, Error> {
+    pub(super) fn open(&self, key: &StoredKey) -> Result<Secret, Error> {
         usable(key)
             .and_then(|()| open(self.recorder, key, &key.version))
             .map_err(|(reason, error)| self.refuse(reason, error))
     }
 
     /// Records the success, then lets the plaintext go.
-    pub fn disclose(&self, secret: Secret) -> Result<Disclosed, Error> {
+    pub(super) fn disclose(&self, secret: Secret) -> Result<Disclosed, Error> {
         let recorded = self.recorder.record(self.event, Standing::Authorised)?;
         Ok(Disclosed::new(secret, recorded))
     }
 
     /// Seals a new version of a key for its row.
-    pub fn seal(
+    pub(super) fn seal(
         &self,
         project: Id,
         key: Id,
@@ -190,35 +202,51 @@ impl Access {
         secret: &Secret,
     ) -> Result<SealedKey, Error> {
         let (master_key_version, root) = self.recorder.active_root_key()?;
-        let binding =
-            Binding::ProviderKey { project_id: project, provider_key_id: key, version: version as u32, provider };
+        let binding = Binding::ProviderKey {
+            project_id: project,
+            provider_key_id: key,
+            version: version as u32,
+            provider,
+        };
         let sealed = envelope::seal(&root, master_key_version as u32, &binding, secret)
             .map_err(|error| Error::Internal(error.to_string()))?;
         let (fingerprint_key_version, fingerprint_key) = fingerprint_key(self.recorder, None)?;
-        let key_hint = std::str::from_utf8(secret.expose()).map(redact::key_hint).unwrap_or_default();
-        Ok(SealedKey { sealed, fingerprint: fingerprint_key.fingerprint(secret), fingerprint_key_version, key_hint })
+        let key_hint =
+            std::str::from_utf8(secret.expose()).map(redact::key_hint).unwrap_or_default();
+        Ok(SealedKey {
+            sealed,
+            fingerprint: fingerprint_key.fingerprint(secret),
+            fingerprint_key_version,
+            key_hint,
+        })
     }
 
     /// Says in this transaction that the change commits, and keeps its event for that moment.
-    pub fn keep_change(&self) {
+    pub(super) fn keep_change(&self) {
         store::trail::mark_committed(self.recorder.owner(), self.event.id, self.event.project_id);
         commit::keep(self.recorder, self.event);
     }
 
     /// Active keys that a project may have per provider; 0 means no limit.
-    pub fn max_active_keys(&self, project: Id) -> i32 {
-        let own = store::settings::nearest(self.recorder.owner(), "max_active_keys", Some(project), None);
+    pub(super) fn max_active_keys(&self, project: Id) -> i32 {
+        let own =
+            store::settings::nearest(self.recorder.owner(), "max_active_keys", Some(project), None);
         own.and_then(|own| own.parse().ok()).unwrap_or_else(settings::max_active_keys)
     }
 
-    /// Refuses one active key too many; the project's row must be locked. Answers the lowest free priority.
-    pub fn free_place(&self, project: Id, provider: &str, except: Id) -> Result<i32, Error> {
-        let taken = store::keys::active_priorities(self.recorder.owner(), project, provider, except);
+    /// Refuses one active key too many; the project's row must be locked. Answers the lowest free
+    /// priority.
+    pub(super) fn free_place(&self, project: Id, provider: &str, except: Id) -> Result<i32, Error> {
+        let taken =
+            store::keys::active_priorities(self.recorder.owner(), project, provider, except);
         let limit = self.max_active_keys(project);
         if limit > 0 && taken.len() >= limit as usize {
-            let message =
-                format!("the project has {} active keys of this provider; at most {limit} are allowed", taken.len());
-            let hint = "Deactivate or delete one first, or raise max_active_keys: watchllm.set_setting().";
+            let message = format!(
+                "the project has {} active keys of this provider; at most {limit} are allowed",
+                taken.len()
+            );
+            let hint =
+                "Deactivate or delete one first, or raise max_active_keys: watchllm.set_setting().";
             return Err(self.refuse(FailureReason::Limit, Error::OverLimit(message, hint)));
         }
         Ok(lowest_free(&taken))
@@ -226,12 +254,12 @@ impl Access {
 }
 
 /// The lowest priority that is not taken.
-pub fn lowest_free(taken: &[i32]) -> i32 {
+pub(super) fn lowest_free(taken: &[i32]) -> i32 {
     (1..).find(|priority| !taken.contains(priority)).unwrap_or(1)
 }
 
 /// The event of an access to this key.
-pub fn about(event: &Event, key: &StoredKey) -> Event {
+pub(super) fn about(event: &Event, key: &StoredKey) -> Event {
     Event {
         project_id: Some(key.project_id),
         provider_key_id: Some(key.id),
@@ -243,7 +271,7 @@ pub fn about(event: &Event, key: &StoredKey) -> Event {
 }
 
 /// Whether a key may be used now.
-pub fn usable(key: &StoredKey) -> Result<(), (FailureReason, Error)> {
+pub(super) fn usable(key: &StoredKey) -> Result<(), (FailureReason, Error)> {
     if key.is_deleted {
         Err((FailureReason::Deleted, Error::NoSuchKey))
     } else if key.is_blocked {
@@ -256,14 +284,19 @@ pub fn usable(key: &StoredKey) -> Result<(), (FailureReason, Error)> {
 }
 
 /// Opens one version of a key; "wrong master key" and "damaged" are told apart by the canary.
-pub fn open(recorder: Recorder, key: &StoredKey, version: &StoredVersion) -> Result<Secret, (FailureReason, Error)> {
+pub(super) fn open(
+    recorder: Recorder,
+    key: &StoredKey,
+    version: &StoredVersion,
+) -> Result<Secret, (FailureReason, Error)> {
     let damaged = (FailureReason::DamagedEnvelope, Error::DamagedEnvelope);
     let Some(sealed) = &version.sealed else { return Err(damaged) };
-    let root = recorder.root_key(sealed.master_key_version() as i32).map_err(|error| match error {
-        Error::WrongMasterKey(_) => (FailureReason::WrongMasterKey, error),
-        // UnknownMasterKey; or the keyring is not to be had just now, which the error says
-        _ => (FailureReason::UnknownMasterKey, error),
-    })?;
+    let root =
+        recorder.root_key(sealed.master_key_version() as i32).map_err(|error| match error {
+            Error::WrongMasterKey(_) => (FailureReason::WrongMasterKey, error),
+            // UnknownMasterKey; or the keyring is not to be had just now, which the error says
+            _ => (FailureReason::UnknownMasterKey, error),
+        })?;
     let binding = Binding::ProviderKey {
         project_id: key.project_id,
         provider_key_id: key.id,
@@ -273,15 +306,20 @@ pub fn open(recorder: Recorder, key: &StoredKey, version: &StoredVersion) -> Res
     envelope::open(&root, &binding, sealed).map_err(|_| damaged)
 }
 
-/// The fingerprints of some keys under every fingerprint key there is, each with its version, the newest first.
-pub fn fingerprints_of(recorder: Recorder, keys: &[Secret]) -> Result<Vec<(i32, Vec<[u8; 32]>)>, Error> {
-    let of =
-        |(version, key): (i32, FingerprintKey)| (version, keys.iter().map(|secret| key.fingerprint(secret)).collect());
+/// The fingerprints of some keys under every fingerprint key there is, each with its version, the
+/// newest first.
+pub(super) fn fingerprints_of(
+    recorder: Recorder,
+    keys: &[Secret],
+) -> Result<Vec<(i32, Vec<[u8; 32]>)>, Error> {
+    let of = |(version, key): (i32, FingerprintKey)| {
+        (version, keys.iter().map(|secret| key.fingerprint(secret)).collect())
+    };
     Ok(fingerprint_keys(recorder)?.into_iter().map(of).collect())
 }
 
 /// Every fingerprint key there is, with its version, the newest first.
-pub fn fingerprint_keys(recorder: Recorder) -> Result<Vec<(i32, FingerprintKey)>, Error> {
+pub(super) fn fingerprint_keys(recorder: Recorder) -> Result<Vec<(i32, FingerprintKey)>, Error> {
     let mut versions: Vec<i32> = store::admin::audit_key(recorder.owner(), "fingerprint", None)
         .into_iter()
         .map(|(version, _)| version)
@@ -291,12 +329,18 @@ pub fn fingerprint_keys(recorder: Recorder) -> Result<Vec<(i32, FingerprintKey)>
 }
 
 /// A fingerprint key by version; None: the newest.
-pub fn fingerprint_key(recorder: Recorder, version: Option<i32>) -> Result<(i32, FingerprintKey), Error> {
+pub(super) fn fingerprint_key(
+    recorder: Recorder,
+    version: Option<i32>,
+) -> Result<(i32, FingerprintKey), Error> {
     for (number, sealed) in store::admin::audit_key(recorder.owner(), "fingerprint", version) {
         let Some(sealed) = sealed else { continue };
         let Ok(root) = recorder.root_key(sealed.master_key_version() as i32) else { continue };
         let binding = Binding::AuditKey { version: number as u32, kind: "fingerprint" };
-        if let Some(key) = envelope::open(&root, &binding, &sealed).ok().and_then(|s| FingerprintKey::from_secret(&s)) {
+        if let Some(key) = envelope::open(&root, &binding, &sealed)
+            .ok()
+            .and_then(|s| FingerprintKey::from_secret(&s))
+        {
             return Ok((number, key));
         }
     }

@@ -1,17 +1,17 @@
-//! Installing, the state of the vault, the keyring. `install()` runs the files of `sql/` as its caller, a superuser
-//! (DESIGN §4, §7).
+//! Installing, the state of the vault, the keyring. `install()` runs the files of `sql/` as its
+//! caller, a superuser (DESIGN §4, §7).
 
 use super::access::Access;
-use crate::acting_owner::session;
 use crate::audit;
 use crate::caller::{Caller, Context};
 use crate::error::{Answer, Error};
+use crate::postgres::session;
 use crate::store::{self, installed};
 use crate::trail::AccessType;
 use pgrx::prelude::*;
 
-/// Creates or migrates the tables, policies, views and grants; can be run again. Superuser only. Errors: not UTF-8
-/// 0A000, somebody else's tables or an open schema 42501.
+/// Creates or migrates the tables, policies, views and grants; can be run again. Superuser only.
+/// Errors: not UTF-8 0A000, somebody else's tables or an open schema 42501.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn install() -> Answer<String> {
@@ -32,13 +32,19 @@ fn install() -> Answer<String> {
     (today..=today + 7).for_each(|day| store::trail::make_partition(owner, day));
     let version = installed::SCHEMA_VERSION;
     Ok(match before {
-        0 => format!("watchllm_keys {}: installed, schema version {version}", env!("CARGO_PKG_VERSION")),
-        _ => format!("watchllm_keys {}: up to date, schema version {version}", env!("CARGO_PKG_VERSION")),
+        0 => format!(
+            "watchllm_keys {}: installed, schema version {version}",
+            env!("CARGO_PKG_VERSION")
+        ),
+        _ => format!(
+            "watchllm_keys {}: up to date, schema version {version}",
+            env!("CARGO_PKG_VERSION")
+        ),
     })
 }
 
-/// Loads the keyring anew and answers how many versions of the master key can be used; errors say what is wrong with
-/// it, and what was loaded before stays in use.
+/// Loads the keyring anew and answers how many versions of the master key can be used; errors say
+/// what is wrong with it, and what was loaded before stays in use.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn reload_keyring() -> Answer<i32> {

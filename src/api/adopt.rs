@@ -1,12 +1,13 @@
-//! An application's own projects table feeds `projects`: adopted once, then followed by triggers on it. The table is read
-//! without any SQL, and what is written about it is judged row by row: an id that is somebody else's is refused.
+//! An application's own projects table feeds `projects`: adopted once, then followed by triggers on
+//! it. The table is read without any SQL, and what is written about it is judged row by row: an id
+//! that is somebody else's is refused.
 
 use super::access::Access;
 use super::projects::delete_whole;
-use crate::acting_owner::named_table::{self, Leaf, NamedRow};
-use crate::acting_owner::{StepMemory, session};
 use crate::caller::{Context, new_id};
 use crate::error::{Answer, Error};
+use crate::postgres::named_table::{self, Leaf, NamedRow};
+use crate::postgres::{StepMemory, session};
 use crate::redact;
 use crate::store::Id;
 use crate::store::adoption::{self, Adoption, Project};
@@ -17,10 +18,11 @@ use pgrx::prelude::*;
 use std::convert::Infallible;
 use std::ffi::CString;
 
-/// Adopts an application's projects table: every row becomes a project of the same id, and triggers keep both in step.
-/// `id_column` is a uuid, `owner_column` a uuid or text (the JWT sub of the owner), `name_column` text or NULL for none.
-/// Answers how many projects the table feeds. Run again after the table was renamed or its columns were. Superuser only.
-/// Errors: no plain table, or columns of other types 22023, an id that is another project's 23505.
+/// Adopts an application's projects table: every row becomes a project of the same id, and triggers
+/// keep both in step. `id_column` is a uuid, `owner_column` a uuid or text (the JWT sub of the
+/// owner), `name_column` text or NULL for none. Answers how many projects the table feeds. Run
+/// again after the table was renamed or its columns were. Superuser only. Errors: no plain table,
+/// or columns of other types 22023, an id that is another project's 23505.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn adopt_projects(
@@ -36,7 +38,11 @@ fn adopt_projects(
         return Err(access.refuse(FailureReason::NotAuthorized, error).into());
     }
     let source = access.need(source, "source")?;
-    let columns = (access.need(id_column, "id_column")?, access.need(owner_column, "owner_column")?, name_column);
+    let columns = (
+        access.need(id_column, "id_column")?,
+        access.need(owner_column, "owner_column")?,
+        name_column,
+    );
     let looked = look(&access, source.oid(), columns);
     let (adoption, leaf) = access.accept(looked)?;
     adoption::save(access.recorder.owner(), &adoption);
@@ -46,12 +52,15 @@ fn adopt_projects(
     Ok(feed_all(&mut access, &adoption, leaf)?)
 }
 
-/// Keeps projects in step with an adopted table: a row inserted, updated or deleted there is a project made, changed or
-/// deleted here. Refuses any other table (42501), ids of other projects (23505), a changed id and TRUNCATE (22023).
+/// Keeps projects in step with an adopted table: a row inserted, updated or deleted there is a
+/// project made, changed or deleted here. Refuses any other table (42501), ids of other projects
+/// (23505), a changed id and TRUNCATE (22023).
 #[pg_trigger(
     sql = "CREATE FUNCTION watchllm.follow_projects() RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path TO pg_catalog, pg_temp AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
 )]
-fn follow_projects<'a>(trigger: &'a PgTrigger<'a>) -> Result<Option<PgHeapTuple<'a, AllocatedByPostgres>>, Infallible> {
+fn follow_projects<'a>(
+    trigger: &'a PgTrigger<'a>,
+) -> Result<Option<PgHeapTuple<'a, AllocatedByPostgres>>, Infallible> {
     if let Err(error) = follow(trigger) {
         ErrorReport::from(error).report(PgLogLevel::ERROR);
     }
@@ -59,24 +68,32 @@ fn follow_projects<'a>(trigger: &'a PgTrigger<'a>) -> Result<Option<PgHeapTuple<
 }
 
 /// The table and its columns, judged.
-fn look(access: &Access, source: pg_sys::Oid, columns: (&str, &str, Option<&str>)) -> Result<(Adoption, Leaf), Error> {
+fn look(
+    access: &Access,
+    source: pg_sys::Oid,
+    columns: (&str, &str, Option<&str>),
+) -> Result<(Adoption, Leaf), Error> {
     let owner = access.recorder.owner();
     let (id_column, owner_column, name_column) = columns;
     let (schema, table, suits) = adoption::table(source, id_column).ok_or_else(gone)?;
     if !suits {
-        let hint =
-            "It must be no partition, parent or child of another table, and its id a primary or unique key alone.";
+        let hint = "It must be no partition, parent or child of another table, and its id a primary or unique key alone.";
         return Err(Error::BadInput("only a plain table with unique ids can be adopted", hint));
     }
     let names = [Some(id_column), Some(owner_column), name_column];
-    let names: Vec<CString> = names.into_iter().flatten().filter_map(|name| CString::new(name).ok()).collect();
+    let names: Vec<CString> =
+        names.into_iter().flatten().filter_map(|name| CString::new(name).ok()).collect();
     let names: Vec<&std::ffi::CStr> = names.iter().map(|name| name.as_c_str()).collect();
     let leaf = named_table::look(source, &names).ok_or_else(gone)?;
-    let is =
-        |column: usize, types: &[pg_sys::Oid]| leaf.column_type(column).is_some_and(|found| types.contains(&found));
+    let is = |column: usize, types: &[pg_sys::Oid]| {
+        leaf.column_type(column).is_some_and(|found| types.contains(&found))
+    };
     let text = [pg_sys::TEXTOID, pg_sys::VARCHAROID];
     if !is(0, &[pg_sys::UUIDOID]) {
-        return Err(Error::BadInput("the id column is missing or no uuid", "Name the column of the project's id."));
+        return Err(Error::BadInput(
+            "the id column is missing or no uuid",
+            "Name the column of the project's id.",
+        ));
     }
     if !is(1, &[pg_sys::UUIDOID, text[0], text[1]]) {
         let hint = "Name the column of the owner: a uuid or text, as in the sub claim.";
@@ -104,7 +121,9 @@ fn feed_all(access: &mut Access, adoption: &Adoption, leaf: Leaf) -> Result<i64,
         rows.each(|_, row| {
             session::check_interrupts();
             fed += 1;
-            memory.run(|| of_row(row, adoption).and_then(|project| update(access, adoption, &project)))
+            memory.run(|| {
+                of_row(row, adoption).and_then(|project| update(access, adoption, &project))
+            })
         })
     })?;
     Ok(fed)
@@ -119,15 +138,24 @@ fn of_row(row: &NamedRow, adoption: &Adoption) -> Result<Project, Error> {
     project(row.get::<pgrx::Uuid>(0), text(1), adoption.name_column.as_ref().and_then(|_| text(2)))
 }
 
-/// A project from the columns of its row. The application's names are its affair: they are cleaned and cut, not refused.
-fn project(id: Option<pgrx::Uuid>, owner: Option<String>, name: Option<String>) -> Result<Project, Error> {
+/// A project from the columns of its row. The application's names are its affair: they are cleaned
+/// and cut, not refused.
+fn project(
+    id: Option<pgrx::Uuid>,
+    owner: Option<String>,
+    name: Option<String>,
+) -> Result<Project, Error> {
     let id = id.ok_or(Error::NullInput("the id of an adopted project"))?;
     if owner.as_ref().is_some_and(|owner| owner.is_empty() || owner.len() > 128) {
         let hint = "An owner is the sub claim of a user's token: 1 to 128 bytes, or NULL.";
         return Err(Error::BadInput("the owner of an adopted project is empty or too long", hint));
     }
     let name = name.map(|name| redact::clean(name.trim(), 100)).filter(|name| !name.is_empty());
-    Ok(Project { id: *id.as_bytes(), owner_id: owner, name: name.unwrap_or_else(|| id.to_string()) })
+    Ok(Project {
+        id: *id.as_bytes(),
+        owner_id: owner,
+        name: name.unwrap_or_else(|| id.to_string()),
+    })
 }
 
 /// Takes one project in, on record.
@@ -137,7 +165,8 @@ fn feed(access: &mut Access, adoption: &Adoption, project: &Project) -> Result<(
         return Ok(());
     }
     if !adoption::feed(owner, adoption.id, project) {
-        return Err(access.refuse(FailureReason::BadInput, Error::AlreadyThere("another project of this id")));
+        return Err(access
+            .refuse(FailureReason::BadInput, Error::AlreadyThere("another project of this id")));
     }
     record(access, project.id)
 }
@@ -155,7 +184,9 @@ fn follow(trigger: &PgTrigger) -> Result<(), Error> {
     let mut access = Access::begin(AccessType::Adopt, Context::default())?;
     let adoption = adoption_of(&access, trigger)?;
     let Some(adoption) = adoption else {
-        let error = Error::Refused("this trigger serves only the projects table that was adopted under its name");
+        let error = Error::Refused(
+            "this trigger serves only the projects table that was adopted under its name",
+        );
         return Err(access.refuse(FailureReason::NotAuthorized, error));
     };
     let read = |tuple: Option<PgHeapTuple<AllocatedByPostgres>>| match tuple {
@@ -167,7 +198,8 @@ fn follow(trigger: &PgTrigger) -> Result<(), Error> {
         PgTriggerOperation::Update => {
             let (old, new) = (read(trigger.old())?, read(trigger.new())?);
             if old.id != new.id {
-                let hint = "Insert the project under its new id and delete the old one, with its keys.";
+                let hint =
+                    "Insert the project under its new id and delete the old one, with its keys.";
                 let error = Error::BadInput("the id of an adopted project cannot change", hint);
                 return Err(access.refuse(FailureReason::BadInput, error));
             }
@@ -181,7 +213,8 @@ fn follow(trigger: &PgTrigger) -> Result<(), Error> {
             Ok(())
         }
         PgTriggerOperation::Truncate => {
-            let hint = "Delete the rows: each project's keys are destroyed and recorded one by one.";
+            let hint =
+                "Delete the rows: each project's keys are destroyed and recorded one by one.";
             let error = Error::BadInput("an adopted projects table cannot be truncated", hint);
             Err(access.refuse(FailureReason::BadInput, error))
         }
@@ -194,7 +227,11 @@ fn update(access: &mut Access, adoption: &Adoption, new: &Project) -> Result<(),
     if adoption::is_in_step(owner, adoption.id, new) {
         return Ok(());
     }
-    if adoption::follow(owner, adoption.id, new) { record(access, new.id) } else { feed(access, adoption, new) }
+    if adoption::follow(owner, adoption.id, new) {
+        record(access, new.id)
+    } else {
+        feed(access, adoption, new)
+    }
 }
 
 /// The adoption that the trigger's argument names, if its table is the adopted one.
@@ -207,18 +244,25 @@ fn adoption_of(access: &Access, trigger: &PgTrigger) -> Result<Option<Adoption>,
 }
 
 /// The project of a trigger's row.
-fn of_tuple(tuple: &PgHeapTuple<AllocatedByPostgres>, adoption: &Adoption) -> Result<Project, Error> {
+fn of_tuple(
+    tuple: &PgHeapTuple<AllocatedByPostgres>,
+    adoption: &Adoption,
+) -> Result<Project, Error> {
     let changed = || {
         let hint = "Adopt the table again: SELECT watchllm.adopt_projects(…);";
         Error::BadInput("the columns of this adopted projects table have changed", hint)
     };
-    let text = |column: &str| match tuple.get_attribute_by_name(column).map(|(_, found)| found.atttypid) {
-        Some(pg_sys::UUIDOID) => {
-            tuple.get_by_name::<pgrx::Uuid>(column).map(|id| id.map(|id| id.to_string())).map_err(|_| changed())
-        }
-        Some(pg_sys::TEXTOID | pg_sys::VARCHAROID) => tuple.get_by_name::<String>(column).map_err(|_| changed()),
-        _ => Err(changed()),
-    };
+    let text =
+        |column: &str| match tuple.get_attribute_by_name(column).map(|(_, found)| found.atttypid) {
+            Some(pg_sys::UUIDOID) => tuple
+                .get_by_name::<pgrx::Uuid>(column)
+                .map(|id| id.map(|id| id.to_string()))
+                .map_err(|_| changed()),
+            Some(pg_sys::TEXTOID | pg_sys::VARCHAROID) => {
+                tuple.get_by_name::<String>(column).map_err(|_| changed())
+            }
+            _ => Err(changed()),
+        };
     let id = tuple.get_by_name::<pgrx::Uuid>(&adoption.id_column).map_err(|_| changed())?;
     let name = adoption.name_column.as_deref().map_or(Ok(None), text)?;
     project(id, text(&adoption.owner_column)?, name)

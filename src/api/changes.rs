@@ -1,5 +1,5 @@
-//! Changing keys: store, rotate, roll back, switch on and off, delete. Changes are recorded before they commit; a
-//! rolled-back change leaves no row, an unrecordable one does not commit.
+//! Changing keys: store, rotate, roll back, switch on and off, delete. Changes are recorded before
+//! they commit; a rolled-back change leaves no row, an unrecordable one does not commit.
 
 use super::access::{Access, SealedKey, open};
 use super::finder::Finder;
@@ -16,9 +16,9 @@ use pgrx::prelude::*;
 /// Bytes of the longest key.
 const MAX_KEY: usize = 4096;
 
-/// Stores a provider key: seals it and answers its id. `provider` is a slug, `name` is unique per project and
-/// provider, `priority` from 1 (NULL: the lowest free). Errors: no such project 02000, bad input 22023, over
-/// watchllm_keys.max_active_keys 23514, name taken 23505.
+/// Stores a provider key: seals it and answers its id. `provider` is a slug, `name` is unique per
+/// project and provider, `priority` from 1 (NULL: the lowest free). Errors: no such project 02000,
+/// bad input 22023, over watchllm_keys.max_active_keys 23514, name taken 23505.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn store_provider_key(
@@ -31,13 +31,18 @@ fn store_provider_key(
     ip_address: default!(Option<&str>, "NULL"),
     user_agent: default!(Option<&str>, "NULL"),
 ) -> Answer<pgrx::Uuid> {
-    let mut access = Access::begin_with_key(AccessType::Store, Context { request_id, ip_address, user_agent })?;
+    let mut access =
+        Access::begin_with_key(AccessType::Store, Context { request_id, ip_address, user_agent })?;
     let project = *access.need(project_id, "project_id")?.as_bytes();
-    Ok(pgrx::Uuid::from_bytes(store_key(&mut access, project, NewKey { provider, api_key, name, priority })?))
+    Ok(pgrx::Uuid::from_bytes(store_key(
+        &mut access,
+        project,
+        NewKey { provider, api_key, name, priority },
+    )?))
 }
 
 /// A key to be stored, as its caller gives it.
-pub struct NewKey<'a> {
+pub(super) struct NewKey<'a> {
     pub provider: Option<&'a str>,
     pub api_key: Option<&'a str>,
     pub name: Option<&'a str>,
@@ -45,7 +50,7 @@ pub struct NewKey<'a> {
 }
 
 /// Checks a new key, seals and stores it, on record; answers its id.
-pub fn store_key(access: &mut Access, project: Id, new: NewKey) -> Result<Id, Error> {
+pub(super) fn store_key(access: &mut Access, project: Id, new: NewKey) -> Result<Id, Error> {
     access.must_change(project)?;
     let provider = access.need(new.provider, "provider")?;
     access.accept(check_provider(provider))?;
@@ -71,15 +76,24 @@ pub fn store_key(access: &mut Access, project: Id, new: NewKey) -> Result<Id, Er
     }
     let sealed = access.seal(project, id, 1, provider, &secret)?;
     let first = new_version(1, &sealed, access);
-    store::changes::insert(owner, id, project, provider, new.name, new.priority.unwrap_or(lowest_free), &first);
+    store::changes::insert(
+        owner,
+        id,
+        project,
+        provider,
+        new.name,
+        new.priority.unwrap_or(lowest_free),
+        &first,
+    );
     access.event.provider_key_id = Some(id);
     access.event.key_version = Some(1);
     access.keep_change();
     Ok(id)
 }
 
-/// Rotates a provider key: seals the new vendor key as the next version and answers its number. `expected_version`,
-/// when given, must be the active one (23505 otherwise), so that no rotation is lost.
+/// Rotates a provider key: seals the new vendor key as the next version and answers its number.
+/// `expected_version`, when given, must be the active one (23505 otherwise), so that no rotation is
+/// lost.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn rotate_provider_key(
@@ -90,7 +104,8 @@ fn rotate_provider_key(
     ip_address: default!(Option<&str>, "NULL"),
     user_agent: default!(Option<&str>, "NULL"),
 ) -> Answer<i32> {
-    let mut access = Access::begin_with_key(AccessType::Rotate, Context { request_id, ip_address, user_agent })?;
+    let mut access =
+        Access::begin_with_key(AccessType::Rotate, Context { request_id, ip_address, user_agent })?;
     let id = *access.need(provider_key_id, "provider_key_id")?.as_bytes();
     let key = access.find_to_change(id)?;
     let active = key.version.number;
@@ -109,8 +124,8 @@ fn rotate_provider_key(
     Ok(next)
 }
 
-/// Rolls a provider key back to an earlier version and answers it; NULL: the highest lower version that opens and is
-/// not compromised. The next rotation takes the highest number plus one.
+/// Rolls a provider key back to an earlier version and answers it; NULL: the highest lower version
+/// that opens and is not compromised. The next rotation takes the highest number plus one.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn rollback_provider_key(
@@ -120,7 +135,8 @@ fn rollback_provider_key(
     ip_address: default!(Option<&str>, "NULL"),
     user_agent: default!(Option<&str>, "NULL"),
 ) -> Answer<i32> {
-    let mut access = Access::begin(AccessType::Rollback, Context { request_id, ip_address, user_agent })?;
+    let mut access =
+        Access::begin(AccessType::Rollback, Context { request_id, ip_address, user_agent })?;
     let id = *access.need(provider_key_id, "provider_key_id")?.as_bytes();
     let key = access.find_to_change(id)?;
     let (version, secret) = match to_version {
@@ -144,7 +160,8 @@ fn set_provider_key_active(
     ip_address: default!(Option<&str>, "NULL"),
     user_agent: default!(Option<&str>, "NULL"),
 ) -> Answer<()> {
-    let access_type = if is_active == Some(false) { AccessType::Deactivate } else { AccessType::Activate };
+    let access_type =
+        if is_active == Some(false) { AccessType::Deactivate } else { AccessType::Activate };
     let mut access = Access::begin(access_type, Context { request_id, ip_address, user_agent })?;
     let id = *access.need(provider_key_id, "provider_key_id")?.as_bytes();
     access.event.provider_key_id = Some(id);
@@ -166,7 +183,8 @@ fn set_provider_key_active(
     Ok(())
 }
 
-/// Deletes a provider key: destroys the envelopes of all its versions, keeps its metadata and audit trail.
+/// Deletes a provider key: destroys the envelopes of all its versions, keeps its metadata and audit
+/// trail.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn delete_provider_key(
@@ -175,7 +193,8 @@ fn delete_provider_key(
     ip_address: default!(Option<&str>, "NULL"),
     user_agent: default!(Option<&str>, "NULL"),
 ) -> Answer<()> {
-    let mut access = Access::begin(AccessType::Delete, Context { request_id, ip_address, user_agent })?;
+    let mut access =
+        Access::begin(AccessType::Delete, Context { request_id, ip_address, user_agent })?;
     let id = *access.need(provider_key_id, "provider_key_id")?.as_bytes();
     let key = access.find_to_change(id)?;
     store::changes::delete(access.recorder.owner(), key.project_id, id);
@@ -184,7 +203,11 @@ fn delete_provider_key(
 }
 
 /// What a sealed key is stored with.
-pub fn new_version<'a>(number: i32, sealed: &'a SealedKey, access: &'a Access) -> NewVersion<'a> {
+pub(super) fn new_version<'a>(
+    number: i32,
+    sealed: &'a SealedKey,
+    access: &'a Access,
+) -> NewVersion<'a> {
     NewVersion {
         number,
         sealed: &sealed.sealed,
@@ -196,45 +219,68 @@ pub fn new_version<'a>(number: i32, sealed: &'a SealedKey, access: &'a Access) -
 }
 
 /// The version the caller named, opened; a compromised one is refused.
-fn named_version(access: &mut Access, key: &StoredKey, number: i32) -> Result<(StoredVersion, Secret), Error> {
+fn named_version(
+    access: &mut Access,
+    key: &StoredKey,
+    number: i32,
+) -> Result<(StoredVersion, Secret), Error> {
     access.event.key_version = (number > 0).then_some(number);
     let version = store::keys::one_version(access.recorder.owner(), key.project_id, key.id, number)
         .ok_or_else(|| access.refuse(FailureReason::NotFound, Error::NoSuchVersion(number)))?;
     if version.is_compromised {
         return Err(access.refuse(FailureReason::Compromised, Error::CompromisedVersion(number)));
     }
-    let secret = open(access.recorder, key, &version).map_err(|(reason, error)| access.refuse(reason, error))?;
+    let secret = open(access.recorder, key, &version)
+        .map_err(|(reason, error)| access.refuse(reason, error))?;
     Ok((version, secret))
 }
 
 /// The highest lower version that opens and is not compromised.
 fn earlier_version(access: &Access, key: &StoredKey) -> Result<(StoredVersion, Secret), Error> {
-    store::keys::earlier_versions(access.recorder.owner(), key.project_id, key.id, key.version.number)
-        .into_iter()
-        .filter(|version| !version.is_compromised)
-        .find_map(|version| open(access.recorder, key, &version).ok().map(|secret| (version, secret)))
-        .ok_or_else(|| access.refuse(FailureReason::NotFound, Error::NoEarlierVersion))
+    store::keys::earlier_versions(
+        access.recorder.owner(),
+        key.project_id,
+        key.id,
+        key.version.number,
+    )
+    .into_iter()
+    .filter(|version| !version.is_compromised)
+    .find_map(|version| open(access.recorder, key, &version).ok().map(|secret| (version, secret)))
+    .ok_or_else(|| access.refuse(FailureReason::NotFound, Error::NoEarlierVersion))
 }
 
-/// Takes an API key from an argument: not empty, no white space, at most 4,096 bytes. A shape that belongs to another
-/// provider is a WARNING.
-fn api_key_of(access: &Access, argument: Option<&str>, provider: &str, name: &'static str) -> Result<Secret, Error> {
+/// Takes an API key from an argument: not empty, no white space, at most 4,096 bytes. A shape that
+/// belongs to another provider is a WARNING.
+fn api_key_of(
+    access: &Access,
+    argument: Option<&str>,
+    provider: &str,
+    name: &'static str,
+) -> Result<Secret, Error> {
     let text = access.need(argument, name)?;
     access.accept(check_api_key(text))?;
     if let Some(other) = redact::provider_of(text).filter(|other| *other != provider) {
-        warning!("this key has the shape of a key of provider \"{other}\", and is stored for \"{provider}\"");
+        warning!(
+            "this key has the shape of a key of provider \"{other}\", and is stored for \"{provider}\""
+        );
     }
     Ok(Secret::new(text.as_bytes().to_vec()))
 }
 
 /// An API key: 1 to 4,096 bytes without white space.
-pub fn check_api_key(text: &str) -> Result<(), Error> {
+pub(super) fn check_api_key(text: &str) -> Result<(), Error> {
     if text.is_empty() {
         Err(Error::BadInput("the API key is empty", "Pass the key as the vendor shows it."))
     } else if text.len() > MAX_KEY {
-        Err(Error::BadInput("the API key is longer than 4096 bytes", "Pass the key alone, without a file around it."))
+        Err(Error::BadInput(
+            "the API key is longer than 4096 bytes",
+            "Pass the key alone, without a file around it.",
+        ))
     } else if text.contains(char::is_whitespace) {
-        Err(Error::BadInput("the API key contains white space", "Pass the key alone, without spaces or line ends."))
+        Err(Error::BadInput(
+            "the API key contains white space",
+            "Pass the key alone, without spaces or line ends.",
+        ))
     } else {
         Ok(())
     }
@@ -245,12 +291,14 @@ fn check_provider(provider: &str) -> Result<(), Error> {
     if is_slug(provider) {
         return Ok(());
     }
-    let hint = "Use 1 to 63 of a-z, 0-9, '-' and '_', beginning with a letter or digit, such as openai.";
+    let hint =
+        "Use 1 to 63 of a-z, 0-9, '-' and '_', beginning with a letter or digit, such as openai.";
     Err(Error::BadInput("the provider is not a slug", hint))
 }
 
-/// Whether a text can name a provider: so that nothing else (a key, say) is ever kept in that place.
-pub fn is_slug(text: &str) -> bool {
+/// Whether a text can name a provider: so that nothing else (a key, say) is ever kept in that
+/// place.
+pub(super) fn is_slug(text: &str) -> bool {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     (1..=63).contains(&text.len())
         && text.starts_with(plain)
@@ -259,7 +307,7 @@ pub fn is_slug(text: &str) -> bool {
 }
 
 /// A name: 1 to 100 bytes, no key, nothing that does not print.
-pub fn check_name(name: &str) -> Result<(), Error> {
+pub(super) fn check_name(name: &str) -> Result<(), Error> {
     let hint = "Use 1 to 100 bytes of text that is no key.";
     if name.trim().is_empty() || name.len() > 100 || !redact::is_visible(name) {
         Err(Error::BadInput("the name is empty, too long or holds invisible characters", hint))
@@ -270,35 +318,49 @@ pub fn check_name(name: &str) -> Result<(), Error> {
     }
 }
 
-/// Bytes from which on a text that holds a key is taken to hold it on purpose: shorter ones are in many words.
+/// Bytes from which on a text that holds a key is taken to hold it on purpose: shorter ones are in
+/// many words.
 const TELLING: usize = 8;
 
-/// What is kept in clear beside a key must not be the key: one made of words has no shape by which it is known.
-pub fn check_apart(text: &str, secret: &Secret) -> Result<(), Error> {
+/// What is kept in clear beside a key must not be the key: one made of words has no shape by which
+/// it is known.
+pub(super) fn check_apart(text: &str, secret: &Secret) -> Result<(), Error> {
     let key = secret.expose();
     let holds = key.len() >= TELLING && text.as_bytes().windows(key.len()).any(|part| part == key);
     if holds || text.as_bytes() == key {
-        return Err(Error::BadInput("the name or the provider is the key itself", "Name the key by what it is for."));
+        return Err(Error::BadInput(
+            "the name or the provider is the key itself",
+            "Name the key by what it is for.",
+        ));
     }
     Ok(())
 }
 
-/// Refuses a name that holds a key which this project has stored, in any version. Others' keys are not looked for: an answer
-/// would tell a tenant what they are.
-pub fn refuse_stored_key(access: &Access, project: Id, name: Option<&str>) -> Result<(), Error> {
+/// Refuses a name that holds a key which this project has stored, in any version. Others' keys are
+/// not looked for: an answer would tell a tenant what they are.
+pub(super) fn refuse_stored_key(
+    access: &Access,
+    project: Id,
+    name: Option<&str>,
+) -> Result<(), Error> {
     let Some(name) = name else { return Ok(()) };
     let found = Finder::new(access.recorder)?.find(name)?;
     if found.iter().any(|found| found.ours.is_some_and(|ours| ours.project == project)) {
-        let error = Error::BadInput("the name looks like a key", "Use 1 to 100 bytes of text that is no key.");
+        let error = Error::BadInput(
+            "the name looks like a key",
+            "Use 1 to 100 bytes of text that is no key.",
+        );
         return Err(access.refuse(FailureReason::BadInput, error));
     }
     Ok(())
 }
 
 /// A priority: from 1.
-pub fn check_priority(priority: Option<i32>) -> Result<(), Error> {
+pub(super) fn check_priority(priority: Option<i32>) -> Result<(), Error> {
     match priority {
-        Some(priority) if priority < 1 => Err(Error::BadInput("the priority is below 1", "1 is tried first.")),
+        Some(priority) if priority < 1 => {
+            Err(Error::BadInput("the priority is below 1", "1 is tried first."))
+        }
         _ => Ok(()),
     }
 }

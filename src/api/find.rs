@@ -1,5 +1,6 @@
-//! Keys in text: which there are by their shape, and which of them are ours. Whether one is ours is certain, because its
-//! fingerprint is compared with those of all stored versions; so even a key without any known shape is recognised.
+//! Keys in text: which there are by their shape, and which of them are ours. Whether one is ours is
+//! certain, because its fingerprint is compared with those of all stored versions; so even a key
+//! without any known shape is recognised.
 
 use super::access::Access;
 use super::finder::{Finder, Found};
@@ -10,9 +11,9 @@ use crate::trail::{AccessType, FailureReason};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-/// Finds the keys in a text: by known shapes, and by fingerprint those that are stored here, also as escapes of URLs and
-/// JSON write them. `start` counts characters from 1, `length` characters. Never answers a key; each call is on record.
-/// Only for staff and auditors (42501).
+/// Finds the keys in a text: by known shapes, and by fingerprint those that are stored here, also
+/// as escapes of URLs and JSON write them. `start` counts characters from 1, `length` characters.
+/// Never answers a key; each call is on record. Only for staff and auditors (42501).
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn find_keys(
@@ -35,11 +36,13 @@ fn find_keys(
     must_see_everything(&access)?;
     let text = access.need(text, "text")?;
     let found = Finder::new(access.recorder)?.find(text)?;
-    // Whether a text is one of our keys is worth knowing to somebody who guesses: so it is on record who asks, how often.
+    // Whether a text is one of our keys is worth knowing to somebody who guesses: so it is on
+    // record who asks, how often.
     let _recorded = access.recorder.record(access.event, Standing::Authorised)?;
     let characters = |bytes: &str| i32::try_from(bytes.chars().count()).unwrap_or(i32::MAX);
     let row = |found: Found| {
-        let (start, length) = (1 + characters(&text[..found.start]), characters(&text[found.start..found.end]));
+        let (start, length) =
+            (1 + characters(&text[..found.start]), characters(&text[found.start..found.end]));
         let key = found.ours.map(|ours| pgrx::Uuid::from_bytes(ours.key));
         (found.provider, found.kind, start, length, found.redacted, key)
     };

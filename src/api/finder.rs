@@ -1,13 +1,14 @@
-//! The step that recipes share which look for keys in text: by shape, and by fingerprint those that are ours. A `Finder`
-//! holds the fingerprint keys for one call; for long texts it also knows all stored fingerprints.
+//! The step that recipes share which look for keys in text: by shape, and by fingerprint those that
+//! are ours. A `Finder` holds the fingerprint keys for one call; for long texts it also knows all
+//! stored fingerprints.
 
 use super::access::fingerprint_keys;
-use crate::acting_owner::session;
 use crate::audit::Recorder;
 use crate::crypto::Secret;
 use crate::crypto::fingerprint::FingerprintKey;
 use crate::error::Error;
 use crate::extra_patterns;
+use crate::postgres::session;
 use crate::redact::{self, Candidate, ExtraPatterns, Finding};
 use crate::store::keys::Known;
 use crate::store::{self, Id};
@@ -16,11 +17,12 @@ use std::collections::{BTreeMap, HashSet};
 
 /// Candidates whose fingerprints are compared at a time.
 const AT_ONCE: usize = 1000;
-/// Fingerprints that are kept at most, 8 bytes of each: 20 MB. Of more keys each candidate is looked up.
+/// Fingerprints that are kept at most, 8 bytes of each: 20 MB. Of more keys each candidate is
+/// looked up.
 const MOST_KEPT: usize = 1_000_000;
 
 /// A key found in a text. Offsets in bytes; `redacted` holds no secret.
-pub struct Found {
+pub(super) struct Found {
     pub provider: Option<String>,
     pub kind: String,
     pub start: usize,
@@ -34,14 +36,14 @@ pub struct Found {
 
 /// Where a key is stored.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct StoredAs {
+pub(super) struct StoredAs {
     pub key: Id,
     pub project: Id,
     pub version: i32,
 }
 
 /// What finds keys during one call.
-pub struct Finder {
+pub(super) struct Finder {
     recorder: Recorder,
     keys: Vec<(i32, FingerprintKey)>,
     stored: Option<HashSet<[u8; 8]>>,
@@ -49,23 +51,26 @@ pub struct Finder {
     extra: Option<&'static ExtraPatterns>,
 }
 
-/// Places of a text that are keys of ours, each with its fingerprint and which keys (with their provider) it is.
+/// Places of a text that are keys of ours, each with its fingerprint and which keys (with their
+/// provider) it is.
 type Ours = BTreeMap<(usize, usize), ([u8; 32], Vec<(StoredAs, String)>)>;
 
 impl Finder {
     /// Opens the fingerprint keys.
-    pub fn new(recorder: Recorder) -> Result<Finder, Error> {
+    pub(super) fn new(recorder: Recorder) -> Result<Finder, Error> {
         Ok(Finder { recorder, keys: fingerprint_keys(recorder)?, stored: None, extra: None })
     }
 
-    /// For scans: of texts of megabytes every word is compared in memory first, and extra patterns count.
-    pub fn for_scans(recorder: Recorder) -> Result<Finder, Error> {
-        let stored = store::leaks::fingerprints(recorder.owner(), MOST_KEPT).map(|all| all.into_iter().collect());
+    /// For scans: of texts of megabytes every word is compared in memory first, and extra patterns
+    /// count.
+    pub(super) fn for_scans(recorder: Recorder) -> Result<Finder, Error> {
+        let stored = store::leaks::fingerprints(recorder.owner(), MOST_KEPT)
+            .map(|all| all.into_iter().collect());
         Ok(Finder { stored, extra: extra_patterns::in_force(), ..Finder::new(recorder)? })
     }
 
     /// The keys in a text, in order.
-    pub fn find(&self, text: &str) -> Result<Vec<Found>, Error> {
+    pub(super) fn find(&self, text: &str) -> Result<Vec<Found>, Error> {
         let ours = self.ours(text)?;
         let mut found: Vec<Found> = ours
             .iter()
@@ -82,11 +87,15 @@ impl Finder {
                 fingerprint,
             })
             .collect();
-        // No place of ours lies within another, so of those that begin before an end the last one ends last.
+        // No place of ours lies within another, so of those that begin before an end the last one
+        // ends last.
         let is_ours = |finding: &Finding| {
-            ours.range(..(finding.end, 0)).next_back().is_some_and(|((_, to), _)| finding.start < *to)
+            ours.range(..(finding.end, 0))
+                .next_back()
+                .is_some_and(|((_, to), _)| finding.start < *to)
         };
-        let foreign = redact::all_findings(text, self.extra).into_iter().filter(|finding| !is_ours(finding));
+        let foreign =
+            redact::all_findings(text, self.extra).into_iter().filter(|finding| !is_ours(finding));
         found.extend(foreign.map(|finding| Found {
             provider: finding.provider.map(str::to_owned),
             kind: finding.kind.to_owned(),
@@ -106,10 +115,13 @@ impl Finder {
         self.keys.first().map_or([0; 32], |(_, newest)| newest.fingerprint(&secret))
     }
 
-    /// Which stored keys a piece of text is, as it stands or without the escapes it is written with.
-    pub fn stored_as(&self, piece: &str) -> Vec<StoredAs> {
-        let secrets: Vec<Secret> = redact::candidates(piece).map(|candidate| Secret::from(candidate.key)).collect();
-        let mut stored: Vec<StoredAs> = self.known(&secrets).iter().map(|(_, _, known)| stored_as(known)).collect();
+    /// Which stored keys a piece of text is, as it stands or without the escapes it is written
+    /// with.
+    pub(super) fn stored_as(&self, piece: &str) -> Vec<StoredAs> {
+        let secrets: Vec<Secret> =
+            redact::candidates(piece).map(|candidate| Secret::from(candidate.key)).collect();
+        let mut stored: Vec<StoredAs> =
+            self.known(&secrets).iter().map(|(_, _, known)| stored_as(known)).collect();
         stored.sort();
         stored.dedup();
         stored
@@ -121,17 +133,27 @@ impl Finder {
         for (version, key) in &self.keys {
             let may_be = |fingerprint: &[u8; 32]| {
                 let beginning = fingerprint.first_chunk::<8>();
-                self.stored.as_ref().is_none_or(|stored| beginning.is_some_and(|beginning| stored.contains(beginning)))
+                self.stored.as_ref().is_none_or(|stored| {
+                    beginning.is_some_and(|beginning| stored.contains(beginning))
+                })
             };
             let fingerprints = secrets.iter().map(|secret| key.fingerprint(secret)).enumerate();
-            let wanted: Vec<(usize, [u8; 32])> = fingerprints.filter(|(_, fingerprint)| may_be(fingerprint)).collect();
+            let wanted: Vec<(usize, [u8; 32])> =
+                fingerprints.filter(|(_, fingerprint)| may_be(fingerprint)).collect();
             if wanted.is_empty() {
                 continue;
             }
-            let fingerprints: Vec<[u8; 32]> = wanted.iter().map(|(_, fingerprint)| *fingerprint).collect();
-            for known in store::keys::by_fingerprints(self.recorder.owner(), *version, &fingerprints) {
-                let same = wanted.iter().filter(|(_, fingerprint)| fingerprint.as_slice() == known.fingerprint);
-                all.extend(same.map(|(number, fingerprint)| (*number, *fingerprint, known.clone())));
+            let fingerprints: Vec<[u8; 32]> =
+                wanted.iter().map(|(_, fingerprint)| *fingerprint).collect();
+            for known in
+                store::keys::by_fingerprints(self.recorder.owner(), *version, &fingerprints)
+            {
+                let same = wanted
+                    .iter()
+                    .filter(|(_, fingerprint)| fingerprint.as_slice() == known.fingerprint);
+                all.extend(
+                    same.map(|(number, fingerprint)| (*number, *fingerprint, known.clone())),
+                );
             }
         }
         all
@@ -147,8 +169,10 @@ impl Finder {
             if some.is_empty() {
                 return Ok(innermost(ours));
             }
-            let places: Vec<(usize, usize)> = some.iter().map(|candidate| (candidate.start, candidate.end)).collect();
-            let secrets: Vec<Secret> = some.into_iter().map(|candidate| Secret::from(candidate.key)).collect();
+            let places: Vec<(usize, usize)> =
+                some.iter().map(|candidate| (candidate.start, candidate.end)).collect();
+            let secrets: Vec<Secret> =
+                some.into_iter().map(|candidate| Secret::from(candidate.key)).collect();
             for (number, fingerprint, known) in self.known(&secrets) {
                 let keys = &mut ours.entry(places[number]).or_insert((fingerprint, vec![])).1;
                 keys.push((stored_as(&known), known.provider));
@@ -164,7 +188,8 @@ fn stored_as(known: &Known) -> StoredAs {
 
 /// Of places that are one key in several spellings the shortest: without the punctuation around it.
 fn innermost(mut ours: Ours) -> Ours {
-    // From the last beginning to the first, and of one beginning the shortest first: what holds another ends behind it.
+    // From the last beginning to the first, and of one beginning the shortest first: what holds
+    // another ends behind it.
     let mut places: Vec<(usize, usize)> = ours.keys().copied().collect();
     places.sort_by_key(|(start, end)| (Reverse(*start), *end));
     let mut nearest = usize::MAX;
@@ -186,8 +211,9 @@ fn kind_at(text: &str, start: usize, end: usize) -> Option<&'static str> {
     redact::findings(&text[start..end]).next().map(|finding| finding.kind)
 }
 
-/// A finding without its secret. Of what a pattern of somebody's matches nobody knows which part is public.
-pub fn masked(text: &str, finding: &Finding) -> String {
+/// A finding without its secret. Of what a pattern of somebody's matches nobody knows which part is
+/// public.
+pub(super) fn masked(text: &str, finding: &Finding) -> String {
     if finding.kind == redact::EXTRA_KEY {
         return redact::MASK.to_owned();
     }

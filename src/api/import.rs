@@ -1,15 +1,16 @@
-//! Moving in from WatchLLM: each row of its table is opened with the old secret and sealed anew under its id. One
-//! transaction; a bad row is reported and passed over; running it again changes nothing. The old table stays untouched.
+//! Moving in from WatchLLM: each row of its table is opened with the old secret and sealed anew
+//! under its id. One transaction; a bad row is reported and passed over; running it again changes
+//! nothing. The old table stays untouched.
 
 use super::access::{Access, lowest_free};
 use super::changes::{check_apart, check_api_key, check_name, is_slug, new_version};
-use crate::acting_owner::{StepMemory, session};
 use crate::audit::Standing;
 use crate::caller::{Context, new_id};
 use crate::crypto::Secret;
 use crate::crypto::secret_file::read_secret;
 use crate::crypto::watchllm::{self, WatchllmError};
 use crate::error::Error;
+use crate::postgres::{StepMemory, session};
 use crate::redact;
 use crate::store::import::{Imported, OldKey, OldKeys};
 use crate::store::{self, Id};
@@ -25,12 +26,20 @@ const ROWS_PER_NOTICE: usize = 100;
 const MAX_NAME: usize = 100;
 
 /// The columns of the answer, in their order.
-type Row = (Option<pgrx::Uuid>, Option<pgrx::Uuid>, Option<String>, Option<String>, String, Option<String>);
+type Row = (
+    Option<pgrx::Uuid>,
+    Option<pgrx::Uuid>,
+    Option<String>,
+    Option<String>,
+    String,
+    Option<String>,
+);
 
-/// Imports the rows of WatchLLM's `provider_keys` under their ids, each opened with the old secret (the whole content of
-/// `secret_file`, on the server) and sealed anew; a row each says how it went. `source` is read as the caller and must be
-/// a table. Errors: not an administrator or not allowed to read the server's files 42501, a source or a file that will
-/// not do 22023. A bad row is no error.
+/// Imports the rows of WatchLLM's `provider_keys` under their ids, each opened with the old secret
+/// (the whole content of `secret_file`, on the server) and sealed anew; a row each says how it
+/// went. `source` is read as the caller and must be a table. Errors: not an administrator or not
+/// allowed to read the server's files 42501, a source or a file that will not do 22023. A bad row
+/// is no error.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn import_watchllm_keys(
@@ -56,13 +65,18 @@ fn import_watchllm_keys(
     let source = access.need(source, "source")?.oid();
     let path = access.need(secret_file, "secret_file")?;
     let secret = access.accept(read_secret(Path::new(path)).map_err(|problem| {
-        Error::BadInput(problem.message(), "Give the path of a file on the server that holds the old secret alone.")
+        Error::BadInput(
+            problem.message(),
+            "Give the path of a file on the server that holds the old secret alone.",
+        )
     }))?;
     let source = store::import::judge(source).map_err(|error| match error {
         Error::NotAuthorized(_) => access.refuse(FailureReason::NotAuthorized, error),
         _ => access.refuse(FailureReason::BadInput, error),
     })?;
-    Ok(TableIterator::new(store::import::read(&source, |old| Import::new(access, secret).run(old))?))
+    Ok(TableIterator::new(store::import::read(&source, |old| {
+        Import::new(access, secret).run(old)
+    })?))
 }
 
 /// One run.
@@ -153,9 +167,11 @@ impl Import {
     fn import(&mut self, old: &OldKey) -> Result<Arrival, Stop> {
         let (project, id) = self.place(old)?;
         let provider = old.provider.as_deref().filter(|provider| is_slug(provider));
-        let provider = provider.ok_or_else(|| bad_input("the provider is not a slug such as openai"))?;
+        let provider =
+            provider.ok_or_else(|| bad_input("the provider is not a slug such as openai"))?;
         let secret = self.open(old)?;
-        let shape = redact::provider_of(&String::from_utf8_lossy(secret.expose())).filter(|other| *other != provider);
+        let shape = redact::provider_of(&String::from_utf8_lossy(secret.expose()))
+            .filter(|other| *other != provider);
         let mut arrival = self.store(old, (project, id), provider, &secret)?;
         if let Some(other) = shape {
             arrival.details.push(format!("it has the shape of a key of provider {other}"));
@@ -163,7 +179,8 @@ impl Import {
         Ok(arrival)
     }
 
-    /// Seals a key for its place and stores it: active where it was and there is room, under a name that is free.
+    /// Seals a key for its place and stores it: active where it was and there is room, under a name
+    /// that is free.
     fn store(
         &mut self,
         old: &OldKey,
@@ -178,7 +195,10 @@ impl Import {
         let mut details = Vec::new();
         let outcome = match (old.is_active, has_room) {
             (true, false) => {
-                details.push(format!("inactive: the project has {} active keys of this provider", taken.len()));
+                details.push(format!(
+                    "inactive: the project has {} active keys of this provider",
+                    taken.len()
+                ));
                 "imported_inactive"
             }
             (true, true) => "imported",
@@ -218,7 +238,8 @@ impl Import {
         Ok(Arrival { name, outcome, details })
     }
 
-    /// Whether there is a place for this row: its project, locked as for every new key, and no key of its id.
+    /// Whether there is a place for this row: its project, locked as for every new key, and no key
+    /// of its id.
     fn place(&mut self, old: &OldKey) -> Result<(Id, Id), Stop> {
         let id = old.id.ok_or_else(|| bad_input("the id is NULL"))?;
         let project = old.project_id.ok_or_else(unknown_project)?;
@@ -248,16 +269,21 @@ impl Import {
             reason: Some(FailureReason::DamagedEnvelope),
             detail: Some("encrypted_key or encryption_iv is not what WatchLLM writes".into()),
         };
-        let (Some(key), Some(iv)) = (&old.encrypted_key, &old.encryption_iv) else { return Err(damaged()) };
+        let (Some(key), Some(iv)) = (&old.encrypted_key, &old.encryption_iv) else {
+            return Err(damaged());
+        };
         let secret = watchllm::open(&self.old_secret, key, iv).map_err(|error| match error {
             WatchllmError::Damaged => damaged(),
             WatchllmError::DoesNotOpen => Stop::Row {
                 outcome: "wrong_secret",
                 reason: Some(FailureReason::WrongMasterKey),
-                detail: Some("it does not open: sealed under another secret, or changed since".into()),
+                detail: Some(
+                    "it does not open: sealed under another secret, or changed since".into(),
+                ),
             },
         })?;
-        let text = std::str::from_utf8(secret.expose()).map_err(|_| bad_input("the API key is not UTF-8 text"))?;
+        let text = std::str::from_utf8(secret.expose())
+            .map_err(|_| bad_input("the API key is not UTF-8 text"))?;
         if text.contains('\0') {
             return Err(bad_input("the API key holds a NUL"));
         }
@@ -265,11 +291,18 @@ impl Import {
         Ok(secret)
     }
 
-    /// The name as it may be stored, and whether it was taken and had to be changed: cleaned, none when nothing is left,
-    /// with " (2)" and so on.
-    fn free_name(&mut self, project: Id, provider: &str, old: Option<&str>) -> (Option<String>, bool) {
+    /// The name as it may be stored, and whether it was taken and had to be changed: cleaned, none
+    /// when nothing is left, with " (2)" and so on.
+    fn free_name(
+        &mut self,
+        project: Id,
+        provider: &str,
+        old: Option<&str>,
+    ) -> (Option<String>, bool) {
         let owner = self.access.recorder.owner();
-        let cleaned = old.map(|name| redact::clean(name.trim(), MAX_NAME)).filter(|name| check_name(name).is_ok());
+        let cleaned = old
+            .map(|name| redact::clean(name.trim(), MAX_NAME))
+            .filter(|name| check_name(name).is_ok());
         let Some(name) = cleaned else { return (None, false) };
         if !store::keys::name_taken(owner, project, provider, &name) {
             return (Some(name), false);
@@ -289,7 +322,11 @@ impl Import {
 
 /// A row whose values will not do.
 fn bad_input(detail: &str) -> Stop {
-    Stop::Row { outcome: "bad_input", reason: Some(FailureReason::BadInput), detail: Some(detail.into()) }
+    Stop::Row {
+        outcome: "bad_input",
+        reason: Some(FailureReason::BadInput),
+        detail: Some(detail.into()),
+    }
 }
 
 /// A row of a project that is not here, or deleted.

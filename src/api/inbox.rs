@@ -1,5 +1,6 @@
-//! Keys that come as rows instead of arguments: `COPY watchllm.provider_key_inbox FROM STDIN` stores them in bulk, with no key
-//! in any statement, log or statistics view (LOG_CHANNELS C01). The inbox is a view that never holds a row.
+//! Keys that come as rows instead of arguments: `COPY watchllm.provider_key_inbox FROM STDIN`
+//! stores them in bulk, with no key in any statement, log or statistics view (LOG_CHANNELS C01).
+//! The inbox is a view that never holds a row.
 
 use super::access::Access;
 use super::changes::{NewKey, store_key};
@@ -12,12 +13,14 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::convert::Infallible;
 
-/// Stores the key of a row that is inserted into `provider_key_inbox`, as `store_provider_key` does; what is left of the row
-/// has no key.
+/// Stores the key of a row that is inserted into `provider_key_inbox`, as `store_provider_key`
+/// does; what is left of the row has no key.
 #[pg_trigger(
     sql = "CREATE FUNCTION watchllm.store_from_inbox() RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path TO pg_catalog, pg_temp AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
 )]
-fn store_from_inbox<'a>(trigger: &'a PgTrigger<'a>) -> Result<Option<PgHeapTuple<'a, AllocatedByRust>>, Infallible> {
+fn store_from_inbox<'a>(
+    trigger: &'a PgTrigger<'a>,
+) -> Result<Option<PgHeapTuple<'a, AllocatedByRust>>, Infallible> {
     match store_row(trigger) {
         Ok(row) => Ok(Some(row)),
         Err(error) => {
@@ -41,7 +44,8 @@ fn store_row<'a>(trigger: &'a PgTrigger<'a>) -> Result<PgHeapTuple<'a, Allocated
     // Wiped when it goes out of scope, as the secret made of it is.
     let api_key = text("api_key")?.map(Secret::from);
     let api_key = api_key.as_ref().and_then(|key| std::str::from_utf8(key.expose()).ok());
-    let new = NewKey { provider: provider.as_deref(), api_key, name: name.as_deref(), priority: None };
+    let new =
+        NewKey { provider: provider.as_deref(), api_key, name: name.as_deref(), priority: None };
     store_key(&mut access, project, new)?;
     let mut left = row.into_owned();
     left.set_by_name("api_key", None::<String>).map_err(internal)?;

@@ -1,13 +1,13 @@
-//! Incidents, as people work on them: what is open (a view), and that somebody looked. Both are insert-only: an incident is
-//! evidence.
+//! Incidents, as people work on them: what is open (a view), and that somebody looked. Both are
+//! insert-only: an incident is evidence.
 
 use super::access::{Access, fingerprints_of};
 use super::changes::check_api_key;
-use crate::acting_owner::session;
 use crate::audit::commit;
 use crate::caller::{Context, new_id};
 use crate::crypto::Secret;
 use crate::error::{Answer, Error};
+use crate::postgres::session;
 use crate::redact;
 use crate::store;
 use crate::store::keys::{Known, StoredKey};
@@ -16,13 +16,17 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 /// Bytes of a note or of the name of a source that are kept.
-pub const NOTE: usize = 500;
+pub(super) const NOTE: usize = 500;
 
-/// Acknowledges an incident: somebody has looked at it, and says so in a note (cut at 500 bytes and redacted). It leaves
-/// `open_incidents`; a second acknowledgement is one more note. Errors: no such incident 02000, not authorized 42501.
+/// Acknowledges an incident: somebody has looked at it, and says so in a note (cut at 500 bytes and
+/// redacted). It leaves `open_incidents`; a second acknowledgement is one more note. Errors: no
+/// such incident 02000, not authorized 42501.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
-fn acknowledge_incident(id: Option<pgrx::Uuid>, note: default!(Option<&str>, "NULL")) -> Answer<()> {
+fn acknowledge_incident(
+    id: Option<pgrx::Uuid>,
+    note: default!(Option<&str>, "NULL"),
+) -> Answer<()> {
     let mut access = Access::begin(AccessType::Report, Context::default())?;
     access.must_administer()?;
     let incident = *access.need(id, "id")?.as_bytes();
@@ -37,9 +41,10 @@ fn acknowledge_incident(id: Option<pgrx::Uuid>, note: default!(Option<&str>, "NU
     Ok(())
 }
 
-/// Reports that a key has leaked, as a secret-scanning alert tells: finds every version it is by its fingerprint, marks it
-/// compromised (there is no way back to it), raises an incident, and blocks the key if `block` and it is in use. Answers a
-/// row per version found, none for a key that is not ours. `source` says who reported it, at most 500 bytes.
+/// Reports that a key has leaked, as a secret-scanning alert tells: finds every version it is by
+/// its fingerprint, marks it compromised (there is no way back to it), raises an incident, and
+/// blocks the key if `block` and it is in use. Answers a row per version found, none for a key that
+/// is not ours. `source` says who reported it, at most 500 bytes.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn report_leaked_key(
@@ -63,14 +68,17 @@ fn report_leaked_key(
     >,
     ErrorReport,
 > {
-    let mut access = Access::begin_with_key(AccessType::Report, Context { request_id, ip_address, user_agent })?;
+    let mut access =
+        Access::begin_with_key(AccessType::Report, Context { request_id, ip_address, user_agent })?;
     access.must_open(None)?;
     let text = access.need(api_key, "api_key")?;
     access.accept(check_api_key(text))?;
     let source = redact::clean(access.need(source, "source")?, NOTE);
     let block = access.need(block, "block")?;
     let mut rows = Vec::new();
-    for (version, fingerprints) in fingerprints_of(access.recorder, &[Secret::new(text.as_bytes().to_vec())])? {
+    for (version, fingerprints) in
+        fingerprints_of(access.recorder, &[Secret::new(text.as_bytes().to_vec())])?
+    {
         for known in store::keys::by_fingerprints(access.recorder.owner(), version, &fingerprints) {
             rows.extend(report(&mut access, &known, &source, block)?);
         }
@@ -87,7 +95,12 @@ fn report_leaked_key(
 type Reported = (pgrx::Uuid, pgrx::Uuid, String, i32, bool, bool);
 
 /// Marks one version, on record, and raises its incident.
-fn report(access: &mut Access, known: &Known, source: &str, block: bool) -> Result<Option<Reported>, Error> {
+fn report(
+    access: &mut Access,
+    known: &Known,
+    source: &str,
+    block: bool,
+) -> Result<Option<Reported>, Error> {
     let owner = access.recorder.owner();
     let (project, id, number) = (known.project, known.key, known.version);
     store::changes::lock(owner, project, id);
@@ -111,11 +124,19 @@ fn report(access: &mut Access, known: &Known, source: &str, block: bool) -> Resu
 }
 
 /// One incident for each version and source, however often it is reported.
-fn raise(access: &Access, key: &StoredKey, number: i32, in_use: bool, fingerprint: &[u8], source: &str) {
+fn raise(
+    access: &Access,
+    key: &StoredKey,
+    number: i32,
+    in_use: bool,
+    fingerprint: &[u8],
+    source: &str,
+) {
     let details = serde_json::json!({
         "what": "a provider key was reported as leaked", "source": source, "key_version": number, "in_use": in_use,
     });
-    let parts = [b"report", key.id.as_slice(), &number.to_be_bytes(), fingerprint, source.as_bytes()];
+    let parts =
+        [b"report", key.id.as_slice(), &number.to_be_bytes(), fingerprint, source.as_bytes()];
     let incident = Incident {
         id: incident::identity(&parts),
         kind: IncidentType::LeakedKey,

@@ -1,13 +1,14 @@
-//! Opening keys: decrypt, decrypt many, resolve by priority, validate. Reads are recorded before they are answered:
-//! a plaintext becomes a datum only with the proof that the writer gives (DESIGN §8).
+//! Opening keys: decrypt, decrypt many, resolve by priority, validate. Reads are recorded before
+//! they are answered: a plaintext becomes a datum only with the proof that the writer gives (DESIGN
+//! §8).
 
 use super::access::{Access, about, fingerprint_key, open, usable};
-use crate::acting_owner::session;
 use crate::audit::Standing;
 use crate::caller::Context;
 use crate::crypto::{Secret, fingerprint};
 use crate::disclosed::Disclosed;
 use crate::error::{Answer, Error};
+use crate::postgres::session;
 use crate::store::keys::StoredKey;
 use crate::store::{self, Id};
 use crate::trail::{AccessType, Bounded, Event, FailureReason};
@@ -22,9 +23,9 @@ const ROW_OVERHEAD: usize = 96;
 
 type Opened = (Option<pgrx::Uuid>, Option<Disclosed>, Option<String>);
 
-/// Opens a provider key: answers its plaintext once the access is durably recorded. `project_id`, when given, must be
-/// the key's. Errors: no such key 02000, not authorized 42501, blocked or inactive 42000, damaged XX001, wrong master
-/// key 28000, audit unavailable 53000.
+/// Opens a provider key: answers its plaintext once the access is durably recorded. `project_id`,
+/// when given, must be the key's. Errors: no such key 02000, not authorized 42501, blocked or
+/// inactive 42000, damaged XX001, wrong master key 28000, audit unavailable 53000.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn decrypt_provider_key(
@@ -34,7 +35,8 @@ fn decrypt_provider_key(
     ip_address: default!(Option<&str>, "NULL"),
     user_agent: default!(Option<&str>, "NULL"),
 ) -> Answer<Disclosed> {
-    let mut access = Access::begin(AccessType::Decrypt, Context { request_id, ip_address, user_agent })?;
+    let mut access =
+        Access::begin(AccessType::Decrypt, Context { request_id, ip_address, user_agent })?;
     let id = *access.need(provider_key_id, "provider_key_id")?.as_bytes();
     access.event.provider_key_id = Some(id);
     access.must_open(None)?;
@@ -43,9 +45,9 @@ fn decrypt_provider_key(
     Ok(access.disclose(secret)?)
 }
 
-/// Opens many provider keys with one durable wait: a row per id, in input order, duplicates kept; a key that does not
-/// open has its reason instead. At most 1,000 ids, and only when the answer fits a quarter of work_mem (23514), so
-/// that no plaintext spills into a temporary file.
+/// Opens many provider keys with one durable wait: a row per id, in input order, duplicates kept; a
+/// key that does not open has its reason instead. At most 1,000 ids, and only when the answer fits
+/// a quarter of work_mem (23514), so that no plaintext spills into a temporary file.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn decrypt_provider_keys(
@@ -64,18 +66,21 @@ fn decrypt_provider_keys(
     >,
     ErrorReport,
 > {
-    let mut access = Access::begin(AccessType::Decrypt, Context { request_id, ip_address, user_agent })?;
+    let mut access =
+        Access::begin(AccessType::Decrypt, Context { request_id, ip_address, user_agent })?;
     let ids = access.need(provider_key_ids, "provider_key_ids")?;
     access.must_open(None)?;
     if ids.len() > MAX_KEYS {
         let message = format!("{} ids given; at most {MAX_KEYS} are opened at once", ids.len());
-        return Err(access.refuse(FailureReason::Limit, Error::OverLimit(message, "Ask in several calls.")).into());
+        return Err(access
+            .refuse(FailureReason::Limit, Error::OverLimit(message, "Ask in several calls."))
+            .into());
     }
     Ok(TableIterator::new(open_each(&access, &ids)?))
 }
 
-/// Opens the first key of a provider that opens, by priority: blocked and damaged ones are passed over, each attempt
-/// recorded. No candidate: 02000; all failed: the first failure.
+/// Opens the first key of a provider that opens, by priority: blocked and damaged ones are passed
+/// over, each attempt recorded. No candidate: 02000; all failed: the first failure.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn resolve_provider_key(
@@ -97,12 +102,14 @@ fn resolve_provider_key(
     >,
     ErrorReport,
 > {
-    let mut access = Access::begin(AccessType::Decrypt, Context { request_id, ip_address, user_agent })?;
+    let mut access =
+        Access::begin(AccessType::Decrypt, Context { request_id, ip_address, user_agent })?;
     let project = *access.need(project_id, "project_id")?.as_bytes();
     let provider = access.need(provider, "provider")?;
     access.must_open(Some(project))?;
     access.event.project_id = Some(project);
-    access.event.provider = Bounded::new(Some(provider).filter(|slug| super::changes::is_slug(slug)));
+    access.event.provider =
+        Bounded::new(Some(provider).filter(|slug| super::changes::is_slug(slug)));
     let mut first_failure = None;
     for key in store::keys::candidates(access.recorder.owner(), project, provider) {
         access.about(&key);
@@ -123,7 +130,8 @@ fn resolve_provider_key(
     .into())
 }
 
-/// Verifies that a provider key opens and is the one that was stored; false when its envelope is damaged.
+/// Verifies that a provider key opens and is the one that was stored; false when its envelope is
+/// damaged.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn validate_provider_key(
@@ -132,44 +140,56 @@ fn validate_provider_key(
     ip_address: default!(Option<&str>, "NULL"),
     user_agent: default!(Option<&str>, "NULL"),
 ) -> Answer<bool> {
-    let mut access = Access::begin(AccessType::Validate, Context { request_id, ip_address, user_agent })?;
+    let mut access =
+        Access::begin(AccessType::Validate, Context { request_id, ip_address, user_agent })?;
     let id = *access.need(provider_key_id, "provider_key_id")?.as_bytes();
     access.event.provider_key_id = Some(id);
     access.must_open(None)?;
     let key = access.find(id, None)?;
     if key.is_deleted || key.is_blocked {
-        let (reason, error) = usable(&key).err().unwrap_or((FailureReason::Deleted, Error::NoSuchKey));
+        let (reason, error) =
+            usable(&key).err().unwrap_or((FailureReason::Deleted, Error::NoSuchKey));
         return Err(access.refuse(reason, error).into());
     }
-    let outcome = open(access.recorder, &key, &key.version).and_then(|secret| same_key(&access, &key, &secret));
+    let outcome = open(access.recorder, &key, &key.version)
+        .and_then(|secret| same_key(&access, &key, &secret));
     match outcome {
         Ok(()) => {
             let _recorded = access.recorder.record(access.event, Standing::Authorised)?;
             Ok(true)
         }
-        Err((FailureReason::DamagedEnvelope, error)) => match access.refuse(FailureReason::DamagedEnvelope, error) {
-            Error::DamagedEnvelope => Ok(false),
-            unrecorded => Err(unrecorded.into()),
-        },
+        Err((FailureReason::DamagedEnvelope, error)) => {
+            match access.refuse(FailureReason::DamagedEnvelope, error) {
+                Error::DamagedEnvelope => Ok(false),
+                unrecorded => Err(unrecorded.into()),
+            }
+        }
         Err((reason, error)) => Err(access.refuse(reason, error).into()),
     }
 }
 
 /// Compares an opened key with the fingerprint it was stored with.
-fn same_key(access: &Access, key: &StoredKey, secret: &Secret) -> Result<(), (FailureReason, Error)> {
+fn same_key(
+    access: &Access,
+    key: &StoredKey,
+    secret: &Secret,
+) -> Result<(), (FailureReason, Error)> {
     let damaged = (FailureReason::DamagedEnvelope, Error::DamagedEnvelope);
     let version = Some(key.version.fingerprint_key_version);
-    let (_, fingerprint_key) =
-        fingerprint_key(access.recorder, version).map_err(|e| (FailureReason::UnknownMasterKey, e))?;
+    let (_, fingerprint_key) = fingerprint_key(access.recorder, version)
+        .map_err(|e| (FailureReason::UnknownMasterKey, e))?;
     let same = fingerprint::same(&fingerprint_key.fingerprint(secret), &key.version.fingerprint);
     if same { Ok(()) } else { Err(damaged) }
 }
 
-/// Opens what can be opened, records all in chunks, and only then pairs each plaintext with its proof.
+/// Opens what can be opened, records all in chunks, and only then pairs each plaintext with its
+/// proof.
 fn open_each(access: &Access, ids: &[Option<pgrx::Uuid>]) -> Result<Vec<Opened>, Error> {
     let known: Vec<Id> = ids.iter().flatten().map(|id| *id.as_bytes()).collect();
-    let keys: HashMap<Id, StoredKey> =
-        store::keys::by_ids(access.recorder.owner(), &known).into_iter().map(|key| (key.id, key)).collect();
+    let keys: HashMap<Id, StoredKey> = store::keys::by_ids(access.recorder.owner(), &known)
+        .into_iter()
+        .map(|key| (key.id, key))
+        .collect();
     refuse_spill(access, ids, &keys)?;
     let mut events = Vec::with_capacity(ids.len());
     let mut outcomes = Vec::with_capacity(ids.len());
@@ -184,7 +204,9 @@ fn open_each(access: &Access, ids: &[Option<pgrx::Uuid>]) -> Result<Vec<Opened>,
         (Ok(secret), Ok(proof)) => Ok((*id, Some(Disclosed::new(secret, proof)), None)),
         (Err(reason), Ok(_)) => Ok((*id, None, Some(reason.word().to_owned()))),
         (_, Err(Error::Blocked)) => Ok((*id, None, Some(FailureReason::Blocked.word().to_owned()))),
-        (_, Err(Error::CallerBlocked)) => Ok((*id, None, Some(FailureReason::CallerBlocked.word().to_owned()))),
+        (_, Err(Error::CallerBlocked)) => {
+            Ok((*id, None, Some(FailureReason::CallerBlocked.word().to_owned())))
+        }
         (_, Err(unrecorded)) => Err(unrecorded),
     })
     .collect()
@@ -193,10 +215,16 @@ fn open_each(access: &Access, ids: &[Option<pgrx::Uuid>]) -> Result<Vec<Opened>,
 type OneOutcome = (Event, Result<Secret, FailureReason>);
 
 /// Opens one of many: the event to record, and the plaintext or why there is none.
-fn open_one(access: &Access, id: Option<pgrx::Uuid>, keys: &HashMap<Id, StoredKey>) -> Result<OneOutcome, Error> {
+fn open_one(
+    access: &Access,
+    id: Option<pgrx::Uuid>,
+    keys: &HashMap<Id, StoredKey>,
+) -> Result<OneOutcome, Error> {
     let id = id.map(|id| *id.as_bytes());
     let fresh = Event { id: crate::caller::new_id()?, provider_key_id: id, ..access.event };
-    let Some(id) = id else { return Ok((fresh.refused(FailureReason::BadInput), Err(FailureReason::BadInput))) };
+    let Some(id) = id else {
+        return Ok((fresh.refused(FailureReason::BadInput), Err(FailureReason::BadInput)));
+    };
     let Some(key) = keys.get(&id) else {
         return Ok((fresh.refused(FailureReason::NotFound), Err(FailureReason::NotFound)));
     };
@@ -207,18 +235,27 @@ fn open_one(access: &Access, id: Option<pgrx::Uuid>, keys: &HashMap<Id, StoredKe
     }
 }
 
-/// PostgreSQL keeps a set-returning answer in a tuplestore, which goes to disk when it outgrows work_mem.
-fn refuse_spill(access: &Access, ids: &[Option<pgrx::Uuid>], keys: &HashMap<Id, StoredKey>) -> Result<(), Error> {
+/// PostgreSQL keeps a set-returning answer in a tuplestore, which goes to disk when it outgrows
+/// work_mem.
+fn refuse_spill(
+    access: &Access,
+    ids: &[Option<pgrx::Uuid>],
+    keys: &HashMap<Id, StoredKey>,
+) -> Result<(), Error> {
     let length = |id: &pgrx::Uuid| {
-        keys.get(id.as_bytes()).and_then(|key| key.version.sealed.as_ref()).map_or(0, |s| s.bytes().len())
+        keys.get(id.as_bytes())
+            .and_then(|key| key.version.sealed.as_ref())
+            .map_or(0, |s| s.bytes().len())
     };
     let answer: usize = ids.iter().flatten().map(length).sum::<usize>() + ids.len() * ROW_OVERHEAD;
     if answer <= session::work_mem() / 4 {
         return Ok(());
     }
     let message = format!("the answer of about {} kB could spill to disk", answer / 1024 + 1);
-    Err(access
-        .refuse(FailureReason::Limit, Error::OverLimit(message, "Ask for fewer keys at once, or raise work_mem.")))
+    Err(access.refuse(
+        FailureReason::Limit,
+        Error::OverLimit(message, "Ask for fewer keys at once, or raise work_mem."),
+    ))
 }
 
 /// The SQL form of an id.

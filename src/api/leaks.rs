@@ -1,5 +1,5 @@
-//! Keys in text: masked (DESIGN §7). These hold no secret and need no preloading, no keyring and no tables: they work
-//! in anybody's generated column. What they find comes from `redact`.
+//! Keys in text: masked (DESIGN §7). These hold no secret and need no preloading, no keyring and no
+//! tables: they work in anybody's generated column. What they find comes from `redact`.
 #![forbid(unsafe_code)]
 
 use crate::error::{Answer, Error};
@@ -15,8 +15,9 @@ fn redact_text(text: &str) -> String {
     redact::redact_pausing(text, &mut pause).into_owned()
 }
 
-/// Masks provider keys in a text, and whatever matches one of the patterns: regular expressions in the syntax of Rust's
-/// regex crate. Errors: a pattern that is none, or matches everything or the empty string 22023; NULL among them 22004.
+/// Masks provider keys in a text, and whatever matches one of the patterns: regular expressions in
+/// the syntax of Rust's regex crate. Errors: a pattern that is none, or matches everything or the
+/// empty string 22023; NULL among them 22004.
 #[pg_extern(name = "redact", immutable, strict, parallel_safe)]
 #[search_path(pg_catalog, pg_temp)]
 fn redact_with_patterns(text: &str, extra_patterns: Vec<Option<String>>) -> Answer<String> {
@@ -30,12 +31,15 @@ fn pause() {
     pgrx::check_for_interrupts!();
 }
 
-/// Compiles patterns, or takes those of the last call: a query calls with the same ones for every row.
+/// Compiles patterns, or takes those of the last call: a query calls with the same ones for every
+/// row.
 fn compiled(texts: Vec<String>) -> Result<Rc<Patterns>, Error> {
     thread_local! {
         static LAST: RefCell<Option<(Vec<String>, Rc<Patterns>)>> = const { RefCell::new(None) };
     }
-    let last = LAST.with_borrow(|last| last.as_ref().filter(|last| last.0 == texts).map(|last| last.1.clone()));
+    let last = LAST.with_borrow(|last| {
+        last.as_ref().filter(|last| last.0 == texts).map(|last| last.1.clone())
+    });
     if let Some(patterns) = last {
         return Ok(patterns);
     }

@@ -1,5 +1,6 @@
-//! Every SQL function, a recipe of a few lines each: authorise, fetch, open, record, answer. No SQL, no judgement of
-//! its own. `access` holds the steps that recipes share; `crate::disclosed` is the only way a plaintext leaves.
+//! Every SQL function, a recipe of a few lines each: authorise, fetch, open, record, answer. No
+//! SQL, no judgement of its own. `access` holds the steps that recipes share; `crate::disclosed` is
+//! the only way a plaintext leaves.
 
 mod access;
 mod admin;

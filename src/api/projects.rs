@@ -1,5 +1,5 @@
-//! Projects and their members: who belongs to what. Administrators change it, each change recorded before it commits;
-//! row-level security asks it (DESIGN §5, §7).
+//! Projects and their members: who belongs to what. Administrators change it, each change recorded
+//! before it commits; row-level security asks it (DESIGN §5, §7).
 
 use super::access::Access;
 use super::changes::check_name;
@@ -11,8 +11,8 @@ use crate::trail::{AccessType, Event, FailureReason};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-/// Lists the projects that are the caller's own: those of the subject of trusted JWT claims, and those with a member role
-/// whose privileges it has. Row-level security asks it, once per query.
+/// Lists the projects that are the caller's own: those of the subject of trusted JWT claims, and
+/// those with a member role whose privileges it has. Row-level security asks it, once per query.
 #[pg_extern(stable, parallel_restricted)]
 #[search_path(pg_catalog, pg_temp)]
 fn current_project_ids() -> Result<SetOfIterator<'static, pgrx::Uuid>, ErrorReport> {
@@ -20,7 +20,8 @@ fn current_project_ids() -> Result<SetOfIterator<'static, pgrx::Uuid>, ErrorRepo
     Ok(SetOfIterator::new(own.into_iter().map(pgrx::Uuid::from_bytes)))
 }
 
-/// Creates a project and answers its id. `owner_id` is the JWT sub of its owner; `id` may be given by the caller.
+/// Creates a project and answers its id. `owner_id` is the JWT sub of its owner; `id` may be given
+/// by the caller.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn create_project(
@@ -39,14 +40,17 @@ fn create_project(
     };
     access.event.project_id = Some(project);
     if !store::projects::create_project(access.recorder.owner(), project, name, owner_id) {
-        return Err(access.refuse(FailureReason::BadInput, Error::AlreadyThere("a project of this id")).into());
+        return Err(access
+            .refuse(FailureReason::BadInput, Error::AlreadyThere("a project of this id"))
+            .into());
     }
     access.keep_change();
     Ok(pgrx::Uuid::from_bytes(project))
 }
 
-/// Deletes a project: deletes each of its keys as `delete_provider_key` does, one event each, and keeps the project's row and
-/// its audit trail. Its id is not used again. Errors: no such project 02000.
+/// Deletes a project: deletes each of its keys as `delete_provider_key` does, one event each, and
+/// keeps the project's row and its audit trail. Its id is not used again. Errors: no such project
+/// 02000.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn delete_project(
@@ -55,7 +59,8 @@ fn delete_project(
     ip_address: default!(Option<&str>, "NULL"),
     user_agent: default!(Option<&str>, "NULL"),
 ) -> Answer<()> {
-    let mut access = Access::begin(AccessType::Project, Context { request_id, ip_address, user_agent })?;
+    let mut access =
+        Access::begin(AccessType::Project, Context { request_id, ip_address, user_agent })?;
     access.must_administer()?;
     let project = *access.need(project_id, "project_id")?.as_bytes();
     access.event.project_id = Some(project);
@@ -63,7 +68,7 @@ fn delete_project(
 }
 
 /// Deletes a project's keys, then the project.
-pub fn delete_whole(access: &mut Access, project: Id) -> Result<(), Error> {
+pub(super) fn delete_whole(access: &mut Access, project: Id) -> Result<(), Error> {
     let owner = access.recorder.owner();
     // The project first, as store does: no key is stored into it meanwhile.
     if !store::projects::lock_project(owner, project) {
@@ -83,7 +88,8 @@ pub fn delete_whole(access: &mut Access, project: Id) -> Result<(), Error> {
     Ok(())
 }
 
-/// Adds a member to a project: a JWT sub or a database role, exactly one of them. Adding it again changes nothing.
+/// Adds a member to a project: a JWT sub or a database role, exactly one of them. Adding it again
+/// changes nothing.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn add_project_member(
@@ -130,11 +136,15 @@ fn member_change(
     let project = *access.need(project, "project_id")?.as_bytes();
     access.event.project_id = Some(project);
     if subject.is_some() == role.is_some() {
-        let error = Error::BadInput("exactly one of subject and role_name must be given", "Name one member a call.");
+        let error = Error::BadInput(
+            "exactly one of subject and role_name must be given",
+            "Name one member a call.",
+        );
         return Err(access.refuse(FailureReason::BadInput, error));
     }
     access.accept(subject.map_or(Ok(()), check_subject))?;
-    // Not locked: a tenant that changes keys in an open transaction must not hold up its own removal.
+    // Not locked: a tenant that changes keys in an open transaction must not hold up its own
+    // removal.
     if !store::projects::project_exists(access.recorder.owner(), project) {
         return Err(access.refuse(FailureReason::NotFound, Error::NoSuchProject));
     }

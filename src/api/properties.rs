@@ -1,5 +1,5 @@
-//! What of a key can be changed without its secret: name, priority, how long a version may be used. A change like others:
-//! recorded before it commits.
+//! What of a key can be changed without its secret: name, priority, how long a version may be used.
+//! A change like others: recorded before it commits.
 
 use super::access::Access;
 use super::changes::{check_name, check_priority, refuse_stored_key};
@@ -12,9 +12,10 @@ use pgrx::prelude::*;
 /// A hundred years in microseconds, of months of 30 days as PostgreSQL compares them.
 const MAX_INTERVAL: i128 = 36_000 * 86_400_000_000;
 
-/// Changes name, priority and rotation interval of a provider key; what is NULL stays. `rotation_interval` is how long a
-/// version may be used, counted from when it was made; zero takes it back, and the settings hold again. Errors: no such key
-/// 02000, bad input 22023, name taken 23505.
+/// Changes name, priority and rotation interval of a provider key; what is NULL stays.
+/// `rotation_interval` is how long a version may be used, counted from when it was made; zero takes
+/// it back, and the settings hold again. Errors: no such key 02000, bad input 22023, name taken
+/// 23505.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn update_provider_key(
@@ -26,7 +27,8 @@ fn update_provider_key(
     ip_address: default!(Option<&str>, "NULL"),
     user_agent: default!(Option<&str>, "NULL"),
 ) -> Answer<()> {
-    let mut access = Access::begin(AccessType::Update, Context { request_id, ip_address, user_agent })?;
+    let mut access =
+        Access::begin(AccessType::Update, Context { request_id, ip_address, user_agent })?;
     let id = *access.need(provider_key_id, "provider_key_id")?.as_bytes();
     let key = access.find_to_change(id)?;
     access.accept(name.map_or(Ok(()), check_name))?;
@@ -35,7 +37,9 @@ fn update_provider_key(
     let owner = access.recorder.owner();
     refuse_stored_key(&access, key.project_id, name)?;
     let renamed = name.filter(|name| key.name.as_deref() != Some(*name));
-    if renamed.is_some_and(|name| store::keys::name_taken(owner, key.project_id, &key.provider, name)) {
+    if renamed
+        .is_some_and(|name| store::keys::name_taken(owner, key.project_id, &key.provider, name))
+    {
         let taken = Error::AlreadyThere("a key of this name for this project and provider");
         return Err(access.refuse(FailureReason::BadInput, taken).into());
     }

@@ -1,12 +1,13 @@
-//! A trigger for the users' own tables: masks keys in named columns before the row is stored, and raises an incident.
-//! Anybody may use it, also without a vault; whatever the vault does, the row is stored. So an incident is raised in a
-//! subtransaction, waits for nobody, and there are only so many a day of each owner of tables and of each key.
+//! A trigger for the users' own tables: masks keys in named columns before the row is stored, and
+//! raises an incident. Anybody may use it, also without a vault; whatever the vault does, the row
+//! is stored. So an incident is raised in a subtransaction, waits for nobody, and there are only so
+//! many a day of each owner of tables and of each key.
 
 use super::finder::{Finder, StoredAs, masked};
-use crate::acting_owner::{JsonText, JsonbText, Owner, attempt, session};
 use crate::audit::{self, commit};
 use crate::error::Error;
 use crate::extra_patterns;
+use crate::postgres::{JsonText, JsonbText, Owner, attempt, session};
 use crate::redact;
 use crate::store;
 use crate::trail::{Incident, IncidentType, Severity, incident};
@@ -30,13 +31,16 @@ const DAY: i64 = 86_400_000_000;
 const READ_AND_WRITTEN: [&str; 4] =
     ["security_incidents", "audit_keys", "provider_key_versions", "provider_key_records"];
 
-/// Masks keys in the columns that the trigger names, of type text, varchar, json or jsonb, before a row is stored, and
-/// raises an incident where there is a vault. BEFORE INSERT OR UPDATE, FOR EACH ROW. Errors: a column that is not there
-/// 42703, of another type, or another kind of trigger 22023.
+/// Masks keys in the columns that the trigger names, of type text, varchar, json or jsonb, before a
+/// row is stored, and raises an incident where there is a vault. BEFORE INSERT OR UPDATE, FOR EACH
+/// ROW. Errors: a column that is not there 42703, of another type, or another kind of trigger
+/// 22023.
 #[pg_trigger(
     sql = "CREATE FUNCTION watchllm.redact_columns() RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path TO pg_catalog, pg_temp AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
 )]
-fn redact_columns<'a>(trigger: &'a PgTrigger<'a>) -> Result<Option<PgHeapTuple<'a, AllocatedByRust>>, Infallible> {
+fn redact_columns<'a>(
+    trigger: &'a PgTrigger<'a>,
+) -> Result<Option<PgHeapTuple<'a, AllocatedByRust>>, Infallible> {
     match redact_row(trigger) {
         Ok(row) => Ok(Some(row)),
         Err(error) => {
@@ -46,8 +50,8 @@ fn redact_columns<'a>(trigger: &'a PgTrigger<'a>) -> Result<Option<PgHeapTuple<'
     }
 }
 
-/// A key that was masked: its column, what it is by its shape, how it looks masked, and the key itself for as long as
-/// the row is looked at.
+/// A key that was masked: its column, what it is by its shape, how it looks masked, and the key
+/// itself for as long as the row is looked at.
 struct Masked {
     column: String,
     provider: Option<&'static str>,
@@ -78,7 +82,11 @@ fn redact_row<'a>(trigger: &'a PgTrigger<'a>) -> Result<PgHeapTuple<'a, Allocate
 }
 
 /// Masks one column, whatever its type.
-fn redact_column(row: &mut PgHeapTuple<AllocatedByRust>, column: &str, found: &mut Vec<Masked>) -> Result<(), Error> {
+fn redact_column(
+    row: &mut PgHeapTuple<AllocatedByRust>,
+    column: &str,
+    found: &mut Vec<Masked>,
+) -> Result<(), Error> {
     let shown = || redact::clean(column, 63);
     let (number, kind, longest) = match row.get_attribute_by_name(column) {
         Some((number, found)) if !found.attisdropped => (number, found.atttypid, longest(found)),
@@ -86,16 +94,26 @@ fn redact_column(row: &mut PgHeapTuple<AllocatedByRust>, column: &str, found: &m
     };
     let mut seen = |text: &str| {
         let room = MOST_OF_ROW.saturating_sub(found.len());
-        found.extend(redact::all_findings(text, extra_patterns::in_force()).into_iter().take(room).map(|finding| {
-            let (column, redacted) = (shown(), masked(text, &finding));
-            let key = text[finding.start..finding.end].to_owned();
-            Masked { column, provider: finding.provider, kind: finding.kind, redacted, key }
-        }));
+        found.extend(
+            redact::all_findings(text, extra_patterns::in_force()).into_iter().take(room).map(
+                |finding| {
+                    let (column, redacted) = (shown(), masked(text, &finding));
+                    let key = text[finding.start..finding.end].to_owned();
+                    Masked { column, provider: finding.provider, kind: finding.kind, redacted, key }
+                },
+            ),
+        );
     };
     match kind {
         pg_sys::TEXTOID | pg_sys::VARCHAROID => {
-            let Some(text) = row.get_by_index::<String>(number).map_err(internal)? else { return Ok(()) };
-            let masked = redact::redact_with(&text, extra_patterns::in_force(), &mut session::check_interrupts);
+            let Some(text) = row.get_by_index::<String>(number).map_err(internal)? else {
+                return Ok(());
+            };
+            let masked = redact::redact_with(
+                &text,
+                extra_patterns::in_force(),
+                &mut session::check_interrupts,
+            );
             let Cow::Owned(masked) = masked else { return Ok(()) };
             seen(&text);
             // The mask may be longer than the key it stands for.
@@ -103,14 +121,17 @@ fn redact_column(row: &mut PgHeapTuple<AllocatedByRust>, column: &str, found: &m
             row.set_by_index(number, masked).map_err(internal)
         }
         pg_sys::JSONOID => redact_json(row, number, |json: JsonText| json.0, JsonText, &mut seen),
-        pg_sys::JSONBOID => redact_json(row, number, |json: JsonbText| json.0, JsonbText, &mut seen),
+        pg_sys::JSONBOID => {
+            redact_json(row, number, |json: JsonbText| json.0, JsonbText, &mut seen)
+        }
         _ => Err(Error::UnfitColumn(shown())),
     }
 }
 
 /// Characters that a column takes: those of varchar(n).
 fn longest(column: &pg_sys::FormData_pg_attribute) -> usize {
-    let limited = column.atttypid == pg_sys::VARCHAROID && column.atttypmod >= pg_sys::VARHDRSZ as i32;
+    let limited =
+        column.atttypid == pg_sys::VARCHAROID && column.atttypmod >= pg_sys::VARHDRSZ as i32;
     if limited { column.atttypmod as usize - pg_sys::VARHDRSZ } else { usize::MAX }
 }
 
@@ -127,9 +148,15 @@ where
 {
     let Some(value) = row.get_by_index::<T>(number).map_err(internal)? else { return Ok(()) };
     let text = text(value);
-    let masked = redact::redact_json(&text, extra_patterns::in_force(), seen, &mut session::check_interrupts);
+    let masked = redact::redact_json(
+        &text,
+        extra_patterns::in_force(),
+        seen,
+        &mut session::check_interrupts,
+    );
     let Cow::Owned(masked) = masked else { return Ok(()) };
-    // Should masking ever leave what is no JSON, the row must not be lost for it, nor the key be stored.
+    // Should masking ever leave what is no JSON, the row must not be lost for it, nor the key be
+    // stored.
     match attempt(|| row.set_by_index(number, json(masked)).ok()) {
         Some(()) => Ok(()),
         None => row.set_by_index(number, json(format!("\"{}\"", redact::MASK))).map_err(internal),
@@ -156,7 +183,8 @@ fn raise(trigger: &PgTrigger, found: &[Masked]) {
             return None;
         }
         let (name, table_owner) = store::leaks::table(relation)?;
-        let table = Table { name: redact::clean(&name, 130), owner: redact::clean(&table_owner, 63) };
+        let table =
+            Table { name: redact::clean(&name, 130), owner: redact::clean(&table_owner, 63) };
         raise_each(owner, &table, found)
     });
 }
@@ -165,12 +193,14 @@ fn raise(trigger: &PgTrigger, found: &[Masked]) {
 fn raise_each(owner: Owner, table: &Table, found: &[Masked]) -> Option<()> {
     let recorder = audit::at_hand();
     let finder = recorder.and_then(|recorder| Finder::new(recorder).ok());
-    let stored_as = |key: &str| finder.as_ref().map(|finder| finder.stored_as(key)).unwrap_or_default();
+    let stored_as =
+        |key: &str| finder.as_ref().map(|finder| finder.stored_as(key)).unwrap_or_default();
     let mut known: BTreeMap<&str, Vec<StoredAs>> = BTreeMap::new();
     let mut incidents: BTreeMap<Id, (Incident, Option<StoredAs>)> = BTreeMap::new();
     for masked in found {
         let ours = known.entry(&masked.key).or_insert_with(|| stored_as(&masked.key));
-        let each = if ours.is_empty() { vec![None] } else { ours.iter().copied().map(Some).collect() };
+        let each =
+            if ours.is_empty() { vec![None] } else { ours.iter().copied().map(Some).collect() };
         for ours in each {
             let incident = incident_of(table, masked, ours);
             incidents.insert(incident.id, (incident, ours));
@@ -186,16 +216,25 @@ fn raise_each(owner: Owner, table: &Table, found: &[Masked]) -> Option<()> {
 
 type Id = store::Id;
 
-/// The incident of a masked key. The same kind in the same column is the same for a day, one of our keys always.
+/// The incident of a masked key. The same kind in the same column is the same for a day, one of our
+/// keys always.
 fn incident_of(table: &Table, masked: &Masked, ours: Option<StoredAs>) -> Incident {
     let now = session::now();
-    let (day, version) = ((now / DAY).to_be_bytes(), ours.map_or(0, |ours| ours.version).to_be_bytes());
+    let (day, version) =
+        ((now / DAY).to_be_bytes(), ours.map_or(0, |ours| ours.version).to_be_bytes());
     let provider = masked.provider.unwrap_or_default().as_bytes();
     let what: [&[u8]; 3] = match &ours {
         Some(ours) => [b"ours", &ours.key, &version],
         None => [provider, masked.kind.as_bytes(), &day],
     };
-    let parts = [b"masked column", table.name.as_bytes(), masked.column.as_bytes(), what[0], what[1], what[2]];
+    let parts = [
+        b"masked column",
+        table.name.as_bytes(),
+        masked.column.as_bytes(),
+        what[0],
+        what[1],
+        what[2],
+    ];
     let details = serde_json::json!({
         "what": "a provider key was masked before its row was stored", "source": "redact_columns", "table": table.name,
         "table_owner": table.owner, "column": masked.column, "provider": masked.provider, "kind": masked.kind,
@@ -212,15 +251,17 @@ fn incident_of(table: &Table, masked: &Masked, ours: Option<StoredAs>) -> Incide
     }
 }
 
-/// Whether the incident is new and was stored. It is not where another transaction is just storing it: no row waits for
-/// another's transaction.
+/// Whether the incident is new and was stored. It is not where another transaction is just storing
+/// it: no row waits for another's transaction.
 fn write(owner: Owner, table: &Table, incident: &Incident, ours: Option<StoredAs>) -> bool {
     if store::leaks::is_known(owner, incident.id) {
         return false;
     }
     let today = incident.detected_at / DAY * DAY;
     let (count, most) = match ours {
-        Some(ours) => (store::leaks::of_key_since(owner, today, (ours.project, ours.key)), MOST_OF_KEY),
+        Some(ours) => {
+            (store::leaks::of_key_since(owner, today, (ours.project, ours.key)), MOST_OF_KEY)
+        }
         None => (store::leaks::masked_since(owner, today, &table.owner), MOST_OF_OWNER),
     };
     if count >= most {
@@ -236,7 +277,12 @@ fn no_more(table: &Table, today: i64) -> Incident {
         "table_owner": table.owner, "most": MOST_OF_OWNER,
     });
     Incident {
-        id: incident::identity(&[b"masked column", b"more", table.owner.as_bytes(), &today.to_be_bytes()]),
+        id: incident::identity(&[
+            b"masked column",
+            b"more",
+            table.owner.as_bytes(),
+            &today.to_be_bytes(),
+        ]),
         kind: IncidentType::LeakedKey,
         severity: Severity::Medium,
         project_id: None,

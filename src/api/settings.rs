@@ -1,11 +1,13 @@
-//! Settings that a database, a project or a key has of its own, in place of the server's: which they are, who sets them, and
-//! what holds for a key. The writer reads them after the commit (audit/watch).
+//! Settings that a database, a project or a key has of its own, in place of the server's: which
+//! they are, who sets them, and what holds for a key. The writer reads them after the commit
+//! (audit/watch).
 
 use super::access::Access;
-use crate::acting_owner::{Owner, session};
+use crate::anomaly::action;
 use crate::caller::{Caller, Context};
 use crate::error::{Answer, Error};
-use crate::settings::{action, watch};
+use crate::postgres::{Owner, session};
+use crate::settings::watch;
 use crate::store::{self, Id, Projects};
 use crate::trail::{AccessType, FailureReason};
 use pgrx::prelude::*;
@@ -30,20 +32,29 @@ enum Kind {
 /// What can be overridden, how narrowly, and by what.
 const KNOWN: [(&str, Scope, Kind); 10] = [
     ("max_active_keys", Scope::Project, Kind::Count { least: 0, most: 1_000_000 }),
-    ("max_accesses_per_minute", Scope::Key, Kind::Count { least: 1, most: watch::MAX_A_MINUTE as u32 }),
+    (
+        "max_accesses_per_minute",
+        Scope::Key,
+        Kind::Count { least: 1, most: watch::MAX_A_MINUTE as u32 },
+    ),
     ("max_accesses_per_hour", Scope::Key, Kind::Count { least: 1, most: i32::MAX as u32 }),
     ("max_accesses_per_day", Scope::Key, Kind::Count { least: 1, most: i32::MAX as u32 }),
     ("max_failures_per_hour", Scope::Key, Kind::Count { least: 1, most: i32::MAX as u32 }),
-    ("max_distinct_keys_per_minute", Scope::Database, Kind::Count { least: 1, most: watch::MAX_A_MINUTE as u32 }),
+    (
+        "max_distinct_keys_per_minute",
+        Scope::Database,
+        Kind::Count { least: 1, most: watch::MAX_A_MINUTE as u32 },
+    ),
     ("anomaly_action", Scope::Key, Kind::Action),
     ("rotation_warn_after", Scope::Key, Kind::Age),
     ("rotation_required_after", Scope::Key, Kind::Age),
     ("stale_after", Scope::Key, Kind::Age),
 ];
 
-/// Sets a setting of a database, a project or a key in place of the server's; within a second it holds. NULL takes it back.
-/// A count is a number, an age a number with its unit ('90d', '36h', '5min'), an action as in `anomaly_action`. Errors: not
-/// authorized 42501, no such project or key 02000, unknown name, scope or value 22023.
+/// Sets a setting of a database, a project or a key in place of the server's; within a second it
+/// holds. NULL takes it back. A count is a number, an age a number with its unit ('90d', '36h',
+/// '5min'), an action as in `anomaly_action`. Errors: not authorized 42501, no such project or key
+/// 02000, unknown name, scope or value 22023.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn set_setting(
@@ -74,7 +85,9 @@ fn set_setting(
     };
     if scope > narrowest {
         let hint = "max_distinct_keys_per_minute is of the whole database, max_active_keys also of a project.";
-        return Err(access.refuse(FailureReason::BadInput, Error::BadInput("no setting of this scope", hint)).into());
+        return Err(access
+            .refuse(FailureReason::BadInput, Error::BadInput("no setting of this scope", hint))
+            .into());
     }
     let value = value.map(str::trim);
     if let Some(value) = value {
@@ -85,8 +98,9 @@ fn set_setting(
     Ok(())
 }
 
-/// Tells the setting that holds for a key, a project or the database: its own, the next wider one's, or the server's. For
-/// views; tenants are told of their own projects, and of others' what holds for all. Errors: unknown name 22023.
+/// Tells the setting that holds for a key, a project or the database: its own, the next wider
+/// one's, or the server's. For views; tenants are told of their own projects, and of others' what
+/// holds for all. Errors: unknown name 22023.
 #[pg_extern(stable, parallel_restricted)]
 #[search_path(pg_catalog, pg_temp)]
 fn effective_setting(
@@ -107,13 +121,15 @@ fn effective_setting(
     };
     let key = provider_key_id.map(|id| *id.as_bytes());
     // A key names its project; views name both, which saves the look.
-    let of_key = || key.and_then(|key| store::keys::within(owner, &visible, key)).map(|key| key.project_id);
+    let of_key =
+        || key.and_then(|key| store::keys::within(owner, &visible, key)).map(|key| key.project_id);
     let project = project_id.map(|id| *id.as_bytes()).filter(is_visible).or_else(of_key);
     Ok(effective(owner, name, project, key.filter(|_| project.is_some())))
 }
 
-/// Tells the lowest limit or age that holds for any key the caller may see, so that the detectors pass over what lies below
-/// it; an age in minutes, `5min`. Errors: unknown name, or one that has no order, 22023.
+/// Tells the lowest limit or age that holds for any key the caller may see, so that the detectors
+/// pass over what lies below it; an age in minutes, `5min`. Errors: unknown name, or one that has
+/// no order, 22023.
 #[pg_extern(stable, parallel_restricted)]
 #[search_path(pg_catalog, pg_temp)]
 fn lowest_setting(name: Option<&str>) -> Answer<Option<String>> {
@@ -124,19 +140,38 @@ fn lowest_setting(name: Option<&str>) -> Answer<Option<String>> {
         (Projects::Own(projects), Some(project)) => projects.contains(&project),
         _ => true,
     };
-    let overrides = store::settings::all(owner).into_iter().filter(|own| own.name == name && counts(own));
+    let overrides =
+        store::settings::all(owner).into_iter().filter(|own| own.name == name && counts(own));
     let values = overrides.map(|own| own.value).chain(effective(owner, name, None, None));
     Ok(match kind {
-        Kind::Count { .. } => values.filter_map(|value| value.parse::<u32>().ok()).min().map(|count| count.to_string()),
-        Kind::Age => values.filter_map(|value| watch::minutes(&value)).min().map(|age| format!("{age}min")),
-        Kind::Action => return Err(Error::BadInput("an action is neither high nor low", "Ask for a limit.").into()),
+        Kind::Count { .. } => values
+            .filter_map(|value| value.parse::<u32>().ok())
+            .min()
+            .map(|count| count.to_string()),
+        Kind::Age => {
+            values.filter_map(|value| watch::minutes(&value)).min().map(|age| format!("{age}min"))
+        }
+        Kind::Action => {
+            return Err(
+                Error::BadInput("an action is neither high nor low", "Ask for a limit.").into()
+            );
+        }
     })
 }
 
 /// The setting that holds: the nearest override's, or the server's.
-pub fn effective(owner: Owner, name: &str, project: Option<Id>, key: Option<Id>) -> Option<String> {
+pub(super) fn effective(
+    owner: Owner,
+    name: &str,
+    project: Option<Id>,
+    key: Option<Id>,
+) -> Option<String> {
     let own = store::settings::nearest(owner, name, project, key);
-    own.or_else(|| CString::new(format!("watchllm_keys.{name}")).ok().and_then(|guc| session::shown_setting(&guc)))
+    own.or_else(|| {
+        CString::new(format!("watchllm_keys.{name}"))
+            .ok()
+            .and_then(|guc| session::shown_setting(&guc))
+    })
 }
 
 /// A setting that can be overridden.
@@ -149,7 +184,8 @@ fn known(name: &str) -> Result<(&'static str, Scope, Kind), Error> {
     ))
 }
 
-/// Refuses a value that this kind of setting cannot have, or that would have no effect in this scope.
+/// Refuses a value that this kind of setting cannot have, or that would have no effect in this
+/// scope.
 fn check(kind: Kind, value: &str, scope: Scope) -> Result<(), Error> {
     let wrong = Error::BadInput;
     match kind {
@@ -161,12 +197,16 @@ fn check(kind: Kind, value: &str, scope: Scope) -> Result<(), Error> {
             )),
         },
         Kind::Age if watch::minutes(value).is_some() => Ok(()),
-        Kind::Age => Err(wrong("the value is no age", "A number with its unit: '90d', '36h' or '5min'.")),
+        Kind::Age => {
+            Err(wrong("the value is no age", "A number with its unit: '90d', '36h' or '5min'."))
+        }
         Kind::Action => {
             let hint = "alert or block, and exceptions as detector=action, separated by commas; see the README, Watch.";
-            action::blocking(value).map_err(|problem| wrong(problem.to_str().unwrap_or_default(), hint))?;
+            action::blocking(value)
+                .map_err(|problem| wrong(problem.to_str().unwrap_or_default(), hint))?;
             if scope > Scope::Database && value.contains("mass_key_reading") {
-                let hint = "Whoever reads many keys is judged for the whole database: set it there.";
+                let hint =
+                    "Whoever reads many keys is judged for the whole database: set it there.";
                 return Err(wrong("mass_key_reading is of no project and no key", hint));
             }
             Ok(())
@@ -189,7 +229,9 @@ mod tests {
         for wrong in ["0d", "-1d", "30", "d", "30 months", "99999999999d", "30days"] {
             assert!(check(age, wrong, Scope::Key).is_err(), "{wrong}");
         }
-        assert!(["30d", "36h", "5min", "1 d"].iter().all(|right| check(age, right, Scope::Key).is_ok()));
+        assert!(
+            ["30d", "36h", "5min", "1 d"].iter().all(|right| check(age, right, Scope::Key).is_ok())
+        );
         let (_, _, action) = known("anomaly_action").unwrap();
         assert!(check(action, "mass_key_reading=block", Scope::Project).is_err());
         assert!(check(action, "mass_key_reading=block", Scope::Database).is_ok());

@@ -1,5 +1,5 @@
-//! Reading the audit trail: the history of a key, and what failed. Tenants see their own projects, and never the
-//! database identity of callers (roles, address of the connection, application).
+//! Reading the audit trail: the history of a key, and what failed. Tenants see their own projects,
+//! and never the database identity of callers (roles, address of the connection, application).
 
 use crate::audit;
 use crate::caller::{Caller, Context};
@@ -12,8 +12,8 @@ use pgrx::prelude::*;
 /// Rows a history shows at most.
 const MAX_ROWS: i32 = 10_000;
 
-/// Shows the last accesses of a provider key, the newest first; `max_rows` from 1 to 10,000. `committed` is false for
-/// a change whose transaction failed in its commit.
+/// Shows the last accesses of a provider key, the newest first; `max_rows` from 1 to 10,000.
+/// `committed` is false for a change whose transaction failed in its commit.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn key_access_history(
@@ -50,7 +50,11 @@ fn key_access_history(
     let id = *provider_key_id.ok_or(Error::NullInput("provider_key_id"))?.as_bytes();
     let rows = max_rows.ok_or(Error::NullInput("max_rows"))?;
     if !(1..=MAX_ROWS).contains(&rows) {
-        return Err(Error::BadInput("max_rows is not between 1 and 10000", "The newest rows are shown first.").into());
+        return Err(Error::BadInput(
+            "max_rows is not between 1 and 10000",
+            "The newest rows are shown first.",
+        )
+        .into());
     }
     let key = store::keys::within(owner, &caller.may_see(owner), id).ok_or(Error::NoSuchKey)?;
     Ok(shown(store::history::history(owner, key.project_id, id, rows), &caller))
@@ -90,11 +94,13 @@ fn failed_access_attempts(
     let owner = audit::ready_to_read()?;
     let caller = Caller::new(Context::default());
     let back = since.ok_or(Error::NullInput("since"))?.as_micros();
-    let from = i128::from(crate::acting_owner::session::now()) - back;
+    let from = i128::from(crate::postgres::session::now()) - back;
     // Nothing was recorded before 1970.
     let from = i64::try_from(from.max(0)).ok().filter(|_| back >= 0);
-    let from =
-        from.ok_or(Error::BadInput("since is not a time back from now", "Give an interval such as '24 hours'."))?;
+    let from = from.ok_or(Error::BadInput(
+        "since is not a time back from now",
+        "Give an interval such as '24 hours'.",
+    ))?;
     Ok(shown(store::history::failed(owner, from, &caller.may_see(owner)), &caller))
 }
 

@@ -1,11 +1,11 @@
-//! The watch, as people ask it about one key. What it finds by itself are incidents; the detectors over the whole trail are
-//! in `sql/anomalies.sql`.
+//! The watch, as people ask it about one key. What it finds by itself are incidents; the detectors
+//! over the whole trail are in `sql/anomalies.sql`.
 
 use super::settings::effective;
-use crate::acting_owner::session;
 use crate::audit;
 use crate::caller::{Caller, Context};
 use crate::error::Error;
+use crate::postgres::session;
 use crate::store;
 use crate::store::history::Rates;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -15,8 +15,9 @@ use pgrx::prelude::*;
 const MAX_HOURS: i32 = 744;
 const HOUR: i64 = 3_600_000_000;
 
-/// Judges how a provider key was used in the last hours, 1 to 744: whether a limit of its minute, hour or day was crossed,
-/// how many accesses and failures there were, and in words which limit it was. Errors: no such key 02000.
+/// Judges how a provider key was used in the last hours, 1 to 744: whether a limit of its minute,
+/// hour or day was crossed, how many accesses and failures there were, and in words which limit it
+/// was. Errors: no such key 02000.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn detect_unusual_key_access(
@@ -25,7 +26,12 @@ fn detect_unusual_key_access(
 ) -> Result<
     TableIterator<
         'static,
-        (name!(unusual_pattern, bool), name!(access_count, i64), name!(failure_count, i64), name!(reason, String)),
+        (
+            name!(unusual_pattern, bool),
+            name!(access_count, i64),
+            name!(failure_count, i64),
+            name!(reason, String),
+        ),
     >,
     ErrorReport,
 > {
@@ -34,12 +40,18 @@ fn detect_unusual_key_access(
     let id = *provider_key_id.ok_or(Error::NullInput("provider_key_id"))?.as_bytes();
     let hours = hours_back.ok_or(Error::NullInput("hours_back"))?;
     if !(1..=MAX_HOURS).contains(&hours) {
-        return Err(Error::BadInput("hours_back is not between 1 and 744", "744 hours are 31 days.").into());
+        return Err(Error::BadInput(
+            "hours_back is not between 1 and 744",
+            "744 hours are 31 days.",
+        )
+        .into());
     }
     let key = store::keys::within(owner, &caller.may_see(owner), id).ok_or(Error::NoSuchKey)?;
-    let rates = store::history::rates(owner, session::now() - i64::from(hours) * HOUR, key.project_id, id);
+    let rates =
+        store::history::rates(owner, session::now() - i64::from(hours) * HOUR, key.project_id, id);
     let crossed = |(name, count): (&str, i64)| {
-        let limit = effective(owner, name, Some(key.project_id), Some(id)).and_then(|limit| limit.parse::<i64>().ok());
+        let limit = effective(owner, name, Some(key.project_id), Some(id))
+            .and_then(|limit| limit.parse::<i64>().ok());
         limit.is_some_and(|limit| count > limit)
     };
     let found = limits(&rates).into_iter().find(|(name, count, _)| crossed((name, *count)));

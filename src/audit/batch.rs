@@ -1,12 +1,12 @@
-//! From the queue to the trail: a batch is chained, inserted in one statement, committed, and answered.
-//! The audit transaction writes log rows only. The chain's head is kept in memory and read again whenever a relation
-//! changed or a batch failed (FACTS §2).
+//! From the queue to the trail: a batch is chained, inserted in one statement, committed, and
+//! answered. The audit transaction writes log rows only. The chain's head is kept in memory and
+//! read again whenever a relation changed or a batch failed (FACTS §2).
 
 use super::queue::{self, Entry, Slot};
 use super::writer::{Failure, Writer, transaction};
-use crate::acting_owner::{relation_changes, session};
 use crate::anomaly::Access;
 use crate::error::Error;
+use crate::postgres::{relation_changes, session};
 use crate::store;
 use crate::trail::chain::{self, MacKey};
 use crate::trail::{Event, FailureReason, Row, Verdict};
@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering::*;
 const MAX_BATCH: u64 = 1024;
 
 /// The chain as this writer continues it.
-pub struct Chain {
+pub(super) struct Chain {
     pub key: MacKey,
     pub key_version: i32,
     pub identity_id: [u8; 16],
@@ -30,7 +30,7 @@ pub struct Chain {
 
 /// The last row of the trail, and how many relation changes this process had seen when it was read.
 #[derive(Clone, Copy)]
-pub struct Head {
+pub(super) struct Head {
     pub seq: i64,
     pub hash: [u8; 32],
     pub changes: u64,
@@ -39,7 +39,8 @@ pub struct Head {
 /// An event and its place in the queue, which names it in the trail.
 type Placed<'a> = (u64, &'a Event);
 
-/// What is taken of the queue: whether each event gets a row of its own, or is counted with others of its caller.
+/// What is taken of the queue: whether each event gets a row of its own, or is counted with others
+/// of its caller.
 struct Taken {
     entry: Entry,
     sequence: u64,
@@ -49,7 +50,7 @@ struct Taken {
 }
 
 /// Takes what is waiting and answers it.
-pub fn serve(writer: &mut Writer) {
+pub(super) fn serve(writer: &mut Writer) {
     let taken = take(writer);
     match write(writer, &rows_of(&taken)) {
         Ok(()) => answer(writer, &taken, Verdict::Recorded),
@@ -57,7 +58,8 @@ pub fn serve(writer: &mut Writer) {
     }
 }
 
-/// Refusals past their caller's rate are taken out here; without a chain nothing can be written, nor promised.
+/// Refusals past their caller's rate are taken out here; without a chain nothing can be written,
+/// nor promised.
 fn take(writer: &mut Writer) -> Vec<Taken> {
     let slot = writer.slot;
     let tail = slot.tail.load(Acquire);
@@ -69,7 +71,8 @@ fn take(writer: &mut Writer) -> Vec<Taken> {
         let has_row = !(counts && writer.refusals.takes(sequence, &entry.event, now));
         let access = Access::of(&entry.event).filter(|_| can_write && entry.authorised);
         // Of what failed already the refusal changes nothing.
-        let refused = access.and_then(|access| writer.watch.judge(&access)).filter(|_| entry.event.success());
+        let refused =
+            access.and_then(|access| writer.watch.judge(&access)).filter(|_| entry.event.success());
         if let Some(reason) = refused {
             entry.event = entry.event.refused(reason);
         }
@@ -79,11 +82,16 @@ fn take(writer: &mut Writer) -> Vec<Taken> {
 }
 
 fn rows_of(taken: &[Taken]) -> Vec<Placed<'_>> {
-    taken.iter().filter(|taken| taken.has_row).map(|taken| (taken.sequence, &taken.entry.event)).collect()
+    taken
+        .iter()
+        .filter(|taken| taken.has_row)
+        .map(|taken| (taken.sequence, &taken.entry.event))
+        .collect()
 }
 
-/// Writes down how many refusals were counted since the last time; the writer's, about once a second.
-pub fn write_counted(writer: &mut Writer) {
+/// Writes down how many refusals were counted since the last time; the writer's, about once a
+/// second.
+pub(super) fn write_counted(writer: &mut Writer) {
     let due = writer.refusals.due();
     let rows: Vec<Placed> = due.iter().map(|(sequence, event)| (*sequence, event)).collect();
     let Err(failure) = write(writer, &rows) else {
@@ -91,19 +99,22 @@ pub fn write_counted(writer: &mut Writer) {
         return;
     };
     log!("watchllm_keys writer: counted refusals are written later: {}", failure.message);
-    // Where the commit succeeded and only seemed to fail, they are there already, under the same place in the queue.
+    // Where the commit succeeded and only seemed to fail, they are there already, under the same
+    // place in the queue.
     let is_there = failure.sqlstate == pgrx::PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION;
     let missing = |row: &(u64, Event)| {
         !is_there
-            || write(writer, &[(row.0, &row.1)])
-                .is_err_and(|failure| failure.sqlstate != pgrx::PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION)
+            || write(writer, &[(row.0, &row.1)]).is_err_and(|failure| {
+                failure.sqlstate != pgrx::PgSqlErrorCode::ERRCODE_UNIQUE_VIOLATION
+            })
     };
     let later: Vec<(u64, Event)> = due.into_iter().filter(missing).collect();
     writer.refusals.put_back(later);
 }
 
-/// A failed batch fails nobody who can be served alone: one bad event harms only itself. A single event is tried again
-/// too: what the writer had in mind (the chain's head, the partitions) is read anew after a failure.
+/// A failed batch fails nobody who can be served alone: one bad event harms only itself. A single
+/// event is tried again too: what the writer had in mind (the chain's head, the partitions) is read
+/// anew after a failure.
 fn retry(writer: &mut Writer, taken: &[Taken], failure: &Failure) {
     log!("watchllm_keys writer: a batch of {} failed: {}", taken.len(), failure.message);
     if !failure.may_be_one_events_fault() {
@@ -142,8 +153,9 @@ fn write(writer: &mut Writer, events: &[Placed]) -> Result<(), Failure> {
             _ => read_head(owner),
         };
         let last = head.seq.checked_add(events.len() as i64);
-        let seq =
-            last.ok_or_else(|| Error::Internal("the trail has no sequence left: a row of it is forged".into()))?;
+        let seq = last.ok_or_else(|| {
+            Error::Internal("the trail has no sequence left: a row of it is forged".into())
+        })?;
         let (rows, hash) = chained(chain, head, events, epoch);
         if store::trail::append(owner, &rows) != events.len() as u64 {
             return Err(Error::Internal("the trail took fewer rows than it was given".into()));
@@ -158,7 +170,7 @@ fn write(writer: &mut Writer, events: &[Placed]) -> Result<(), Failure> {
 }
 
 /// Reads where the chain stopped.
-pub fn read_head(owner: crate::acting_owner::Owner) -> Head {
+pub(super) fn read_head(owner: crate::postgres::Owner) -> Head {
     let changes = relation_changes();
     let last = store::trail::last(owner);
     let (seq, hash) = last.map_or((0, chain::FIRST), |last| (last.seq, last.hash));
@@ -166,7 +178,12 @@ pub fn read_head(owner: crate::acting_owner::Owner) -> Head {
 }
 
 /// The rows of a batch, each with its hash, and the last hash.
-fn chained<'a>(chain: &Chain, head: Head, events: &[Placed<'a>], epoch: i64) -> (Vec<(Row<'a>, [u8; 32])>, [u8; 32]) {
+fn chained<'a>(
+    chain: &Chain,
+    head: Head,
+    events: &[Placed<'a>],
+    epoch: i64,
+) -> (Vec<(Row<'a>, [u8; 32])>, [u8; 32]) {
     let mut hash = head.hash;
     let rows = (0i64..)
         .zip(events)
@@ -188,8 +205,11 @@ fn chained<'a>(chain: &Chain, head: Head, events: &[Placed<'a>], epoch: i64) -> 
 
 /// A day without a partition gets one in a transaction of its own, before the batch (DESIGN §11).
 fn make_missing_partitions(chain: &mut Chain, events: &[Placed]) -> Result<(), Failure> {
-    let missing: BTreeSet<i32> =
-        events.iter().map(|(_, event)| event.day()).filter(|day| !chain.days.contains(day)).collect();
+    let missing: BTreeSet<i32> = events
+        .iter()
+        .map(|(_, event)| event.day())
+        .filter(|day| !chain.days.contains(day))
+        .collect();
     for day in missing {
         transaction(|| {
             store::trail::make_partition(store::installed::owner()?, day);
@@ -204,7 +224,8 @@ fn make_missing_partitions(chain: &mut Chain, events: &[Placed]) -> Result<(), F
 fn answer(writer: &mut Writer, taken: &[Taken], verdict: Verdict) {
     let slot = writer.slot;
     for taken in taken {
-        // What is counted is in memory, whatever became of the others' rows; nothing is disclosed to it.
+        // What is counted is in memory, whatever became of the others' rows; nothing is disclosed
+        // to it.
         let recorded = taken.refused.map_or(Verdict::Recorded, Verdict::Refused);
         let is_recorded = !taken.has_row || verdict == Verdict::Recorded;
         slot.answer(&taken.entry, if is_recorded { recorded } else { verdict });
@@ -223,18 +244,24 @@ fn answer(writer: &mut Writer, taken: &[Taken], verdict: Verdict) {
     waiting.into_iter().for_each(queue::wake);
 }
 
-/// Answers what an earlier writer committed but did not live to answer: (epoch, queue sequence) tells. What that writer
-/// refused stays refused: its row says so.
-pub fn answer_committed(writer: &mut Writer, last: &store::trail::Last) -> Result<(), Failure> {
+/// Answers what an earlier writer committed but did not live to answer: (epoch, queue sequence)
+/// tells. What that writer refused stays refused: its row says so.
+pub(super) fn answer_committed(
+    writer: &mut Writer,
+    last: &store::trail::Last,
+) -> Result<(), Failure> {
     let (slot, tail) = (writer.slot, writer.slot.tail.load(Acquire));
     if last.epoch != slot.epoch.load(Acquire) || (last.queue_seq as u64) < tail {
         return Ok(());
     }
     let count = (last.queue_seq as u64 + 1 - tail).min(slot.waiting());
     let entries: Vec<Entry> = (tail..tail + count).map(|sequence| slot.entry(sequence)).collect();
-    let Some(since) = entries.iter().map(|entry| entry.event.accessed_at).min() else { return Ok(()) };
+    let Some(since) = entries.iter().map(|entry| entry.event.accessed_at).min() else {
+        return Ok(());
+    };
     let refused: HashMap<i64, Option<FailureReason>> = transaction(|| {
-        let rows = store::trail::refused(store::installed::owner()?, since, last.epoch, tail as i64);
+        let rows =
+            store::trail::refused(store::installed::owner()?, since, last.epoch, tail as i64);
         Ok(rows.into_iter().collect())
     })?;
     let one = |(entry, sequence): (Entry, u64)| {
@@ -248,7 +275,7 @@ pub fn answer_committed(writer: &mut Writer, last: &store::trail::Last) -> Resul
 }
 
 /// Answers everything that waits with "not recorded": this writer cannot serve.
-pub fn fail_all(slot: &Slot) {
+pub(super) fn fail_all(slot: &Slot) {
     let (tail, count) = (slot.tail.load(Acquire), slot.waiting());
     for sequence in tail..tail + count {
         slot.answer(&slot.entry(sequence), Verdict::NotRecorded);

@@ -1,10 +1,11 @@
-//! Events of changes wait here until their transaction commits: written in pre-commit, dropped with a rollback.
-//! Unsafe: transaction callbacks. What fails here aborts the transaction, so that no change commits unrecorded;
-//! interrupts and our own deadline bound the wait (statement_timeout does not reach COMMIT). DESIGN §8.
+//! Events of changes wait here until their transaction commits: written in pre-commit, dropped with
+//! a rollback. Unsafe: transaction callbacks. What fails here aborts the transaction, so that no
+//! change commits unrecorded; interrupts and our own deadline bound the wait (statement_timeout
+//! does not reach COMMIT). DESIGN §8.
 
 use super::Recorder;
-use crate::acting_owner::session;
 use crate::error::Error;
+use crate::postgres::session;
 use crate::trail::{AccessType, Event, Notice};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -20,13 +21,14 @@ thread_local! {
     static KEPT: RefCell<Vec<(pg_sys::SubTransactionId, Event)>> = const { RefCell::new(Vec::new()) };
     /// Incidents stored in this transaction, of which listeners are told once it has committed.
     static STORED: RefCell<Vec<(pg_sys::SubTransactionId, Notice)>> = const { RefCell::new(Vec::new()) };
-    /// The vault as the last change found it. Nothing is looked up by SQL at commit: no search_path is fixed there, and
-    /// whoever prepared a type or an operator in the session's path would run as whoever commits.
+    /// The vault as the last change found it. Nothing is looked up by SQL at commit: no search_path
+    /// is fixed there, and whoever prepared a type or an operator in the session's path would run
+    /// as whoever commits.
     static VAULT: Cell<Option<Recorder>> = const { Cell::new(None) };
 }
 
 /// Registers the callbacks; once, while libraries are preloaded.
-pub fn install_hooks() {
+pub(crate) fn install_hooks() {
     // SAFETY: static functions, registered for the life of the process.
     unsafe {
         pg_sys::RegisterXactCallback(Some(at_transaction_end), std::ptr::null_mut());
@@ -35,13 +37,13 @@ pub fn install_hooks() {
 }
 
 /// Keeps the event of a change until its transaction commits.
-pub fn keep(recorder: Recorder, event: Event) {
+pub(crate) fn keep(recorder: Recorder, event: Event) {
     VAULT.set(Some(recorder));
     KEPT.with_borrow_mut(|kept| kept.push((subtransaction(), event)));
 }
 
 /// Has listeners told of an incident that this transaction stored, when and if it commits.
-pub fn announce(recorder: Recorder, notice: Notice) {
+pub(crate) fn announce(recorder: Recorder, notice: Notice) {
     VAULT.set(Some(recorder));
     STORED.with_borrow_mut(|stored| stored.push((subtransaction(), notice)));
 }
@@ -52,16 +54,22 @@ fn subtransaction() -> pg_sys::SubTransactionId {
 }
 
 #[pgrx::pg_guard]
-unsafe extern "C-unwind" fn at_transaction_end(event: pg_sys::XactEvent::Type, _argument: *mut c_void) {
+unsafe extern "C-unwind" fn at_transaction_end(
+    event: pg_sys::XactEvent::Type,
+    _argument: *mut c_void,
+) {
     use pg_sys::XactEvent::*;
-    let (changes, incidents) = (!KEPT.with_borrow(Vec::is_empty), !STORED.with_borrow(Vec::is_empty));
+    let (changes, incidents) =
+        (!KEPT.with_borrow(Vec::is_empty), !STORED.with_borrow(Vec::is_empty));
     match event {
         XACT_EVENT_PRE_COMMIT if changes => write_kept().unwrap_or_else(raise),
         XACT_EVENT_PRE_PREPARE if changes => raise(Error::PreparedChange),
-        // A transaction of others in which a key was masked can be prepared; its incident is then not announced.
+        // A transaction of others in which a key was masked can be prepared; its incident is then
+        // not announced.
         XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE if changes || incidents => {
             if event == XACT_EVENT_COMMIT {
-                let stored: Vec<_> = STORED.with_borrow(|stored| stored.iter().map(|(_, notice)| *notice).collect());
+                let stored: Vec<_> =
+                    STORED.with_borrow(|stored| stored.iter().map(|(_, notice)| *notice).collect());
                 VAULT.get().into_iter().for_each(|recorder| recorder.tell(&stored));
                 let is_setting = |(_, event): &(_, Event)| event.access_type == AccessType::Setting;
                 if KEPT.with_borrow(|kept| kept.iter().any(is_setting)) {
@@ -103,7 +111,8 @@ fn write_kept() -> Result<(), Error> {
     // In parts, because an import keeps thousands: they are not copied all at once.
     for first in (0..KEPT.with_borrow(Vec::len)).step_by(PART) {
         let current = |(_, event): &(_, Event)| Event { accessed_at: now, txid, ..*event };
-        let part: Vec<Event> = KEPT.with_borrow(|kept| kept.iter().skip(first).take(PART).map(current).collect());
+        let part: Vec<Event> =
+            KEPT.with_borrow(|kept| kept.iter().skip(first).take(PART).map(current).collect());
         for outcome in recorder.record_each(&part)? {
             let _recorded = outcome?;
         }

@@ -1,10 +1,10 @@
-//! The writer's part of the log hook: what was masked becomes incidents, about once a second, beside the other counters.
-//! A failure harms no answer and is tried again.
+//! The writer's part of the log hook: what was masked becomes incidents, about once a second,
+//! beside the other counters. A failure harms no answer and is tried again.
 
 use super::queue::leaks;
 use super::writer::{Writer, transaction};
-use crate::acting_owner::session;
 use crate::crypto::random::random_bytes;
+use crate::postgres::session;
 use crate::redact;
 use crate::store;
 use crate::trail::leak::{Names, overflow};
@@ -16,7 +16,7 @@ const MOST: usize = 1_024;
 
 /// What is not written yet.
 #[derive(Default)]
-pub struct Pending {
+pub(super) struct Pending {
     leaks: Vec<Leak>,
     dropped: u64,
 }
@@ -31,7 +31,7 @@ impl Pending {
 }
 
 /// Writes an incident for each leak that is new.
-pub fn write(writer: &mut Writer) {
+pub(super) fn write(writer: &mut Writer) {
     let pending = &mut writer.uses.leaks;
     pending.gather();
     if pending.leaks.is_empty() && pending.dropped == 0 {
@@ -54,7 +54,9 @@ pub fn write(writer: &mut Writer) {
             let database = session::database().to_u32();
             fresh.into_iter().for_each(|notice| writer.slot.announce(database, notice));
         }
-        Err(failure) => log!("watchllm_keys writer: incidents are written later: {}", failure.message),
+        Err(failure) => {
+            log!("watchllm_keys writer: incidents are written later: {}", failure.message)
+        }
     }
 }
 

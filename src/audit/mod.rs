@@ -1,11 +1,11 @@
-//! Record and wait: no answer before its record is durable, no change committed before its record is.
-//! `Recorder` is what the API holds: it proves that the vault is ready and writes events through the queue.
-//! Sees neither plaintext nor ciphertext. Flows: DESIGN §8.
+//! Record and wait: no answer before its record is durable, no change committed before its record
+//! is. `Recorder` is what the API holds: it proves that the vault is ready and writes events
+//! through the queue. Sees neither plaintext nor ciphertext. Flows: DESIGN §8.
 
 mod batch;
-pub mod commit;
+pub(crate) mod commit;
 mod leaks;
-pub mod queue;
+pub(crate) mod queue;
 mod rotation;
 mod start;
 mod take_up;
@@ -15,43 +15,46 @@ mod warm_up;
 mod watch;
 mod writer;
 
-use crate::acting_owner::{Owner, session};
 use crate::crypto::RootKey;
 use crate::error::Error;
+use crate::postgres::{Owner, session};
 use crate::trail::{Event, FailureReason, Notice, Verdict};
 use crate::{settings, shared_keyring, store};
 use queue::{Slot, WriterState};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-/// The vault of this database, found ready: installed, a writer serving, the active master key loaded.
+/// The vault of this database, found ready: installed, a writer serving, the active master key
+/// loaded.
 #[derive(Clone, Copy)]
-pub struct Recorder {
+pub(crate) struct Recorder {
     owner: Owner,
     slot: usize,
 }
 
-/// Proof that an access is written down durably: only this room makes one, and a plaintext needs one to leave.
+/// Proof that an access is written down durably: only this room makes one, and a plaintext needs
+/// one to leave.
 #[must_use]
-pub struct Recorded(());
+pub(crate) struct Recorded(());
 
 /// Who pushes: the last quarter of the queue is kept for the authorised.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub(crate) enum Standing {
     Authorised,
     Unauthorised,
 }
 
-/// Finds the vault ready, starting its writer when needed. Errors: not preloaded, standby, not installed, no or wrong
-/// master key, audit unavailable.
-pub fn ready() -> Result<Recorder, Error> {
+/// Finds the vault ready, starting its writer when needed. Errors: not preloaded, standby, not
+/// installed, no or wrong master key, audit unavailable.
+pub(crate) fn ready() -> Result<Recorder, Error> {
     let (owner, slot) = served()?;
     await_keyring(slot)?;
     Ok(Recorder { owner, slot })
 }
 
-/// As `ready`, for somebody who only wants to know: no call was refused, so the server log says nothing.
-pub fn look() -> Result<(), Error> {
+/// As `ready`, for somebody who only wants to know: no call was refused, so the server log says
+/// nothing.
+pub(crate) fn look() -> Result<(), Error> {
     let (_, slot) = served()?;
     await_first_load(slot)?;
     if shared_keyring::is_coming(slot) {
@@ -60,17 +63,18 @@ pub fn look() -> Result<(), Error> {
     shared_keyring::problem(slot).map_or(Ok(()), Err)
 }
 
-/// The vault as it stands at this moment; None: not ready. Waits for nothing and starts nothing: for work of others that
-/// must not fail or wait because of the vault.
-pub fn at_hand() -> Option<Recorder> {
+/// The vault as it stands at this moment; None: not ready. Waits for nothing and starts nothing:
+/// for work of others that must not fail or wait because of the vault.
+pub(crate) fn at_hand() -> Option<Recorder> {
     let owner = ready_to_read().ok().filter(|_| !session::is_standby())?;
     let slot = queue::find(session::database().to_u32())?;
-    let serves = queue::slot(slot).state() == WriterState::Running && shared_keyring::is_ready(slot);
+    let serves =
+        queue::slot(slot).state() == WriterState::Running && shared_keyring::is_ready(slot);
     serves.then_some(Recorder { owner, slot })
 }
 
-/// What the keyring's first load stumbled over is the caller's error, and a WARNING in the server log is the record of a
-/// call that cannot be recorded.
+/// What the keyring's first load stumbled over is the caller's error, and a WARNING in the server
+/// log is the record of a call that cannot be recorded.
 fn await_keyring(slot: usize) -> Result<(), Error> {
     if shared_keyring::is_ready(slot) {
         return Ok(());
@@ -91,7 +95,7 @@ fn await_first_load(slot: usize) -> Result<(), Error> {
 }
 
 /// The owner of the tables, for reading the trail: needs neither a writer nor a master key.
-pub fn ready_to_read() -> Result<Owner, Error> {
+pub(crate) fn ready_to_read() -> Result<Owner, Error> {
     if !queue::exists() {
         return Err(Error::NotPreloaded);
     }
@@ -100,7 +104,7 @@ pub fn ready_to_read() -> Result<Owner, Error> {
 
 /// What `status()` shows of queue, writer and keyring.
 #[derive(Default)]
-pub struct State {
+pub(crate) struct State {
     pub preloaded: bool,
     pub writer_state: String,
     pub writer_pid: Option<i32>,
@@ -119,7 +123,7 @@ pub struct State {
 }
 
 /// Looks without starting anything.
-pub fn state() -> State {
+pub(crate) fn state() -> State {
     if !queue::exists() {
         return State { writer_state: "absent".into(), ..State::default() };
     }
@@ -145,23 +149,31 @@ pub fn state() -> State {
         failed: count(&slot.failed),
         writer_problem: slot.problem(),
         active_version: shared_keyring::active_version(number),
-        versions: shared_keyring::versions(number).into_iter().filter(|(_, ready)| *ready).map(|(v, _)| v).collect(),
+        versions: shared_keyring::versions(number)
+            .into_iter()
+            .filter(|(_, ready)| *ready)
+            .map(|(v, _)| v)
+            .collect(),
         keyring_problem: keyring_problem(number).map(|problem| problem.message()),
         problem: slot
             .is_stuck_since(session::now() - settings::audit_timeout().as_micros() as i64)
-            .then(|| "events wait longer than audit_timeout: the audit writer does not answer".into()),
+            .then(|| {
+                "events wait longer than audit_timeout: the audit writer does not answer".into()
+            }),
         ..idle
     }
 }
 
-/// Makes the writer load the keyring anew and waits for it; answers the number of versions that can be used.
-pub fn reload_keyring() -> Result<usize, Error> {
+/// Makes the writer load the keyring anew and waits for it; answers the number of versions that can
+/// be used.
+pub(crate) fn reload_keyring() -> Result<usize, Error> {
     let (_, number) = served()?;
     let slot = queue::slot(number);
     // The load that answers must have begun after this call: requests are numbered.
     let mine = slot.reloads_wanted.fetch_add(1, SeqCst).wrapping_add(1);
     slot.writer.wake();
-    let deadline = Instant::now() + settings::audit_timeout() + settings::master_key_command_timeout();
+    let deadline =
+        Instant::now() + settings::audit_timeout() + settings::master_key_command_timeout();
     while (slot.reloads_done.load(SeqCst).wrapping_sub(mine) as i32) < 0 {
         pause(deadline, "the audit writer did not reload the keyring in time")?;
         start::await_writer(number, deadline)?;
@@ -175,7 +187,11 @@ pub fn reload_keyring() -> Result<usize, Error> {
 /// What the last load of the keyring stumbled over, and whether an earlier one still serves.
 fn keyring_problem(number: usize) -> Option<Error> {
     let problem = shared_keyring::last_problem(number)?;
-    Some(if shared_keyring::is_ready(number) { Error::ReloadRefused(Box::new(problem)) } else { problem })
+    Some(if shared_keyring::is_ready(number) {
+        Error::ReloadRefused(Box::new(problem))
+    } else {
+        problem
+    })
 }
 
 /// The database's slot with a running writer.
@@ -207,11 +223,12 @@ fn pause(deadline: Instant, too_late: &str) -> Result<(), Error> {
 }
 
 impl Recorder {
-    pub fn owner(&self) -> Owner {
+    pub(crate) fn owner(&self) -> Owner {
         self.owner
     }
 
-    /// Leaves word of committed incidents for the writer to tell; raises nothing, for it runs after the commit.
+    /// Leaves word of committed incidents for the writer to tell; raises nothing, for it runs after
+    /// the commit.
     fn tell(self, notices: &[Notice]) {
         let slot = queue::slot(self.slot);
         notices.iter().for_each(|notice| slot.announce(session::database().to_u32(), *notice));
@@ -234,10 +251,12 @@ impl Recorder {
     }
 
     /// The root key of a master-key version; waits while it is being derived.
-    pub fn root_key(&self, version: i32) -> Result<RootKey, Error> {
+    pub(crate) fn root_key(&self, version: i32) -> Result<RootKey, Error> {
         let deadline = Instant::now() + settings::audit_timeout();
         loop {
-            if let Some(root) = shared_keyring::root_key(self.slot, session::database().to_u32(), version)? {
+            if let Some(root) =
+                shared_keyring::root_key(self.slot, session::database().to_u32(), version)?
+            {
                 return Ok(root);
             }
             pause(deadline, "the master key is still being derived")?;
@@ -245,13 +264,13 @@ impl Recorder {
     }
 
     /// The version new envelopes are sealed under, and its root key.
-    pub fn active_root_key(&self) -> Result<(i32, RootKey), Error> {
+    pub(crate) fn active_root_key(&self) -> Result<(i32, RootKey), Error> {
         let version = shared_keyring::active_version(self.slot).ok_or(Error::NotInstalled)?;
         Ok((version, self.root_key(version)?))
     }
 
     /// Writes one event down and waits until it is durable.
-    pub fn record(&self, event: Event, standing: Standing) -> Result<Recorded, Error> {
+    pub(crate) fn record(&self, event: Event, standing: Standing) -> Result<Recorded, Error> {
         match self.record_all(&[event], standing)?.first() {
             Some(Verdict::Recorded) => Ok(Recorded(())),
             Some(Verdict::Refused(reason)) => Err(refusal(*reason)),
@@ -260,7 +279,10 @@ impl Recorder {
     }
 
     /// Writes many events down, one durable wait a chunk; the outcomes are in their order.
-    pub fn record_each(&self, events: &[Event]) -> Result<Vec<Result<Recorded, Error>>, Error> {
+    pub(crate) fn record_each(
+        &self,
+        events: &[Event],
+    ) -> Result<Vec<Result<Recorded, Error>>, Error> {
         let verdicts = self.record_all(events, Standing::Authorised)?;
         let outcome = |verdict: Verdict| match verdict {
             Verdict::Recorded => Ok(Recorded(())),
@@ -283,13 +305,16 @@ impl Recorder {
             let last = push(self.slot, slot, chunk, standing, deadline)?;
             wait(self.slot, slot, last, deadline)?;
             let first = last + 1 - chunk.len() as u64;
-            verdicts.extend((first..=last).map(|ticket| queue::verdict(ticket).unwrap_or(Verdict::NotRecorded)));
+            verdicts.extend(
+                (first..=last).map(|ticket| queue::verdict(ticket).unwrap_or(Verdict::NotRecorded)),
+            );
         }
         Ok(verdicts)
     }
 }
 
-/// A transaction that locked the trail would wait for a writer that waits for it: PostgreSQL cannot see that circle.
+/// A transaction that locked the trail would wait for a writer that waits for it: PostgreSQL cannot
+/// see that circle.
 fn refuse_own_trail(owner: Owner) -> Result<(), Error> {
     let today = store::trail::partition_name((session::now() / 86_400_000_000) as i32);
     let partition = session::relation(&today);
@@ -299,7 +324,13 @@ fn refuse_own_trail(owner: Owner) -> Result<(), Error> {
     Ok(())
 }
 
-fn push(number: usize, slot: &Slot, events: &[Event], standing: Standing, deadline: Instant) -> Result<u64, Error> {
+fn push(
+    number: usize,
+    slot: &Slot,
+    events: &[Event],
+    standing: Standing,
+    deadline: Instant,
+) -> Result<u64, Error> {
     let database = session::database().to_u32();
     loop {
         if let Some(last) = slot.push(database, events, standing == Standing::Authorised) {
@@ -307,7 +338,9 @@ fn push(number: usize, slot: &Slot, events: &[Event], standing: Standing, deadli
         }
         pause(deadline, "the audit queue is full")?;
         if queue::find(database) != Some(number) {
-            return Err(Error::AuditUnavailable("another database took the queue; try again".into()));
+            return Err(Error::AuditUnavailable(
+                "another database took the queue; try again".into(),
+            ));
         }
         start::await_writer(number, deadline)?;
     }
@@ -325,7 +358,9 @@ fn wait(number: usize, slot: &Slot, ticket: u64, deadline: Instant) -> Result<()
         if slot.state() != WriterState::Running {
             start::await_writer(number, deadline)?;
         }
-        session::while_waiting(|| queue::sleep_for_verdict(ticket, left.min(Duration::from_millis(100))));
+        session::while_waiting(|| {
+            queue::sleep_for_verdict(ticket, left.min(Duration::from_millis(100)))
+        });
         session::check_interrupts();
     }
     Ok(())

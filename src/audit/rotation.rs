@@ -1,8 +1,9 @@
-//! Rotation, as the writer looks after it: once a minute it goes through the keys, a page a second, and makes an incident of
-//! each that has come to a stage (rotation soon, rotation required), once per stage and version. A failure is tried again.
+//! Rotation, as the writer looks after it: once a minute it goes through the keys, a page a second,
+//! and makes an incident of each that has come to a stage (rotation soon, rotation required), once
+//! per stage and version. A failure is tried again.
 
 use super::writer::{Writer, transaction};
-use crate::acting_owner::session;
+use crate::postgres::session;
 use crate::settings::watch::{rotation_required_after, rotation_warn_after};
 use crate::store;
 use crate::store::rotation::{Aged, Stage};
@@ -19,7 +20,7 @@ const AT_ONCE: usize = 64;
 
 /// Where the walk through the keys is.
 #[derive(Default)]
-pub struct Walk {
+pub(super) struct Walk {
     /// The key that was looked at last; None: the walk is over.
     after: Option<([u8; 16], [u8; 16])>,
     began: Option<Instant>,
@@ -28,11 +29,13 @@ pub struct Walk {
 }
 
 /// Looks at the next page, when it is time.
-pub fn look(writer: &mut Writer) {
+pub(super) fn look(writer: &mut Writer) {
     let changes = writer.slot.settings_changes.load(SeqCst);
     let walk = &mut writer.uses.rotation;
     let is_time = walk.began.is_none_or(|began| began.elapsed() >= EVERY);
-    if std::mem::replace(&mut walk.settings_seen, changes) != changes || walk.after.is_none() && is_time {
+    if std::mem::replace(&mut walk.settings_seen, changes) != changes
+        || walk.after.is_none() && is_time
+    {
         (walk.after, walk.began) = (Some(Default::default()), Some(Instant::now()));
     }
     let Some(after) = walk.after else { return };
@@ -42,7 +45,9 @@ pub fn look(writer: &mut Writer) {
             let database = session::database().to_u32();
             fresh.into_iter().for_each(|notice| writer.slot.announce(database, notice));
         }
-        Err(failure) => log!("watchllm_keys writer: keys to rotate are looked for later: {}", failure.message),
+        Err(failure) => {
+            log!("watchllm_keys writer: keys to rotate are looked for later: {}", failure.message)
+        }
     }
 }
 
@@ -52,12 +57,16 @@ type Outcome = (Option<([u8; 16], [u8; 16])>, Vec<Notice>);
 fn alert(after: ([u8; 16], [u8; 16])) -> Result<Outcome, crate::error::Error> {
     let owner = store::installed::owner()?;
     let now = session::now();
-    let page = store::rotation::page(owner, after, PAGE, rotation_warn_after(), rotation_required_after());
-    let last = page.last().filter(|_| page.len() == PAGE as usize).map(|key| (key.project, key.key));
-    let due: Vec<Incident> = page.iter().filter_map(|key| Some(incident_of(key, key.stage?, now))).collect();
+    let page =
+        store::rotation::page(owner, after, PAGE, rotation_warn_after(), rotation_required_after());
+    let last =
+        page.last().filter(|_| page.len() == PAGE as usize).map(|key| (key.project, key.key));
+    let due: Vec<Incident> =
+        page.iter().filter_map(|key| Some(incident_of(key, key.stage?, now))).collect();
     let ids: Vec<[u8; 16]> = due.iter().map(|incident| incident.id).collect();
     let known = if ids.is_empty() { Vec::new() } else { store::rotation::known(owner, &ids) };
-    let fresh: Vec<&Incident> = due.iter().filter(|due| !known.contains(&due.id)).take(AT_ONCE).collect();
+    let fresh: Vec<&Incident> =
+        due.iter().filter(|due| !known.contains(&due.id)).take(AT_ONCE).collect();
     for incident in &fresh {
         store::incidents::write(owner, incident);
         if let (Some(project), Some(key)) = (incident.project_id, incident.provider_key_id) {
@@ -73,14 +82,21 @@ fn alert(after: ([u8; 16], [u8; 16])) -> Result<Outcome, crate::error::Error> {
 fn incident_of(key: &Aged, stage: Stage, now: i64) -> Incident {
     let (what, word, severity) = match stage {
         Stage::Soon => ("this provider key should be rotated soon", "Rotation Soon", Severity::Low),
-        Stage::Required => ("this provider key must be rotated", "Rotation Required", Severity::Medium),
+        Stage::Required => {
+            ("this provider key must be rotated", "Rotation Required", Severity::Medium)
+        }
     };
     let details = serde_json::json!({
         "what": what, "stage": word, "provider": key.provider, "key_version": key.version, "days_old": key.days_old,
         "days_left": (key.due_at - now).div_euclid(86_400_000_000),
     });
     Incident {
-        id: incident::identity(&[b"rotation", &key.key, &key.version.to_be_bytes(), word.as_bytes()]),
+        id: incident::identity(&[
+            b"rotation",
+            &key.key,
+            &key.version.to_be_bytes(),
+            word.as_bytes(),
+        ]),
         kind: IncidentType::RotationDue,
         severity,
         project_id: Some(key.project),

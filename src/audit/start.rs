@@ -1,17 +1,17 @@
-//! Starting the writer of a database when somebody needs it. Whoever waits may start it: PostgreSQL itself restarts
-//! a worker after a second at the earliest, we within milliseconds (FACTS §2).
+//! Starting the writer of a database when somebody needs it. Whoever waits may start it: PostgreSQL
+//! itself restarts a worker after a second at the earliest, we within milliseconds (FACTS §2).
 
 use super::queue::{self, WriterState};
-use crate::acting_owner::session;
 use crate::crypto::random;
 use crate::error::Error;
+use crate::postgres::session;
 use pgrx::bgworkers::BackgroundWorkerBuilder;
 use pgrx::pg_sys::Datum;
 use std::sync::atomic::Ordering::*;
 use std::time::{Duration, Instant};
 
 /// What people see in pg_stat_activity.backend_type.
-pub const WRITER: &str = "watchllm_keys writer";
+pub(super) const WRITER: &str = "watchllm_keys writer";
 
 /// A writer that has not reported after this time died before it could, in microseconds.
 const STALE: i64 = 3_000_000;
@@ -19,20 +19,23 @@ const STALE: i64 = 3_000_000;
 const PAUSE: i64 = 100_000;
 
 /// This database's slot.
-pub fn claim() -> Result<usize, Error> {
+pub(super) fn claim() -> Result<usize, Error> {
     let database = session::database().to_u32();
     if let Some(known) = queue::find(database) {
         return Ok(known);
     }
-    let fresh = random::random_bytes::<8>().map_err(|_| Error::Internal("no random bytes".into()))?;
+    let fresh =
+        random::random_bytes::<8>().map_err(|_| Error::Internal("no random bytes".into()))?;
     let epoch = i64::from_be_bytes(fresh) & i64::MAX;
     queue::claim(database, epoch).ok_or_else(|| {
-        Error::AuditUnavailable("every database slot is in use; raise watchllm_keys.max_databases".into())
+        Error::AuditUnavailable(
+            "every database slot is in use; raise watchllm_keys.max_databases".into(),
+        )
     })
 }
 
 /// Waits until the slot's writer serves, starting it when it is absent.
-pub fn await_writer(number: usize, deadline: Instant) -> Result<(), Error> {
+pub(super) fn await_writer(number: usize, deadline: Instant) -> Result<(), Error> {
     let slot = queue::slot(number);
     let mut why = "the audit writer does not start";
     while slot.state() != WriterState::Running {

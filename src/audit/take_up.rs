@@ -1,15 +1,16 @@
-//! What a writer takes up before it serves: the database's identity, the keyring, the chain's key and head.
-//! Root keys are derived here and nowhere else (100 ms a version), the active one first. DESIGN §3, §8.
+//! What a writer takes up before it serves: the database's identity, the keyring, the chain's key
+//! and head. Root keys are derived here and nowhere else (100 ms a version), the active one first.
+//! DESIGN §3, §8.
 
 use super::batch::{self, Chain};
 use super::warm_up;
 use super::writer::{Failure, Writer, transaction};
-use crate::acting_owner::{Owner, session};
 use crate::anomaly::Watch;
 use crate::crypto::envelope::{Binding, open, seal};
 use crate::crypto::keyring::Keyring;
 use crate::crypto::{RootKey, Secret, canary, random, signing};
 use crate::error::Error;
+use crate::postgres::{Owner, session};
 use crate::settings::{self, KeyringSource};
 use crate::shared_keyring::{self, Entry};
 use crate::store;
@@ -21,14 +22,15 @@ use std::path::Path;
 
 /// The keyring as this writer read it, and the versions it has still to derive.
 #[derive(Default)]
-pub struct Loaded {
+pub(super) struct Loaded {
     keyring: Option<Keyring>,
     rows: Vec<(i32, [u8; 16], u32)>,
     pending: Vec<MasterKey>,
 }
 
-/// Looks whether this database can be served, and answers what an earlier writer committed but did not live to answer.
-pub fn look_around(writer: &mut Writer) -> Result<(), Failure> {
+/// Looks whether this database can be served, and answers what an earlier writer committed but did
+/// not live to answer.
+pub(super) fn look_around(writer: &mut Writer) -> Result<(), Failure> {
     transaction(|| if session::is_utf8_database() { Ok(()) } else { Err(Error::NotUtf8) })?;
     let last = transaction(|| Ok(store::trail::last(store::installed::owner()?)))?;
     if let Some(last) = last {
@@ -37,9 +39,9 @@ pub fn look_around(writer: &mut Writer) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Loads the keyring unless an earlier writer has, and opens the chain. A missing or wrong master key is no failure:
-/// the writer stays and waits for a reload.
-pub fn take_up(writer: &mut Writer) {
+/// Loads the keyring unless an earlier writer has, and opens the chain. A missing or wrong master
+/// key is no failure: the writer stays and waits for a reload.
+pub(super) fn take_up(writer: &mut Writer) {
     let loaded = if shared_keyring::is_complete(writer.number) { Ok(()) } else { load(writer) };
     if let Err(failure) = loaded.and_then(|()| open_chain(writer)) {
         log!("watchllm_keys writer: {}", failure.message);
@@ -49,7 +51,7 @@ pub fn take_up(writer: &mut Writer) {
 }
 
 /// Reads the keyring again; what cannot be loaded leaves what is in use as it is.
-pub fn reload(writer: &mut Writer) {
+pub(super) fn reload(writer: &mut Writer) {
     let outcome = load(writer).and_then(|()| open_chain(writer));
     if let Err(failure) = outcome {
         warning!("watchllm_keys writer: the keyring was not reloaded: {}", failure.message);
@@ -58,12 +60,15 @@ pub fn reload(writer: &mut Writer) {
 }
 
 /// Derives one version that waits for it; whether there was one.
-pub fn derive_one(writer: &mut Writer) -> bool {
+pub(super) fn derive_one(writer: &mut Writer) -> bool {
     let Some(row) = writer.keyring.pending.pop() else { return false };
-    let secret = writer.keyring.keyring.as_ref().and_then(|keyring| keyring.secret(row.version as u32));
+    let secret =
+        writer.keyring.keyring.as_ref().and_then(|keyring| keyring.secret(row.version as u32));
     let Some(secret) = secret else { return true };
     match derive(secret, &row) {
-        Ok(root) => shared_keyring::publish_version(writer.number, row.version, Entry::Ready, Some(&root)),
+        Ok(root) => {
+            shared_keyring::publish_version(writer.number, row.version, Entry::Ready, Some(&root))
+        }
         Err(error) => {
             warning!("watchllm_keys writer: {}", error.message());
             shared_keyring::publish_version(writer.number, row.version, Entry::Wrong, None);
@@ -101,12 +106,13 @@ fn load(writer: &mut Writer) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Reads the keyring from its source. While a command runs, callers are served under what is already loaded, and a
-/// server that wants to stop is not kept waiting.
+/// Reads the keyring from its source. While a command runs, callers are served under what is
+/// already loaded, and a server that wants to stop is not kept waiting.
 fn read_keyring(writer: &mut Writer) -> Result<Keyring, Error> {
     let read = match settings::keyring_source() {
         KeyringSource::File(path) => {
-            let uid = session::server_uid().ok_or_else(|| Error::NoMasterKey("the server's user is unknown".into()))?;
+            let uid = session::server_uid()
+                .ok_or_else(|| Error::NoMasterKey("the server's user is unknown".into()))?;
             Keyring::read_file(Path::new(&path), uid)
         }
         KeyringSource::Command { command, timeout } => {
@@ -119,7 +125,8 @@ fn read_keyring(writer: &mut Writer) -> Result<Keyring, Error> {
             Keyring::run_command(&command, timeout, &mut meanwhile)
         }
         KeyringSource::Nothing => {
-            let neither = "neither watchllm_keys.master_key_file nor watchllm_keys.master_key_command is set";
+            let neither =
+                "neither watchllm_keys.master_key_file nor watchllm_keys.master_key_command is set";
             return Err(Error::NoMasterKey(neither.into()));
         }
     };
@@ -133,8 +140,11 @@ fn unchanged(writer: &Writer, keyring: &Keyring, rows: &[MasterKey]) -> bool {
         (Some(old), Some(new)) => old.equals(new),
         _ => false,
     };
-    let same_rows =
-        rows.iter().map(|row| (row.version, row.salt, row.iterations)).eq(writer.keyring.rows.iter().copied());
+    let same_rows = rows.iter().map(|row| (row.version, row.salt, row.iterations)).eq(writer
+        .keyring
+        .rows
+        .iter()
+        .copied());
     shared_keyring::is_ready(writer.number)
         && same_rows
         && old.versions() == keyring.versions()
@@ -142,16 +152,19 @@ fn unchanged(writer: &Writer, keyring: &Keyring, rows: &[MasterKey]) -> bool {
 }
 
 fn publish(number: usize, keyring: &Keyring, rows: &[MasterKey]) -> Result<(), Error> {
-    let active = rows
-        .iter()
-        .find(|row| row.is_active)
-        .ok_or_else(|| Error::NoMasterKey("no row of watchllm.master_keys is marked active".into()))?;
+    let active = rows.iter().find(|row| row.is_active).ok_or_else(|| {
+        Error::NoMasterKey("no row of watchllm.master_keys is marked active".into())
+    })?;
     let secret = keyring.secret(active.version as u32).ok_or_else(|| {
-        Error::NoMasterKey(format!("version {}, the active one, is not in the keyring", active.version))
+        Error::NoMasterKey(format!(
+            "version {}, the active one, is not in the keyring",
+            active.version
+        ))
     })?;
     let root = derive(secret, active)?;
     let mut versions = vec![(active.version, Entry::Ready, Some(&root))];
-    let others = rows.iter().filter(|row| !row.is_active && keyring.secret(row.version as u32).is_some());
+    let others =
+        rows.iter().filter(|row| !row.is_active && keyring.secret(row.version as u32).is_some());
     versions.extend(others.map(|row| (row.version, Entry::Coming, None)));
     shared_keyring::publish(number, active.version, &versions);
     Ok(())
@@ -165,10 +178,12 @@ fn derive(secret: &Secret, row: &MasterKey) -> Result<RootKey, Error> {
     }
 }
 
-/// The first keyring ever loaded makes its highest version the active master key, and the three audit keys.
+/// The first keyring ever loaded makes its highest version the active master key, and the three
+/// audit keys.
 fn make_first(owner: Owner, keyring: &Keyring) -> Result<Vec<MasterKey>, Error> {
     let version = keyring.versions().last().copied().unwrap_or_default();
-    let secret = keyring.secret(version).ok_or_else(|| Error::NoMasterKey("the keyring is empty".into()))?;
+    let secret =
+        keyring.secret(version).ok_or_else(|| Error::NoMasterKey("the keyring is empty".into()))?;
     let salt = random::random_bytes::<16>().map_err(internal)?;
     let iterations = settings::pbkdf2_iterations();
     let root = RootKey::derive(secret, &salt, iterations);
@@ -186,14 +201,15 @@ fn make_audit_keys(owner: Owner, root: &RootKey, master_key_version: u32) -> Res
         ("digest", seed, Some(&public_key)),
     ];
     for (kind, key, public_key) in keys {
-        let sealed = seal(root, master_key_version, &Binding::AuditKey { version: 1, kind }, &key).map_err(internal)?;
+        let sealed = seal(root, master_key_version, &Binding::AuditKey { version: 1, kind }, &key)
+            .map_err(internal)?;
         store::admin::insert_audit_key(owner, kind, 1, &sealed, public_key);
     }
     Ok(())
 }
 
-/// Opens the chain, and fills the watch once it is open. Without the watch it stays closed, which serves nobody: who is
-/// blocked would be let in, and every limit be the default.
+/// Opens the chain, and fills the watch once it is open. Without the watch it stays closed, which
+/// serves nobody: who is blocked would be let in, and every limit be the default.
 fn open_chain(writer: &mut Writer) -> Result<(), Failure> {
     open_its_key(writer)?;
     if writer.chain.is_none() {
@@ -206,8 +222,9 @@ fn open_chain(writer: &mut Writer) -> Result<(), Failure> {
     started
 }
 
-/// Tries again to open a chain that stayed closed although the keyring is there: a lock may have been in the way.
-pub fn open_late(writer: &mut Writer) {
+/// Tries again to open a chain that stayed closed although the keyring is there: a lock may have
+/// been in the way.
+pub(super) fn open_late(writer: &mut Writer) {
     if writer.chain.is_some() || !shared_keyring::is_ready(writer.number) {
         return;
     }
@@ -227,7 +244,13 @@ fn open_its_key(writer: &mut Writer) -> Result<(), Failure> {
         let owner = store::installed::owner()?;
         let (key_version, key) = mac_key(owner, number)?;
         let identity_id = identity(owner)?;
-        Ok(Chain { key, key_version, identity_id, head: Some(batch::read_head(owner)), days: BTreeSet::new() })
+        Ok(Chain {
+            key,
+            key_version,
+            identity_id,
+            head: Some(batch::read_head(owner)),
+            days: BTreeSet::new(),
+        })
     })?);
     Ok(())
 }
@@ -235,20 +258,25 @@ fn open_its_key(writer: &mut Writer) -> Result<(), Failure> {
 fn mac_key(owner: Owner, number: usize) -> Result<(i32, MacKey), Error> {
     for (version, sealed) in store::admin::audit_key(owner, "mac", None) {
         let Some(sealed) = sealed else { continue };
-        let Ok(Some(root)) =
-            shared_keyring::root_key(number, session::database().to_u32(), sealed.master_key_version() as i32)
-        else {
+        let Ok(Some(root)) = shared_keyring::root_key(
+            number,
+            session::database().to_u32(),
+            sealed.master_key_version() as i32,
+        ) else {
             continue;
         };
         let binding = Binding::AuditKey { version: version as u32, kind: "mac" };
-        if let Some(key) = open(&root, &binding, &sealed).ok().and_then(|secret| MacKey::new(secret.expose())) {
+        if let Some(key) =
+            open(&root, &binding, &sealed).ok().and_then(|secret| MacKey::new(secret.expose()))
+        {
             return Ok((version, key));
         }
     }
     Err(Error::Internal("the audit MAC key does not open under any loaded master key".into()))
 }
 
-/// A restored or copied database gets an identity of its own, so that two chains never pass for one.
+/// A restored or copied database gets an identity of its own, so that two chains never pass for
+/// one.
 fn identity(owner: Owner) -> Result<[u8; 16], Error> {
     let (system, database) = (session::system_identifier(), session::database());
     if let Some(known) = store::admin::identity(owner, system, database) {
@@ -256,7 +284,13 @@ fn identity(owner: Owner) -> Result<[u8; 16], Error> {
     }
     let mut new = random::random_bytes::<16>().map_err(internal)?;
     (new[6], new[8]) = (new[6] & 0x0f | 0x40, new[8] & 0x3f | 0x80);
-    store::admin::insert_identity(owner, new, system, database, "found by the audit writer: new, restored or copied");
+    store::admin::insert_identity(
+        owner,
+        new,
+        system,
+        database,
+        "found by the audit writer: new, restored or copied",
+    );
     Ok(new)
 }
 

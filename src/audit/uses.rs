@@ -1,13 +1,15 @@
-//! The writer's second transaction, about once a second: counters that people see (accesses, failures, last use of each
-//! key), incidents, partitions ahead; and a third, which tells listeners. Gathered in memory; a failure harms no answer and is tried again.
+//! The writer's second transaction, about once a second: counters that people see (accesses,
+//! failures, last use of each key), incidents, partitions ahead; and a third, which tells
+//! listeners. Gathered in memory; a failure harms no answer and is tried again.
 
 use super::writer::{Writer, transaction};
 use super::{leaks, rotation, watch};
-use crate::acting_owner::session;
 use crate::anomaly::KeyId;
+use crate::postgres::session;
 use crate::store;
 use crate::trail::{
-    AccessType, Bounded, CallerKind, Event, FailureReason, Incident, IncidentType, Notice, Severity, incident,
+    AccessType, Bounded, CallerKind, Event, FailureReason, Incident, IncidentType, Notice,
+    Severity, incident,
 };
 use pgrx::log;
 use std::collections::HashMap;
@@ -19,7 +21,7 @@ const DAYS_AHEAD: i32 = 7;
 
 /// What is not written yet.
 #[derive(Default)]
-pub struct Uses {
+pub(super) struct Uses {
     pending: HashMap<([u8; 16], [u8; 16]), store::trail::Uses>,
     /// Compromised versions that were opened, by key and version: one incident each, however often.
     opened_compromised: HashMap<([u8; 16], Option<i32>), Event>,
@@ -36,14 +38,19 @@ pub struct Uses {
 }
 
 impl Uses {
-    /// Counts an event of a known key. What somebody without the right tried does not count against the key.
-    pub fn count(&mut self, event: &Event) {
+    /// Counts an event of a known key. What somebody without the right tried does not count against
+    /// the key.
+    pub(super) fn count(&mut self, event: &Event) {
         let uses = matches!(event.access_type, AccessType::Decrypt | AccessType::Validate);
-        let foreign = matches!(event.failure, Some(FailureReason::NotAuthorized | FailureReason::NotFound));
+        let foreign =
+            matches!(event.failure, Some(FailureReason::NotAuthorized | FailureReason::NotFound));
         if let Some((kind, subject)) = event.about_caller.filter(|_| event.success()) {
             self.unblocked.push((kind, subject));
         }
-        let (Some(project_id), Some(provider_key_id)) = (event.project_id, event.provider_key_id) else { return };
+        let (Some(project_id), Some(provider_key_id)) = (event.project_id, event.provider_key_id)
+        else {
+            return;
+        };
         if matches!(event.access_type, AccessType::Block | AccessType::Unblock) && event.success() {
             let since = (event.access_type == AccessType::Block).then_some(event.accessed_at);
             self.blocks.push((project_id, provider_key_id, since));
@@ -56,13 +63,14 @@ impl Uses {
         if event.compromised && event.success() && event.access_type == AccessType::Decrypt {
             self.opened_compromised.entry((provider_key_id, event.key_version)).or_insert(*event);
         }
-        let entry = self.pending.entry((project_id, provider_key_id)).or_insert(store::trail::Uses {
-            project_id,
-            provider_key_id,
-            accesses: 0,
-            failures: 0,
-            last_used_at: None,
-        });
+        let entry =
+            self.pending.entry((project_id, provider_key_id)).or_insert(store::trail::Uses {
+                project_id,
+                provider_key_id,
+                accesses: 0,
+                failures: 0,
+                last_used_at: None,
+            });
         entry.last_used_at = entry.last_used_at.max(brought);
         if !uses {
             return;
@@ -78,18 +86,18 @@ impl Uses {
 
 impl Uses {
     /// A key that an earlier writer was told to block; it may not have lived to write that down.
-    pub fn block_again(&mut self, (project, key): KeyId, since: i64) {
+    pub(super) fn block_again(&mut self, (project, key): KeyId, since: i64) {
         self.blocks.push((project, key, Some(since)));
     }
 
     /// Whether something waits that should be seen at once.
-    pub fn is_urgent(&self) -> bool {
+    pub(super) fn is_urgent(&self) -> bool {
         !self.blocks.is_empty() || !self.unblocked.is_empty()
     }
 }
 
 /// The second transaction: writes what is pending, at most `AT_ONCE` keys.
-pub fn flush(writer: &mut Writer) {
+pub(super) fn flush(writer: &mut Writer) {
     if writer.chain.is_none() {
         return;
     }
@@ -101,7 +109,8 @@ pub fn flush(writer: &mut Writer) {
     rotation::look(writer);
     tell(writer);
     let keys: Vec<_> = writer.uses.pending.keys().copied().take(AT_ONCE).collect();
-    let batch: Vec<store::trail::Uses> = keys.iter().filter_map(|key| writer.uses.pending.remove(key)).collect();
+    let batch: Vec<store::trail::Uses> =
+        keys.iter().filter_map(|key| writer.uses.pending.remove(key)).collect();
     if batch.is_empty() {
         return;
     }
@@ -122,7 +131,9 @@ fn write_blocks(writer: &mut Writer) {
     }
     let outcome = transaction(|| {
         let owner = store::installed::owner()?;
-        blocks.iter().for_each(|(project, key, at)| store::trail::block(owner, *project, *key, *at));
+        blocks
+            .iter()
+            .for_each(|(project, key, at)| store::trail::block(owner, *project, *key, *at));
         let let_in = |(kind, subject): &(CallerKind, Bounded<128>)| {
             store::watch::unblock_caller(owner, *kind, subject.get().unwrap_or_default());
         };
@@ -153,13 +164,17 @@ fn write_incidents(writer: &mut Writer) {
             let database = session::database().to_u32();
             fresh.into_iter().for_each(|notice| writer.slot.announce(database, notice));
         }
-        Err(failure) => log!("watchllm_keys writer: incidents are written later: {}", failure.message),
+        Err(failure) => {
+            log!("watchllm_keys writer: incidents are written later: {}", failure.message)
+        }
     }
 }
 
-/// The incident of a version that is opened although it is marked compromised; its evidence is the first such access.
+/// The incident of a version that is opened although it is marked compromised; its evidence is the
+/// first such access.
 fn compromised_use(event: &Event) -> Incident {
-    let (key, version) = (event.provider_key_id.unwrap_or_default(), event.key_version.unwrap_or_default());
+    let (key, version) =
+        (event.provider_key_id.unwrap_or_default(), event.key_version.unwrap_or_default());
     let details = serde_json::json!({
         "what": "a version marked compromised was opened",
         "key_version": version,
@@ -176,7 +191,8 @@ fn compromised_use(event: &Event) -> Incident {
     }
 }
 
-/// The third transaction: tells who listens. A notification queue that is full, which any user can cause, stops this alone.
+/// The third transaction: tells who listens. A notification queue that is full, which any user can
+/// cause, stops this alone.
 fn tell(writer: &mut Writer) {
     let notices = writer.slot.take_notices();
     if notices.is_empty() {

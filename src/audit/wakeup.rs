@@ -1,7 +1,7 @@
-//! Sleeping and waking between a caller and its writer, on a word of shared memory (futex(2), Linux).
-//! PostgreSQL's latch costs a signal, a signal handler and an epoll a wake-up; this costs a system call on either
-//! side, and none when nobody sleeps. Signals (cancel, terminate, reload) still end a sleep; one that slips in just
-//! before it waits for `longest`.
+//! Sleeping and waking between a caller and its writer, on a word of shared memory (futex(2),
+//! Linux). PostgreSQL's latch costs a signal, a signal handler and an epoll a wake-up; this costs a
+//! system call on either side, and none when nobody sleeps. Signals (cancel, terminate, reload)
+//! still end a sleep; one that slips in just before it waits for `longest`.
 
 use rustix::thread::futex;
 use rustix::time::Timespec;
@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 const AWAKE: u32 = 0;
 const ASLEEP: u32 = 1;
 
-/// Looks for `ready` for at most `longest` before anybody sleeps; gives way to whoever else wants this processor.
-pub fn spin_until(ready: impl Fn() -> bool, longest: Duration) -> bool {
+/// Looks for `ready` for at most `longest` before anybody sleeps; gives way to whoever else wants
+/// this processor.
+pub(super) fn spin_until(ready: impl Fn() -> bool, longest: Duration) -> bool {
     let until = Instant::now() + longest;
     while !ready() && Instant::now() < until {
         for _ in 0..40 {
@@ -25,23 +26,28 @@ pub fn spin_until(ready: impl Fn() -> bool, longest: Duration) -> bool {
 
 /// Where one process sleeps; lies in shared memory, all zeros is awake.
 #[repr(transparent)]
-pub struct Sleeper(AtomicU32);
+pub(crate) struct Sleeper(AtomicU32);
 
 impl Sleeper {
-    /// Sleeps until woken, until a signal comes, or for `longest`; not at all when `ready` says so after we have said
-    /// that we sleep. So no wake-up is missed: whoever makes `ready` true calls `wake` after it.
-    pub fn sleep_unless(&self, ready: impl FnOnce() -> bool, longest: Duration) {
+    /// Sleeps until woken, until a signal comes, or for `longest`; not at all when `ready` says so
+    /// after we have said that we sleep. So no wake-up is missed: whoever makes `ready` true calls
+    /// `wake` after it.
+    pub(crate) fn sleep_unless(&self, ready: impl FnOnce() -> bool, longest: Duration) {
         self.0.store(ASLEEP, SeqCst);
         if !ready() {
-            let timeout = Timespec { tv_sec: longest.as_secs() as i64, tv_nsec: i64::from(longest.subsec_nanos()) };
-            // Woken, woken before we slept, interrupted, too late: the caller looks again in each case.
+            let timeout = Timespec {
+                tv_sec: longest.as_secs() as i64,
+                tv_nsec: i64::from(longest.subsec_nanos()),
+            };
+            // Woken, woken before we slept, interrupted, too late: the caller looks again in each
+            // case.
             let _ended = futex::wait(&self.0, futex::Flags::empty(), ASLEEP, Some(&timeout));
         }
         self.0.store(AWAKE, SeqCst);
     }
 
     /// Wakes the process if it sleeps.
-    pub fn wake(&self) {
+    pub(crate) fn wake(&self) {
         if self.0.swap(AWAKE, SeqCst) == ASLEEP {
             let _woken = futex::wake(&self.0, futex::Flags::empty(), 1);
         }

@@ -1,9 +1,10 @@
-//! The watch of a new writer: filled from the trail, blocks and the last minute before the first event is served, the day
-//! before that in the background; and the limits, read from the settings when they change.
+//! The watch of a new writer: filled from the trail, blocks and the last minute before the first
+//! event is served, the day before that in the background; and the limits, read from the settings
+//! when they change.
 
 use super::writer::{Failure, Writer, transaction};
-use crate::acting_owner::{Owner, session};
 use crate::anomaly::{self, KeyId, Limits, MINUTE, Override, Rules};
+use crate::postgres::{Owner, session};
 use crate::settings::{
     self,
     watch::{Threshold, threshold},
@@ -13,7 +14,8 @@ use pgrx::{log, warning};
 use std::collections::HashSet;
 use std::time::Instant;
 
-/// Rows of the trail that are read at a time while the counters are filled: about 4 ms, which is what an event may wait.
+/// Rows of the trail that are read at a time while the counters are filled: about 4 ms, which is
+/// what an event may wait.
 const ROWS_AT_ONCE: i64 = 1_000;
 /// Rows of the last minute that are read before the first event is served: two seconds at the most.
 const LAST_MINUTE: i64 = 100_000;
@@ -22,7 +24,7 @@ const LAST_MINUTE: i64 = 100_000;
 const DAY: i64 = anomaly::DAY + 30 * MINUTE;
 
 /// How far the counters are filled from the trail.
-pub struct WarmUp {
+pub(super) struct WarmUp {
     /// The last row that an earlier writer wrote.
     until: i64,
     since: i64,
@@ -32,8 +34,9 @@ pub struct WarmUp {
     began: Instant,
 }
 
-/// Fills the watch for a new writer: blocks, limits, open episodes and the last minute at once, the day before it later.
-pub fn start(writer: &mut Writer) -> Result<(), Failure> {
+/// Fills the watch for a new writer: blocks, limits, open episodes and the last minute at once, the
+/// day before it later.
+pub(super) fn start(writer: &mut Writer) -> Result<(), Failure> {
     if writer.warm_up.is_some() {
         return Ok(());
     }
@@ -64,12 +67,18 @@ pub fn start(writer: &mut Writer) -> Result<(), Failure> {
         writer.uses.block_again(key, since);
     }
     writer.watch.begin_filling();
-    writer.warm_up = Some(WarmUp { until, since: now - DAY, before: Some(before), rows: 0, began: Instant::now() });
+    writer.warm_up = Some(WarmUp {
+        until,
+        since: now - DAY,
+        before: Some(before),
+        rows: 0,
+        began: Instant::now(),
+    });
     Ok(())
 }
 
-/// Keys that people blocked within these rows, the newest first, and did not let in again. What they let in again and no
-/// writer wrote down stays blocked: they see it and say so once more.
+/// Keys that people blocked within these rows, the newest first, and did not let in again. What
+/// they let in again and no writer wrote down stays blocked: they see it and say so once more.
 fn blocks_of(rows: &[store::watch::Past]) -> Vec<(KeyId, i64)> {
     let mut decided = HashSet::new();
     let changes = rows.iter().filter_map(|row| Some((row.block?, row.place.0)));
@@ -78,11 +87,17 @@ fn blocks_of(rows: &[store::watch::Past]) -> Vec<(KeyId, i64)> {
 }
 
 /// Takes the next rows of the trail into the counters; whether there were any.
-pub fn warm_up(writer: &mut Writer) -> bool {
+pub(super) fn warm_up(writer: &mut Writer) -> bool {
     let Some(state) = writer.warm_up.as_mut() else { return false };
     let Some(before) = state.before else { return false };
     let outcome = transaction(|| {
-        Ok(store::watch::past(store::installed::owner()?, state.since, before, state.until, ROWS_AT_ONCE))
+        Ok(store::watch::past(
+            store::installed::owner()?,
+            state.since,
+            before,
+            state.until,
+            ROWS_AT_ONCE,
+        ))
     });
     let rows = match outcome {
         Ok(rows) => rows,
@@ -91,20 +106,24 @@ pub fn warm_up(writer: &mut Writer) -> bool {
             return false;
         }
     };
-    rows.iter().filter_map(store::watch::Past::access).for_each(|access| writer.watch.remember(&access));
+    rows.iter()
+        .filter_map(store::watch::Past::access)
+        .for_each(|access| writer.watch.remember(&access));
     state.rows += rows.len() as u64;
     state.before = rows.last().map(|row| row.place);
     if rows.len() < ROWS_AT_ONCE as usize {
         state.before = None;
         writer.watch.look_at_all(session::now());
         let (rows, time) = (state.rows, state.began.elapsed().as_millis());
-        log!("watchllm_keys writer: the watch's counters are filled from {rows} rows of the trail after {time} ms");
+        log!(
+            "watchllm_keys writer: the watch's counters are filled from {rows} rows of the trail after {time} ms"
+        );
     }
     true
 }
 
 /// Reads the limits anew; what is in the way now is tried again at the next beat.
-pub fn read_rules(writer: &mut Writer) {
+pub(super) fn read_rules(writer: &mut Writer) {
     let outcome = transaction(|| Ok(rules(store::installed::owner()?)));
     writer.limits_are_late = outcome.is_err();
     match outcome {
@@ -116,7 +135,7 @@ pub fn read_rules(writer: &mut Writer) {
 /// The limits of this database, its projects and keys.
 fn rules(owner: Owner) -> Rules {
     let action = settings::watch::anomaly_action();
-    let blocks = settings::action::blocking(&action).unwrap_or_else(|problem| {
+    let blocks = anomaly::action::blocking(&action).unwrap_or_else(|problem| {
         warning!("watchllm_keys writer: anomaly_action counts as alert: {problem:?}");
         0
     });
@@ -128,7 +147,8 @@ fn rules(owner: Owner) -> Rules {
         stale: i64::from(settings::watch::stale_after()) * MINUTE,
         blocks,
     };
-    let mut rules = Rules { base, distinct: threshold(Threshold::DistinctKeysPerMinute), ..Rules::default() };
+    let mut rules =
+        Rules { base, distinct: threshold(Threshold::DistinctKeysPerMinute), ..Rules::default() };
     let mut database = Override::default();
     for own in store::settings::all(owner) {
         if own.name == "max_distinct_keys_per_minute" {
@@ -153,8 +173,10 @@ fn override_by(scope: &mut Override, name: &str, value: &str) {
         "max_accesses_per_hour" => scope.hour = count,
         "max_accesses_per_day" => scope.day = count,
         "max_failures_per_hour" => scope.failures = count,
-        "stale_after" => scope.stale = settings::watch::minutes(value).map(|minutes| i64::from(minutes) * MINUTE),
-        "anomaly_action" => scope.blocks = settings::action::blocking(value).ok(),
+        "stale_after" => {
+            scope.stale = settings::watch::minutes(value).map(|minutes| i64::from(minutes) * MINUTE)
+        }
+        "anomaly_action" => scope.blocks = anomaly::action::blocking(value).ok(),
         _ => (),
     }
 }

@@ -1,10 +1,11 @@
-//! What the writer writes down for the watch, in the second transaction: what was found (incident, evidence, block, end), who
-//! used which key first, busiest minutes. How its counters are filled: `warm_up`. DESIGN §8.
+//! What the writer writes down for the watch, in the second transaction: what was found (incident,
+//! evidence, block, end), who used which key first, busiest minutes. How its counters are filled:
+//! `warm_up`. DESIGN §8.
 
 use super::writer::{Failure, Writer, transaction};
-use crate::acting_owner::{Owner, session};
 use crate::anomaly::{DAY, Detector, Finding, KeyId, MINUTE, Meeting, Subject, Watch, day_of};
 use crate::error::Error;
+use crate::postgres::{Owner, session};
 use crate::redact;
 use crate::store;
 use crate::trail::{AccessType, CallerKind, Event, Incident, Notice, incident};
@@ -17,7 +18,7 @@ const AT_ONCE: usize = 256;
 const EVIDENCE: usize = 500;
 
 /// A key or caller that people block or let in again.
-pub fn take_up_block(watch: &mut Watch, event: &Event) {
+pub(super) fn take_up_block(watch: &mut Watch, event: &Event) {
     if !event.success() || !matches!(event.access_type, AccessType::Block | AccessType::Unblock) {
         return;
     }
@@ -32,10 +33,12 @@ pub fn take_up_block(watch: &mut Watch, event: &Event) {
 }
 
 /// Writes down what was found, in transactions of their own.
-pub fn flush(writer: &mut Writer) {
+pub(super) fn flush(writer: &mut Writer) {
     let lost = std::mem::take(&mut writer.watch.lost);
     if lost > 0 {
-        warning!("watchllm_keys writer: {lost} findings of the watch found no room to wait for being written");
+        warning!(
+            "watchllm_keys writer: {lost} findings of the watch found no room to wait for being written"
+        );
     }
     writer.watch.end_episodes(session::now());
     write_meetings(writer);
@@ -90,7 +93,14 @@ fn write(owner: Owner, finding: &Finding) -> Option<Notice> {
     };
     let is_new = store::incidents::write(owner, &incident);
     if let Some(evidence) = evidence(owner, finding) {
-        store::incidents::add_event(owner, &finding.incident, project, "note", &evidence, finding.began);
+        store::incidents::add_event(
+            owner,
+            &finding.incident,
+            project,
+            "note",
+            &evidence,
+            finding.began,
+        );
     }
     match &finding.subject {
         Subject::Key(key) => {
@@ -107,7 +117,8 @@ fn write(owner: Owner, finding: &Finding) -> Option<Notice> {
     is_new.then(|| incident.notice())
 }
 
-/// What everybody may read who may read the incident: counts and windows; of callers only where no tenant reads it.
+/// What everybody may read who may read the incident: counts and windows; of callers only where no
+/// tenant reads it.
 fn details(finding: &Finding) -> String {
     let mut details = serde_json::json!({ "what": finding.detector.says(finding.limit), "blocked": finding.blocks });
     if let Some(window) = finding.detector.window() {
@@ -136,7 +147,9 @@ fn evidence(owner: Owner, finding: &Finding) -> Option<String> {
 fn warn(finding: &Finding) {
     let whom = match &finding.subject {
         Subject::Key((_, key)) => format!("provider key {}", incident::hyphened(*key)),
-        Subject::Caller(kind, subject) => format!("caller: {} {}", kind.word(), redact::clean(subject, EVIDENCE)),
+        Subject::Caller(kind, subject) => {
+            format!("caller: {} {}", kind.word(), redact::clean(subject, EVIDENCE))
+        }
     };
     let blocked = if finding.blocks { ", blocked" } else { "" };
     let (what, id) = (finding.detector.says(finding.limit), incident::hyphened(finding.incident));
@@ -150,12 +163,17 @@ fn write_meetings(writer: &mut Writer) {
         return;
     }
     // One row each: the same two may have met on two days.
-    let distinct: HashMap<_, _> = taken.iter().map(|m| ((m.key, m.kind, m.subject.clone()), m)).collect();
+    let distinct: HashMap<_, _> =
+        taken.iter().map(|m| ((m.key, m.kind, m.subject.clone()), m)).collect();
     let meetings: Vec<Meeting> = distinct.into_values().cloned().collect();
     match transaction(|| Ok(store::watch::meet(store::installed::owner()?, &meetings))) {
         Ok(new) => {
             for meeting in new {
-                let detector = if meeting.kind == CallerKind::Role { Detector::NewRole } else { Detector::NewAddress };
+                let detector = if meeting.kind == CallerKind::Role {
+                    Detector::NewRole
+                } else {
+                    Detector::NewAddress
+                };
                 let name = [meeting.kind.word().as_bytes(), meeting.subject.as_bytes()].concat();
                 find(&mut writer.watch, detector, meeting.key, meeting.at, 1, &name);
             }
@@ -167,14 +185,15 @@ fn write_meetings(writer: &mut Writer) {
     }
 }
 
-/// Whether keys that this writer had not seen for a day were asleep for longer than they may be. Before their last use is
-/// written anew: the table knows the one before.
+/// Whether keys that this writer had not seen for a day were asleep for longer than they may be.
+/// Before their last use is written anew: the table knows the one before.
 fn look_at_woken(writer: &mut Writer) {
     let mut woken = writer.watch.take_woken();
     while !woken.is_empty() {
         let part = woken[..woken.len().min(AT_ONCE)].to_vec();
         let keys: Vec<KeyId> = part.iter().map(|(key, _)| *key).collect();
-        let outcome = transaction(|| Ok(store::watch::last_used(store::installed::owner()?, &keys)));
+        let outcome =
+            transaction(|| Ok(store::watch::last_used(store::installed::owner()?, &keys)));
         let Ok(last_used) = outcome.inspect_err(|failure| {
             log!("watchllm_keys writer: what slept is looked up later: {}", failure.message);
         }) else {
@@ -198,7 +217,16 @@ fn find(watch: &mut Watch, detector: Detector, key: KeyId, at: i64, observed: u3
     let incident = incident::identity(&[detector.word().as_bytes(), &key.0, &key.1, about, &day]);
     let blocks = watch.blocks(detector, &key);
     let subject = Subject::Key(key);
-    watch.found(Finding { incident, detector, subject, began: at, observed, limit: 0, blocks, ended: None });
+    watch.found(Finding {
+        incident,
+        detector,
+        subject,
+        began: at,
+        observed,
+        limit: 0,
+        blocks,
+        ended: None,
+    });
 }
 
 fn write_peaks(writer: &mut Writer) {

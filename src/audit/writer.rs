@@ -1,16 +1,17 @@
-//! The writer: one background worker per database takes events from the queue, commits them, answers.
-//! Unsafe lives here: a server process of its own. It connects as the bootstrap superuser, as workers do, but every
-//! statement runs as the owner of the tables in a restricted operation. It leaves by proc_exit only (anything else
-//! restarts the server) and touches no row that a caller can lock. FACTS §2, DESIGN §8.
+//! The writer: one background worker per database takes events from the queue, commits them,
+//! answers. Unsafe lives here: a server process of its own. It connects as the bootstrap superuser,
+//! as workers do, but every statement runs as the owner of the tables in a restricted operation. It
+//! leaves by proc_exit only (anything else restarts the server) and touches no row that a caller
+//! can lock. FACTS §2, DESIGN §8.
 
 use super::batch::Chain;
 use super::queue::{self, Slot, WriterState};
 use super::uses::Uses;
 use super::warm_up::WarmUp;
 use super::{batch, take_up, wakeup};
-use crate::acting_owner::session;
 use crate::anomaly::{Refusals, Watch};
 use crate::error::Error;
+use crate::postgres::session;
 use crate::settings;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
@@ -37,13 +38,13 @@ const SOON: Duration = Duration::from_millis(100);
 const BUSY: Duration = Duration::from_millis(5);
 
 /// What a failed transaction said.
-pub struct Failure {
+pub(super) struct Failure {
     pub sqlstate: PgSqlErrorCode,
     pub message: String,
 }
 
 /// The writer of one database.
-pub struct Writer {
+pub(super) struct Writer {
     pub number: usize,
     pub slot: &'static Slot,
     pub chain: Option<Chain>,
@@ -67,7 +68,8 @@ pub struct Writer {
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn watchllm_keys_writer(argument: pg_sys::Datum) {
-    let (database, number) = ((argument.value() as u64 >> 32) as u32, argument.value() & 0xffff_ffff);
+    let (database, number) =
+        ((argument.value() as u64 >> 32) as u32, argument.value() & 0xffff_ffff);
     // SAFETY: signal handlers are PostgreSQL's own; called once at the start of the process.
     unsafe {
         pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(pg_die));
@@ -77,10 +79,15 @@ pub extern "C-unwind" fn watchllm_keys_writer(argument: pg_sys::Datum) {
     if !queue::exists() || !be_the_only_one(database, number) {
         leave();
     }
-    // SAFETY: registered before anything can fail, so that the slot is always handed over; then connects.
+    // SAFETY: registered before anything can fail, so that the slot is always handed over; then
+    // connects.
     unsafe {
         pg_sys::before_shmem_exit(Some(hand_over), pg_sys::Datum::from(number));
-        pg_sys::BackgroundWorkerInitializeConnectionByOid(pg_sys::Oid::from(database), pg_sys::InvalidOid, 0);
+        pg_sys::BackgroundWorkerInitializeConnectionByOid(
+            pg_sys::Oid::from(database),
+            pg_sys::InvalidOid,
+            0,
+        );
     }
     own_settings();
     let mut writer = Writer {
@@ -121,7 +128,8 @@ fn be_the_only_one(database: u32, number: usize) -> bool {
     })
 }
 
-/// Runs when the writer ends, however it ends: the slot is free, and everybody who waits looks for a new writer.
+/// Runs when the writer ends, however it ends: the slot is free, and everybody who waits looks for
+/// a new writer.
 #[pg_guard]
 unsafe extern "C-unwind" fn hand_over(_code: i32, argument: pg_sys::Datum) {
     let slot = queue::slot(argument.value());
@@ -140,7 +148,8 @@ fn leave() -> ! {
 /// What no ALTER DATABASE or configuration may change for the writer.
 fn own_settings() {
     let lock_timeout = (settings::audit_timeout().as_millis() / 3).clamp(50, 1000).to_string();
-    let asynchronous = session::setting(c"synchronous_commit").is_some_and(|value| value == "off" || value == "local");
+    let asynchronous = session::setting(c"synchronous_commit")
+        .is_some_and(|value| value == "off" || value == "local");
     let fixed = [
         (c"search_path", "pg_catalog, pg_temp"),
         (c"default_transaction_read_only", "off"),
@@ -164,8 +173,9 @@ fn own_settings() {
 }
 
 impl Failure {
-    /// Whether another try of each event alone could end differently: faults of the server hit all alike.
-    pub fn may_be_one_events_fault(&self) -> bool {
+    /// Whether another try of each event alone could end differently: faults of the server hit all
+    /// alike.
+    pub(super) fn may_be_one_events_fault(&self) -> bool {
         use PgSqlErrorCode::*;
         !matches!(
             self.sqlstate,
@@ -182,8 +192,9 @@ impl Failure {
     }
 }
 
-/// Runs `work` in a transaction of its own; an ERROR or an `Err` rolls it back and leaves the writer alive.
-pub fn transaction<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
+/// Runs `work` in a transaction of its own; an ERROR or an `Err` rolls it back and leaves the
+/// writer alive.
+pub(super) fn transaction<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
     let outcome: RefCell<Option<Result<T, Failure>>> = RefCell::new(None);
     let (inside, outside) = (AssertUnwindSafe(&outcome), AssertUnwindSafe(&outcome));
     let work = AssertUnwindSafe(work);
@@ -207,7 +218,10 @@ pub fn transaction<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Fail
             Err(error) => {
                 // SAFETY: rolls back the transaction started above.
                 unsafe { pg_sys::AbortCurrentTransaction() };
-                inside.replace(Some(Err(Failure { sqlstate: error.sqlstate(), message: error.message() })));
+                inside.replace(Some(Err(Failure {
+                    sqlstate: error.sqlstate(),
+                    message: error.message(),
+                })));
             }
         }
     })
@@ -215,13 +229,19 @@ pub fn transaction<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Fail
         let (CaughtError::PostgresError(report)
         | CaughtError::ErrorReport(report)
         | CaughtError::RustPanic { ereport: report, .. }) = &caught;
-        outside.replace(Some(Err(Failure { sqlstate: report.sql_error_code(), message: report.message().into() })));
+        outside.replace(Some(Err(Failure {
+            sqlstate: report.sql_error_code(),
+            message: report.message().into(),
+        })));
         // SAFETY: rolls back whatever the failed transaction left.
         unsafe { pg_sys::AbortCurrentTransaction() };
     })
     .execute();
     outcome.into_inner().unwrap_or_else(|| {
-        Err(Failure { sqlstate: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR, message: "no outcome".into() })
+        Err(Failure {
+            sqlstate: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
+            message: "no outcome".into(),
+        })
     })
 }
 
@@ -247,7 +267,8 @@ impl Writer {
         }
     }
 
-    /// Told to end between two batches: what is counted is known to this process alone, so it is written first.
+    /// Told to end between two batches: what is counted is known to this process alone, so it is
+    /// written first.
     fn end(&mut self) -> ! {
         session::put_off_the_end();
         batch::write_counted(self);
@@ -277,11 +298,16 @@ impl Writer {
 
     /// How long after the last beat the next one is due.
     fn next_beat(&self) -> Duration {
-        if self.slot.has_notices() || self.uses.is_urgent() || self.watch.has_findings() { SOON } else { BEAT }
+        if self.slot.has_notices() || self.uses.is_urgent() || self.watch.has_findings() {
+            SOON
+        } else {
+            BEAT
+        }
     }
 
     fn reload_if_wanted(&mut self) {
-        // SAFETY: process-local flags; the configuration is read outside any transaction, as PostgreSQL's workers do.
+        // SAFETY: process-local flags; the configuration is read outside any transaction, as
+        // PostgreSQL's workers do.
         let configuration = unsafe {
             let pending = pg_sys::ConfigReloadPending != 0;
             if pending {
@@ -305,7 +331,8 @@ impl Writer {
         }
     }
 
-    /// Once a second: counted refusals, counters, partitions ahead, statistics, and whether somebody wants to drop the database.
+    /// Once a second: counted refusals, counters, partitions ahead, statistics, and whether
+    /// somebody wants to drop the database.
     fn beat(&mut self) {
         take_up::open_late(self);
         if self.limits_are_late {
@@ -331,7 +358,8 @@ impl Writer {
     }
 }
 
-/// Tries, without waiting, the lock that every connection takes: DROP, RENAME and TEMPLATE hold one against it.
+/// Tries, without waiting, the lock that every connection takes: DROP, RENAME and TEMPLATE hold one
+/// against it.
 fn somebody_wants_the_database() -> bool {
     let tag = pg_sys::LOCKTAG {
         locktag_field1: 0,
@@ -343,7 +371,8 @@ fn somebody_wants_the_database() -> bool {
     };
     transaction(|| {
         // SAFETY: a lock of this transaction, released at its end; dontWait.
-        let got = unsafe { pg_sys::LockAcquire(&tag, pg_sys::RowExclusiveLock as i32, false, true) };
+        let got =
+            unsafe { pg_sys::LockAcquire(&tag, pg_sys::RowExclusiveLock as i32, false, true) };
         Ok(got == pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL)
     })
     .unwrap_or(false)

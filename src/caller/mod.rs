@@ -1,13 +1,14 @@
-//! Who is asking, and may they: the effective user and the privileges it has, the session behind it, the JWT claims
-//! of its request and whether they count, the context it gives, the projects that are its own. Rules: DESIGN §5.
-//! No unsafe: reads come from `acting_owner::session`. What a request carries (claims, headers) is in `request`.
+//! Who is asking, and may they: the effective user and the privileges it has, the session behind
+//! it, the JWT claims of its request and whether they count, the context it gives, the projects
+//! that are its own. Rules: DESIGN §5. No unsafe: reads come from `postgres::session`. What a
+//! request carries (claims, headers) is in `request`.
 #![forbid(unsafe_code)]
 
 mod request;
 
-use crate::acting_owner::{Owner, session};
 use crate::crypto::random;
 use crate::error::Error;
+use crate::postgres::{Owner, session};
 use crate::redact;
 use crate::settings;
 use crate::store;
@@ -17,17 +18,17 @@ use pgrx::pg_sys;
 use request::Headers;
 use std::sync::OnceLock;
 
-/// What a caller says of the request behind a call; None: taken from the transaction's settings, then from the
-/// headers of a trusted session's request.
+/// What a caller says of the request behind a call; None: taken from the transaction's settings,
+/// then from the headers of a trusted session's request.
 #[derive(Clone, Copy, Default)]
-pub struct Context<'a> {
+pub(crate) struct Context<'a> {
     pub request_id: Option<&'a str>,
     pub ip_address: Option<&'a str>,
     pub user_agent: Option<&'a str>,
 }
 
 /// Who calls, judged once per call.
-pub struct Caller {
+pub(crate) struct Caller {
     user: pg_sys::Oid,
     session_role: String,
     effective_role: String,
@@ -41,12 +42,15 @@ pub struct Caller {
 }
 
 impl Caller {
-    pub fn new(context: Context) -> Caller {
+    pub(crate) fn new(context: Context) -> Caller {
         let user = session::effective_user();
         let session_role = session::role_name(session::session_user()).unwrap_or_default();
         let claims_trusted = settings::trusts_claims_of(&session_role);
         let headers = if claims_trusted { Headers::of_session() } else { Headers::default() };
-        let said = |given: Option<&str>, setting: &std::ffi::CStr, header: Option<String>, longest: usize| {
+        let said = |given: Option<&str>,
+                    setting: &std::ffi::CStr,
+                    header: Option<String>,
+                    longest: usize| {
             let said = given.map(str::to_owned).or_else(|| session::setting(setting)).or(header);
             said.map(|text| redact::clean(&text, longest))
         };
@@ -57,49 +61,55 @@ impl Caller {
             claims_trusted,
             session_role,
             request_id: said(context.request_id, c"watchllm.request_id", headers.request_id, 128),
-            ip_address: said(context.ip_address.map(first_hop), c"watchllm.ip_address", headers.ip_address, 64)
-                .map(|addresses| first_hop(&addresses).to_owned()),
+            ip_address: said(
+                context.ip_address.map(first_hop),
+                c"watchllm.ip_address",
+                headers.ip_address,
+                64,
+            )
+            .map(|addresses| first_hop(&addresses).to_owned()),
             user_agent: said(context.user_agent, c"watchllm.user_agent", headers.user_agent, 256),
         }
     }
 
     /// Open keys of any project: the trusted backend and administrators.
-    pub fn may_open(&self) -> bool {
+    pub(crate) fn may_open(&self) -> bool {
         self.is(c"watchllm_service") || self.may_administer()
     }
 
     /// Projects, members, master keys.
-    pub fn may_administer(&self) -> bool {
+    pub(crate) fn may_administer(&self) -> bool {
         self.is(c"watchllm_admin")
     }
 
     /// Have the server read its files: superusers, and whom PostgreSQL lets.
-    pub fn may_read_files(&self) -> bool {
+    pub(crate) fn may_read_files(&self) -> bool {
         self.is(c"pg_read_server_files")
     }
 
     /// Reports about the vault itself.
-    pub fn may_audit(&self) -> bool {
+    pub(crate) fn may_audit(&self) -> bool {
         self.may_administer() || self.is(c"watchllm_auditor")
     }
 
     /// Staff and auditors see every project, and the database identity of callers.
-    pub fn sees_everything(&self) -> bool {
+    pub(crate) fn sees_everything(&self) -> bool {
         self.may_open() || self.is(c"watchllm_auditor")
     }
 
     /// Whether this call comes with a request whose claims count, as PostgREST's do.
-    pub fn is_request(&self) -> bool {
+    pub(crate) fn is_request(&self) -> bool {
         self.claims_trusted
     }
 
-    /// The projects that are this caller's own: by the subject of trusted claims, or by a role whose privileges it has.
-    pub fn own_projects(&self, owner: Owner) -> Vec<Id> {
+    /// The projects that are this caller's own: by the subject of trusted claims, or by a role
+    /// whose privileges it has.
+    pub(crate) fn own_projects(&self, owner: Owner) -> Vec<Id> {
         store::projects::own_projects(owner, self.user, self.subject())
     }
 
     /// The projects whose keys this caller may change.
-    pub fn may_change(&self, owner: Owner) -> Result<Projects, Error> {
+    pub(crate) fn may_change(&self, owner: Owner) -> Result<Projects, Error> {
         if self.may_open() {
             Ok(Projects::Every)
         } else if self.is(c"watchllm_tenant") {
@@ -110,12 +120,17 @@ impl Caller {
     }
 
     /// The projects whose metadata and history this caller may read.
-    pub fn may_see(&self, owner: Owner) -> Projects {
-        if self.sees_everything() { Projects::Every } else { Projects::Own(self.own_projects(owner)) }
+    pub(crate) fn may_see(&self, owner: Owner) -> Projects {
+        if self.sees_everything() {
+            Projects::Every
+        } else {
+            Projects::Own(self.own_projects(owner))
+        }
     }
 
-    /// Whom a change is put down to: the subject of trusted claims, else the role whose rights counted. At most 128 bytes.
-    pub fn name(&self) -> &str {
+    /// Whom a change is put down to: the subject of trusted claims, else the role whose rights
+    /// counted. At most 128 bytes.
+    pub(crate) fn name(&self) -> &str {
         redact::cut(self.subject().unwrap_or(&self.effective_role), 128)
     }
 
@@ -129,8 +144,9 @@ impl Caller {
     }
 
     /// An event of this caller, of now, about nothing yet.
-    pub fn event(&self, access_type: AccessType) -> Result<Event, Error> {
-        let application = session::setting(c"application_name").map(|name| redact::clean(&name, 63));
+    pub(crate) fn event(&self, access_type: AccessType) -> Result<Event, Error> {
+        let application =
+            session::setting(c"application_name").map(|name| redact::clean(&name, 63));
         let claims_sub = self.claimed_subject.as_deref().map(|subject| redact::clean(subject, 128));
         Ok(Event {
             id: new_id()?,
@@ -168,8 +184,9 @@ fn first_hop(addresses: &str) -> &str {
 }
 
 /// A random uuid (RFC 9562, version 4).
-pub fn new_id() -> Result<Id, Error> {
-    let mut id = random::random_bytes::<16>().map_err(|error| Error::Internal(error.to_string()))?;
+pub(crate) fn new_id() -> Result<Id, Error> {
+    let mut id =
+        random::random_bytes::<16>().map_err(|error| Error::Internal(error.to_string()))?;
     (id[6], id[8]) = (id[6] & 0x0f | 0x40, id[8] & 0x3f | 0x80);
     Ok(id)
 }

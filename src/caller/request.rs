@@ -1,8 +1,9 @@
-//! What PostgREST hands on of a request, as JSON in settings of the transaction: the claims of a verified token, and the
-//! headers, of which three are taken. Whole headers are never kept: they carry the token itself. FACTS §4.
+//! What PostgREST hands on of a request, as JSON in settings of the transaction: the claims of a
+//! verified token, and the headers, of which three are taken. Whole headers are never kept: they
+//! carry the token itself. FACTS §4.
 
 use super::first_hop;
-use crate::acting_owner::session;
+use crate::postgres::session;
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 
@@ -24,15 +25,16 @@ struct Sent {
 
 /// The headers that are recorded.
 #[derive(Default)]
-pub struct Headers {
+pub(super) struct Headers {
     pub request_id: Option<String>,
     pub ip_address: Option<String>,
     pub user_agent: Option<String>,
 }
 
-/// The subject that the session's claims name; whether it counts is the caller's to judge. Anything that is not an object
-/// with one `sub` of text names nobody; nor does text with a NUL, which no column of ours could hold.
-pub fn claimed_subject() -> Option<String> {
+/// The subject that the session's claims name; whether it counts is the caller's to judge. Anything
+/// that is not an object with one `sub` of text names nobody; nor does text with a NUL, which no
+/// column of ours could hold.
+pub(super) fn claimed_subject() -> Option<String> {
     subject_of(&session::setting(c"request.jwt.claims")?)
 }
 
@@ -42,7 +44,7 @@ fn subject_of(claims: &str) -> Option<String> {
 
 impl Headers {
     /// The headers of this session's request, as its settings hold them.
-    pub fn of_session() -> Headers {
+    pub(super) fn of_session() -> Headers {
         session::setting(c"request.headers").map(|json| Headers::parse(&json)).unwrap_or_default()
     }
 
@@ -58,10 +60,12 @@ fn object<T: for<'a> Deserialize<'a>>(json: &str) -> Option<T> {
     json.trim_start().starts_with('{').then(|| serde_json::from_str(json).ok())?
 }
 
-/// An address as it is written usually, without a port, so that one client has one spelling; text that is none stays.
+/// An address as it is written usually, without a port, so that one client has one spelling; text
+/// that is none stays.
 fn address(text: &str) -> String {
     let host = text.parse::<SocketAddr>().map(|socket| socket.ip());
-    let host = host.or_else(|_| text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>());
+    let host =
+        host.or_else(|_| text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>());
     host.map_or_else(|_| text.to_owned(), |host| host.to_string())
 }
 
@@ -71,7 +75,10 @@ mod tests {
 
     #[test]
     fn only_an_object_with_one_sub_of_text_names_somebody() {
-        assert_eq!(subject_of(r#"{"role":"authenticated","sub":"u-1","exp":1}"#).as_deref(), Some("u-1"));
+        assert_eq!(
+            subject_of(r#"{"role":"authenticated","sub":"u-1","exp":1}"#).as_deref(),
+            Some("u-1")
+        );
         assert_eq!(subject_of(r#"{"sub":"größe 日本"}"#).as_deref(), Some("größe 日本"));
         let nobody = [
             "",
@@ -107,7 +114,10 @@ mod tests {
         assert_eq!(headers.user_agent.as_deref(), Some("curl/8"));
         for broken in ["", "[]", r#"["r","a","u"]"#, "nonsense", r#"{"user-agent":1}"#] {
             let headers = Headers::parse(broken);
-            assert!(headers.request_id.or(headers.ip_address).or(headers.user_agent).is_none(), "{broken}");
+            assert!(
+                headers.request_id.or(headers.ip_address).or(headers.user_agent).is_none(),
+                "{broken}"
+            );
         }
     }
 

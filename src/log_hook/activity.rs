@@ -1,6 +1,6 @@
 //! What pg_stat_activity shows of this process: the statement's text and the application's name.
-//! Unsafe: this process's own entry in shared memory, written as PostgreSQL itself does (counted before and after, so that
-//! a reader who comes in between reads again).
+//! Unsafe: this process's own entry in shared memory, written as PostgreSQL itself does (counted
+//! before and after, so that a reader who comes in between reads again).
 
 use super::masking;
 use crate::audit::queue::leaks;
@@ -11,9 +11,9 @@ use std::cell::Cell;
 use std::ffi::{CStr, c_char};
 use std::sync::atomic::{Ordering::SeqCst, fence};
 
-/// Shows the statement as `masked` has it: the text that was reported, with keys masked. Where the entry shows another
-/// text, keys in that are masked; it may have been cut off, and a key with it.
-pub fn show(masked: &[u8]) {
+/// Shows the statement as `masked` has it: the text that was reported, with keys masked. Where the
+/// entry shows another text, keys in that are masked; it may have been cut off, and a key with it.
+pub(super) fn show(masked: &[u8]) {
     // SAFETY: the entry's own buffer, `pgstat_track_activity_query_size` bytes that end with NUL.
     let text = |entry: *mut pg_sys::PgBackendStatus| unsafe {
         ((*entry).st_activity_raw, pg_sys::pgstat_track_activity_query_size as usize)
@@ -25,8 +25,9 @@ pub fn show(masked: &[u8]) {
     });
 }
 
-/// Masks the application's name: in pg_stat_activity every role reads it, and lines of the server log begin with it.
-pub fn mask_application_name() {
+/// Masks the application's name: in pg_stat_activity every role reads it, and lines of the server
+/// log begin with it.
+pub(super) fn mask_application_name() {
     // SAFETY: the setting's value, which only this process changes; as many bytes as before.
     let Some(name) = (unsafe { text_of(pg_sys::application_name) }) else { return };
     if CLEAN.with(|clean| clean.is(name)) {
@@ -52,7 +53,8 @@ thread_local! {
 /// Longer names are searched each time; PostgreSQL cuts them.
 const LONGEST: usize = 64;
 
-/// The application's name that was searched last: it seldom changes, and is looked at with every statement.
+/// The application's name that was searched last: it seldom changes, and is looked at with every
+/// statement.
 struct Clean {
     length: Cell<usize>,
     bytes: [Cell<u8>; LONGEST],
@@ -60,7 +62,8 @@ struct Clean {
 
 impl Clean {
     fn is(&self, name: &[u8]) -> bool {
-        self.length.get() == name.len() && self.bytes.iter().zip(name).all(|(ours, theirs)| ours.get() == *theirs)
+        self.length.get() == name.len()
+            && self.bytes.iter().zip(name).all(|(ours, theirs)| ours.get() == *theirs)
     }
 
     fn remember(&self, name: &[u8]) {
@@ -73,7 +76,7 @@ impl Clean {
 ///
 /// # Safety
 /// `text` is null or a C string that may be written as long as the answer is used.
-pub unsafe fn text_of<'a>(text: *mut c_char) -> Option<&'a mut [u8]> {
+pub(super) unsafe fn text_of<'a>(text: *mut c_char) -> Option<&'a mut [u8]> {
     // SAFETY: as promised by the caller.
     unsafe {
         let length = (!text.is_null()).then(|| CStr::from_ptr(text).to_bytes().len())?;
@@ -81,10 +84,15 @@ pub unsafe fn text_of<'a>(text: *mut c_char) -> Option<&'a mut [u8]> {
     }
 }
 
-/// Changes one text of this process's entry, if there is one: the postmaster, the logger and a process at its end have none.
-fn write(text: impl FnOnce(*mut pg_sys::PgBackendStatus) -> (*mut c_char, usize), change: impl FnOnce(&mut [u8])) {
-    // SAFETY: this process's own entry, mapped as just checked; nobody else writes it. No ERROR can come between the two
-    // counts, and the critical section is what PGSTAT_BEGIN_WRITE_ACTIVITY begins.
+/// Changes one text of this process's entry, if there is one: the postmaster, the logger and a
+/// process at its end have none.
+fn write(
+    text: impl FnOnce(*mut pg_sys::PgBackendStatus) -> (*mut c_char, usize),
+    change: impl FnOnce(&mut [u8]),
+) {
+    // SAFETY: this process's own entry, mapped as just checked; nobody else writes it. No ERROR can
+    // come between the two counts, and the critical section is what PGSTAT_BEGIN_WRITE_ACTIVITY
+    // begins.
     unsafe {
         let entry = pg_sys::MyBEEntry;
         if entry.is_null() || !leaks::is_mapped() || (*entry).st_changecount % 2 != 0 {

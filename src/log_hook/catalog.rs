@@ -1,6 +1,6 @@
-//! Statements that put what they say into the catalog, where other roles read it: a comment, a function's body, a view, a
-//! setting of a role. Masking would change what they mean, so they go through: with a WARNING and an incident.
-//! Unsafe: reads nodes of PostgreSQL's parse tree.
+//! Statements that put what they say into the catalog, where other roles read it: a comment, a
+//! function's body, a view, a setting of a role. Masking would change what they mean, so they go
+//! through: with a WARNING and an incident. Unsafe: reads nodes of PostgreSQL's parse tree.
 
 use super::masking::{self, Key};
 use crate::trail::Channel;
@@ -14,7 +14,7 @@ const PLACES: usize = 8;
 
 /// A key that was masked in a client's text, and where.
 #[derive(Clone, Copy)]
-pub struct Place {
+pub(super) struct Place {
     pub at: usize,
     pub key: Key,
 }
@@ -23,20 +23,21 @@ const NOWHERE: Place = Place { at: 0, key: Key { provider: None, kind: "", run: 
 
 /// Keys of one text.
 #[derive(Clone, Copy)]
-pub struct Places {
+pub(super) struct Places {
     found: [Place; PLACES],
     count: usize,
 }
 
 thread_local! {
-    /// What was masked in the client's text, for its later statements: the text does not tell any more.
+    /// What was masked in the client's text, for its later statements: the text does not tell any
+    /// more.
     static LAST: Cell<Places> = const { Cell::new(Places::NONE) };
 }
 
 impl Places {
-    pub const NONE: Places = Places { found: [NOWHERE; PLACES], count: 0 };
+    pub(super) const NONE: Places = Places { found: [NOWHERE; PLACES], count: 0 };
 
-    pub fn add(&mut self, place: Place) {
+    pub(super) fn add(&mut self, place: Place) {
         if let Some(free) = self.found.get_mut(self.count) {
             *free = place;
             self.count += 1;
@@ -44,14 +45,14 @@ impl Places {
     }
 
     /// Remembers one more key of the client's text.
-    pub fn remember(place: Place, is_first: bool) {
+    pub(super) fn remember(place: Place, is_first: bool) {
         let mut places = if is_first { Places::NONE } else { LAST.get() };
         places.add(place);
         LAST.set(places);
     }
 
     /// Those of the client's text, if any were found.
-    pub fn remembered() -> Places {
+    pub(super) fn remembered() -> Places {
         LAST.get()
     }
 }
@@ -60,10 +61,12 @@ impl Places {
 ///
 /// # Safety
 /// `query` is PostgreSQL's own.
-pub unsafe fn stores(query: *const pg_sys::Query) -> bool {
+pub(super) unsafe fn stores(query: *const pg_sys::Query) -> bool {
     use NodeTag::*;
     // SAFETY: every node begins with its tag.
-    let tag = unsafe { if (*query).utilityStmt.is_null() { return false } else { (*(*query).utilityStmt).type_ } };
+    let tag = unsafe {
+        if (*query).utilityStmt.is_null() { return false } else { (*(*query).utilityStmt).type_ }
+    };
     matches!(
         tag,
         T_CommentStmt
@@ -95,9 +98,11 @@ pub unsafe fn stores(query: *const pg_sys::Query) -> bool {
     )
 }
 
-/// Warns once of the keys at these places, if any of them lies within the statement, and reports each.
-pub fn warn_of(places: &Places, statement: &Range<usize>) {
-    let within = || places.found[..places.count].iter().filter(|place| statement.contains(&place.at));
+/// Warns once of the keys at these places, if any of them lies within the statement, and reports
+/// each.
+pub(super) fn warn_of(places: &Places, statement: &Range<usize>) {
+    let within =
+        || places.found[..places.count].iter().filter(|place| statement.contains(&place.at));
     within().for_each(|place| masking::report(&place.key, Channel::Catalog));
     if within().next().is_some() {
         // SAFETY: guarded, so that an error of it leaves as PostgreSQL's own.

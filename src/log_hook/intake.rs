@@ -1,6 +1,6 @@
-//! Statements by which a key is handed to us: whatever its shape, nothing of it is shown. STATEMENT and CONTEXT are hidden,
-//! values in the statement's text are blanked, of a failing row only its line is left.
-//! Unsafe: texts of PostgreSQL, changed where they lie.
+//! Statements by which a key is handed to us: whatever its shape, nothing of it is shown. STATEMENT
+//! and CONTEXT are hidden, values in the statement's text are blanked, of a failing row only its
+//! line is left. Unsafe: texts of PostgreSQL, changed where they lie.
 
 use super::activity::text_of;
 use super::masking;
@@ -9,32 +9,39 @@ use pgrx::pg_sys;
 use std::ffi::c_char;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
-/// What takes a key as an argument or a row: a statement that names one of them is hidden even when it fails before
-/// our code is reached (no right to execute, an error found while planning, a type that does not fit).
-const TAKE_A_KEY: [&[u8]; 5] =
-    [b"store_provider_key", b"rotate_provider_key", b"report_leaked_key", b"provider_key_inbox", b"find_keys"];
+/// What takes a key as an argument or a row: a statement that names one of them is hidden even when
+/// it fails before our code is reached (no right to execute, an error found while planning, a type
+/// that does not fit).
+const TAKE_A_KEY: [&[u8]; 5] = [
+    b"store_provider_key",
+    b"rotate_provider_key",
+    b"report_leaked_key",
+    b"provider_key_inbox",
+    b"find_keys",
+];
 /// What all their names hold.
 const KEY: &[u8] = b"_key";
 /// How the context of a failing row begins, whatever the language.
 const COPY: &[u8] = b"COPY provider_key_inbox";
 
-/// When the statement began that passed a key to us, through a wrapper perhaps; 0: none. Compared, never reset: the
-/// next statement begins at another time.
+/// When the statement began that passed a key to us, through a wrapper perhaps; 0: none. Compared,
+/// never reset: the next statement begins at another time.
 static SENSITIVE_SINCE: AtomicI64 = AtomicI64::new(0);
 
 /// Called at the entry of every function that takes a key.
-pub fn statement_holds_a_key() {
+pub(crate) fn statement_holds_a_key() {
     SENSITIVE_SINCE.store(masking::statement_start(), Relaxed);
 }
 
 /// Whether the running statement has passed a key to us.
-pub fn is_running() -> bool {
+pub(super) fn is_running() -> bool {
     let since = SENSITIVE_SINCE.load(Relaxed);
     since != 0 && since == masking::statement_start()
 }
 
-/// Whether a statement names what takes a key. Its text may be long, so only underscores are looked at.
-pub fn names_us(text: &[u8]) -> bool {
+/// Whether a statement names what takes a key. Its text may be long, so only underscores are looked
+/// at.
+pub(super) fn names_us(text: &[u8]) -> bool {
     let named = |at: usize| {
         TAKE_A_KEY.iter().any(|name| {
             let before = name.windows(KEY.len()).position(|part| part == KEY).unwrap_or_default();
@@ -44,14 +51,19 @@ pub fn names_us(text: &[u8]) -> bool {
         })
     };
     let underscores = text.iter().enumerate().filter(|(_, byte)| **byte == b'_').map(|(at, _)| at);
-    underscores.filter(|at| text.get(*at..at + KEY.len()).is_some_and(|part| part.eq_ignore_ascii_case(KEY))).any(named)
+    underscores
+        .filter(|at| {
+            text.get(*at..at + KEY.len()).is_some_and(|part| part.eq_ignore_ascii_case(KEY))
+        })
+        .any(named)
 }
 
-/// Hides the statement that an error message would repeat, and values in what the message says of it.
+/// Hides the statement that an error message would repeat, and values in what the message says of
+/// it.
 ///
 /// # Safety
 /// `error` is PostgreSQL's own error data.
-pub unsafe fn hide(error: *mut pg_sys::ErrorData) {
+pub(super) unsafe fn hide(error: *mut pg_sys::ErrorData) {
     // SAFETY: as promised by the caller; texts keep their length or get shorter.
     unsafe {
         (*error).hide_stmt = true;
@@ -60,7 +72,8 @@ pub unsafe fn hide(error: *mut pg_sys::ErrorData) {
         if (*error).sqlerrcode == PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION as i32 {
             blank_after_colon((*error).message);
         }
-        // Not errors, which clients must be able to read; only lines that repeat statements and parameters.
+        // Not errors, which clients must be able to read; only lines that repeat statements and
+        // parameters.
         if (*error).elevel < pg_sys::PGERROR as i32 {
             text_of((*error).message).filter(|text| names_us(text)).map(masking::blank_values);
             text_of((*error).detail).map(masking::blank_values);
@@ -68,7 +81,8 @@ pub unsafe fn hide(error: *mut pg_sys::ErrorData) {
     }
 }
 
-/// Leaves of the context of COPY into the inbox which line it was; the row itself follows, and clients are shown it too.
+/// Leaves of the context of COPY into the inbox which line it was; the row itself follows, and
+/// clients are shown it too.
 ///
 /// # Safety
 /// `context` is null or a C string that may be written.
@@ -85,7 +99,8 @@ unsafe fn cut_row(context: *mut c_char) {
     }
 }
 
-/// Blanks what follows the first colon: the value that is of no use as a uuid may be a key in the wrong column.
+/// Blanks what follows the first colon: the value that is of no use as a uuid may be a key in the
+/// wrong column.
 ///
 /// # Safety
 /// `message` is null or a C string that may be written.
@@ -103,12 +118,23 @@ mod tests {
     #[test]
     fn a_statement_that_names_us_is_known_wherever_it_does() {
         for name in TAKE_A_KEY {
-            for text in [name.to_vec(), name.to_ascii_uppercase(), [b"_key x", name].concat(), [name, b"('"].concat()] {
+            for text in [
+                name.to_vec(),
+                name.to_ascii_uppercase(),
+                [b"_key x", name].concat(),
+                [name, b"('"].concat(),
+            ] {
                 assert!(names_us(&text), "{}", String::from_utf8_lossy(&text));
             }
             assert!(!names_us(&name[1..]) && !names_us(&name[..name.len() - 1]));
         }
-        for other in ["", "_", "_key", "SELECT provider_key_id, store_provider_ke FROM provider_keys", "find key"] {
+        for other in [
+            "",
+            "_",
+            "_key",
+            "SELECT provider_key_id, store_provider_ke FROM provider_keys",
+            "find key",
+        ] {
             assert!(!names_us(other.as_bytes()), "{other}");
         }
     }

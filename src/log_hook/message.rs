@@ -1,6 +1,7 @@
 //! Every message on its way to the server log and the client: `emit_log_hook` runs before both.
-//! Unsafe: the error's own buffers, masked where they lie with their length kept (so cursor positions stay right); the
-//! STATEMENT line is `debug_query_string`, which is swapped for a masked copy, because the statement may not be parsed yet.
+//! Unsafe: the error's own buffers, masked where they lie with their length kept (so cursor
+//! positions stay right); the STATEMENT line is `debug_query_string`, which is swapped for a masked
+//! copy, because the statement may not be parsed yet.
 
 use super::activity::{self, text_of};
 use super::{intake, masking, statement};
@@ -18,7 +19,8 @@ static PREVIOUS: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 /// Set while we work: a message from within would end in a loop, and that in a PANIC.
 static BUSY: AtomicBool = AtomicBool::new(false);
 
-/// The masked copy of a statement, kept until another one needs a copy, and the text it is a copy of.
+/// The masked copy of a statement, kept until another one needs a copy, and the text it is a copy
+/// of.
 static COPY: AtomicPtr<c_char> = AtomicPtr::new(ptr::null_mut());
 static CAPACITY: AtomicUsize = AtomicUsize::new(0);
 static ORIGINAL: AtomicPtr<c_char> = AtomicPtr::new(ptr::null_mut());
@@ -29,27 +31,32 @@ const LARGE: usize = 1 << 20;
 const SMALL_CONSTANT: usize = 16;
 
 /// Takes the hook.
-pub fn install_hook() {
-    // SAFETY: called from _PG_init, in a single-threaded process; the previous function pointer is kept as it was.
+pub(super) fn install_hook() {
+    // SAFETY: called from _PG_init, in a single-threaded process; the previous function pointer is
+    // kept as it was.
     unsafe {
-        PREVIOUS.store(std::mem::transmute::<pg_sys::emit_log_hook_type, *mut ()>(pg_sys::emit_log_hook), Relaxed);
+        PREVIOUS.store(
+            std::mem::transmute::<pg_sys::emit_log_hook_type, *mut ()>(pg_sys::emit_log_hook),
+            Relaxed,
+        );
         pg_sys::emit_log_hook = Some(on_message);
     }
 }
 
 /// Whether a text is the client's own, as it was sent, of the statement that runs.
-pub fn is_clients(text: *const c_char) -> bool {
+pub(super) fn is_clients(text: *const c_char) -> bool {
     // SAFETY: reads a process-local variable.
     let running = unsafe { pg_sys::debug_query_string };
-    let swapped = running == COPY.load(Relaxed).cast_const() && text == ORIGINAL.load(Relaxed).cast_const();
+    let swapped =
+        running == COPY.load(Relaxed).cast_const() && text == ORIGINAL.load(Relaxed).cast_const();
     !text.is_null() && (text == running || (swapped && !running.is_null()))
 }
 
-// Not #[pg_guard], which allocates. What was masked half is blanked whole: a panic shows nothing and ends nothing.
-// SAFETY: PostgreSQL calls it with its own error data, valid for this call.
+// Not #[pg_guard], which allocates. What was masked half is blanked whole: a panic shows nothing
+// and ends nothing. SAFETY: PostgreSQL calls it with its own error data, valid for this call.
 unsafe extern "C-unwind" fn on_message(error: *mut pg_sys::ErrorData) {
-    // SAFETY: the error data is PostgreSQL's; the previous hook gets it as it would without us, and may leave by an ERROR
-    // of its own, so nothing of ours is open then.
+    // SAFETY: the error data is PostgreSQL's; the previous hook gets it as it would without us, and
+    // may leave by an ERROR of its own, so nothing of ours is open then.
     unsafe {
         if !error.is_null() && !BUSY.swap(true, Relaxed) {
             if !survives(|| mask(error)) {
@@ -64,7 +71,8 @@ unsafe extern "C-unwind" fn on_message(error: *mut pg_sys::ErrorData) {
     }
 }
 
-/// Runs `work`; false: it panicked, which would end the whole server. The panic says nothing: pgrx keeps its words back.
+/// Runs `work`; false: it panicked, which would end the whole server. The panic says nothing: pgrx
+/// keeps its words back.
 fn survives(work: impl FnOnce()) -> bool {
     catch_unwind(AssertUnwindSafe(work)).is_ok()
 }
@@ -98,10 +106,13 @@ unsafe fn mask_texts(error: *mut pg_sys::ErrorData) {
     // SAFETY: each text is null or a C string in the error's own memory.
     unsafe {
         let e = &*error;
-        // Some lines repeat a text that was cut off: pg_log_backend_memory_contexts, parameters at a length.
+        // Some lines repeat a text that was cut off: pg_log_backend_memory_contexts, parameters at
+        // a length.
         let message = text_of(e.message);
         let cut = message.as_deref().is_some_and(|text| text.ends_with(b"..."));
-        message.map(|text| masking::mask(text, if cut { Ends::Cut } else { Ends::Whole }, Channel::Message));
+        message.map(|text| {
+            masking::mask(text, if cut { Ends::Cut } else { Ends::Whole }, Channel::Message)
+        });
         text_of(e.detail).map(mask_constants);
         for detail in [e.detail, e.detail_log] {
             text_of(detail).map(|text| masking::mask(text, Ends::Cut, Channel::Detail));
@@ -110,7 +121,8 @@ unsafe fn mask_texts(error: *mut pg_sys::ErrorData) {
         text_of(e.internalquery).map(|text| masking::mask(text, Ends::Whole, Channel::Context));
         text_of(e.backtrace).map(|text| masking::mask(text, Ends::Whole, Channel::Context));
         text_of(e.hint).map(|text| masking::mask(text, Ends::Whole, Channel::Hint));
-        for name in [e.schema_name, e.table_name, e.column_name, e.datatype_name, e.constraint_name] {
+        for name in [e.schema_name, e.table_name, e.column_name, e.datatype_name, e.constraint_name]
+        {
             text_of(name).map(|text| masking::mask(text, Ends::Cut, Channel::Names));
         }
     }
@@ -171,8 +183,9 @@ unsafe fn copied(statement: &[u8]) -> Option<&'static mut [u8]> {
     }
 }
 
-/// debug_print_parse and its like print a constant as the decimal numbers of its bytes, which no rule knows again: the digits
-/// of every longer one are zeroed. PostgreSQL breaks these lines at any blank.
+/// debug_print_parse and its like print a constant as the decimal numbers of its bytes, which no
+/// rule knows again: the digits of every longer one are zeroed. PostgreSQL breaks these lines at
+/// any blank.
 fn mask_constants(text: &mut [u8]) {
     const CONSTANT: &[u8] = b":constvalue";
     let mut from = 0;
@@ -180,9 +193,14 @@ fn mask_constants(text: &mut [u8]) {
         from += found + CONSTANT.len();
         from += text[from..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
         let number = text[from..].iter().take_while(|byte| byte.is_ascii_digit());
-        let bytes = number.fold(0usize, |sum, digit| sum.saturating_mul(10).saturating_add(usize::from(digit - b'0')));
-        let open =
-            from + text[from..].iter().take_while(|byte| byte.is_ascii_digit() || byte.is_ascii_whitespace()).count();
+        let bytes = number.fold(0usize, |sum, digit| {
+            sum.saturating_mul(10).saturating_add(usize::from(digit - b'0'))
+        });
+        let open = from
+            + text[from..]
+                .iter()
+                .take_while(|byte| byte.is_ascii_digit() || byte.is_ascii_whitespace())
+                .count();
         if bytes < SMALL_CONSTANT || text.get(open) != Some(&b'[') {
             continue;
         }
@@ -200,7 +218,9 @@ unsafe fn blank(error: *mut pg_sys::ErrorData) {
     unsafe {
         (*error).hide_stmt = true;
         let e = &*error;
-        for text in [e.message, e.detail, e.detail_log, e.hint, e.context, e.internalquery, e.backtrace] {
+        for text in
+            [e.message, e.detail, e.detail_log, e.hint, e.context, e.internalquery, e.backtrace]
+        {
             if let Some(text) = text_of(text) {
                 text.fill(b'*');
             }
@@ -226,14 +246,20 @@ mod tests {
         let expected =
             b":constvalue 20 [ 00 0 0 0 000 000\n 00 0 0 ] :location 7 :constvalue 4 [ 7 0 0 0 ] :constvalue <>";
         assert_eq!(text, *expected);
-        for broken in [":constvalue\n20 [ 115 ]", ":constvalue 20\n[ 115 ]", ":constvalue\n\t  20 [ 115 ]"] {
+        for broken in
+            [":constvalue\n20 [ 115 ]", ":constvalue 20\n[ 115 ]", ":constvalue\n\t  20 [ 115 ]"]
+        {
             let mut text = broken.as_bytes().to_vec();
             mask_constants(&mut text);
             assert_eq!(String::from_utf8_lossy(&text), broken.replace("115", "000"));
         }
-        for odd in
-            ["", ":constvalue ", ":constvalue 20 [", ":constvalue 99999999999999999999999 [ 1", ":constvalue 20 x"]
-        {
+        for odd in [
+            "",
+            ":constvalue ",
+            ":constvalue 20 [",
+            ":constvalue 99999999999999999999999 [ 1",
+            ":constvalue 20 x",
+        ] {
             mask_constants(&mut odd.as_bytes().to_vec());
         }
     }

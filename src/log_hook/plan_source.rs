@@ -1,7 +1,7 @@
 //! The copy of a statement's text that a prepared statement keeps: pg_prepared_statements and
 //! pg_backend_memory_contexts show it, and out of memory prints it to stderr, past every hook.
-//! Unsafe: PostgreSQL's tree of memory contexts, of which the copy is an identifier. It is never parsed again: a plan made
-//! anew is made from the parse tree.
+//! Unsafe: PostgreSQL's tree of memory contexts, of which the copy is an identifier. It is never
+//! parsed again: a plan made anew is made from the parse tree.
 
 use super::activity::text_of;
 use pgrx::pg_sys;
@@ -14,8 +14,9 @@ const NEWEST: usize = 16;
 ///
 /// # Safety
 /// Called while PostgreSQL analyzes a statement, in the memory context in which it does.
-pub unsafe fn each_copy(mut change: impl FnMut(&mut [u8])) {
-    // SAFETY: a walk over live contexts; the identifier of a plan source is its own copy of the text.
+pub(super) unsafe fn each_copy(mut change: impl FnMut(&mut [u8])) {
+    // SAFETY: a walk over live contexts; the identifier of a plan source is its own copy of the
+    // text.
     unsafe {
         let mut child = (*pg_sys::CurrentMemoryContext).firstchild;
         for _ in 0..NEWEST {

@@ -1,7 +1,8 @@
-//! The text of a statement, once it is parsed: masked where pg_stat_activity, pg_stat_statements, auto_explain, prepared
-//! statements and current_query() take it from. The parse tree keeps the real literals: the statement does what it says.
-//! Unsafe: hooks of the parser, the executor and of utility statements. Not #[pg_guard]: an ERROR of PostgreSQL passes over
-//! frames that hold nothing to drop. A text that may be parsed again (nested statements) is never changed, only copied.
+//! The text of a statement, once it is parsed: masked where pg_stat_activity, pg_stat_statements,
+//! auto_explain, prepared statements and current_query() take it from. The parse tree keeps the
+//! real literals: the statement does what it says. Unsafe: hooks of the parser, the executor and of
+//! utility statements. Not #[pg_guard]: an ERROR of PostgreSQL passes over frames that hold nothing
+//! to drop. A text that may be parsed again (nested statements) is never changed, only copied.
 
 use super::activity::{self, text_of};
 use super::catalog::{self, Place, Places};
@@ -20,7 +21,8 @@ static PREVIOUS_ANALYZE: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 static PREVIOUS_START: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 static PREVIOUS_UTILITY: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
-/// The client's text that was looked at last, when its statement began, and whether anything in it was masked.
+/// The client's text that was looked at last, when its statement began, and whether anything in it
+/// was masked.
 static SEEN: AtomicPtr<c_char> = AtomicPtr::new(ptr::null_mut());
 static SEEN_SINCE: AtomicI64 = AtomicI64::new(0);
 static SEEN_MASKED: AtomicBool = AtomicBool::new(false);
@@ -32,7 +34,8 @@ static SEEN_OURS: AtomicBool = AtomicBool::new(false);
 /// What stands in place of a nested statement's text when there is no memory for a copy.
 const HIDDEN: &std::ffi::CStr = c"(hidden)";
 
-// SAFETY: PostgreSQL's own functions, with these very signatures: pgrx's wrappers would turn an ERROR into a panic.
+// SAFETY: PostgreSQL's own functions, with these very signatures: pgrx's wrappers would turn an
+// ERROR into a panic.
 unsafe extern "C-unwind" {
     #[link_name = "standard_ExecutorStart"]
     fn start(query: *mut pg_sys::QueryDesc, flags: c_int);
@@ -52,17 +55,23 @@ unsafe extern "C-unwind" {
 }
 
 /// Takes the hooks.
-pub fn install_hooks() {
-    // SAFETY: called from _PG_init, in a single-threaded process; the previous function pointers are kept as they were.
+pub(super) fn install_hooks() {
+    // SAFETY: called from _PG_init, in a single-threaded process; the previous function pointers
+    // are kept as they were.
     unsafe {
-        let analyze =
-            std::mem::transmute::<pg_sys::post_parse_analyze_hook_type, *mut ()>(pg_sys::post_parse_analyze_hook);
+        let analyze = std::mem::transmute::<pg_sys::post_parse_analyze_hook_type, *mut ()>(
+            pg_sys::post_parse_analyze_hook,
+        );
         PREVIOUS_ANALYZE.store(analyze, Relaxed);
         pg_sys::post_parse_analyze_hook = Some(on_analyze);
-        let start = std::mem::transmute::<pg_sys::ExecutorStart_hook_type, *mut ()>(pg_sys::ExecutorStart_hook);
+        let start = std::mem::transmute::<pg_sys::ExecutorStart_hook_type, *mut ()>(
+            pg_sys::ExecutorStart_hook,
+        );
         PREVIOUS_START.store(start, Relaxed);
         pg_sys::ExecutorStart_hook = Some(on_start);
-        let utility = std::mem::transmute::<pg_sys::ProcessUtility_hook_type, *mut ()>(pg_sys::ProcessUtility_hook);
+        let utility = std::mem::transmute::<pg_sys::ProcessUtility_hook_type, *mut ()>(
+            pg_sys::ProcessUtility_hook,
+        );
         PREVIOUS_UTILITY.store(utility, Relaxed);
         pg_sys::ProcessUtility_hook = Some(on_utility);
     }
@@ -80,7 +89,8 @@ unsafe extern "C-unwind" fn on_analyze(
         if settings::redacts_server_log() {
             analyze((*state).p_sourcetext, query);
         }
-        let previous: pg_sys::post_parse_analyze_hook_type = std::mem::transmute(PREVIOUS_ANALYZE.load(Relaxed));
+        let previous: pg_sys::post_parse_analyze_hook_type =
+            std::mem::transmute(PREVIOUS_ANALYZE.load(Relaxed));
         if let Some(previous) = previous {
             previous(state, query, jumble);
         }
@@ -92,9 +102,11 @@ unsafe extern "C-unwind" fn on_start(query: *mut pg_sys::QueryDesc, flags: c_int
     // SAFETY: as PostgreSQL promises its hooks.
     unsafe {
         if settings::redacts_server_log() {
-            (*query).sourceText = shown((*query).sourceText, || pg_sys::GetMemoryChunkContext(query.cast()));
+            (*query).sourceText =
+                shown((*query).sourceText, || pg_sys::GetMemoryChunkContext(query.cast()));
         }
-        let previous: pg_sys::ExecutorStart_hook_type = std::mem::transmute(PREVIOUS_START.load(Relaxed));
+        let previous: pg_sys::ExecutorStart_hook_type =
+            std::mem::transmute(PREVIOUS_START.load(Relaxed));
         match previous {
             Some(previous) => previous(query, flags),
             None => start(query, flags),
@@ -118,8 +130,10 @@ unsafe extern "C-unwind" fn on_utility(
     unsafe {
         let redacts = settings::redacts_server_log();
         let text = if redacts { shown(text, || pg_sys::CurrentMemoryContext) } else { text };
-        let sets = redacts && (*(*statement).utilityStmt).type_ == pg_sys::NodeTag::T_VariableSetStmt;
-        let previous: pg_sys::ProcessUtility_hook_type = std::mem::transmute(PREVIOUS_UTILITY.load(Relaxed));
+        let sets =
+            redacts && (*(*statement).utilityStmt).type_ == pg_sys::NodeTag::T_VariableSetStmt;
+        let previous: pg_sys::ProcessUtility_hook_type =
+            std::mem::transmute(PREVIOUS_UTILITY.load(Relaxed));
         let next = previous.unwrap_or(process);
         next(statement, text, read_only, context, parameters, environment, destination, completion);
         if sets {
@@ -166,22 +180,27 @@ unsafe fn range(query: *const pg_sys::Query, length: usize) -> Range<usize> {
     // SAFETY: as promised by the caller.
     let (start, count) = unsafe { ((*query).stmt_location, (*query).stmt_len) };
     let start = usize::try_from(start).unwrap_or(0).min(length);
-    let end =
-        usize::try_from(count).ok().filter(|count| *count > 0).map_or(length, |count| (start + count).min(length));
+    let end = usize::try_from(count)
+        .ok()
+        .filter(|count| *count > 0)
+        .map_or(length, |count| (start + count).min(length));
     start..end
 }
 
-/// Whether a text was looked at and masked already in this statement; then, whether it hands a key to us.
-pub fn seen(text: *const c_char) -> Option<bool> {
-    let same = SEEN.load(Relaxed).cast_const() == text && SEEN_SINCE.load(Relaxed) == masking::statement_start();
+/// Whether a text was looked at and masked already in this statement; then, whether it hands a key
+/// to us.
+pub(super) fn seen(text: *const c_char) -> Option<bool> {
+    let same = SEEN.load(Relaxed).cast_const() == text
+        && SEEN_SINCE.load(Relaxed) == masking::statement_start();
     same.then(|| SEEN_OURS.load(Relaxed))
 }
 
-/// Masks the client's own text, once: it is parsed whole before its first statement is analyzed, and never again. Whether
-/// there was anything to mask.
+/// Masks the client's own text, once: it is parsed whole before its first statement is analyzed,
+/// and never again. Whether there was anything to mask.
 ///
 /// # Safety
-/// `text` is `debug_query_string`, or what that was a copy of; called while PostgreSQL analyzes or starts it.
+/// `text` is `debug_query_string`, or what that was a copy of; called while PostgreSQL analyzes or
+/// starts it.
 unsafe fn mask_clients(text: &mut [u8]) -> bool {
     let (address, since) = (text.as_mut_ptr().cast::<c_char>(), masking::statement_start());
     if seen(address).is_some() {
@@ -217,8 +236,8 @@ unsafe fn mask_clients(text: &mut [u8]) -> bool {
     masked
 }
 
-/// Leaves a nested statement's text as it is, for it may be parsed again; masks the copy that its plan keeps. Whether it
-/// holds a key.
+/// Leaves a nested statement's text as it is, for it may be parsed again; masks the copy that its
+/// plan keeps. Whether it holds a key.
 ///
 /// # Safety
 /// Called while PostgreSQL analyzes it.
@@ -247,11 +266,15 @@ fn places(statement: &[u8], offset: usize) -> Places {
     places
 }
 
-/// The text that may be shown of a statement that is about to run: itself, or a masked copy in `context`.
+/// The text that may be shown of a statement that is about to run: itself, or a masked copy in
+/// `context`.
 ///
 /// # Safety
 /// `text` is null or a C string; `context` lives as long as the statement.
-unsafe fn shown(text: *const c_char, context: impl FnOnce() -> pg_sys::MemoryContext) -> *const c_char {
+unsafe fn shown(
+    text: *const c_char,
+    context: impl FnOnce() -> pg_sys::MemoryContext,
+) -> *const c_char {
     // SAFETY: as promised by the caller; no memory is no ERROR.
     unsafe {
         let Some(bytes) = text_of(text.cast_mut()) else { return text };

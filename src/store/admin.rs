@@ -3,8 +3,8 @@
 
 use super::oids::*;
 use super::{Id, id, uuid, value};
-use crate::acting_owner::{Owner, Statement};
 use crate::crypto::Sealed;
+use crate::postgres::{Owner, Statement};
 use pgrx::pg_sys;
 
 static MASTER_KEYS: Statement = Statement::new(
@@ -43,7 +43,7 @@ static INSERT_IDENTITY: Statement = Statement::new(
 );
 
 /// A row of `master_keys`.
-pub struct MasterKey {
+pub(crate) struct MasterKey {
     pub version: i32,
     pub salt: [u8; 16],
     pub iterations: u32,
@@ -52,7 +52,7 @@ pub struct MasterKey {
 }
 
 /// Master keys that are not retired, the active one first.
-pub fn master_keys(owner: Owner) -> Vec<MasterKey> {
+pub(crate) fn master_keys(owner: Owner) -> Vec<MasterKey> {
     MASTER_KEYS.read(owner, &[], |row| MasterKey {
         version: value(row, 1),
         salt: row.get::<Vec<u8>>(2).and_then(|salt| salt.try_into().ok()).unwrap_or_default(),
@@ -63,20 +63,37 @@ pub fn master_keys(owner: Owner) -> Vec<MasterKey> {
 }
 
 /// The writer's: writes down the first master key of this database, as the active one.
-pub fn insert_first_master_key(owner: Owner, version: i32, salt: &[u8; 16], iterations: u32, canary: &Sealed) {
-    let arguments = [version.into(), salt.as_slice().into(), (iterations as i32).into(), canary.bytes().into()];
+pub(crate) fn insert_first_master_key(
+    owner: Owner,
+    version: i32,
+    salt: &[u8; 16],
+    iterations: u32,
+    canary: &Sealed,
+) {
+    let arguments =
+        [version.into(), salt.as_slice().into(), (iterations as i32).into(), canary.bytes().into()];
     FIRST_MASTER_KEY.write(owner, &arguments);
 }
 
 /// Sealed copies of an audit key, newest version first; `version` None: of every version.
-pub fn audit_key(owner: Owner, kind: &str, version: Option<i32>) -> Vec<(i32, Option<Sealed>)> {
+pub(crate) fn audit_key(
+    owner: Owner,
+    kind: &str,
+    version: Option<i32>,
+) -> Vec<(i32, Option<Sealed>)> {
     AUDIT_KEY.read(owner, &[kind.into(), version.into()], |row| {
         (value(row, 1), row.get::<Vec<u8>>(2).and_then(|bytes| Sealed::parse(bytes).ok()))
     })
 }
 
 /// The writer's: writes down a sealed audit key.
-pub fn insert_audit_key(owner: Owner, kind: &str, version: i32, sealed: &Sealed, public_key: Option<&[u8; 32]>) {
+pub(crate) fn insert_audit_key(
+    owner: Owner,
+    kind: &str,
+    version: i32,
+    sealed: &Sealed,
+    public_key: Option<&[u8; 32]>,
+) {
     let arguments = [
         kind.into(),
         version.into(),
@@ -88,13 +105,20 @@ pub fn insert_audit_key(owner: Owner, kind: &str, version: i32, sealed: &Sealed,
 }
 
 /// The identity under which this very database, on this very server, writes its trail.
-pub fn identity(owner: Owner, system_identifier: u64, database: pg_sys::Oid) -> Option<Id> {
+pub(crate) fn identity(owner: Owner, system_identifier: u64, database: pg_sys::Oid) -> Option<Id> {
     let arguments = [(system_identifier as i64).into(), database.into()];
     IDENTITY.read(owner, &arguments, |row| id(row, 1)).pop().flatten()
 }
 
 /// The writer's: a new identity, for a new, restored or copied database.
-pub fn insert_identity(owner: Owner, new: Id, system_identifier: u64, database: pg_sys::Oid, reason: &str) {
-    let arguments = [uuid(new).into(), (system_identifier as i64).into(), database.into(), reason.into()];
+pub(crate) fn insert_identity(
+    owner: Owner,
+    new: Id,
+    system_identifier: u64,
+    database: pg_sys::Oid,
+    reason: &str,
+) {
+    let arguments =
+        [uuid(new).into(), (system_identifier as i64).into(), database.into(), reason.into()];
     INSERT_IDENTITY.write(owner, &arguments);
 }

@@ -1,15 +1,16 @@
-//! Adopted projects tables: which they are, the triggers on them, what they feed into `projects`. The table itself is the
-//! application's: its catalog rows are read, and its triggers made, as the caller; our rows as the owner of our tables.
+//! Adopted projects tables: which they are, the triggers on them, what they feed into `projects`.
+//! The table itself is the application's: its catalog rows are read, and its triggers made, as the
+//! caller; our rows as the owner of our tables.
 
 use super::oids::*;
 use super::{Id, id, uuid, value};
-use crate::acting_owner::{Owner, Statement};
 use crate::error::Error;
+use crate::postgres::{Owner, Statement};
 use pgrx::pg_sys;
 use pgrx::spi::{quote_literal, quote_qualified_identifier};
 
 /// A table of the application and the columns that feed projects.
-pub struct Adoption {
+pub(crate) struct Adoption {
     pub id: Id,
     pub schema: String,
     pub table: String,
@@ -19,14 +20,14 @@ pub struct Adoption {
 }
 
 /// A project as an adopted table has it.
-pub struct Project {
+pub(crate) struct Project {
     pub id: Id,
     pub owner_id: Option<String>,
     pub name: String,
 }
 
-/// A plain table of its own (of a partition or a parent, rows could come and go past the triggers), with unique ids (a
-/// second row of an id would bring a second owner).
+/// A plain table of its own (of a partition or a parent, rows could come and go past the triggers),
+/// with unique ids (a second row of an id would bring a second owner).
 static TABLE: Statement = Statement::new(
     "SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
         c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname <> 'watchllm' AND n.nspname !~ '^pg_'
@@ -38,7 +39,8 @@ static TABLE: Statement = Statement::new(
     &[OID, TEXT],
 );
 
-/// The adoption whose triggers are on the table, under whatever name it had then. Nobody else can attach our function.
+/// The adoption whose triggers are on the table, under whatever name it had then. Nobody else can
+/// attach our function.
 static ATTACHED: Statement = Statement::new(
     "SELECT pg_catalog.split_part(pg_catalog.encode(t.tgargs, 'escape'), '\\000', 1)::pg_catalog.uuid
      FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
@@ -69,8 +71,9 @@ static COLUMNS: Statement = Statement::new(
     &[TEXT, TEXT, TEXT],
 );
 
-/// A project that is there already is taken over only from its own owner: the id of another's, also a deleted one's, must
-/// not open its history to whoever writes that id into the application's table.
+/// A project that is there already is taken over only from its own owner: the id of another's, also
+/// a deleted one's, must not open its history to whoever writes that id into the application's
+/// table.
 static FEED: Statement = Statement::new(
     "INSERT INTO watchllm.projects AS p (id, name, owner_id, adopted_table_id) VALUES ($1, $2, $3, $4)
      ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name, adopted_table_id = EXCLUDED.adopted_table_id,
@@ -93,20 +96,24 @@ static KNOWN: Statement = Statement::new(
 );
 
 /// Schema and name of a table, and whether it can be adopted.
-pub fn table(relation: pg_sys::Oid, id_column: &str) -> Option<(String, String, bool)> {
+pub(crate) fn table(relation: pg_sys::Oid, id_column: &str) -> Option<(String, String, bool)> {
     TABLE
-        .read_as_caller(&[relation.into(), id_column.into()], |row| (value(row, 1), value(row, 2), value(row, 3)))
+        .read_as_caller(&[relation.into(), id_column.into()], |row| {
+            (value(row, 1), value(row, 2), value(row, 3))
+        })
         .pop()
 }
 
 /// The adoption of this table, by its triggers or by its name.
-pub fn known(owner: Owner, relation: pg_sys::Oid, schema: &str, table: &str) -> Option<Id> {
+pub(crate) fn known(owner: Owner, relation: pg_sys::Oid, schema: &str, table: &str) -> Option<Id> {
     let attached = ATTACHED.read_as_caller(&[relation.into()], |row| id(row, 1)).pop().flatten();
-    attached.or_else(|| BY_NAME.read(owner, &[schema.into(), table.into()], |row| id(row, 1)).pop().flatten())
+    attached.or_else(|| {
+        BY_NAME.read(owner, &[schema.into(), table.into()], |row| id(row, 1)).pop().flatten()
+    })
 }
 
 /// Writes the adoption down, or what has changed of it.
-pub fn save(owner: Owner, adoption: &Adoption) {
+pub(crate) fn save(owner: Owner, adoption: &Adoption) {
     let arguments = [
         uuid(adoption.id).into(),
         adoption.schema.as_str().into(),
@@ -119,10 +126,13 @@ pub fn save(owner: Owner, adoption: &Adoption) {
 }
 
 /// Puts the triggers on the table, as the caller.
-pub fn attach(adoption: &Adoption) -> Result<(), Error> {
-    let (table, id) =
-        (quote_qualified_identifier(&adoption.schema, &adoption.table), quote_literal(hyphened(adoption.id)));
-    let run = |sql: String| pgrx::Spi::run(&sql).map_err(|error| Error::Internal(error.to_string()));
+pub(crate) fn attach(adoption: &Adoption) -> Result<(), Error> {
+    let (table, id) = (
+        quote_qualified_identifier(&adoption.schema, &adoption.table),
+        quote_literal(hyphened(adoption.id)),
+    );
+    let run =
+        |sql: String| pgrx::Spi::run(&sql).map_err(|error| Error::Internal(error.to_string()));
     run(format!(
         "CREATE OR REPLACE TRIGGER watchllm_follow_projects AFTER INSERT OR UPDATE OR DELETE ON {table}
          FOR EACH ROW EXECUTE FUNCTION watchllm.follow_projects({id})"
@@ -134,9 +144,9 @@ pub fn attach(adoption: &Adoption) -> Result<(), Error> {
 }
 
 /// The adoption that a trigger names, if it is this very table's.
-pub fn of_trigger(owner: Owner, id: &str, schema: &str, table: &str) -> Option<Adoption> {
+pub(crate) fn of_trigger(owner: Owner, id: &str, schema: &str, table: &str) -> Option<Adoption> {
     let named: Id = *uuid_of(id)?.as_bytes();
-    let found = |row: &crate::acting_owner::Row| Adoption {
+    let found = |row: &crate::postgres::Row| Adoption {
         id: named,
         schema: schema.to_owned(),
         table: table.to_owned(),
@@ -148,30 +158,39 @@ pub fn of_trigger(owner: Owner, id: &str, schema: &str, table: &str) -> Option<A
 }
 
 /// Takes a project in; false: its id belongs to somebody else's.
-pub fn feed(owner: Owner, adoption: Id, project: &Project) -> bool {
+pub(crate) fn feed(owner: Owner, adoption: Id, project: &Project) -> bool {
     !FEED.change(owner, &arguments(adoption, project), |_| ()).is_empty()
 }
 
 /// Gives a project its present owner and name; false: it is not of this adoption, or was deleted.
-pub fn follow(owner: Owner, adoption: Id, project: &Project) -> bool {
+pub(crate) fn follow(owner: Owner, adoption: Id, project: &Project) -> bool {
     !FOLLOW.change(owner, &arguments(adoption, project), |_| ()).is_empty()
 }
 
 /// Whether the project is fed from this table, alive, and as it is there.
-pub fn is_in_step(owner: Owner, adoption: Id, project: &Project) -> bool {
-    let same = |row: &crate::acting_owner::Row| {
-        row.get::<String>(1).as_ref() == Some(&project.name) && row.get::<String>(2) == project.owner_id
+pub(crate) fn is_in_step(owner: Owner, adoption: Id, project: &Project) -> bool {
+    let same = |row: &crate::postgres::Row| {
+        row.get::<String>(1).as_ref() == Some(&project.name)
+            && row.get::<String>(2) == project.owner_id
     };
-    KNOWN.read(owner, &[uuid(project.id).into(), uuid(adoption).into()], same).pop().unwrap_or(false)
+    KNOWN
+        .read(owner, &[uuid(project.id).into(), uuid(adoption).into()], same)
+        .pop()
+        .unwrap_or(false)
 }
 
 /// Whether the project is fed from this table and alive.
-pub fn is_fed(owner: Owner, adoption: Id, project: Id) -> bool {
+pub(crate) fn is_fed(owner: Owner, adoption: Id, project: Id) -> bool {
     !KNOWN.read(owner, &[uuid(project).into(), uuid(adoption).into()], |_| ()).is_empty()
 }
 
 fn arguments(adoption: Id, project: &Project) -> [pgrx::datum::DatumWithOid<'_>; 4] {
-    [uuid(project.id).into(), project.name.as_str().into(), project.owner_id.as_deref().into(), uuid(adoption).into()]
+    [
+        uuid(project.id).into(),
+        project.name.as_str().into(),
+        project.owner_id.as_deref().into(),
+        uuid(adoption).into(),
+    ]
 }
 
 fn hyphened(id: Id) -> String {

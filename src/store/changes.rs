@@ -1,15 +1,15 @@
-//! Changing provider keys: each change is one statement, of what is sealed already, and carries the project that the
-//! caller was authorised for. Reads are in `keys`.
+//! Changing provider keys: each change is one statement, of what is sealed already, and carries the
+//! project that the caller was authorised for. Reads are in `keys`.
 
 use super::keys::StoredVersion;
 use super::oids::*;
 use super::{Id, timestamp, uuid, value};
-use crate::acting_owner::{Owner, Statement};
 use crate::crypto::Sealed;
+use crate::postgres::{Owner, Statement};
 use pgrx::datum::Interval;
 
 /// What a new version is stored with.
-pub struct NewVersion<'a> {
+pub(crate) struct NewVersion<'a> {
     pub number: i32,
     pub sealed: &'a Sealed,
     pub fingerprint: &'a [u8; 32],
@@ -105,12 +105,12 @@ static MARK_COMPROMISED: Statement = Statement::new(
 );
 
 /// Locks the key's row against other changes until this transaction ends.
-pub fn lock(owner: Owner, project: Id, key: Id) {
+pub(crate) fn lock(owner: Owner, project: Id, key: Id) {
     LOCK.change(owner, &[uuid(project).into(), uuid(key).into()], |_| ());
 }
 
 /// Stores a new key with its first version, in one statement and already sealed.
-pub fn insert(
+pub(crate) fn insert(
     owner: Owner,
     key: Id,
     project: Id,
@@ -139,13 +139,13 @@ pub fn insert(
 }
 
 /// The highest version the key ever had.
-pub fn highest_version(owner: Owner, project: Id, key: Id) -> i32 {
+pub(crate) fn highest_version(owner: Owner, project: Id, key: Id) -> i32 {
     let arguments = [uuid(project).into(), uuid(key).into()];
     HIGHEST_VERSION.read(owner, &arguments, |row| value::<i32>(row, 1)).pop().unwrap_or(0)
 }
 
 /// Stores a new version and makes it the active one.
-pub fn insert_version(owner: Owner, project: Id, key: Id, new: &NewVersion) {
+pub(crate) fn insert_version(owner: Owner, project: Id, key: Id, new: &NewVersion) {
     INSERT_VERSION.change(
         owner,
         &[
@@ -164,7 +164,13 @@ pub fn insert_version(owner: Owner, project: Id, key: Id, new: &NewVersion) {
 }
 
 /// Makes an existing version the active one.
-pub fn point_to(owner: Owner, project: Id, key: Id, version: &StoredVersion, key_hint: &str) {
+pub(crate) fn point_to(
+    owner: Owner,
+    project: Id,
+    key: Id,
+    version: &StoredVersion,
+    key_hint: &str,
+) {
     let arguments = [
         uuid(project).into(),
         uuid(key).into(),
@@ -176,16 +182,20 @@ pub fn point_to(owner: Owner, project: Id, key: Id, version: &StoredVersion, key
 }
 
 /// Marks a version as leaked, and the key where it is the active one.
-pub fn mark_compromised(owner: Owner, project: Id, key: Id, version: i32) {
-    MARK_COMPROMISED.change(owner, &[uuid(project).into(), uuid(key).into(), version.into()], |_| ());
+pub(crate) fn mark_compromised(owner: Owner, project: Id, key: Id, version: i32) {
+    MARK_COMPROMISED.change(
+        owner,
+        &[uuid(project).into(), uuid(key).into(), version.into()],
+        |_| (),
+    );
 }
 
-pub fn set_active(owner: Owner, project: Id, key: Id, is_active: bool) {
+pub(crate) fn set_active(owner: Owner, project: Id, key: Id, is_active: bool) {
     SET_ACTIVE.change(owner, &[uuid(project).into(), uuid(key).into(), is_active.into()], |_| ());
 }
 
 /// Changes what is given of a key; an interval of zero takes its own back.
-pub fn update(
+pub(crate) fn update(
     owner: Owner,
     project: Id,
     key: Id,
@@ -193,11 +203,17 @@ pub fn update(
     priority: Option<i32>,
     rotation_interval: Option<Interval>,
 ) {
-    let arguments = [uuid(project).into(), uuid(key).into(), name.into(), priority.into(), rotation_interval.into()];
+    let arguments = [
+        uuid(project).into(),
+        uuid(key).into(),
+        name.into(),
+        priority.into(),
+        rotation_interval.into(),
+    ];
     UPDATE.change(owner, &arguments, |_| ());
 }
 
 /// Destroys the envelopes of all versions and marks the key deleted; fingerprints and history stay.
-pub fn delete(owner: Owner, project: Id, key: Id) {
+pub(crate) fn delete(owner: Owner, project: Id, key: Id) {
     DELETE.change(owner, &[uuid(project).into(), uuid(key).into()], |_| ());
 }

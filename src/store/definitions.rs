@@ -1,11 +1,12 @@
-//! Where a database keeps texts beside its tables: functions, views, comments, settings and more. Read as the caller, by
-//! statements that are constants; nothing they name is run, only written out by PostgreSQL's own functions.
-//! Each row: catalog, object, its column, what stands before PostgreSQL's description of the object, and the text.
+//! Where a database keeps texts beside its tables: functions, views, comments, settings and more.
+//! Read as the caller, by statements that are constants; nothing they name is run, only written out
+//! by PostgreSQL's own functions. Each row: catalog, object, its column, what stands before
+//! PostgreSQL's description of the object, and the text.
 
 use super::oids::*;
 use super::value;
-use crate::acting_owner::{Row, Statement, each_in_schema, session};
 use crate::error::Error;
+use crate::postgres::{Row, Statement, each_in_schema, session};
 use pgrx::pg_sys;
 
 static FUNCTIONS: Statement = Statement::new(
@@ -144,10 +145,11 @@ static PUBLIC: [&Statement; 13] = [
     &FOREIGN_OPTIONS,
 ];
 
-static DESCRIBE: Statement = Statement::new("SELECT pg_catalog.pg_describe_object($1, $2, $3)", &[OID, OID, INT4]);
+static DESCRIBE: Statement =
+    Statement::new("SELECT pg_catalog.pg_describe_object($1, $2, $3)", &[OID, OID, INT4]);
 
-/// Whether the caller may read connection strings of subscriptions, whether there are any, and how many user mappings keep
-/// their options from it.
+/// Whether the caller may read connection strings of subscriptions, whether there are any, and how
+/// many user mappings keep their options from it.
 static HIDDEN: Statement = Statement::new(
     "SELECT pg_catalog.has_column_privilege('pg_catalog.pg_subscription', 'subconninfo', 'SELECT'),
         (SELECT pg_catalog.count(*) FROM pg_catalog.pg_subscription s),
@@ -162,7 +164,8 @@ static CRON: Statement = Statement::new(
     &[],
 );
 
-/// The schema of the extension's own function, whatever others have put under its name; and whether the caller may call it.
+/// The schema of the extension's own function, whatever others have put under its name; and whether
+/// the caller may call it.
 static STATISTICS: Statement = Statement::new(
     "SELECT n.nspname::pg_catalog.text, pg_catalog.has_schema_privilege(n.oid, 'USAGE')
         AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
@@ -182,7 +185,7 @@ const STATEMENT_TEXTS: &str =
         LEFT JOIN pg_catalog.pg_database d ON d.oid = s.dbid";
 
 /// Where a text stands.
-pub struct Defined {
+pub(crate) struct Defined {
     catalog: pg_sys::Oid,
     object: pg_sys::Oid,
     column: i32,
@@ -191,23 +194,28 @@ pub struct Defined {
 
 impl Defined {
     /// The place in words.
-    pub fn place(&self) -> String {
+    pub(crate) fn place(&self) -> String {
         if self.catalog == pg_sys::InvalidOid {
             return self.called.clone();
         }
         let arguments = [self.catalog.into(), self.object.into(), self.column.into()];
-        let described = DESCRIBE.read_as_caller(&arguments, |row| row.get::<String>(1)).pop().flatten();
+        let described =
+            DESCRIBE.read_as_caller(&arguments, |row| row.get::<String>(1)).pop().flatten();
         let described = described.unwrap_or_else(|| format!("object {}", self.object.to_u32()));
         format!("{}{described}", self.called)
     }
 }
 
 /// Hands over every definition that the caller may read, with its text.
-pub fn each(mut work: impl FnMut(&Defined, &str) -> Result<(), Error>) -> Result<(), Error> {
+pub(crate) fn each(mut work: impl FnMut(&Defined, &str) -> Result<(), Error>) -> Result<(), Error> {
     let mut row = |row: &Row| {
         let Some(text) = row.get::<String>(5) else { return Ok(()) };
-        let defined =
-            Defined { catalog: value(row, 1), object: value(row, 2), column: value(row, 3), called: value(row, 4) };
+        let defined = Defined {
+            catalog: value(row, 1),
+            object: value(row, 2),
+            column: value(row, 3),
+            called: value(row, 4),
+        };
         work(&defined, &text)
     };
     for statement in PUBLIC {
@@ -221,7 +229,7 @@ pub fn each(mut work: impl FnMut(&Defined, &str) -> Result<(), Error>) -> Result
 
 /// What the caller may not read.
 #[derive(Default)]
-pub struct Hidden {
+pub(crate) struct Hidden {
     may_read_subscriptions: bool,
     /// Connection strings of subscriptions.
     pub subscriptions: bool,
@@ -229,7 +237,7 @@ pub struct Hidden {
     pub mappings: bool,
 }
 
-pub fn hidden() -> Hidden {
+pub(crate) fn hidden() -> Hidden {
     let of = |row: &Row| {
         let may_read_subscriptions = value::<bool>(row, 1);
         let subscriptions = !may_read_subscriptions && value::<i64>(row, 2) > 0;
@@ -239,19 +247,28 @@ pub fn hidden() -> Hidden {
 }
 
 /// pg_cron's table of jobs, or what is called so.
-pub fn cron_jobs() -> Option<pg_sys::Oid> {
+pub(crate) fn cron_jobs() -> Option<pg_sys::Oid> {
     CRON.read_as_caller(&[], |row| row.get(1)).pop().flatten()
 }
 
-/// Whether there are statistics of statements, and in which schema; None in it: not for this caller, or not at work.
-pub fn statistics() -> Option<Option<String>> {
-    let found = STATISTICS.read_as_caller(&[], |row| (value::<String>(row, 1), value::<bool>(row, 2))).pop();
-    let preloaded = session::setting(c"shared_preload_libraries").unwrap_or_default().contains("pg_stat_statements");
+/// Whether there are statistics of statements, and in which schema; None in it: not for this
+/// caller, or not at work.
+pub(crate) fn statistics() -> Option<Option<String>> {
+    let found = STATISTICS
+        .read_as_caller(&[], |row| (value::<String>(row, 1), value::<bool>(row, 2)))
+        .pop();
+    let preloaded = session::setting(c"shared_preload_libraries")
+        .unwrap_or_default()
+        .contains("pg_stat_statements");
     found.map(|(schema, allowed)| Some(schema).filter(|_| allowed && preloaded))
 }
 
-/// Hands over the texts of statements that the caller may see, and answers whether others are hidden.
-pub fn each_statement(schema: &str, mut work: impl FnMut(&str, &str) -> Result<(), Error>) -> Result<bool, Error> {
+/// Hands over the texts of statements that the caller may see, and answers whether others are
+/// hidden.
+pub(crate) fn each_statement(
+    schema: &str,
+    mut work: impl FnMut(&str, &str) -> Result<(), Error>,
+) -> Result<bool, Error> {
     let mut hidden = false;
     each_in_schema(STATEMENT_TEXTS, schema, |row| {
         let text: String = row.get(2).unwrap_or_default();

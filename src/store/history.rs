@@ -1,9 +1,10 @@
-//! The audit trail as people read it: the history of a key, and what failed. Who may read what: `caller`.
-//! A change's row says "about to commit"; no row in committed_changes means that it did not (DESIGN §8).
+//! The audit trail as people read it: the history of a key, and what failed. Who may read what:
+//! `caller`. A change's row says "about to commit"; no row in committed_changes means that it did
+//! not (DESIGN §8).
 
 use super::oids::*;
 use super::{Id, Projects, timestamp, uuid, value};
-use crate::acting_owner::{Owner, Row as Answer, Statement};
+use crate::postgres::{Owner, Row as Answer, Statement};
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
 
 /// Rows that a change wrote are shown as committed when the changing transaction says so.
@@ -43,9 +44,10 @@ static RATES: Statement = Statement::new(
     &[TIME, UUID, UUID],
 );
 
-/// How a key was used within a time: how often, and the most within a minute, an hour and a day that end in it.
+/// How a key was used within a time: how often, and the most within a minute, an hour and a day
+/// that end in it.
 #[derive(Default)]
-pub struct Rates {
+pub(crate) struct Rates {
     pub accesses: i64,
     pub failures: i64,
     pub most_in_minute: i64,
@@ -55,7 +57,7 @@ pub struct Rates {
 }
 
 /// One row of the trail as people read it.
-pub struct Read {
+pub(crate) struct Read {
     pub accessed_at: Option<TimestampWithTimeZone>,
     pub project_id: Option<Uuid>,
     pub provider_key_id: Option<Uuid>,
@@ -77,12 +79,13 @@ pub struct Read {
 }
 
 /// The last `most` accesses of a key, the newest first.
-pub fn history(owner: Owner, project: Id, key: Id, most: i32) -> Vec<Read> {
+pub(crate) fn history(owner: Owner, project: Id, key: Id, most: i32) -> Vec<Read> {
     HISTORY.read(owner, &[uuid(project).into(), uuid(key).into(), most.into()], read)
 }
 
-/// Refused and failed accesses in these projects since `since` (microseconds since 1970), the newest 10,000 at most.
-pub fn failed(owner: Owner, since: i64, projects: &Projects) -> Vec<Read> {
+/// Refused and failed accesses in these projects since `since` (microseconds since 1970), the
+/// newest 10,000 at most.
+pub(crate) fn failed(owner: Owner, since: i64, projects: &Projects) -> Vec<Read> {
     let own = match projects {
         Projects::Every => None,
         Projects::Own(own) => Some(own.iter().copied().map(uuid).collect::<Vec<Uuid>>()),
@@ -91,7 +94,7 @@ pub fn failed(owner: Owner, since: i64, projects: &Projects) -> Vec<Read> {
 }
 
 /// How a key was used since `since` (microseconds since 1970).
-pub fn rates(owner: Owner, since: i64, project: Id, key: Id) -> Rates {
+pub(crate) fn rates(owner: Owner, since: i64, project: Id, key: Id) -> Rates {
     let arguments = [timestamp(since).into(), uuid(project).into(), uuid(key).into()];
     let rates = RATES.read(owner, &arguments, |row| Rates {
         accesses: value(row, 1),

@@ -1,13 +1,14 @@
-//! WatchLLM's own table of keys, wherever the caller has it, and the INSERT of what came out of it. The table is read as
-//! the caller and never inside the switch (DESIGN §5): judged by `named_source`, its rows read by `named_table`.
+//! WatchLLM's own table of keys, wherever the caller has it, and the INSERT of what came out of it.
+//! The table is read as the caller and never inside the switch (DESIGN §5): judged by
+//! `named_source`, its rows read by `named_table`.
 
 use super::changes::NewVersion;
 use super::named_source;
 use super::oids::*;
 use super::{Id, timestamp, uuid};
-use crate::acting_owner::named_table::{self, Leaf, NamedRow, Place, Rows};
-use crate::acting_owner::{Owner, Statement, session};
 use crate::error::Error;
+use crate::postgres::named_table::{self, Leaf, NamedRow, Place, Rows};
+use crate::postgres::{Owner, Statement, session};
 use pgrx::datum::Uuid;
 use pgrx::pg_sys;
 use std::convert::Infallible;
@@ -42,7 +43,12 @@ const fn wanted(
 const COLUMNS: [Wanted; 10] = [
     wanted(c"id", &[UUID], true, "the source has no column id of type uuid"),
     wanted(c"project_id", &[UUID], true, "the source has no column project_id of type uuid"),
-    wanted(c"provider", TEXTS_OF_ANY_LENGTH, true, "the source has no column provider of type text or varchar"),
+    wanted(
+        c"provider",
+        TEXTS_OF_ANY_LENGTH,
+        true,
+        "the source has no column provider of type text or varchar",
+    ),
     wanted(
         c"encrypted_key",
         TEXTS_OF_ANY_LENGTH,
@@ -55,11 +61,31 @@ const COLUMNS: [Wanted; 10] = [
         true,
         "the source has no column encryption_iv of type text or varchar",
     ),
-    wanted(c"name", TEXTS_OF_ANY_LENGTH, false, "the column name of the source is neither text nor varchar"),
-    wanted(c"priority", &[pg_sys::INT2OID, INT4, INT8], false, "the column priority of the source is no integer"),
+    wanted(
+        c"name",
+        TEXTS_OF_ANY_LENGTH,
+        false,
+        "the column name of the source is neither text nor varchar",
+    ),
+    wanted(
+        c"priority",
+        &[pg_sys::INT2OID, INT4, INT8],
+        false,
+        "the column priority of the source is no integer",
+    ),
     wanted(c"is_active", &[BOOL], false, "the column is_active of the source is not boolean"),
-    wanted(c"created_at", TIMES_OF_ANY_KIND, false, "the column created_at of the source is no timestamp"),
-    wanted(c"last_used_at", TIMES_OF_ANY_KIND, false, "the column last_used_at of the source is no timestamp"),
+    wanted(
+        c"created_at",
+        TIMES_OF_ANY_KIND,
+        false,
+        "the column created_at of the source is no timestamp",
+    ),
+    wanted(
+        c"last_used_at",
+        TIMES_OF_ANY_KIND,
+        false,
+        "the column last_used_at of the source is no timestamp",
+    ),
 ];
 const ID_COLUMN: usize = 0;
 const PROJECT_ID: usize = 1;
@@ -86,16 +112,16 @@ static INSERT: Statement = Statement::new(
 );
 
 /// A table that was found to be one, readable by the caller and of WatchLLM's shape.
-pub struct Source(Vec<Leaf>);
+pub(crate) struct Source(Vec<Leaf>);
 
 /// The rows of a source, in the order they are to be imported.
-pub struct OldKeys<'a> {
+pub(crate) struct OldKeys<'a> {
     rows: &'a Rows<'a>,
     pub places: Vec<Place>,
 }
 
 /// A row as it was. Times: microseconds since 1970; those that are infinite are as if NULL.
-pub struct OldKey {
+pub(crate) struct OldKey {
     pub id: Option<Id>,
     pub project_id: Option<Id>,
     /// In lower case; None when it is NULL or longer than a provider may be.
@@ -112,7 +138,7 @@ pub struct OldKey {
 }
 
 /// Judges what the caller named, as the caller, and locks its shape until the transaction ends.
-pub fn judge(source: pg_sys::Oid) -> Result<Source, Error> {
+pub(crate) fn judge(source: pg_sys::Oid) -> Result<Source, Error> {
     let names: Vec<&CStr> = COLUMNS.iter().map(|column| column.name).collect();
     Ok(Source(named_source::judge(source, &names, judge_columns)?.leaves))
 }
@@ -132,14 +158,21 @@ fn judge_columns(leaf: &Leaf) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reads a source for `work`. The order decides which keys are the first of their provider: by project, provider,
-/// priority, age and id.
-pub fn read<T>(source: &Source, work: impl FnOnce(&OldKeys) -> T) -> T {
+/// Reads a source for `work`. The order decides which keys are the first of their provider: by
+/// project, provider, priority, age and id.
+pub(crate) fn read<T>(source: &Source, work: impl FnOnce(&OldKeys) -> T) -> T {
     named_table::read(&source.0, |rows| {
         let mut sorted = Vec::new();
         rows.each(|place, row| {
-            let last = (priority(row).unwrap_or(i32::MAX), time(row, CREATED_AT).unwrap_or(i64::MAX));
-            sorted.push((uuid_of(row, PROJECT_ID), provider(row), last, uuid_of(row, ID_COLUMN), place));
+            let last =
+                (priority(row).unwrap_or(i32::MAX), time(row, CREATED_AT).unwrap_or(i64::MAX));
+            sorted.push((
+                uuid_of(row, PROJECT_ID),
+                provider(row),
+                last,
+                uuid_of(row, ID_COLUMN),
+                place,
+            ));
             Ok::<(), Infallible>(())
         })
         .unwrap_or_else(|never| match never {});
@@ -150,7 +183,7 @@ pub fn read<T>(source: &Source, work: impl FnOnce(&OldKeys) -> T) -> T {
 
 impl OldKeys<'_> {
     /// The row at a place.
-    pub fn at(&self, place: Place) -> Option<OldKey> {
+    pub(crate) fn at(&self, place: Place) -> Option<OldKey> {
         self.rows.at(place, |row| OldKey {
             id: uuid_of(row, ID_COLUMN),
             project_id: uuid_of(row, PROJECT_ID),
@@ -183,14 +216,16 @@ fn priority(row: &NamedRow) -> Option<i32> {
     found.and_then(|priority| i32::try_from(priority).ok()).filter(|priority| *priority >= 1)
 }
 
-/// A timestamp with or without time zone: both are stored as microseconds since 2000, the latter taken for UTC.
+/// A timestamp with or without time zone: both are stored as microseconds since 2000, the latter
+/// taken for UTC.
 fn time(row: &NamedRow, column: usize) -> Option<i64> {
     let at = row.get::<i64>(column).filter(|at| *at != i64::MIN && *at != i64::MAX)?;
     at.checked_add(session::POSTGRES_EPOCH)
 }
 
-/// What an imported key is stored with beside its first version; `created_at` in the future is cut to now.
-pub struct Imported<'a> {
+/// What an imported key is stored with beside its first version; `created_at` in the future is cut
+/// to now.
+pub(crate) struct Imported<'a> {
     pub id: Id,
     pub project: Id,
     pub provider: &'a str,
@@ -201,7 +236,7 @@ pub struct Imported<'a> {
 }
 
 /// Whether the key was stored (false: the id came to exist meanwhile).
-pub fn insert(owner: Owner, key: &Imported, first: &NewVersion) -> bool {
+pub(crate) fn insert(owner: Owner, key: &Imported, first: &NewVersion) -> bool {
     let arguments = [
         uuid(key.id).into(),
         uuid(key.project).into(),

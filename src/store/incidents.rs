@@ -1,9 +1,10 @@
-//! Incidents and what people say of them: both insert-only. Listeners are told id and type alone, in a transaction of its
-//! own, because a full notification queue fails every transaction that notifies (DESIGN §8).
+//! Incidents and what people say of them: both insert-only. Listeners are told id and type alone,
+//! in a transaction of its own, because a full notification queue fails every transaction that
+//! notifies (DESIGN §8).
 
 use super::oids::*;
 use super::{Id, id, timestamp, uuid};
-use crate::acting_owner::{Owner, Statement};
+use crate::postgres::{Owner, Statement};
 use crate::trail::{Incident, Notice};
 use pgrx::datum::DatumWithOid;
 
@@ -13,7 +14,8 @@ static INSERT: Statement = Statement::new(
     &[UUID, TEXT, TEXT, UUID, UUID, TEXT, TIME],
 );
 
-static NOTIFY: Statement = Statement::new("SELECT pg_catalog.pg_notify('watchllm_security', $1)", &[TEXT]);
+static NOTIFY: Statement =
+    Statement::new("SELECT pg_catalog.pg_notify('watchllm_security', $1)", &[TEXT]);
 
 static PROJECT_OF: Statement =
     Statement::new("SELECT project_id FROM watchllm.security_incidents WHERE id = $1", &[UUID]);
@@ -49,45 +51,66 @@ static NOTE_ON: Statement = Statement::new(
 );
 
 /// Stores an incident in the caller's transaction; false: it is known already.
-pub fn insert(owner: Owner, incident: &Incident) -> bool {
+pub(crate) fn insert(owner: Owner, incident: &Incident) -> bool {
     !INSERT.change(owner, &arguments(incident), |_| ()).is_empty()
 }
 
 /// The writer's: as `insert`.
-pub fn write(owner: Owner, incident: &Incident) -> bool {
+pub(crate) fn write(owner: Owner, incident: &Incident) -> bool {
     INSERT.write(owner, &arguments(incident)) > 0
 }
 
 /// The writer's: tells who listens on `watchllm_security`.
-pub fn notify(owner: Owner, notice: &Notice) {
+pub(crate) fn notify(owner: Owner, notice: &Notice) {
     NOTIFY.write(owner, &[notice.payload().as_str().into()]);
 }
 
 /// The writer's: adds an event to an incident (`ended`, `note`).
-pub fn add_event(owner: Owner, incident: &Id, project: Option<Id>, event: &str, note: &str, at: i64) {
-    let arguments = [uuid(*incident).into(), project.map(uuid).into(), event.into(), note.into(), timestamp(at).into()];
+pub(crate) fn add_event(
+    owner: Owner,
+    incident: &Id,
+    project: Option<Id>,
+    event: &str,
+    note: &str,
+    at: i64,
+) {
+    let arguments = [
+        uuid(*incident).into(),
+        project.map(uuid).into(),
+        event.into(),
+        note.into(),
+        timestamp(at).into(),
+    ];
     EVENT.write(owner, &arguments);
 }
 
 /// Adds a note to an incident.
-pub fn note_on(owner: Owner, incident: Id, note: &str, by: &str) {
+pub(crate) fn note_on(owner: Owner, incident: Id, note: &str, by: &str) {
     NOTE_ON.change(owner, &[uuid(incident).into(), note.into(), by.into()], |_| ());
 }
 
 /// The project an incident is about; None: there is no such incident.
-pub fn project_of(owner: Owner, incident: Id) -> Option<Option<Id>> {
+pub(crate) fn project_of(owner: Owner, incident: Id) -> Option<Option<Id>> {
     PROJECT_OF.read(owner, &[uuid(incident).into()], |row| id(row, 1)).pop()
 }
 
 /// Writes down that somebody looked at an incident, and what they said.
-pub fn acknowledge(owner: Owner, incident: Id, project: Option<Id>, note: Option<&str>, by: &str) {
+pub(crate) fn acknowledge(
+    owner: Owner,
+    incident: Id,
+    project: Option<Id>,
+    note: Option<&str>,
+    by: &str,
+) {
     let arguments = [uuid(incident).into(), project.map(uuid).into(), note.into(), by.into()];
     ACKNOWLEDGE.change(owner, &arguments, |_| ());
 }
 
 /// Adds a note to the last incident of a key; false: it has none.
-pub fn note(owner: Owner, project: Id, key: Id, note: &str, by: &str) -> bool {
-    !NOTE.change(owner, &[uuid(project).into(), uuid(key).into(), note.into(), by.into()], |_| ()).is_empty()
+pub(crate) fn note(owner: Owner, project: Id, key: Id, note: &str, by: &str) -> bool {
+    !NOTE
+        .change(owner, &[uuid(project).into(), uuid(key).into(), note.into(), by.into()], |_| ())
+        .is_empty()
 }
 
 fn arguments(incident: &Incident) -> [DatumWithOid<'_>; 7] {

@@ -1,17 +1,17 @@
-//! Whether this database is installed and complete, and the statements of `install()`.
-//! `owner()` is asked by every function and by the writer; its answer is remembered until a relation changes.
+//! Whether this database is installed and complete, and the statements of `install()`. `owner()` is
+//! asked by every function and by the writer; its answer is remembered until a relation changes.
 
-use crate::acting_owner::{Owner, Statement, relation_changes, session};
 use crate::error::Error;
+use crate::postgres::{Owner, Statement, relation_changes, session};
 use pgrx::pg_sys;
 
 /// The schema version that this build installs.
-pub const SCHEMA_VERSION: i32 = 1;
+pub(crate) const SCHEMA_VERSION: i32 = 1;
 
 /// What `install()` runs, in order; the tables only while the recorded version is below 1.
-pub const PREFLIGHT: &str = include_str!("../../sql/preflight.sql");
-pub const TABLES: &str = include_str!("../../sql/tables.sql");
-pub const EVERY_TIME: &[&str] = &[
+pub(crate) const PREFLIGHT: &str = include_str!("../../sql/preflight.sql");
+pub(crate) const TABLES: &str = include_str!("../../sql/tables.sql");
+pub(crate) const EVERY_TIME: &[&str] = &[
     include_str!("../../sql/access.sql"),
     include_str!("../../sql/views.sql"),
     include_str!("../../sql/supabase.sql"),
@@ -26,7 +26,8 @@ static RELATIONS: Statement = Statement::new(
     &[],
 );
 
-static VERSION: Statement = Statement::new("SELECT max(schema_version) FROM watchllm.install_history", &[]);
+static VERSION: Statement =
+    Statement::new("SELECT max(schema_version) FROM watchllm.install_history", &[]);
 
 static HISTORY: Statement = Statement::new(
     "INSERT INTO watchllm.install_history (schema_version, extension_version)
@@ -35,13 +36,18 @@ static HISTORY: Statement = Statement::new(
 );
 
 /// The owner of our tables, when they are all there, complete and nobody else's.
-pub fn owner() -> Result<Owner, Error> {
+pub(crate) fn owner() -> Result<Owner, Error> {
     if let Some(owner) = Owner::remembered() {
         return Ok(owner);
     }
     let changes = relation_changes();
     let mut found = INSTALLED.read_as_caller(&[], |row| {
-        (row.get::<pg_sys::Oid>(1), row.get::<bool>(2), row.get::<pg_sys::Oid>(3), row.get::<String>(4))
+        (
+            row.get::<pg_sys::Oid>(1),
+            row.get::<bool>(2),
+            row.get::<pg_sys::Oid>(3),
+            row.get::<String>(4),
+        )
     });
     match found.pop() {
         Some((Some(role), Some(true), Some(trail), _)) => {
@@ -52,15 +58,15 @@ pub fn owner() -> Result<Owner, Error> {
         Some((.., Some(problem))) if problem == "foreign_owner" => Err(Error::Refused(
             "watchllm_owner must own every table of watchllm_keys, and have no members and no special rights",
         )),
-        Some((.., Some(problem))) if problem == "foreign_trigger" => {
-            Err(Error::Refused("somebody put a trigger or rule on a table that the audit writer writes"))
-        }
+        Some((.., Some(problem))) if problem == "foreign_trigger" => Err(Error::Refused(
+            "somebody put a trigger or rule on a table that the audit writer writes",
+        )),
         _ => Err(Error::NotInstalled),
     }
 }
 
 /// The recorded schema version; 0 before the first install.
-pub fn schema_version() -> i32 {
+pub(crate) fn schema_version() -> i32 {
     if session::relation("install_history").is_none() {
         return 0;
     }
@@ -68,11 +74,11 @@ pub fn schema_version() -> i32 {
 }
 
 /// Runs a script of `install()` as the caller, who is a superuser.
-pub fn run(script: &'static str) -> Result<(), Error> {
+pub(crate) fn run(script: &'static str) -> Result<(), Error> {
     pgrx::Spi::run(script).map_err(|e| Error::Internal(format!("install: {e}")))
 }
 
 /// Writes down that this version was installed.
-pub fn record_version(owner: Owner, extension_version: &str) {
+pub(crate) fn record_version(owner: Owner, extension_version: &str) {
     HISTORY.change(owner, &[SCHEMA_VERSION.into(), extension_version.into()], |_| ());
 }

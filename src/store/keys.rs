@@ -1,15 +1,15 @@
-//! Provider keys as they are stored: records with their versions (envelopes). Reads only; `changes` has the rest.
-//! A key is read by index (`lookup`), which keys and versions there are by SQL.
+//! Provider keys as they are stored: records with their versions (envelopes). Reads only; `changes`
+//! has the rest. A key is read by index (`lookup`), which keys and versions there are by SQL.
 
 use super::oids::*;
 use super::{Id, Projects, id, uuid, value};
-use crate::acting_owner::lookup::{self, Key, Lookup, Reads};
-use crate::acting_owner::{Owner, Row, Statement};
 use crate::crypto::Sealed;
+use crate::postgres::lookup::{self, Key, Lookup, Reads};
+use crate::postgres::{Owner, Row, Statement};
 use pgrx::datum::TimestampWithTimeZone;
 
 /// What is stored of a provider key and its active version.
-pub struct StoredKey {
+pub(crate) struct StoredKey {
     pub id: Id,
     pub project_id: Id,
     pub provider: String,
@@ -21,8 +21,9 @@ pub struct StoredKey {
     pub version: StoredVersion,
 }
 
-/// One version of a provider key. `sealed` is None when the envelope was destroyed or is not an envelope at all.
-pub struct StoredVersion {
+/// One version of a provider key. `sealed` is None when the envelope was destroyed or is not an
+/// envelope at all.
+pub(crate) struct StoredVersion {
     pub number: i32,
     pub sealed: Option<Sealed>,
     pub is_compromised: bool,
@@ -33,7 +34,7 @@ pub struct StoredVersion {
 
 /// A version that is known by its fingerprint.
 #[derive(Clone)]
-pub struct Known {
+pub(crate) struct Known {
     pub project: Id,
     pub key: Id,
     pub version: i32,
@@ -41,10 +42,13 @@ pub struct Known {
     pub provider: String,
 }
 
-/// The three rows of a key; numbers here and in `record_row` are those of the columns in `sql/tables.sql`.
+/// The three rows of a key; numbers here and in `record_row` are those of the columns in
+/// `sql/tables.sql`.
 static RECORD: Lookup = Lookup::new("provider_key_records", "provider_key_records_id_key", &[1]);
-static RECORD_IN_PROJECT: Lookup = Lookup::new("provider_key_records", "provider_key_records_pkey", &[2, 1]);
-static VERSION: Lookup = Lookup::new("provider_key_versions", "provider_key_versions_pkey", &[1, 2, 3]);
+static RECORD_IN_PROJECT: Lookup =
+    Lookup::new("provider_key_records", "provider_key_records_pkey", &[2, 1]);
+static VERSION: Lookup =
+    Lookup::new("provider_key_versions", "provider_key_versions_pkey", &[1, 2, 3]);
 static USAGE: Lookup = Lookup::new("provider_key_usage", "provider_key_usage_pkey", &[1, 2]);
 
 static CANDIDATES: Statement = Statement::new(
@@ -78,7 +82,8 @@ static NAME_TAKEN: Statement = Statement::new(
     &[UUID, TEXT, TEXT],
 );
 
-/// Versions that still have their envelope, with the columns in the order of the table, as `version_row` reads them.
+/// Versions that still have their envelope, with the columns in the order of the table, as
+/// `version_row` reads them.
 macro_rules! version_statement {
     ($rest:literal) => {
         concat!(
@@ -91,10 +96,13 @@ macro_rules! version_statement {
     };
 }
 
-static EARLIER_VERSIONS: Statement =
-    Statement::new(version_statement!("AND version < $3 ORDER BY version DESC"), &[UUID, UUID, INT4]);
+static EARLIER_VERSIONS: Statement = Statement::new(
+    version_statement!("AND version < $3 ORDER BY version DESC"),
+    &[UUID, UUID, INT4],
+);
 
-static ONE_VERSION: Statement = Statement::new(version_statement!("AND version = $3"), &[UUID, UUID, INT4]);
+static ONE_VERSION: Statement =
+    Statement::new(version_statement!("AND version = $3"), &[UUID, UUID, INT4]);
 
 /// A row of provider_key_records; its version is filled in from the other tables.
 fn record_row(row: &Row) -> StoredKey {
@@ -132,21 +140,24 @@ fn version_row(row: &Row) -> StoredVersion {
 }
 
 /// The key with its active version, deleted ones too.
-pub fn by_id(owner: Owner, key: Id) -> Option<StoredKey> {
+pub(crate) fn by_id(owner: Owner, key: Id) -> Option<StoredKey> {
     by_ids(owner, &[key]).pop()
 }
 
-/// The keys among `ids` that exist, each with its active version, in their order and under one snapshot.
-pub fn by_ids(owner: Owner, ids: &[Id]) -> Vec<StoredKey> {
+/// The keys among `ids` that exist, each with its active version, in their order and under one
+/// snapshot.
+pub(crate) fn by_ids(owner: Owner, ids: &[Id]) -> Vec<StoredKey> {
     lookup::read(owner, |reads| ids.iter().filter_map(|&key| one(reads, key)).collect())
 }
 
-/// The key, if it is in one of these projects; of a tenant's, another's key and none at all are the same look-ups, in
-/// time too.
-pub fn within(owner: Owner, projects: &Projects, key: Id) -> Option<StoredKey> {
+/// The key, if it is in one of these projects; of a tenant's, another's key and none at all are the
+/// same look-ups, in time too.
+pub(crate) fn within(owner: Owner, projects: &Projects, key: Id) -> Option<StoredKey> {
     let Projects::Own(own) = projects else { return by_id(owner, key) };
     lookup::read(owner, |reads| {
-        let found = |project: &Id| reads.one(&RECORD_IN_PROJECT, &[Key::Uuid(*project), Key::Uuid(key)], record_row);
+        let found = |project: &Id| {
+            reads.one(&RECORD_IN_PROJECT, &[Key::Uuid(*project), Key::Uuid(key)], record_row)
+        };
         own.iter().find_map(found).map(|found| with_version(reads, found))
     })
 }
@@ -166,13 +177,17 @@ fn with_version(reads: &Reads, mut found: StoredKey) -> StoredKey {
 }
 
 /// Active keys of a provider in the order they are tried: priority, age, id.
-pub fn candidates(owner: Owner, project: Id, provider: &str) -> Vec<StoredKey> {
+pub(crate) fn candidates(owner: Owner, project: Id, provider: &str) -> Vec<StoredKey> {
     let ids = CANDIDATES.read(owner, &[uuid(project).into(), provider.into()], |row| id(row, 1));
     by_ids(owner, &ids.into_iter().flatten().collect::<Vec<Id>>())
 }
 
 /// The versions that these keys are, by their fingerprints; destroyed ones too.
-pub fn by_fingerprints(owner: Owner, key_version: i32, fingerprints: &[[u8; 32]]) -> Vec<Known> {
+pub(crate) fn by_fingerprints(
+    owner: Owner,
+    key_version: i32,
+    fingerprints: &[[u8; 32]],
+) -> Vec<Known> {
     let wanted: Vec<&[u8]> = fingerprints.iter().map(<[u8; 32]>::as_slice).collect();
     let found = BY_FINGERPRINTS.read(owner, &[key_version.into(), wanted.into()], |row| {
         let (project, key, version) = (id(row, 1)?, id(row, 2)?, value(row, 3));
@@ -182,29 +197,39 @@ pub fn by_fingerprints(owner: Owner, key_version: i32, fingerprints: &[[u8; 32]]
 }
 
 /// The keys of a project that are not deleted, by id.
-pub fn of_project(owner: Owner, project: Id) -> Vec<StoredKey> {
+pub(crate) fn of_project(owner: Owner, project: Id) -> Vec<StoredKey> {
     let ids = OF_PROJECT.read(owner, &[uuid(project).into()], |row| id(row, 1));
     by_ids(owner, &ids.into_iter().flatten().collect::<Vec<Id>>())
 }
 
 /// Priorities of the active keys of this provider, other than `except`.
-pub fn active_priorities(owner: Owner, project: Id, provider: &str, except: Id) -> Vec<i32> {
+pub(crate) fn active_priorities(owner: Owner, project: Id, provider: &str, except: Id) -> Vec<i32> {
     let arguments = [uuid(project).into(), provider.into(), uuid(except).into()];
     ACTIVE_PRIORITIES.read(owner, &arguments, |row| value::<i32>(row, 1))
 }
 
-pub fn name_taken(owner: Owner, project: Id, provider: &str, name: &str) -> bool {
+pub(crate) fn name_taken(owner: Owner, project: Id, provider: &str, name: &str) -> bool {
     let arguments = [uuid(project).into(), provider.into(), name.into()];
     !NAME_TAKEN.read(owner, &arguments, |_| ()).is_empty()
 }
 
 /// Versions below `active`, the highest first.
-pub fn earlier_versions(owner: Owner, project: Id, key: Id, active: i32) -> Vec<StoredVersion> {
+pub(crate) fn earlier_versions(
+    owner: Owner,
+    project: Id,
+    key: Id,
+    active: i32,
+) -> Vec<StoredVersion> {
     let arguments = [uuid(project).into(), uuid(key).into(), active.into()];
     EARLIER_VERSIONS.read(owner, &arguments, version_row)
 }
 
-pub fn one_version(owner: Owner, project: Id, key: Id, number: i32) -> Option<StoredVersion> {
+pub(crate) fn one_version(
+    owner: Owner,
+    project: Id,
+    key: Id,
+    number: i32,
+) -> Option<StoredVersion> {
     let arguments = [uuid(project).into(), uuid(key).into(), number.into()];
     ONE_VERSION.read(owner, &arguments, version_row).pop()
 }

@@ -1,9 +1,9 @@
-//! What looks for leaked keys asks of our tables: the fingerprints of all stored keys, and how many incidents somebody has
-//! raised today, so that nobody can flood them.
+//! What looks for leaked keys asks of our tables: the fingerprints of all stored keys, and how many
+//! incidents somebody has raised today, so that nobody can flood them.
 
 use super::oids::*;
 use super::{Id, timestamp, uuid, value};
-use crate::acting_owner::{Owner, Statement, session};
+use crate::postgres::{Owner, Statement, session};
 use pgrx::pg_sys;
 
 static FINGERPRINTS: Statement = Statement::new(
@@ -12,7 +12,8 @@ static FINGERPRINTS: Statement = Statement::new(
     &[BYTEA],
 );
 
-static KNOWN: Statement = Statement::new("SELECT 1 FROM watchllm.security_incidents WHERE id = $1", &[UUID]);
+static KNOWN: Statement =
+    Statement::new("SELECT 1 FROM watchllm.security_incidents WHERE id = $1", &[UUID]);
 
 static MASKED_SINCE: Statement = Statement::new(
     "SELECT pg_catalog.count(*) FROM (
@@ -38,16 +39,17 @@ static TABLE: Statement = Statement::new(
 );
 
 /// The qualified name of a table, and its owner's.
-pub fn table(relation: pg_sys::Oid) -> Option<(String, String)> {
+pub(crate) fn table(relation: pg_sys::Oid) -> Option<(String, String)> {
     TABLE.read_as_caller(&[relation.into()], |row| (value(row, 1), value(row, 2))).pop()
 }
 
 /// The fingerprints of all stored versions, up to `most` of them; None: there are more.
-pub fn fingerprints(owner: Owner, most: usize) -> Option<Vec<[u8; 8]>> {
+pub(crate) fn fingerprints(owner: Owner, most: usize) -> Option<Vec<[u8; 8]>> {
     let (mut all, mut last) = (Vec::new(), Vec::new());
     loop {
         session::check_interrupts();
-        let page = FINGERPRINTS.read(owner, &[last.as_slice().into()], |row| value::<Vec<u8>>(row, 1));
+        let page =
+            FINGERPRINTS.read(owner, &[last.as_slice().into()], |row| value::<Vec<u8>>(row, 1));
         let Some(end) = page.last() else { return Some(all) };
         last.clone_from(end);
         // Their beginning is enough to tell that a text is none of them.
@@ -59,18 +61,19 @@ pub fn fingerprints(owner: Owner, most: usize) -> Option<Vec<[u8; 8]>> {
 }
 
 /// Whether there is such an incident.
-pub fn is_known(owner: Owner, incident: Id) -> bool {
+pub(crate) fn is_known(owner: Owner, incident: Id) -> bool {
     !KNOWN.read(owner, &[uuid(incident).into()], |_| ()).is_empty()
 }
 
-/// How many incidents of keys that are not ours `redact_columns()` raised in tables of this owner since then; at most 200.
-pub fn masked_since(owner: Owner, since: i64, table_owner: &str) -> i64 {
+/// How many incidents of keys that are not ours `redact_columns()` raised in tables of this owner
+/// since then; at most 200.
+pub(crate) fn masked_since(owner: Owner, since: i64, table_owner: &str) -> i64 {
     let arguments = [timestamp(since).into(), table_owner.into()];
     MASKED_SINCE.read(owner, &arguments, |row| value(row, 1)).pop().unwrap_or(0)
 }
 
 /// How many incidents of this key `redact_columns()` raised since then; at most 200.
-pub fn of_key_since(owner: Owner, since: i64, (project, key): (Id, Id)) -> i64 {
+pub(crate) fn of_key_since(owner: Owner, since: i64, (project, key): (Id, Id)) -> i64 {
     let arguments = [timestamp(since).into(), uuid(project).into(), uuid(key).into()];
     OF_KEY_SINCE.read(owner, &arguments, |row| value(row, 1)).pop().unwrap_or(0)
 }

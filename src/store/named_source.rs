@@ -1,15 +1,17 @@
-//! A table that a caller names as a source: whether the caller may read it, whether it is a table, and what of it holds
-//! rows. Asked as the caller and never inside the switch (DESIGN §5); the rows are read by `named_table`.
+//! A table that a caller names as a source: whether the caller may read it, whether it is a table,
+//! and what of it holds rows. Asked as the caller and never inside the switch (DESIGN §5); the rows
+//! are read by `named_table`.
 
 use super::oids::*;
 use super::value;
-use crate::acting_owner::Statement;
-use crate::acting_owner::named_table::{self, Leaf};
 use crate::error::Error;
+use crate::postgres::Statement;
+use crate::postgres::named_table::{self, Leaf};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
-/// Run as the caller: what SELECT of these columns would ask for, and whether row security would meddle.
+/// Run as the caller: what SELECT of these columns would ask for, and whether row security would
+/// meddle.
 static RIGHTS: Statement = Statement::new(
     "SELECT pg_catalog.row_security_active(c.oid), pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE')
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
@@ -42,21 +44,23 @@ static COLUMNS_OF: Statement = Statement::new(
 );
 
 /// What holds the rows of a source, and the qualified name of each.
-pub struct Source {
+pub(crate) struct Source {
     pub leaves: Vec<Leaf>,
     pub names: Vec<String>,
 }
 
-/// Judges what the caller named, as the caller, and locks its shape until the transaction ends. `columns` judges those of
-/// each part by their types.
-pub fn judge(
+/// Judges what the caller named, as the caller, and locks its shape until the transaction ends.
+/// `columns` judges those of each part by their types.
+pub(crate) fn judge(
     source: pg_sys::Oid,
     names: &[&CStr],
     columns: impl Fn(&Leaf) -> Result<(), Error>,
 ) -> Result<Source, Error> {
     let root = named_table::look(source, names).ok_or_else(gone)?;
     let texts: Vec<&str> = names.iter().filter_map(|name| name.to_str().ok()).collect();
-    let judged = RIGHTS.read_as_caller(&[source.into(), texts.into()], |row| (value(row, 1), value(row, 2))).pop();
+    let judged = RIGHTS
+        .read_as_caller(&[source.into(), texts.into()], |row| (value(row, 1), value(row, 2)))
+        .pop();
     let (row_security, readable): (bool, bool) = judged.ok_or_else(gone)?;
     if !readable {
         return Err(Error::NotAuthorized("read the source"));
@@ -68,7 +72,9 @@ pub fn judge(
     judge_kind(&root)?;
     columns(&root)?;
     let mut found = Source { leaves: vec![], names: vec![] };
-    let tree = TREE.read_as_caller(&[source.into()], |row| (value::<pg_sys::Oid>(row, 1), value::<String>(row, 2)));
+    let tree = TREE.read_as_caller(&[source.into()], |row| {
+        (value::<pg_sys::Oid>(row, 1), value::<String>(row, 2))
+    });
     for (relation, name) in tree {
         let Some(leaf) = named_table::look(relation, names) else { continue };
         judge_kind(&leaf)?;
@@ -81,8 +87,8 @@ pub fn judge(
     Ok(found)
 }
 
-/// A table. A view would run its owner's functions with the reader's rights; a foreign table goes where its server's
-/// owner sends it, with the reader's login.
+/// A table. A view would run its owner's functions with the reader's rights; a foreign table goes
+/// where its server's owner sends it, with the reader's login.
 fn judge_kind(leaf: &Leaf) -> Result<(), Error> {
     let hint = "Copy its rows into a table of your own first: CREATE TABLE … AS SELECT ….";
     match leaf.kind {
@@ -94,7 +100,7 @@ fn judge_kind(leaf: &Leaf) -> Result<(), Error> {
 }
 
 /// The columns of a relation that hold text: of type text, varchar, json and jsonb.
-pub fn text_columns(source: pg_sys::Oid) -> Vec<String> {
+pub(crate) fn text_columns(source: pg_sys::Oid) -> Vec<String> {
     COLUMNS_OF.read_as_caller(&[source.into()], |row| value(row, 1))
 }
 

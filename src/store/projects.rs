@@ -1,9 +1,9 @@
-//! Projects (tenants), their members, and whose they are. What becomes of a project's keys is in `changes`.
-//! Whether a caller may is judged by `caller`.
+//! Projects (tenants), their members, and whose they are. What becomes of a project's keys is in
+//! `changes`. Whether a caller may is judged by `caller`.
 
 use super::oids::*;
 use super::{Id, id, uuid, value};
-use crate::acting_owner::{Owner, Statement};
+use crate::postgres::{Owner, Statement};
 use pgrx::pg_sys;
 
 static CREATE_PROJECT: Statement = Statement::new(
@@ -11,13 +11,18 @@ static CREATE_PROJECT: Statement = Statement::new(
     &[UUID, TEXT, TEXT],
 );
 
-static LOCK_PROJECT: Statement =
-    Statement::new("SELECT deleted_at IS NULL FROM watchllm.projects WHERE id = $1 FOR NO KEY UPDATE", &[UUID]);
+static LOCK_PROJECT: Statement = Statement::new(
+    "SELECT deleted_at IS NULL FROM watchllm.projects WHERE id = $1 FOR NO KEY UPDATE",
+    &[UUID],
+);
 
-static PROJECT: Statement =
-    Statement::new("SELECT true FROM watchllm.projects p WHERE p.id = $1 AND p.deleted_at IS NULL", &[UUID]);
+static PROJECT: Statement = Statement::new(
+    "SELECT true FROM watchllm.projects p WHERE p.id = $1 AND p.deleted_at IS NULL",
+    &[UUID],
+);
 
-/// By subject and by role; roles are looked at first, because a cluster has few and a vault may have many members.
+/// By subject and by role; roles are looked at first, because a cluster has few and a vault may
+/// have many members.
 static OWN_PROJECTS: Statement = Statement::new(
     "SELECT p.id FROM watchllm.projects p WHERE p.owner_id = $2 AND p.deleted_at IS NULL
      UNION
@@ -30,8 +35,10 @@ static OWN_PROJECTS: Statement = Statement::new(
     &[OID, TEXT],
 );
 
-static DELETE_PROJECT: Statement =
-    Statement::new("UPDATE watchllm.projects SET deleted_at = pg_catalog.now() WHERE id = $1", &[UUID]);
+static DELETE_PROJECT: Statement = Statement::new(
+    "UPDATE watchllm.projects SET deleted_at = pg_catalog.now() WHERE id = $1",
+    &[UUID],
+);
 
 static ADD_MEMBER: Statement = Statement::new(
     "INSERT INTO watchllm.project_members (project_id, subject, role_name) VALUES ($1, $2, $3::pg_catalog.name)
@@ -45,44 +52,76 @@ static REMOVE_MEMBER: Statement = Statement::new(
     &[UUID, TEXT, TEXT],
 );
 
-static ROLE_EXISTS: Statement =
-    Statement::new("SELECT true FROM pg_catalog.pg_roles WHERE rolname = $1::pg_catalog.name", &[TEXT]);
+static ROLE_EXISTS: Statement = Statement::new(
+    "SELECT true FROM pg_catalog.pg_roles WHERE rolname = $1::pg_catalog.name",
+    &[TEXT],
+);
 
 /// Whether the project was made (false: the id is taken).
-pub fn create_project(owner: Owner, project: Id, name: &str, owner_id: Option<&str>) -> bool {
-    !CREATE_PROJECT.change(owner, &[uuid(project).into(), name.into(), owner_id.into()], |_| ()).is_empty()
+pub(crate) fn create_project(
+    owner: Owner,
+    project: Id,
+    name: &str,
+    owner_id: Option<&str>,
+) -> bool {
+    !CREATE_PROJECT
+        .change(owner, &[uuid(project).into(), name.into(), owner_id.into()], |_| ())
+        .is_empty()
 }
 
-/// Locks the project's row, so that counts of its keys stay true; whether the project is there and not deleted.
-pub fn lock_project(owner: Owner, project: Id) -> bool {
-    LOCK_PROJECT.change(owner, &[uuid(project).into()], |row| value::<bool>(row, 1)).pop().unwrap_or(false)
+/// Locks the project's row, so that counts of its keys stay true; whether the project is there and
+/// not deleted.
+pub(crate) fn lock_project(owner: Owner, project: Id) -> bool {
+    LOCK_PROJECT
+        .change(owner, &[uuid(project).into()], |row| value::<bool>(row, 1))
+        .pop()
+        .unwrap_or(false)
 }
 
 /// Whether the project is there and not deleted.
-pub fn project_exists(owner: Owner, project: Id) -> bool {
+pub(crate) fn project_exists(owner: Owner, project: Id) -> bool {
     !PROJECT.read(owner, &[uuid(project).into()], |_| ()).is_empty()
 }
 
-/// The projects that belong to the subject, or have it or a role as a member whose privileges `user` has.
-pub fn own_projects(owner: Owner, user: pg_sys::Oid, subject: Option<&str>) -> Vec<Id> {
-    OWN_PROJECTS.read(owner, &[user.into(), subject.into()], |row| id(row, 1)).into_iter().flatten().collect()
+/// The projects that belong to the subject, or have it or a role as a member whose privileges
+/// `user` has.
+pub(crate) fn own_projects(owner: Owner, user: pg_sys::Oid, subject: Option<&str>) -> Vec<Id> {
+    OWN_PROJECTS
+        .read(owner, &[user.into(), subject.into()], |row| id(row, 1))
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// Marks a project deleted; its row stays, so that its id is not used again.
-pub fn delete_project(owner: Owner, project: Id) {
+pub(crate) fn delete_project(owner: Owner, project: Id) {
     DELETE_PROJECT.change(owner, &[uuid(project).into()], |_| ());
 }
 
 /// Whether the member was added (false: it is one already).
-pub fn add_member(owner: Owner, project: Id, subject: Option<&str>, role: Option<&str>) -> bool {
-    !ADD_MEMBER.change(owner, &[uuid(project).into(), subject.into(), role.into()], |_| ()).is_empty()
+pub(crate) fn add_member(
+    owner: Owner,
+    project: Id,
+    subject: Option<&str>,
+    role: Option<&str>,
+) -> bool {
+    !ADD_MEMBER
+        .change(owner, &[uuid(project).into(), subject.into(), role.into()], |_| ())
+        .is_empty()
 }
 
 /// Whether there was such a member.
-pub fn remove_member(owner: Owner, project: Id, subject: Option<&str>, role: Option<&str>) -> bool {
-    !REMOVE_MEMBER.change(owner, &[uuid(project).into(), subject.into(), role.into()], |_| ()).is_empty()
+pub(crate) fn remove_member(
+    owner: Owner,
+    project: Id,
+    subject: Option<&str>,
+    role: Option<&str>,
+) -> bool {
+    !REMOVE_MEMBER
+        .change(owner, &[uuid(project).into(), subject.into(), role.into()], |_| ())
+        .is_empty()
 }
 
-pub fn role_exists(role: &str) -> bool {
+pub(crate) fn role_exists(role: &str) -> bool {
     !ROLE_EXISTS.read_as_caller(&[role.into()], |_| ()).is_empty()
 }

@@ -1,13 +1,14 @@
-//! Which keys must be rotated, soon or now: what the writer looks for page by page, so that no look takes long. The view
-//! provider_key_security_summary (sql/views.sql) says the same of the same ages.
+//! Which keys must be rotated, soon or now: what the writer looks for page by page, so that no look
+//! takes long. The view provider_key_security_summary (sql/views.sql) says the same of the same
+//! ages.
 
 use super::oids::*;
 use super::{Id, id, micros, timestamp, uuid, value};
-use crate::acting_owner::{Owner, Statement};
+use crate::postgres::{Owner, Statement};
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
 
-/// The next keys after one, by id, each with how far it is: 0, or the number of its stage. Of a key with an interval of its
-/// own rotation is announced when two thirds of it have passed.
+/// The next keys after one, by id, each with how far it is: 0, or the number of its stage. Of a key
+/// with an interval of its own rotation is announced when two thirds of it have passed.
 static PAGE: Statement = Statement::new(
     "WITH page AS (
         SELECT r.project_id, r.id, r.provider, r.is_active, r.active_version, r.active_version_created_at AS born,
@@ -43,17 +44,18 @@ static ALERTED: Statement = Statement::new(
     &[UUID, UUID, TIME],
 );
 
-static KNOWN: Statement = Statement::new("SELECT id FROM watchllm.security_incidents WHERE id = ANY ($1)", &[UUIDS]);
+static KNOWN: Statement =
+    Statement::new("SELECT id FROM watchllm.security_incidents WHERE id = ANY ($1)", &[UUIDS]);
 
 /// How far a key is.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
+pub(crate) enum Stage {
     Soon,
     Required,
 }
 
 /// A key, and when its active version must be rotated (microseconds since 1970).
-pub struct Aged {
+pub(crate) struct Aged {
     pub project: Id,
     pub key: Id,
     pub provider: String,
@@ -64,8 +66,20 @@ pub struct Aged {
 }
 
 /// At most `most` keys after this one; ages in minutes.
-pub fn page(owner: Owner, after: (Id, Id), most: i32, warn_after: i32, required_after: i32) -> Vec<Aged> {
-    let arguments = [uuid(after.0).into(), uuid(after.1).into(), most.into(), warn_after.into(), required_after.into()];
+pub(crate) fn page(
+    owner: Owner,
+    after: (Id, Id),
+    most: i32,
+    warn_after: i32,
+    required_after: i32,
+) -> Vec<Aged> {
+    let arguments = [
+        uuid(after.0).into(),
+        uuid(after.1).into(),
+        most.into(),
+        warn_after.into(),
+        required_after.into(),
+    ];
     let rows = PAGE.read(owner, &arguments, |row| {
         let stage = match value::<i32>(row, 6) {
             2 => Some(Stage::Required),
@@ -86,12 +100,12 @@ pub fn page(owner: Owner, after: (Id, Id), most: i32, warn_after: i32, required_
 }
 
 /// Which of these incidents there are.
-pub fn known(owner: Owner, incidents: &[Id]) -> Vec<Id> {
+pub(crate) fn known(owner: Owner, incidents: &[Id]) -> Vec<Id> {
     let wanted: Vec<Uuid> = incidents.iter().copied().map(uuid).collect();
     KNOWN.read(owner, &[wanted.into()], |row| id(row, 1)).into_iter().flatten().collect()
 }
 
 /// The writer's: people were told of this key.
-pub fn alerted(owner: Owner, project: Id, key: Id, at: i64) {
+pub(crate) fn alerted(owner: Owner, project: Id, key: Id, at: i64) {
     ALERTED.write(owner, &[uuid(project).into(), uuid(key).into(), timestamp(at).into()]);
 }

@@ -1,11 +1,13 @@
-//! Settings that a database, a project or a key has of its own. The nearest wins; without one the server's setting holds.
-//! The table is small: every override is read at once when the writer takes them up.
+//! Settings that a database, a project or a key has of its own. The nearest wins; without one the
+//! server's setting holds. The table is small: every override is read at once when the writer takes
+//! them up.
 
 use super::oids::*;
 use super::{Id, id, uuid, value};
-use crate::acting_owner::{Owner, Statement};
+use crate::postgres::{Owner, Statement};
 
-static ALL: Statement = Statement::new("SELECT name, value, project_id, provider_key_id FROM watchllm.settings", &[]);
+static ALL: Statement =
+    Statement::new("SELECT name, value, project_id, provider_key_id FROM watchllm.settings", &[]);
 
 static NEAREST: Statement = Statement::new(
     "SELECT s.value FROM watchllm.settings s
@@ -15,7 +17,8 @@ static NEAREST: Statement = Statement::new(
     &[TEXT, UUID, UUID],
 );
 
-static EXISTS: Statement = Statement::new("SELECT true FROM watchllm.settings WHERE name = $1 LIMIT 1", &[TEXT]);
+static EXISTS: Statement =
+    Statement::new("SELECT true FROM watchllm.settings WHERE name = $1 LIMIT 1", &[TEXT]);
 
 static SET: Statement = Statement::new(
     "INSERT INTO watchllm.settings AS s (name, value, project_id, provider_key_id) VALUES ($1, $2, $3, $4)
@@ -31,33 +34,51 @@ static REMOVE: Statement = Statement::new(
 );
 
 /// A setting of its own of a database (neither project nor key), a project or a key.
-pub struct Own {
+pub(crate) struct Own {
     pub name: String,
     pub value: String,
     pub project: Option<Id>,
     pub key: Option<Id>,
 }
 
-pub fn all(owner: Owner) -> Vec<Own> {
-    ALL.read(owner, &[], |row| Own { name: value(row, 1), value: value(row, 2), project: id(row, 3), key: id(row, 4) })
+pub(crate) fn all(owner: Owner) -> Vec<Own> {
+    ALL.read(owner, &[], |row| Own {
+        name: value(row, 1),
+        value: value(row, 2),
+        project: id(row, 3),
+        key: id(row, 4),
+    })
 }
 
 /// Whether anything at all has its own.
-pub fn exists(owner: Owner, name: &str) -> bool {
+pub(crate) fn exists(owner: Owner, name: &str) -> bool {
     !EXISTS.read(owner, &[name.into()], |_| ()).is_empty()
 }
 
 /// What holds for a key, a project or the database, if the server's setting does not.
-pub fn nearest(owner: Owner, name: &str, project: Option<Id>, key: Option<Id>) -> Option<String> {
+pub(crate) fn nearest(
+    owner: Owner,
+    name: &str,
+    project: Option<Id>,
+    key: Option<Id>,
+) -> Option<String> {
     let arguments = [name.into(), project.map(uuid).into(), key.map(uuid).into()];
     NEAREST.read(owner, &arguments, |row| value(row, 1)).pop()
 }
 
 /// Sets or, without a value, takes back a setting of its own.
-pub fn set(owner: Owner, name: &str, value: Option<&str>, project: Option<Id>, key: Option<Id>) {
+pub(crate) fn set(
+    owner: Owner,
+    name: &str,
+    value: Option<&str>,
+    project: Option<Id>,
+    key: Option<Id>,
+) {
     let (project, key) = (project.map(uuid), key.map(uuid));
     match value {
-        Some(value) => SET.change(owner, &[name.into(), value.into(), project.into(), key.into()], |_| ()),
+        Some(value) => {
+            SET.change(owner, &[name.into(), value.into(), project.into(), key.into()], |_| ())
+        }
         None => REMOVE.change(owner, &[name.into(), project.into(), key.into()], |_| ()),
     };
 }

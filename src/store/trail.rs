@@ -1,9 +1,10 @@
-//! The audit trail as the writer writes it: one multi-row INSERT, where the chain stopped, partitions, counters.
-//! The INSERT's columns stand in table order, as they are hashed (`trail/chain`).
+//! The audit trail as the writer writes it: one multi-row INSERT, where the chain stopped,
+//! partitions, counters. The INSERT's columns stand in table order, as they are hashed
+//! (`trail/chain`).
 
 use super::oids::*;
 use super::{Id, timestamp, uuid, value};
-use crate::acting_owner::{Owner, Statement};
+use crate::postgres::{Owner, Statement};
 use crate::trail::{Event, FailureReason, Row};
 use pgrx::datum::{Date, DatumWithOid, TimestampWithTimeZone, Uuid};
 use pgrx::pg_sys;
@@ -50,10 +51,13 @@ static REFUSED: Statement = Statement::new(
     &[TIME, INT8, INT8],
 );
 
-static MAKE_PARTITION: Statement = Statement::new("SELECT watchllm.make_log_partition($1)", &[pg_sys::DATEOID]);
+static MAKE_PARTITION: Statement =
+    Statement::new("SELECT watchllm.make_log_partition($1)", &[pg_sys::DATEOID]);
 
-static COMMITTED: Statement =
-    Statement::new("INSERT INTO watchllm.committed_changes (event_id, project_id) VALUES ($1, $2)", &[UUID, UUID]);
+static COMMITTED: Statement = Statement::new(
+    "INSERT INTO watchllm.committed_changes (event_id, project_id) VALUES ($1, $2)",
+    &[UUID, UUID],
+);
 
 /// Half-hour buckets, newest first: what has passed since `bucket_start` is shifted in as zeros.
 static COUNT_USE: Statement = Statement::new(
@@ -90,18 +94,20 @@ static UNBLOCK: Statement = Statement::new(
     &[UUID, UUID],
 );
 
-static CLIENT_ADDRESS: Statement = Statement::new("SELECT pg_catalog.host(pg_catalog.inet_client_addr())", &[]);
+static CLIENT_ADDRESS: Statement =
+    Statement::new("SELECT pg_catalog.host(pg_catalog.inet_client_addr())", &[]);
 
 /// Where the chain stopped.
-pub struct Last {
+pub(crate) struct Last {
     pub seq: i64,
     pub hash: [u8; 32],
     pub epoch: i64,
     pub queue_seq: i64,
 }
 
-/// Uses of one key since the last count. `last_used_at`: microseconds since 1970, of the last successful access.
-pub struct Uses {
+/// Uses of one key since the last count. `last_used_at`: microseconds since 1970, of the last
+/// successful access.
+pub(crate) struct Uses {
     pub project_id: Id,
     pub provider_key_id: Id,
     pub accesses: i64,
@@ -110,7 +116,7 @@ pub struct Uses {
 }
 
 /// Appends a batch; its rows are chained and carry their hashes.
-pub fn append(owner: Owner, rows: &[(Row<'_>, [u8; 32])]) -> u64 {
+pub(crate) fn append(owner: Owner, rows: &[(Row<'_>, [u8; 32])]) -> u64 {
     match rows {
         [] => 0,
         [(row, hash)] => append_one(owner, row, hash),
@@ -119,7 +125,7 @@ pub fn append(owner: Owner, rows: &[(Row<'_>, [u8; 32])]) -> u64 {
 }
 
 /// The client's address, None over a Unix socket.
-pub fn client_address() -> Option<String> {
+pub(crate) fn client_address() -> Option<String> {
     CLIENT_ADDRESS.read_as_caller(&[], |row| row.get(1)).pop().flatten()
 }
 
@@ -197,13 +203,15 @@ fn append_many(owner: Owner, rows: &[(Row<'_>, [u8; 32])]) -> u64 {
             column(rows, |r| r.queue_seq).into(),
             column(rows, |r| uuid(r.identity_id)).into(),
             column(rows, |r| r.chain_key_version).into(),
-            DatumWithOid::from(rows.iter().map(|(_, hash)| hash.to_vec()).collect::<Vec<Vec<u8>>>()),
+            DatumWithOid::from(
+                rows.iter().map(|(_, hash)| hash.to_vec()).collect::<Vec<Vec<u8>>>(),
+            ),
         ],
     )
 }
 
 /// The last row of the trail.
-pub fn last(owner: Owner) -> Option<Last> {
+pub(crate) fn last(owner: Owner) -> Option<Last> {
     LAST.read(owner, &[], |row| Last {
         seq: value(row, 1),
         hash: row.get::<Vec<u8>>(2).and_then(|h| h.try_into().ok()).unwrap_or([0; 32]),
@@ -214,10 +222,18 @@ pub fn last(owner: Owner) -> Option<Last> {
 }
 
 /// What an earlier writer recorded as refused or failed, from a place in the queue on.
-pub fn refused(owner: Owner, since: i64, epoch: i64, first: i64) -> Vec<(i64, Option<FailureReason>)> {
+pub(crate) fn refused(
+    owner: Owner,
+    since: i64,
+    epoch: i64,
+    first: i64,
+) -> Vec<(i64, Option<FailureReason>)> {
     REFUSED.read(owner, &[timestamp(since).into(), epoch.into(), first.into()], |row| {
         let word: Option<String> = row.get(2);
-        let reason = FailureReason::ALL.iter().copied().find(|reason| word.as_deref() == Some(reason.word()));
+        let reason = FailureReason::ALL
+            .iter()
+            .copied()
+            .find(|reason| word.as_deref() == Some(reason.word()));
         (value(row, 1), reason)
     })
 }
@@ -229,7 +245,8 @@ fn date(day: i32) -> Option<Date> {
     Date::try_from(day - POSTGRES_EPOCH_DAYS).ok()
 }
 
-/// Year, month and day of a day counted from 1970 (proleptic Gregorian); pgrx's accessors go through numeric.
+/// Year, month and day of a day counted from 1970 (proleptic Gregorian); pgrx's accessors go
+/// through numeric.
 fn civil(day: i32) -> (i32, i32, i32) {
     // Eras of 400 years that begin on 1 March, so that the leap day is the last of its year.
     let since_era = day + 719_468;
@@ -242,31 +259,33 @@ fn civil(day: i32) -> (i32, i32, i32) {
 }
 
 /// The name of a day's partition.
-pub fn partition_name(day: i32) -> String {
+pub(crate) fn partition_name(day: i32) -> String {
     let (year, month, day) = civil(day);
     format!("provider_key_access_logs_{year:04}{month:02}{day:02}")
 }
 
 /// Makes the partition of a UTC day where it is missing; runs with the writer's rights.
-pub fn make_partition(owner: Owner, day: i32) {
+pub(crate) fn make_partition(owner: Owner, day: i32) {
     MAKE_PARTITION.write(owner, &[date(day).into()]);
 }
 
 /// Says, inside the changing transaction, that the change of this event commits.
-pub fn mark_committed(owner: Owner, event_id: Id, project_id: Option<Id>) {
+pub(crate) fn mark_committed(owner: Owner, event_id: Id, project_id: Option<Id>) {
     COMMITTED.change(owner, &[uuid(event_id).into(), project_id.map(uuid).into()], |_| ());
 }
 
 /// The writer's: blocks a key since that time; None: unblocks it.
-pub fn block(owner: Owner, project: Id, key: Id, since: Option<i64>) {
+pub(crate) fn block(owner: Owner, project: Id, key: Id, since: Option<i64>) {
     match since {
-        Some(since) => BLOCK.write(owner, &[uuid(project).into(), uuid(key).into(), timestamp(since).into()]),
+        Some(since) => {
+            BLOCK.write(owner, &[uuid(project).into(), uuid(key).into(), timestamp(since).into()])
+        }
         None => UNBLOCK.write(owner, &[uuid(project).into(), uuid(key).into()]),
     };
 }
 
 /// Adds uses to the counters that people see; the writer's second transaction.
-pub fn count_use(owner: Owner, uses: &[Uses]) -> u64 {
+pub(crate) fn count_use(owner: Owner, uses: &[Uses]) -> u64 {
     let column = |get: fn(&Uses) -> i64| uses.iter().map(get).collect::<Vec<i64>>();
     COUNT_USE.write(
         owner,

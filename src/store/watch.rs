@@ -1,10 +1,11 @@
-//! What the watch keeps in tables: blocks, busiest minutes of callers, who used which key first, and what is read back when
-//! a writer starts. All of it is the writer's own: no row here is one that a caller can lock.
+//! What the watch keeps in tables: blocks, busiest minutes of callers, who used which key first,
+//! and what is read back when a writer starts. All of it is the writer's own: no row here is one
+//! that a caller can lock.
 
 use super::oids::*;
 use super::{Id, id, micros, timestamp, uuid, value};
-use crate::acting_owner::{Owner, Row, Statement};
 use crate::anomaly::{Access, Detector, Finding, Meeting, Peak, Subject};
+use crate::postgres::{Owner, Row, Statement};
 use crate::trail::CallerKind;
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
 
@@ -13,7 +14,8 @@ static BLOCKED_KEYS: Statement = Statement::new(
     &[],
 );
 
-static BLOCKED_CALLERS: Statement = Statement::new("SELECT kind, subject FROM watchllm.blocked_callers", &[]);
+static BLOCKED_CALLERS: Statement =
+    Statement::new("SELECT kind, subject FROM watchllm.blocked_callers", &[]);
 
 static PEAKS: Statement = Statement::new(
     "SELECT kind, subject, day - '1970-01-01'::date, distinct_keys FROM watchllm.caller_peaks
@@ -58,11 +60,15 @@ static BLOCK_CALLER: Statement = Statement::new(
     &[TEXT, TEXT, TIME, UUID],
 );
 
-static UNBLOCK_CALLER: Statement =
-    Statement::new("DELETE FROM watchllm.blocked_callers WHERE kind = $1 AND subject = $2", &[TEXT, TEXT]);
+static UNBLOCK_CALLER: Statement = Statement::new(
+    "DELETE FROM watchllm.blocked_callers WHERE kind = $1 AND subject = $2",
+    &[TEXT, TEXT],
+);
 
-static IS_BLOCKED: Statement =
-    Statement::new("SELECT incident_id FROM watchllm.blocked_callers WHERE kind = $1 AND subject = $2", &[TEXT, TEXT]);
+static IS_BLOCKED: Statement = Statement::new(
+    "SELECT incident_id FROM watchllm.blocked_callers WHERE kind = $1 AND subject = $2",
+    &[TEXT, TEXT],
+);
 
 static SAVE_PEAKS: Statement = Statement::new(
     "INSERT INTO watchllm.caller_peaks AS p (kind, subject, day, distinct_keys)
@@ -73,7 +79,8 @@ static SAVE_PEAKS: Statement = Statement::new(
     &[TEXTS, TEXTS, INT4S, INT4S],
 );
 
-/// Answers who is new to a key that somebody used a week before already; the table is seen as it was.
+/// Answers who is new to a key that somebody used a week before already; the table is seen as it
+/// was.
 static MEET: Statement = Statement::new(
     "WITH met AS (
         INSERT INTO watchllm.provider_key_callers AS c
@@ -119,7 +126,7 @@ static CALLERS: Statement = Statement::new(
 );
 
 /// A row of the trail as the counters take it up, and its place.
-pub struct Past {
+pub(crate) struct Past {
     pub place: (i64, i64, i64),
     key: Option<(Id, Id)>,
     failed: bool,
@@ -130,31 +137,40 @@ pub struct Past {
 
 impl Past {
     /// The access, if the row is one of somebody with the right.
-    pub fn access(&self) -> Option<Access<'_>> {
+    pub(crate) fn access(&self) -> Option<Access<'_>> {
         let callers = [0, 1, 2].map(|kind| self.callers[kind].as_deref());
         Some(Access { at: self.place.0, key: self.key?, failed: self.failed, callers })
     }
 }
 
-pub fn blocked_keys(owner: Owner) -> Vec<(Id, Id)> {
+pub(crate) fn blocked_keys(owner: Owner) -> Vec<(Id, Id)> {
     let rows = BLOCKED_KEYS.read(owner, &[], |row| Some((id(row, 1)?, id(row, 2)?)));
     rows.into_iter().flatten().collect()
 }
 
-pub fn blocked_callers(owner: Owner) -> Vec<(CallerKind, String)> {
-    BLOCKED_CALLERS.read(owner, &[], |row| Some((kind(row, 1)?, value(row, 2)))).into_iter().flatten().collect()
+pub(crate) fn blocked_callers(owner: Owner) -> Vec<(CallerKind, String)> {
+    BLOCKED_CALLERS
+        .read(owner, &[], |row| Some((kind(row, 1)?, value(row, 2))))
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
-pub fn peaks(owner: Owner) -> Vec<Peak> {
+pub(crate) fn peaks(owner: Owner) -> Vec<Peak> {
     let peak = |row: &Row| {
         let subject = value::<String>(row, 2).into();
-        Some(Peak { kind: kind(row, 1)?, subject, day: value(row, 3), distinct_keys: value::<i32>(row, 4) as u32 })
+        Some(Peak {
+            kind: kind(row, 1)?,
+            subject,
+            day: value(row, 3),
+            distinct_keys: value::<i32>(row, 4) as u32,
+        })
     };
     PEAKS.read(owner, &[], peak).into_iter().flatten().collect()
 }
 
 /// Episodes that no writer has ended: detector, whom it is about, incident, beginning.
-pub fn open_episodes(owner: Owner) -> Vec<(Detector, Subject, Id, i64)> {
+pub(crate) fn open_episodes(owner: Owner) -> Vec<(Detector, Subject, Id, i64)> {
     let lasting = Detector::ALL.iter().filter(|detector| detector.window().is_some());
     let names: Vec<&str> = lasting.map(|detector| detector.word()).collect();
     let episode = |row: &Row| {
@@ -169,11 +185,24 @@ pub fn open_episodes(owner: Owner) -> Vec<(Detector, Subject, Id, i64)> {
     OPEN_EPISODES.read(owner, &[names.into()], episode).into_iter().flatten().collect()
 }
 
-/// Rows of the trail before a place in it, the newest first; `until`: the last sequence that is read.
-pub fn past(owner: Owner, since: i64, before: (i64, i64, i64), until: i64, most: i64) -> Vec<Past> {
+/// Rows of the trail before a place in it, the newest first; `until`: the last sequence that is
+/// read.
+pub(crate) fn past(
+    owner: Owner,
+    since: i64,
+    before: (i64, i64, i64),
+    until: i64,
+    most: i64,
+) -> Vec<Past> {
     let (at, epoch, queue_seq) = before;
-    let arguments =
-        [timestamp(since).into(), timestamp(at).into(), epoch.into(), queue_seq.into(), until.into(), most.into()];
+    let arguments = [
+        timestamp(since).into(),
+        timestamp(at).into(),
+        epoch.into(),
+        queue_seq.into(),
+        until.into(),
+        most.into(),
+    ];
     PAST.read(owner, &arguments, |row| {
         let reason: Option<String> = row.get(8);
         let foreign = matches!(
@@ -193,29 +222,33 @@ pub fn past(owner: Owner, since: i64, before: (i64, i64, i64), until: i64, most:
 }
 
 /// The writer's: an anomaly of this key was detected.
-pub fn detected(owner: Owner, key: (Id, Id), at: i64) {
+pub(crate) fn detected(owner: Owner, key: (Id, Id), at: i64) {
     DETECTED.write(owner, &[uuid(key.0).into(), uuid(key.1).into(), timestamp(at).into()]);
 }
 
 /// The writer's: blocks a caller because of an incident.
-pub fn block_caller(owner: Owner, kind: CallerKind, subject: &str, finding: &Finding) {
-    let arguments =
-        [kind.word().into(), subject.into(), timestamp(finding.began).into(), uuid(finding.incident).into()];
+pub(crate) fn block_caller(owner: Owner, kind: CallerKind, subject: &str, finding: &Finding) {
+    let arguments = [
+        kind.word().into(),
+        subject.into(),
+        timestamp(finding.began).into(),
+        uuid(finding.incident).into(),
+    ];
     BLOCK_CALLER.write(owner, &arguments);
 }
 
 /// The writer's: lets a caller in again.
-pub fn unblock_caller(owner: Owner, kind: CallerKind, subject: &str) {
+pub(crate) fn unblock_caller(owner: Owner, kind: CallerKind, subject: &str) {
     UNBLOCK_CALLER.write(owner, &[kind.word().into(), subject.into()]);
 }
 
 /// Whether a caller is blocked, and because of which incident.
-pub fn is_blocked(owner: Owner, kind: CallerKind, subject: &str) -> Option<Option<Id>> {
+pub(crate) fn is_blocked(owner: Owner, kind: CallerKind, subject: &str) -> Option<Option<Id>> {
     IS_BLOCKED.read(owner, &[kind.word().into(), subject.into()], |row| id(row, 1)).pop()
 }
 
 /// The writer's: busiest minutes that rose.
-pub fn save_peaks(owner: Owner, peaks: &[Peak]) {
+pub(crate) fn save_peaks(owner: Owner, peaks: &[Peak]) {
     let arguments = [
         peaks.iter().map(|peak| peak.kind.word()).collect::<Vec<&str>>().into(),
         peaks.iter().map(|peak| &*peak.subject).collect::<Vec<&str>>().into(),
@@ -225,10 +258,11 @@ pub fn save_peaks(owner: Owner, peaks: &[Peak]) {
     SAVE_PEAKS.write(owner, &arguments);
 }
 
-/// The writer's: writes down who used which key, and answers those who are new to a key that is in use for a week. No two
-/// meetings may be of the same caller and key.
-pub fn meet(owner: Owner, meetings: &[Meeting]) -> Vec<Meeting> {
-    let times: Vec<Option<TimestampWithTimeZone>> = meetings.iter().map(|meeting| timestamp(meeting.at)).collect();
+/// The writer's: writes down who used which key, and answers those who are new to a key that is in
+/// use for a week. No two meetings may be of the same caller and key.
+pub(crate) fn meet(owner: Owner, meetings: &[Meeting]) -> Vec<Meeting> {
+    let times: Vec<Option<TimestampWithTimeZone>> =
+        meetings.iter().map(|meeting| timestamp(meeting.at)).collect();
     let arguments = [
         meetings.iter().map(|meeting| uuid(meeting.key.0)).collect::<Vec<Uuid>>().into(),
         meetings.iter().map(|meeting| uuid(meeting.key.1)).collect::<Vec<Uuid>>().into(),
@@ -238,28 +272,37 @@ pub fn meet(owner: Owner, meetings: &[Meeting]) -> Vec<Meeting> {
     ];
     let new = |row: &Row| {
         let subject = value::<String>(row, 4).into();
-        Some(Meeting { key: (id(row, 1)?, id(row, 2)?), kind: kind(row, 3)?, subject, at: micros(row.get(5)) })
+        Some(Meeting {
+            key: (id(row, 1)?, id(row, 2)?),
+            kind: kind(row, 3)?,
+            subject,
+            at: micros(row.get(5)),
+        })
     };
     MEET.write_each(owner, &arguments, new).into_iter().flatten().collect()
 }
 
 /// When each of these keys was last used, or else stored, before what is not counted yet.
-pub fn last_used(owner: Owner, keys: &[(Id, Id)]) -> Vec<((Id, Id), i64)> {
-    let column = |part: fn(&(Id, Id)) -> Id| keys.iter().map(|key| uuid(part(key))).collect::<Vec<Uuid>>();
+pub(crate) fn last_used(owner: Owner, keys: &[(Id, Id)]) -> Vec<((Id, Id), i64)> {
+    let column =
+        |part: fn(&(Id, Id)) -> Id| keys.iter().map(|key| uuid(part(key))).collect::<Vec<Uuid>>();
     let arguments = [column(|key| key.0).into(), column(|key| key.1).into()];
-    let rows = LAST_USED.read(owner, &arguments, |row| Some(((id(row, 1)?, id(row, 2)?), micros(row.get(3)))));
+    let rows = LAST_USED
+        .read(owner, &arguments, |row| Some(((id(row, 1)?, id(row, 2)?), micros(row.get(3)))));
     rows.into_iter().flatten().collect()
 }
 
 /// Who used a key within a time, in words.
-pub fn callers(owner: Owner, key: (Id, Id), since: i64, until: i64) -> Vec<String> {
-    let arguments = [uuid(key.0).into(), uuid(key.1).into(), timestamp(since).into(), timestamp(until).into()];
+pub(crate) fn callers(owner: Owner, key: (Id, Id), since: i64, until: i64) -> Vec<String> {
+    let arguments =
+        [uuid(key.0).into(), uuid(key.1).into(), timestamp(since).into(), timestamp(until).into()];
     CALLERS.read(owner, &arguments, |row| {
         let named = |column: i32, word: &str| {
             row.get::<String>(column).map(|name| format!(" {word} {name}")).unwrap_or_default()
         };
         let times: i64 = value(row, 1);
-        let who = [named(2, "role"), named(3, "subject"), named(4, "from"), named(5, "failed:")].concat();
+        let who =
+            [named(2, "role"), named(3, "subject"), named(4, "from"), named(5, "failed:")].concat();
         format!("{times} x{who}")
     })
 }

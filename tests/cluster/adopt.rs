@@ -1,6 +1,7 @@
-//! An application's projects table that feeds ours: rows that come, change and go; an id that is another tenant's, a
-//! deleted project's id, a second owner; whoever attaches the trigger elsewhere, calls it, adopts what is not a plain table
-//! or is not a superuser; rollback, rename, truncate, restore.
+//! An application's projects table that feeds ours: rows that come, change and go; an id that is
+//! another tenant's, a deleted project's id, a second owner; whoever attaches the trigger
+//! elsewhere, calls it, adopts what is not a plain table or is not a superuser; rollback, rename,
+//! truncate, restore.
 
 use postgres::Client;
 use uuid::Uuid;
@@ -34,7 +35,12 @@ fn adopt(c: &mut Client, name: &str) -> String {
 }
 
 fn ours(c: &mut Client, id: &str) -> String {
-    one(c, &format!("SELECT name, owner_id, deleted_at IS NOT NULL FROM watchllm.projects WHERE id = '{id}'"))
+    one(
+        c,
+        &format!(
+            "SELECT name, owner_id, deleted_at IS NOT NULL FROM watchllm.projects WHERE id = '{id}'"
+        ),
+    )
 }
 
 #[test]
@@ -50,18 +56,21 @@ fn rows_that_come_change_and_go_are_followed() {
     one(c, &format!("UPDATE {t} SET user_id = '{other}', name = NULL WHERE id = '{second}'"));
     assert_eq!(ours(c, &second.to_string()), format!("{second}|{other}|f"));
     let key = new_key();
-    let (a, b) = (store(c, &id, "openai", &key), store(c, &second.to_string(), "openai", &new_key()));
+    let (a, b) =
+        (store(c, &id, "openai", &key), store(c, &second.to_string(), "openai", &new_key()));
     one(c, &format!("DELETE FROM {t} WHERE id = '{second}'"));
     assert_eq!(ours(c, &second.to_string()), format!("{second}|{other}|t"));
     assert_eq!((code(c, &decrypt(&b)), one(c, &decrypt(&a))), ("02000".into(), key));
-    let destroyed =
-        format!("SELECT envelope IS NULL FROM watchllm.provider_key_versions WHERE provider_key_id = '{b}'");
+    let destroyed = format!(
+        "SELECT envelope IS NULL FROM watchllm.provider_key_versions WHERE provider_key_id = '{b}'"
+    );
     assert_eq!(one(c, &destroyed), "t");
     let trail = format!(
         "SELECT access_type, provider_key_id IS NOT NULL, success FROM watchllm.provider_key_access_logs
         WHERE project_id = '{second}' ORDER BY seq"
     );
-    let expected = ["adopt|f|t", "adopt|f|t", "store|t|t", "delete|t|t", "project|f|t", "decrypt|t|f"];
+    let expected =
+        ["adopt|f|t", "adopt|f|t", "store|t|t", "delete|t|t", "project|f|t", "decrypt|t|f"];
     assert_eq!(rows(c, &trail), expected);
     assert_eq!(adopt(c, &t), "1"); // again: nothing is new, and nothing is recorded twice
     assert_eq!(rows(c, &trail), expected);
@@ -76,7 +85,10 @@ fn what_is_rolled_back_there_is_rolled_back_here() {
     let key = store(c, &id, "openai", &new_key());
     one(c, &format!("BEGIN; DELETE FROM {t}; ROLLBACK"));
     one(c, &format!("BEGIN; SAVEPOINT s; UPDATE {t} SET name = 'other'; ROLLBACK TO s; COMMIT"));
-    assert_eq!((ours(c, &id), code(c, &decrypt(&key))), (format!("first|{owner}|f"), "00000".into()));
+    assert_eq!(
+        (ours(c, &id), code(c, &decrypt(&key))),
+        (format!("first|{owner}|f"), "00000".into())
+    );
     let changes = format!(
         "SELECT count(*) FROM watchllm.provider_key_access_logs WHERE project_id = '{id}' AND access_type IN ('delete', 'project')"
     );
@@ -99,17 +111,26 @@ fn an_id_that_is_another_tenants_is_refused() {
         assert_eq!(code(s, &mine), "23505", "{stolen}");
         assert_eq!(code(s, &format!("UPDATE {t} SET id = '{stolen}' WHERE id = '{id}'")), "22023");
     }
-    assert_eq!((ours(c, &victim), ours(c, &nobodys)), ("victim|sub of the victim|f".into(), "nobody's|-|f".into()));
+    assert_eq!(
+        (ours(c, &victim), ours(c, &nobodys)),
+        ("victim|sub of the victim|f".into(), "nobody's|-|f".into())
+    );
     // the id of a project that was deleted belongs to its former owner alone
     one(c, &format!("DELETE FROM {t} WHERE id = '{id}'"));
-    assert_eq!(code(s, &format!("INSERT INTO {t} VALUES ('{id}', '{}', 'heir')", Uuid::new_v4())), "23505");
+    assert_eq!(
+        code(s, &format!("INSERT INTO {t} VALUES ('{id}', '{}', 'heir')", Uuid::new_v4())),
+        "23505"
+    );
     assert_eq!(code(s, &format!("INSERT INTO {t} VALUES ('{id}', '{owner}', 'back')")), "00000");
     assert_eq!(ours(c, &id), format!("back|{owner}|f"));
     // nor does another adopted table take it over
     let (other, ..) = fresh(c);
     adopt(c, &other);
     one(c, &format!("GRANT ALL ON {other} TO {attacker}"));
-    assert_eq!(code(s, &format!("INSERT INTO {other} VALUES ('{id}', '{owner}', 'twice')")), "23505");
+    assert_eq!(
+        code(s, &format!("INSERT INTO {other} VALUES ('{id}', '{owner}', 'twice')")),
+        "23505"
+    );
 }
 
 #[test]
@@ -118,13 +139,21 @@ fn nobody_executes_or_attaches_the_trigger_function() {
     let c = &mut vault.connect("postgres");
     let (t, ..) = fresh(c);
     adopt(c, &t);
-    let id = one(c, &format!("SELECT id FROM watchllm.adopted_tables WHERE 'public.' || table_name = '{t}'"));
+    let id = one(
+        c,
+        &format!("SELECT id FROM watchllm.adopted_tables WHERE 'public.' || table_name = '{t}'"),
+    );
     let may = "SELECT rolname FROM pg_roles WHERE NOT rolsuper
         AND has_function_privilege(oid, 'watchllm.follow_projects()', 'EXECUTE')";
     assert!(rows(c, may).is_empty());
     let admin = login(c, "watchllm_admin");
     let schema = format!("of_{admin}");
-    one(c, &format!("CREATE SCHEMA {schema} AUTHORIZATION {admin}; GRANT USAGE ON SCHEMA {schema} TO PUBLIC"));
+    one(
+        c,
+        &format!(
+            "CREATE SCHEMA {schema} AUTHORIZATION {admin}; GRANT USAGE ON SCHEMA {schema} TO PUBLIC"
+        ),
+    );
     let s = &mut vault.connect(&admin);
     table(s, &format!("{schema}.mine"));
     let attach = |argument: &str| {
@@ -137,11 +166,20 @@ fn nobody_executes_or_attaches_the_trigger_function() {
         assert_eq!(code(s, &format!("SELECT watchllm.adopt_projects('{call}')")), "42501");
     }
     // a superuser who attaches it by hand gets nothing past the adoption either
-    for argument in [format!("'{id}'"), String::new(), "'x'".into(), format!("'{}'", Uuid::new_v4())] {
+    for argument in
+        [format!("'{id}'"), String::new(), "'x'".into(), format!("'{}'", Uuid::new_v4())]
+    {
         one(c, &attach(&argument));
         let victim = Uuid::new_v4();
-        let inserted = code(c, &format!("INSERT INTO {schema}.mine VALUES ('{victim}', gen_random_uuid(), 'x')"));
-        assert_eq!((inserted.as_str(), ours(c, &victim.to_string()).as_str()), ("42501", ""), "{argument}");
+        let inserted = code(
+            c,
+            &format!("INSERT INTO {schema}.mine VALUES ('{victim}', gen_random_uuid(), 'x')"),
+        );
+        assert_eq!(
+            (inserted.as_str(), ours(c, &victim.to_string()).as_str()),
+            ("42501", ""),
+            "{argument}"
+        );
         one(c, &format!("DROP TRIGGER t ON {schema}.mine"));
     }
     assert_ne!(code(c, "SELECT watchllm.follow_projects()"), "00000");
@@ -171,25 +209,46 @@ fn only_a_plain_table_with_fitting_columns_is_adopted() {
             CREATE SEQUENCE numbers; CREATE INDEX named ON plain (name); RESET search_path"
         ),
     );
-    for odd in
-        ["plain", "view", "kept", "parted", "part", "child", "twice", "partly", "texts", "domains", "numbers", "named"]
-    {
-        assert_eq!(code(c, &format!("SELECT watchllm.adopt_projects('{s}.{odd}')")), "22023", "{odd}");
+    for odd in [
+        "plain", "view", "kept", "parted", "part", "child", "twice", "partly", "texts", "domains",
+        "numbers", "named",
+    ] {
+        assert_eq!(
+            code(c, &format!("SELECT watchllm.adopt_projects('{s}.{odd}')")),
+            "22023",
+            "{odd}"
+        );
     }
     for relation in ["passing", "watchllm.projects", "pg_catalog.pg_class"] {
-        assert_eq!(code(c, &format!("SELECT watchllm.adopt_projects('{relation}')")), "22023", "{relation}");
+        assert_eq!(
+            code(c, &format!("SELECT watchllm.adopt_projects('{relation}')")),
+            "22023",
+            "{relation}"
+        );
     }
     one(c, &format!("DROP TABLE {s}.child"));
-    for columns in
-        ["'nothing'", "'name'", "'id', 'nothing'", "'id', 'user_id', 'nothing'", "'id', 'user_id', 'id'", "'ctid'"]
-    {
-        assert_eq!(code(c, &format!("SELECT watchllm.adopt_projects('{s}.plain', {columns})")), "22023", "{columns}");
+    for columns in [
+        "'nothing'",
+        "'name'",
+        "'id', 'nothing'",
+        "'id', 'user_id', 'nothing'",
+        "'id', 'user_id', 'id'",
+        "'ctid'",
+    ] {
+        assert_eq!(
+            code(c, &format!("SELECT watchllm.adopt_projects('{s}.plain', {columns})")),
+            "22023",
+            "{columns}"
+        );
     }
     for nothing in ["NULL", "'{s}.plain', NULL", "'{s}.plain', 'id', NULL"] {
         let call = nothing.replace("{s}", &s);
         assert_eq!(code(c, &format!("SELECT watchllm.adopt_projects({call})")), "22004", "{call}");
     }
-    assert_eq!(one(c, &format!("SELECT watchllm.adopt_projects('{s}.plain', name_column => NULL)")), "0");
+    assert_eq!(
+        one(c, &format!("SELECT watchllm.adopt_projects('{s}.plain', name_column => NULL)")),
+        "0"
+    );
 }
 
 /// What the owner of a table can make run when somebody reads it or puts a trigger on it.
@@ -226,7 +285,11 @@ fn nothing_of_an_adopted_tables_owner_runs_as_who_adopts_it() {
         );
         caught(c, &schema, &attacker);
         one(c, &format!("SET search_path = {schema}, pg_catalog"));
-        assert_eq!(code(c, &format!("SELECT watchllm.adopt_projects('{schema}.t')")), "00000", "{trap}");
+        assert_eq!(
+            code(c, &format!("SELECT watchllm.adopt_projects('{schema}.t')")),
+            "00000",
+            "{trap}"
+        );
         assert_eq!(caught(c, &schema, &attacker), Vec::<String>::new(), "{trap}");
         // the control: what an ordinary read, or a change, by a superuser sets off
         code(c, &format!("SELECT * FROM {schema}.t WHERE name = 'n' AND id = id"));
@@ -243,16 +306,25 @@ fn what_the_application_writes_is_cleaned_and_bounded() {
     let vault = Vault::shared();
     let c = &mut vault.connect("postgres");
     let s = format!("wide_{}", Uuid::new_v4().simple());
-    one(c, &format!("CREATE SCHEMA {s}; CREATE TABLE {s}.p (\"Id\" uuid PRIMARY KEY, \"o'\" text, \"n\"\"\" text)"));
+    one(
+        c,
+        &format!(
+            "CREATE SCHEMA {s}; CREATE TABLE {s}.p (\"Id\" uuid PRIMARY KEY, \"o'\" text, \"n\"\"\" text)"
+        ),
+    );
     let columns = "'Id', 'o''', 'n\"'";
     assert_eq!(one(c, &format!("SELECT watchllm.adopt_projects('{s}.p', {columns})")), "0");
     let (id, key) = (Uuid::new_v4(), new_key());
-    let insert = |owner: &str, name: &str| format!("INSERT INTO {s}.p VALUES ('{id}', {owner}, {name})");
+    let insert =
+        |owner: &str, name: &str| format!("INSERT INTO {s}.p VALUES ('{id}', {owner}, {name})");
     for owner in ["''", "repeat('o', 129)"] {
         let error = refusal(c, &insert(owner, "'n'"));
         assert_eq!((error.code().code(), error.hint().is_some()), ("22023", true));
     }
-    assert_eq!(code(c, &insert("NULL", &format!("E'a\\nb {key} ' || repeat('日', 1000000)"))), "00000");
+    assert_eq!(
+        code(c, &insert("NULL", &format!("E'a\\nb {key} ' || repeat('日', 1000000)"))),
+        "00000"
+    );
     let name = one(c, &format!("SELECT name FROM watchllm.projects WHERE id = '{id}'"));
     assert!(name.starts_with("a?b sk-proj-...[REDACTED] 日") && name.len() <= 100, "{name}");
     one(c, &format!("UPDATE {s}.p SET \"n\"\"\" = '', \"o'\" = 'größe'"));
@@ -275,7 +347,10 @@ fn a_table_cannot_be_emptied_renamed_or_reshaped_unseen() {
     assert_eq!(ours(c, &id), format!("renamed|{owner}|f"));
     one(c, &format!("ALTER TABLE {renamed} RENAME user_id TO owner"));
     assert_eq!(code(c, &format!("UPDATE {renamed} SET name = 'reshaped'")), "22023");
-    assert_eq!(one(c, &format!("SELECT watchllm.adopt_projects('{renamed}', owner_column => 'owner')")), "1");
+    assert_eq!(
+        one(c, &format!("SELECT watchllm.adopt_projects('{renamed}', owner_column => 'owner')")),
+        "1"
+    );
     one(c, &format!("UPDATE {renamed} SET name = 'reshaped'"));
     assert_eq!(ours(c, &id), format!("reshaped|{owner}|f"));
 }
@@ -291,13 +366,21 @@ fn an_adopted_table_survives_dump_and_restore_and_the_extensions_absence() {
     server.restore("copy", &dump, &["-j", "4"]);
     let copy = &mut server.connect("copy", "postgres");
     one(copy, "UPDATE public.projects SET name = 'restored'");
-    assert_eq!((ours(copy, &id), ours(c, &id)), (format!("restored|{owner}|f"), format!("first|{owner}|f")));
+    assert_eq!(
+        (ours(copy, &id), ours(c, &id)),
+        (format!("restored|{owner}|f"), format!("first|{owner}|f"))
+    );
     assert_eq!(rows(copy, "SELECT count(*) FROM watchllm.adopted_tables"), ["1"]);
 
     one(c, "DROP EXTENSION watchllm_keys CASCADE");
     one(c, "UPDATE public.projects SET name = 'alone'"); // the application goes on
-    let back = server.psql_result("postgres", "CREATE EXTENSION watchllm_keys; SELECT watchllm.install()");
-    assert!(back.stderr.contains("public.projects") && back.stderr.contains("adopt_projects"), "{}", back.stderr);
+    let back =
+        server.psql_result("postgres", "CREATE EXTENSION watchllm_keys; SELECT watchllm.install()");
+    assert!(
+        back.stderr.contains("public.projects") && back.stderr.contains("adopt_projects"),
+        "{}",
+        back.stderr
+    );
     assert_eq!(adopt(c, "public.projects"), "1");
     assert_eq!(ours(c, &id), format!("alone|{owner}|f"));
 }
@@ -307,7 +390,8 @@ fn delete_project_deletes_each_key_and_keeps_the_trail() {
     let vault = Vault::shared();
     let c = &mut vault.connect("postgres");
     let p = one(c, "SELECT watchllm.create_project('leaving', 'its owner')");
-    let keys: Vec<String> = ["openai", "groq"].iter().map(|provider| store(c, &p, provider, &new_key())).collect();
+    let keys: Vec<String> =
+        ["openai", "groq"].iter().map(|provider| store(c, &p, provider, &new_key())).collect();
     let gone = store(c, &p, "gone", "k");
     one(c, &format!("SELECT watchllm.delete_provider_key('{gone}')"));
     for (caller, expected) in [("watchllm_service", "42501"), ("watchllm_tenant", "42501")] {
@@ -333,5 +417,9 @@ fn delete_project_deletes_each_key_and_keeps_the_trail() {
     }
     assert_eq!(code(c, &format!("SELECT watchllm.create_project('again', NULL, '{p}')")), "23505");
     assert_eq!(code(c, "SELECT watchllm.delete_project(NULL)"), "22004");
-    assert_eq!(rows(c, &format!("SELECT 1 FROM watchllm.provider_key_records WHERE project_id = '{p}'")).len(), 3);
+    assert_eq!(
+        rows(c, &format!("SELECT 1 FROM watchllm.provider_key_records WHERE project_id = '{p}'"))
+            .len(),
+        3
+    );
 }

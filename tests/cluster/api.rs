@@ -1,6 +1,6 @@
-//! A request of PostgREST as the server sees it, without PostgREST: one transaction of the authenticator that takes a
-//! role and carries claims and headers in its settings. For tests of what such a request may do; the same through a
-//! real PostgREST is in `postgrest`.
+//! A request of PostgREST as the server sees it, without PostgREST: one transaction of the
+//! authenticator that takes a role and carries claims and headers in its settings. For tests of
+//! what such a request may do; the same through a real PostgREST is in `postgrest`.
 
 use postgres::{Client, error::DbError};
 
@@ -8,18 +8,22 @@ use crate::keys::{code, new_key, one, project, refusal, rows, store, try_rows};
 use crate::server::Server;
 
 /// Who PostgREST logs in as: nobody, until it takes the role that a token names.
-pub const AUTHENTICATOR: &str = "authenticator";
+pub(crate) const AUTHENTICATOR: &str = "authenticator";
 
-/// Supabase's roles and default privileges in a database; then `install()`, which knows them by name, when there is one.
-pub fn supabase(server: &Server, database: &str) {
+/// Supabase's roles and default privileges in a database; then `install()`, which knows them by
+/// name, when there is one.
+pub(crate) fn supabase(server: &Server, database: &str) {
     server.psql(database, include_str!("../postgrest/supabase.sql"));
-    if server.psql(database, "SELECT count(*) FROM pg_extension WHERE extname = 'watchllm_keys'") == "1" {
+    if server.psql(database, "SELECT count(*) FROM pg_extension WHERE extname = 'watchllm_keys'")
+        == "1"
+    {
         server.psql(database, "SELECT watchllm.install()");
     }
 }
 
-/// A started server with Supabase's roles and a vault, in the order of a real set-up: the roles are there first.
-pub fn supabase_vault(conf: &str) -> Server {
+/// A started server with Supabase's roles and a vault, in the order of a real set-up: the roles are
+/// there first.
+pub(crate) fn supabase_vault(conf: &str) -> Server {
     let server = Server::init();
     server.preload_vault();
     server.conf(conf);
@@ -30,15 +34,20 @@ pub fn supabase_vault(conf: &str) -> Server {
 }
 
 /// The claims of a token, as PostgREST hands them on: JSON with a role and, for people, a sub.
-pub fn claims(role: &str, sub: &str) -> String {
-    if sub.is_empty() { format!(r#"{{"role":"{role}"}}"#) } else { format!(r#"{{"role":"{role}","sub":"{sub}"}}"#) }
+pub(crate) fn claims(role: &str, sub: &str) -> String {
+    if sub.is_empty() {
+        format!(r#"{{"role":"{role}"}}"#)
+    } else {
+        format!(r#"{{"role":"{role}","sub":"{sub}"}}"#)
+    }
 }
 
-/// Runs `sql` as PostgREST 12 would for a request of `role` with these claims and headers (both JSON): begin, the mode
-/// ("read write" for a POST of a volatile function, "read only" for a GET), the transaction's settings, the call,
-/// commit. `client` is a session of the authenticator, or of whom a test wants to see refused. An error, also one of
-/// the commit, ends the transaction and comes back; rows are as `keys::rows` gives them.
-pub fn as_api(
+/// Runs `sql` as PostgREST 12 would for a request of `role` with these claims and headers (both
+/// JSON): begin, the mode ("read write" for a POST of a volatile function, "read only" for a GET),
+/// the transaction's settings, the call, commit. `client` is a session of the authenticator, or of
+/// whom a test wants to see refused. An error, also one of the commit, ends the transaction and
+/// comes back; rows are as `keys::rows` gives them.
+pub(crate) fn as_api(
     client: &mut Client,
     role: &str,
     claims: &str,
@@ -46,7 +55,10 @@ pub fn as_api(
     mode: &str,
     sql: &str,
 ) -> Result<Vec<String>, Box<DbError>> {
-    one(client, &format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET TRANSACTION {}", mode.to_uppercase()));
+    one(
+        client,
+        &format!("BEGIN ISOLATION LEVEL READ COMMITTED; SET TRANSACTION {}", mode.to_uppercase()),
+    );
     let answer = settings(client, role, claims, headers)
         .and_then(|()| try_rows(client, sql))
         .and_then(|rows| try_rows(client, "COMMIT").map(|_| rows));
@@ -55,8 +67,14 @@ pub fn as_api(
     answer
 }
 
-/// Each for this transaction only. As literals, where PostgREST binds parameters: so they pass a pooler too.
-fn settings(client: &mut Client, role: &str, claims: &str, headers: &str) -> Result<(), Box<DbError>> {
+/// Each for this transaction only. As literals, where PostgREST binds parameters: so they pass a
+/// pooler too.
+fn settings(
+    client: &mut Client,
+    role: &str,
+    claims: &str,
+    headers: &str,
+) -> Result<(), Box<DbError>> {
     let wanted = [
         ("search_path", r#""watchllm", "public""#),
         ("role", role),
@@ -66,7 +84,9 @@ fn settings(client: &mut Client, role: &str, claims: &str, headers: &str) -> Res
         ("request.headers", headers),
         ("request.cookies", "{}"),
     ];
-    let call = |(name, value): (&str, &str)| format!("set_config('{name}', '{}', true)", value.replace('\'', "''"));
+    let call = |(name, value): (&str, &str)| {
+        format!("set_config('{name}', '{}', true)", value.replace('\'', "''"))
+    };
     try_rows(client, &format!("SELECT {}", wanted.map(call).join(", "))).map(drop)
 }
 
@@ -78,8 +98,14 @@ fn a_request_leaves_nothing_behind_in_its_session() {
     let s = &mut server.connect("postgres", AUTHENTICATOR);
     let seen = "SELECT current_user, session_user, current_setting('request.jwt.claims', true),
         current_setting('request.headers', true), current_setting('transaction_read_only')";
-    let asked =
-        as_api(s, "authenticated", &claims("authenticated", "it's me"), r#"{"x-request-id":"r"}"#, "read only", seen);
+    let asked = as_api(
+        s,
+        "authenticated",
+        &claims("authenticated", "it's me"),
+        r#"{"x-request-id":"r"}"#,
+        "read only",
+        seen,
+    );
     let expected = r#"authenticated|authenticator|{"role":"authenticated","sub":"it's me"}|{"x-request-id":"r"}|on"#;
     assert_eq!(asked.unwrap(), [expected]);
     assert_eq!(one(s, seen), "authenticator|authenticator|||off");
@@ -92,16 +118,18 @@ fn a_request_leaves_nothing_behind_in_its_session() {
     assert_eq!(refusal(s, "SET ROLE postgres").code().code(), "42501");
 }
 
-/// What requests get of this key: the tenant's list of keys and its decrypt, the backend's decrypt, nobody's list; as a
-/// number of rows or a SQLSTATE.
+/// What requests get of this key: the tenant's list of keys and its decrypt, the backend's decrypt,
+/// nobody's list; as a number of rows or a SQLSTATE.
 fn reach(server: &Server, sub: &str, key: &str) -> [String; 4] {
     let s = &mut server.connect("postgres", AUTHENTICATOR);
     let mut asked = |role: &str, sub: &str, sql: &str| {
         let answer = as_api(s, role, &claims(role, sub), "{}", "read write", sql);
         answer.map_or_else(|error| error.code().code().to_owned(), |rows| rows.len().to_string())
     };
-    let (list, open) =
-        ("SELECT id FROM watchllm.provider_keys", &format!("SELECT watchllm.decrypt_provider_key('{key}')"));
+    let (list, open) = (
+        "SELECT id FROM watchllm.provider_keys",
+        &format!("SELECT watchllm.decrypt_provider_key('{key}')"),
+    );
     [
         asked("authenticated", sub, list),
         asked("authenticated", sub, open),
@@ -122,7 +150,8 @@ fn roles_that_come_after_the_vault_are_recognised_by_the_next_install() {
     assert_eq!(reach(&server, "a-sub", &key), ["1", "42501", "1", "42501"]);
 }
 
-/// Supabase's guide to schemas of one's own: for a vault it is wrong, and the next install() takes it back.
+/// Supabase's guide to schemas of one's own: for a vault it is wrong, and the next install() takes
+/// it back.
 #[test]
 fn what_the_guide_to_custom_schemas_grants_is_taken_back() {
     const GUIDE: &str = "

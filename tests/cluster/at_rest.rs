@@ -1,6 +1,7 @@
-//! Ciphertext only at rest (DESIGN §1.1): a canary key goes through every operation and is then found in no file of
-//! the data directory, no WAL, no logical stream, no dump, no statistics and no log.
-//! A control text stored in an ordinary table is found in each of these places: the search can find.
+//! Ciphertext only at rest (DESIGN §1.1): a canary key goes through every operation and is then
+//! found in no file of the data directory, no WAL, no logical stream, no dump, no statistics and no
+//! log. A control text stored in an ordinary table is found in each of these places: the search can
+//! find.
 
 use std::fs;
 use std::path::Path;
@@ -14,11 +15,12 @@ use crate::commands::text;
 use crate::server::{Mode, Server};
 
 /// A secret, or something that must be found, in every shape it could lie in a file.
-pub struct Wanted(Regex);
+pub(crate) struct Wanted(Regex);
 
 impl Wanted {
-    /// Whole and in halves, as it is, in hex and in base64 (at each of the three places in a group of four letters).
-    pub fn new(secrets: &[&str]) -> Wanted {
+    /// Whole and in halves, as it is, in hex and in base64 (at each of the three places in a group
+    /// of four letters).
+    pub(crate) fn new(secrets: &[&str]) -> Wanted {
         let mut shapes = Vec::new();
         for secret in secrets {
             let bytes = secret.as_bytes();
@@ -36,12 +38,13 @@ impl Wanted {
         Wanted(RegexBuilder::new(&pattern).case_insensitive(true).unicode(false).build().unwrap())
     }
 
-    pub fn is_in(&self, bytes: impl AsRef<[u8]>) -> bool {
+    pub(crate) fn is_in(&self, bytes: impl AsRef<[u8]>) -> bool {
         self.0.is_match(bytes.as_ref())
     }
 
-    /// The files below a directory that hold it; the server may be running, so what vanishes meanwhile is no fault.
-    pub fn files(&self, directory: &Path) -> Vec<String> {
+    /// The files below a directory that hold it; the server may be running, so what vanishes
+    /// meanwhile is no fault.
+    pub(crate) fn files(&self, directory: &Path) -> Vec<String> {
         let mut found = Vec::new();
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
             let path = entry.path();
@@ -64,19 +67,28 @@ fn secret_part(key: &str) -> &str {
     &key["sk-proj-".len()..key.len() - 4]
 }
 
-/// Store, rotate, decrypt in every way, validate, roll back: keys go in and out by the protocol alone.
+/// Store, rotate, decrypt in every way, validate, roll back: keys go in and out by the protocol
+/// alone.
 fn use_every_operation(client: &mut postgres::Client) {
-    let project: Uuid = client.query_one("SELECT watchllm.create_project('rest')", &[]).unwrap().get(0);
+    let project: Uuid =
+        client.query_one("SELECT watchllm.create_project('rest')", &[]).unwrap().get(0);
     let store = "SELECT watchllm.store_provider_key($1, 'openai', $2, 'canary')";
     let key: Uuid = client.query_one(store, &[&project, &STORED]).unwrap().get(0);
     let mut opens_to = |expected: &str| {
         let decrypt = "SELECT watchllm.decrypt_provider_key($1)";
         assert_eq!(client.query_one(decrypt, &[&key]).unwrap().get::<_, String>(0), expected);
-        let many = client.query("SELECT api_key FROM watchllm.decrypt_provider_keys($1)", &[&vec![key; 20]]).unwrap();
+        let many = client
+            .query("SELECT api_key FROM watchllm.decrypt_provider_keys($1)", &[&vec![key; 20]])
+            .unwrap();
         assert!(many.len() == 20 && many.iter().all(|row| row.get::<_, String>(0) == expected));
         let resolve = "SELECT api_key FROM watchllm.resolve_provider_key($1, 'openai')";
         assert_eq!(client.query_one(resolve, &[&project]).unwrap().get::<_, String>(0), expected);
-        assert!(client.query_one("SELECT watchllm.validate_provider_key($1)", &[&key]).unwrap().get::<_, bool>(0));
+        assert!(
+            client
+                .query_one("SELECT watchllm.validate_provider_key($1)", &[&key])
+                .unwrap()
+                .get::<_, bool>(0)
+        );
     };
     opens_to(STORED);
     client.query_one("SELECT watchllm.rotate_provider_key($1, $2)", &[&key, &ROTATED]).unwrap();
@@ -109,18 +121,28 @@ fn a_key_is_in_no_file_stream_dump_statistics_or_log() {
     server.psql("postgres", "SELECT pg_create_logical_replication_slot('watch', 'test_decoding')");
     let mut client = server.connect("postgres", "postgres");
     use_every_operation(&mut client);
-    server.poll_until("postgres", "SELECT bool_or(access_count > 0) FROM watchllm.provider_key_usage", "t", 30);
+    server.poll_until(
+        "postgres",
+        "SELECT bool_or(access_count > 0) FROM watchllm.provider_key_usage",
+        "t",
+        30,
+    );
     let spilled = "SELECT temp_files FROM pg_stat_database WHERE datname = 'postgres'";
     assert_eq!(server.psql("postgres", spilled), "0", "a temporary file was written");
     leave_the_control(&mut client);
     drop(client);
     server.psql("postgres", "CHECKPOINT");
 
-    let (canary, control) = (Wanted::new(&[secret_part(STORED), secret_part(ROTATED)]), Wanted::new(&[CONTROL]));
+    let (canary, control) =
+        (Wanted::new(&[secret_part(STORED), secret_part(ROTATED)]), Wanted::new(&[CONTROL]));
     let running = canary.files(&server.data_dir());
     let statements = server.psql("postgres", "SELECT query FROM pg_stat_statements");
-    let stream = server.psql("postgres", "SELECT data FROM pg_logical_slot_get_changes('watch', NULL, NULL)");
-    assert!(stream.contains("provider_key_versions: INSERT") && stream.contains("provider_key_access_logs"));
+    let stream = server
+        .psql("postgres", "SELECT data FROM pg_logical_slot_get_changes('watch', NULL, NULL)");
+    assert!(
+        stream.contains("provider_key_versions: INSERT")
+            && stream.contains("provider_key_access_logs")
+    );
     let plain = fs::read(server.dump("postgres", "plain.sql", &[])).unwrap();
     let archive = fs::read(server.dump("postgres", "archive", &["-Fc", "-Z0"])).unwrap();
     let inserts = fs::read(server.dump("postgres", "inserts.sql", &["--inserts"])).unwrap();
@@ -142,7 +164,8 @@ fn a_key_is_in_no_file_stream_dump_statistics_or_log() {
     assert_eq!(running, Vec::<String>::new());
     assert_eq!(canary.files(&server.data_dir()), Vec::<String>::new());
     let control_files = control.files(&server.data_dir());
-    let heap_and_wal = ["/base/", "/pg_wal/"].map(|part| control_files.iter().any(|file| file.contains(part)));
+    let heap_and_wal =
+        ["/base/", "/pg_wal/"].map(|part| control_files.iter().any(|file| file.contains(part)));
     assert_eq!(heap_and_wal, [true, true], "{control_files:?}");
 }
 
@@ -154,7 +177,10 @@ fn the_search_finds_every_shape() {
     for before in ["", "a", "ab", "abc", "\u{0}"] {
         assert!(wanted.is_in(format!("{before}{secret}")));
         assert!(wanted.is_in(format!("{before}{hex}")));
-        assert!(wanted.is_in(STANDARD_NO_PAD.encode(format!("{before}{secret}zz"))), "base64 after {before:?}");
+        assert!(
+            wanted.is_in(STANDARD_NO_PAD.encode(format!("{before}{secret}zz"))),
+            "base64 after {before:?}"
+        );
     }
     assert!(wanted.is_in(&secret[secret.len() / 2..]) && wanted.is_in(&secret[..secret.len() / 2]));
     assert!(!wanted.is_in(&secret[1..secret.len() / 2]) && !wanted.is_in(""));
@@ -178,7 +204,8 @@ fn the_master_secret_is_in_no_file_dump_setting_or_log() {
     let secret = Wanted::new(&[lines.trim().strip_prefix("1:").unwrap()]);
     assert!(secret.is_in(&lines));
     let settings = server.psql("postgres", "SELECT string_agg(s::text, E'\\n') FROM pg_settings s");
-    let activity = server.psql("postgres", "SELECT string_agg(s::text, E'\\n') FROM pg_stat_activity s");
+    let activity =
+        server.psql("postgres", "SELECT string_agg(s::text, E'\\n') FROM pg_stat_activity s");
     let dump = text(&fs::read(server.dump_all("all.sql", &[])).unwrap());
     server.stop(Mode::Fast);
     for place in [settings, activity, dump, server.log()] {
@@ -191,7 +218,8 @@ fn the_master_secret_is_in_no_file_dump_setting_or_log() {
 fn no_session_changes_a_setting_and_ordinary_roles_do_not_see_the_source() {
     let server = Server::with_vault_and("watchllm_keys.master_key_command = 'cat /nowhere'");
     server.psql("postgres", "CREATE ROLE app LOGIN; GRANT watchllm_admin, watchllm_service TO app");
-    let names = server.psql("postgres", "SELECT name FROM pg_settings WHERE name LIKE 'watchllm\\_keys.%'");
+    let names =
+        server.psql("postgres", "SELECT name FROM pg_settings WHERE name LIKE 'watchllm\\_keys.%'");
     assert!(names.lines().count() >= 9, "{names}");
     for name in names.lines() {
         for change in [
@@ -204,17 +232,30 @@ fn no_session_changes_a_setting_and_ordinary_roles_do_not_see_the_source() {
             assert!(result.stderr.contains("ERROR:  55P02"), "{change}: {}", result.stderr);
         }
         let mut config = postgres::Config::new();
-        config.host_path(server.socket_dir()).user("postgres").dbname("postgres").options(&format!("-c {name}=1000"));
-        assert!(config.connect(postgres::NoTls).is_err(), "{name} was set from the connection's options");
+        config
+            .host_path(server.socket_dir())
+            .user("postgres")
+            .dbname("postgres")
+            .options(&format!("-c {name}=1000"));
+        assert!(
+            config.connect(postgres::NoTls).is_err(),
+            "{name} was set from the connection's options"
+        );
     }
     for name in ["master_key_file", "master_key_command"] {
-        for look in
-            [format!("SHOW watchllm_keys.{name}"), format!("SELECT current_setting('watchllm_keys.{name}', true)")]
-        {
+        for look in [
+            format!("SHOW watchllm_keys.{name}"),
+            format!("SELECT current_setting('watchllm_keys.{name}', true)"),
+        ] {
             let result = server.psql_result_as("postgres", "app", &look);
-            assert!(result.stderr.contains("42501") && result.stdout.is_empty(), "{look}: {}", result.stdout);
+            assert!(
+                result.stderr.contains("42501") && result.stdout.is_empty(),
+                "{look}: {}",
+                result.stdout
+            );
         }
-        let listed = format!("SELECT count(*) FROM pg_settings WHERE name = 'watchllm_keys.{name}'");
+        let listed =
+            format!("SELECT count(*) FROM pg_settings WHERE name = 'watchllm_keys.{name}'");
         assert_eq!(server.psql_result_as("postgres", "app", &listed).stdout, "0");
     }
 }

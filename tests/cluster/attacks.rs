@@ -1,6 +1,6 @@
-//! Attacks that once worked, each named by what it was after: foreign code in another role's COMMIT, a call that
-//! eats the processor or the memory, a right that was withdrawn while its call waited, a stranger's words in a
-//! victim's trail, another database's answers and keys.
+//! Attacks that once worked, each named by what it was after: foreign code in another role's
+//! COMMIT, a call that eats the processor or the memory, a right that was withdrawn while its call
+//! waited, a stranger's words in a victim's trail, another database's answers and keys.
 
 use std::time::{Duration, Instant};
 
@@ -38,7 +38,12 @@ fn prepared_types_do_not_run_in_the_commit_of_another_role() {
              $$ BEGIN INSERT INTO public.{loot} VALUES (current_user); RETURN true; END $$"
         ),
     );
-    one(s, &format!("CREATE DOMAIN pg_temp.name AS pg_catalog.name CHECK (of_{loot}.spy(value::pg_catalog.text))"));
+    one(
+        s,
+        &format!(
+            "CREATE DOMAIN pg_temp.name AS pg_catalog.name CHECK (of_{loot}.spy(value::pg_catalog.text))"
+        ),
+    );
     one(s, &format!("RESET ROLE; SET ROLE {victim}"));
     one(s, &format!("BEGIN; SELECT watchllm.rotate_provider_key('{id}', '{key}x')"));
     // Our relations change meanwhile: what the session knew of the vault is forgotten.
@@ -46,7 +51,11 @@ fn prepared_types_do_not_run_in_the_commit_of_another_role() {
     one(s, "SELECT count(*) FROM pg_catalog.pg_cast");
     one(s, "COMMIT");
     one(c, "ALTER TABLE watchllm.projects RESET (autovacuum_enabled)");
-    assert_eq!(one(c, &format!("SELECT count(*) FROM {loot}")), "0", "foreign code ran as {victim}");
+    assert_eq!(
+        one(c, &format!("SELECT count(*) FROM {loot}")),
+        "0",
+        "foreign code ran as {victim}"
+    );
     assert_eq!(one(s, &format!("SELECT watchllm.decrypt_provider_key('{id}')")), format!("{key}x"));
 }
 
@@ -58,7 +67,11 @@ fn a_huge_user_agent_neither_hangs_nor_crashes() {
     let id = store(c, &p, "openai", &new_key());
     // It took half a minute, deaf to every cancel, when the whole text was read.
     one(c, "SET statement_timeout = '15s'");
-    for agent in ["repeat('sk-', 16000000)", "repeat(repeat('eyJ', 70), 230000)", "repeat('aaaa ', 40000000)"] {
+    for agent in [
+        "repeat('sk-', 16000000)",
+        "repeat(repeat('eyJ', 70), 230000)",
+        "repeat('aaaa ', 40000000)",
+    ] {
         let call = format!("SELECT watchllm.decrypt_provider_key('{id}', user_agent => {agent})");
         assert_eq!(code(c, &call), "00000", "{agent}");
     }
@@ -86,8 +99,9 @@ fn a_member_removed_while_its_call_waits_changes_nothing() {
         })
         .into_iter()
         .collect();
-    let blocked =
-        format!("SELECT count(*) FROM pg_stat_activity WHERE usename = '{tenant}' AND wait_event_type = 'Lock'");
+    let blocked = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE usename = '{tenant}' AND wait_event_type = 'Lock'"
+    );
     let until = Instant::now() + Duration::from_secs(30);
     while one(c, &blocked) != "2" {
         assert!(Instant::now() < until, "the tenant's calls do not wait");
@@ -109,7 +123,10 @@ fn a_tenant_in_an_open_transaction_does_not_hold_up_its_removal() {
     let s = &mut vault.connect(&tenant);
     one(s, &format!("BEGIN; SELECT watchllm.store_provider_key('{p}', 'openai', 'some-key')"));
     one(c, "SET statement_timeout = '20s'");
-    assert_eq!(code(c, &format!("SELECT watchllm.remove_project_member('{p}', role_name => '{tenant}')")), "00000");
+    assert_eq!(
+        code(c, &format!("SELECT watchllm.remove_project_member('{p}', role_name => '{tenant}')")),
+        "00000"
+    );
     one(s, "ROLLBACK");
 }
 
@@ -128,7 +145,9 @@ fn a_stranger_cannot_write_into_the_trail_that_members_read() {
     ] {
         assert_ne!(code(s, &format!("SELECT * FROM watchllm.{call}")), "00000");
     }
-    let read = format!("SELECT count(*) FROM watchllm.failed_access_attempts() WHERE request_id = '{words}'");
+    let read = format!(
+        "SELECT count(*) FROM watchllm.failed_access_attempts() WHERE request_id = '{words}'"
+    );
     assert_eq!(one(&mut vault.connect(&member), &read), "0");
     assert_eq!(one(c, &read), "2"); // staff see them
 }
@@ -158,7 +177,10 @@ fn a_key_of_words_does_not_come_to_lie_in_clear_as_a_name() {
     let (p, q) = (project(c), project(c));
     // No shape by which it could be known, and no other test's.
     let word = |what: &str| {
-        format!("{what}{}", Uuid::new_v4().simple().to_string().replace(|c: char| c.is_ascii_digit(), "z"))
+        format!(
+            "{what}{}",
+            Uuid::new_v4().simple().to_string().replace(|c: char| c.is_ascii_digit(), "z")
+        )
     };
     let (first, second, foreign) = (word("horse"), word("staple"), word("battery"));
     let stored = |project: &str, provider: &str, key: &str, name: &str| {
@@ -171,15 +193,22 @@ fn a_key_of_words_does_not_come_to_lie_in_clear_as_a_name() {
     let id = one(c, &stored(&p, "openai", &first, "production"));
     one(c, &stored(&q, "openai", &foreign, "production"));
     one(c, &format!("SELECT watchllm.rotate_provider_key('{id}', '{second}')"));
-    let rename = |name: &str| format!("SELECT watchllm.update_provider_key('{id}', name => '{name}')");
+    let rename =
+        |name: &str| format!("SELECT watchllm.update_provider_key('{id}', name => '{name}')");
     for name in [&first, &second, &format!("was {first}")] {
         assert_eq!(code(c, &rename(name)), "22023", "{name}"); // an earlier version too
     }
     assert_eq!(code(c, &stored(&p, "groq", &word("another"), &first)), "22023");
     one(c, &rename("a fine name for it"));
-    assert_eq!(code(c, &format!("SELECT watchllm.rotate_provider_key('{id}', 'production{first}')")), "00000");
+    assert_eq!(
+        code(c, &format!("SELECT watchllm.rotate_provider_key('{id}', 'production{first}')")),
+        "00000"
+    );
     one(c, &rename("correcthorse"));
-    assert_eq!(code(c, &format!("SELECT watchllm.rotate_provider_key('{id}', 'correcthorse')")), "22023");
+    assert_eq!(
+        code(c, &format!("SELECT watchllm.rotate_provider_key('{id}', 'correcthorse')")),
+        "22023"
+    );
     // Nobody learns from a name what others have stored.
     assert_eq!(code(c, &stored(&p, "mistral", &word("another"), &foreign)), "00000");
     let clear = format!(

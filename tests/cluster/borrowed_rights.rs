@@ -1,5 +1,6 @@
-//! Rights that outlive or leave their caller: views, functions and operators of a tenant's own between a reader and our
-//! tables, plans and cursors made as one tenant and used as another, definer wrappers, names that stand in front of ours.
+//! Rights that outlive or leave their caller: views, functions and operators of a tenant's own
+//! between a reader and our tables, plans and cursors made as one tenant and used as another,
+//! definer wrappers, names that stand in front of ours.
 
 use std::fmt::Write;
 
@@ -13,7 +14,12 @@ use crate::tenant_escape::{House, Tenant};
 /// A schema of the role's own, open to all.
 fn schema_of(c: &mut Client, role: &str) -> String {
     let schema = format!("of_{role}");
-    one(c, &format!("CREATE SCHEMA {schema} AUTHORIZATION {role}; GRANT USAGE ON SCHEMA {schema} TO PUBLIC"));
+    one(
+        c,
+        &format!(
+            "CREATE SCHEMA {schema} AUTHORIZATION {role}; GRANT USAGE ON SCHEMA {schema} TO PUBLIC"
+        ),
+    );
     schema
 }
 
@@ -46,20 +52,42 @@ fn a_leaky_function_is_given_only_ones_own_rows() {
         $$ BEGIN INSERT INTO {schema}.loot VALUES (coalesce($1::text, '') || coalesce($2::text, '')); RETURN true; END $$");
     one(s, &format!("CREATE FUNCTION {schema}.leak(text, text) RETURNS boolean {body}"));
     one(s, &format!("CREATE FUNCTION {schema}.leak(uuid, uuid) RETURNS boolean {body}"));
-    one(s, &format!("CREATE OPERATOR {schema}.~~~~ (FUNCTION = {schema}.leak, LEFTARG = text, RIGHTARG = text)"));
+    one(
+        s,
+        &format!(
+            "CREATE OPERATOR {schema}.~~~~ (FUNCTION = {schema}.leak, LEFTARG = text, RIGHTARG = text)"
+        ),
+    );
     // In front of ours, by name and by argument types.
-    one(s, &format!("CREATE OPERATOR {schema}.= (FUNCTION = {schema}.leak, LEFTARG = uuid, RIGHTARG = uuid)"));
+    one(
+        s,
+        &format!(
+            "CREATE OPERATOR {schema}.= (FUNCTION = {schema}.leak, LEFTARG = uuid, RIGHTARG = uuid)"
+        ),
+    );
     one(s, &format!("CREATE VIEW {schema}.view AS {NAMES} WHERE {schema}.leak(name, '')"));
     let mut hostile = vec![format!("TABLE {schema}.view")];
-    for table in ["provider_keys", "provider_key_records", "provider_key_access_logs", "access_logs", "projects"] {
+    for table in [
+        "provider_keys",
+        "provider_key_records",
+        "provider_key_access_logs",
+        "access_logs",
+        "projects",
+    ] {
         let text = match table {
             "projects" => "name",
             "access_logs" | "provider_key_access_logs" => "user_agent",
             _ => "name",
         };
-        hostile.push(format!("SELECT 1 FROM watchllm.{table} t WHERE {schema}.leak({text}, '') OR true"));
-        hostile.push(format!("SELECT 1 FROM watchllm.{table} WHERE NOT {text} OPERATOR({schema}.~~~~) ''"));
-        hostile.push(format!("SELECT 1 FROM watchllm.{table} GROUP BY {text} HAVING {schema}.leak({text}, '')"));
+        hostile.push(format!(
+            "SELECT 1 FROM watchllm.{table} t WHERE {schema}.leak({text}, '') OR true"
+        ));
+        hostile.push(format!(
+            "SELECT 1 FROM watchllm.{table} WHERE NOT {text} OPERATOR({schema}.~~~~) ''"
+        ));
+        hostile.push(format!(
+            "SELECT 1 FROM watchllm.{table} GROUP BY {text} HAVING {schema}.leak({text}, '')"
+        ));
         hostile.push(format!("SELECT 1 FROM watchllm.{table} ORDER BY {schema}.leak({text}, '')"));
         hostile.push(format!(
             "SELECT 1 FROM watchllm.{table} x JOIN watchllm.provider_key_records y
@@ -72,12 +100,24 @@ fn a_leaky_function_is_given_only_ones_own_rows() {
     }
     let ways = hostile.len();
     for (i, sql) in hostile.iter().enumerate() {
-        one(s, &format!("INSERT INTO {schema}.loot VALUES ('way {i}'); SET enable_seqscan = {}", ["on", "off"][i % 2]));
+        one(
+            s,
+            &format!(
+                "INSERT INTO {schema}.loot VALUES ('way {i}'); SET enable_seqscan = {}",
+                ["on", "off"][i % 2]
+            ),
+        );
         assert_eq!(code(s, &format!("BEGIN; {sql}; COMMIT")), "00000", "{sql}");
     }
     let loot = rows(s, &format!("SELECT what FROM {schema}.loot")).join("\n");
-    assert!(!loot.contains(&b.name) && !loot.contains(&b.key) && !loot.contains(&b.project), "{loot}");
-    assert!(loot.matches(&a.name).count() > ways / 2, "the functions saw too little to be a test:\n{loot}");
+    assert!(
+        !loot.contains(&b.name) && !loot.contains(&b.key) && !loot.contains(&b.project),
+        "{loot}"
+    );
+    assert!(
+        loot.matches(&a.name).count() > ways / 2,
+        "the functions saw too little to be a test:\n{loot}"
+    );
 }
 
 #[test]
@@ -119,7 +159,8 @@ fn a_view_shows_its_reader_what_is_the_readers() {
     for view in ["definer", "invoker", "of_table"] {
         assert_eq!(read(&mut as_b, &a.role, view), own, "{view}");
     }
-    // A view of somebody without rights gives none; an auditor can give away what it may read of the tables.
+    // A view of somebody without rights gives none; an auditor can give away what it may read of
+    // the tables.
     assert_eq!(
         ["definer", "invoker", "of_table"].map(|view| read(&mut as_b, &plain, view)),
         [&refused, &own, &refused].map(Clone::clone)
@@ -146,7 +187,13 @@ fn a_plan_made_as_one_tenant_gives_the_next_one_its_own() {
     let c = &mut house.connect("postgres");
     let (a, b) = (house.tenant(c), house.tenant(c));
     let door = login(c, "");
-    one(c, &format!("GRANT {}, {}, watchllm_auditor TO {door}; ALTER ROLE {door} NOINHERIT", a.role, b.role));
+    one(
+        c,
+        &format!(
+            "GRANT {}, {}, watchllm_auditor TO {door}; ALTER ROLE {door} NOINHERIT",
+            a.role, b.role
+        ),
+    );
     let s = &mut house.connect(&door);
     let schema = schema_of(c, &door);
     let ids = "SELECT count(*) FROM watchllm.current_project_ids()";
@@ -158,10 +205,25 @@ fn a_plan_made_as_one_tenant_gives_the_next_one_its_own() {
         ),
     );
     one(s, "SET check_function_bodies = off");
-    one(s, &format!("CREATE FUNCTION {schema}.inlined() RETURNS SETOF text LANGUAGE sql STABLE AS '{NAMES}'"));
+    one(
+        s,
+        &format!(
+            "CREATE FUNCTION {schema}.inlined() RETURNS SETOF text LANGUAGE sql STABLE AS '{NAMES}'"
+        ),
+    );
     for mode in ["auto", "force_generic_plan", "force_custom_plan"] {
-        one(s, &format!("RESET ROLE; SET plan_cache_mode = {mode}; DEALLOCATE ALL; SET ROLE watchllm_auditor"));
-        one(s, &format!("PREPARE p AS {NAMES}; PREPARE q (text) AS {NAMES} WHERE name = $1 OR $1 IS NULL"));
+        one(
+            s,
+            &format!(
+                "RESET ROLE; SET plan_cache_mode = {mode}; DEALLOCATE ALL; SET ROLE watchllm_auditor"
+            ),
+        );
+        one(
+            s,
+            &format!(
+                "PREPARE p AS {NAMES}; PREPARE q (text) AS {NAMES} WHERE name = $1 OR $1 IS NULL"
+            ),
+        );
         one(s, &format!("PREPARE e AS SELECT EXISTS ({NAMES} WHERE name = '{}')", b.name));
         let everywhere = [
             format!("SELECT {schema}.names()"),
@@ -170,7 +232,9 @@ fn a_plan_made_as_one_tenant_gives_the_next_one_its_own() {
             "EXECUTE q (NULL)".into(),
         ];
         for _ in 0..8 {
-            for (role, own) in [("watchllm_auditor", vec![&a, &b]), (&a.role, vec![&a]), (&b.role, vec![&b])] {
+            for (role, own) in
+                [("watchllm_auditor", vec![&a, &b]), (&a.role, vec![&a]), (&b.role, vec![&b])]
+            {
                 one(s, &format!("SET ROLE {role}"));
                 for sql in &everywhere {
                     assert_eq!(seen(s, sql, &a, &b), names(&own), "{mode}: {sql} as {role}");
@@ -201,13 +265,18 @@ fn a_plan_made_for_one_users_claims_gives_the_next_one_its_own() {
         }
         for (role, sub) in [("anon", &a.sub), ("authenticated", &String::new())] {
             let answer = as_api(s, role, &claims(role, sub), "{}", "read only", "EXECUTE p");
-            assert!(answer.as_ref().map_or_else(|e| e.code().code() == "42501", Vec::is_empty), "{role}: {answer:?}");
+            assert!(
+                answer.as_ref().map_or_else(|e| e.code().code() == "42501", Vec::is_empty),
+                "{role}: {answer:?}"
+            );
         }
         assert_eq!(code(s, "EXECUTE p"), "42501");
     }
     // Claims that change within a transaction count from then on.
-    let swapped =
-        format!("EXECUTE p; SELECT set_config('request.jwt.claims', '{}', true) IS NULL; EXECUTE p", b.claims());
+    let swapped = format!(
+        "EXECUTE p; SELECT set_config('request.jwt.claims', '{}', true) IS NULL; EXECUTE p",
+        b.claims()
+    );
     assert_eq!(a.ask(s, &swapped).unwrap(), [&a.name, "f", &b.name]);
 }
 
@@ -221,12 +290,16 @@ fn a_cursor_gives_another_tenant_nothing_new() {
     let s = &mut house.connect(&door);
     one(
         s,
-        &format!("SET ROLE {}; BEGIN; DECLARE c CURSOR FOR {NAMES}; DECLARE h CURSOR WITH HOLD FOR {NAMES}", a.role),
+        &format!(
+            "SET ROLE {}; BEGIN; DECLARE c CURSOR FOR {NAMES}; DECLARE h CURSOR WITH HOLD FOR {NAMES}",
+            a.role
+        ),
     );
     one(s, &format!("DECLARE r SCROLL CURSOR FOR {NAMES}"));
     assert_eq!(rows(s, "FETCH ALL FROM r"), names(&[&a]));
     one(s, &format!("SET ROLE {}", b.role));
-    // Not yet begun: what it finds is the reader's of that moment. Begun: what was found is all there is.
+    // Not yet begun: what it finds is the reader's of that moment. Begun: what was found is all
+    // there is.
     let late = rows(s, "FETCH ALL FROM c");
     assert!(late.iter().all(|name| *name == b.name), "{late:?}");
     assert_eq!(rows(s, "MOVE ABSOLUTE 0 FROM r; FETCH ALL FROM r"), names(&[&a]));
@@ -269,10 +342,12 @@ fn a_definer_wrapper_opens_for_a_service_and_for_nobody_else() {
             for key in [("A", &a.key), ("B", &b.key)] {
                 let answer = |s: &mut Client, call: &str| {
                     let sql = format!("SELECT {schema}.{call}('{}')", key.1);
-                    try_rows(s, &sql).map_or_else(|error| error.code().code().to_owned(), |rows| rows[0].clone())
+                    try_rows(s, &sql)
+                        .map_or_else(|error| error.code().code().to_owned(), |rows| rows[0].clone())
                 };
                 let answers = ["open", "rotate", "own"].map(|call| answer(s, call)).join(" ");
-                writeln!(outcomes, "of {who}, called by {caller}, key {}: {answers}", key.0).unwrap();
+                writeln!(outcomes, "of {who}, called by {caller}, key {}: {answers}", key.0)
+                    .unwrap();
             }
         }
     }
@@ -309,25 +384,56 @@ fn names_in_front_of_ours_change_nothing() {
             format!(
                 "CREATE FUNCTION {place}.pg_has_role(oid, oid, text) RETURNS boolean LANGUAGE sql AS 'SELECT true'"
             ),
-            format!("CREATE FUNCTION {place}.always(uuid, uuid) RETURNS boolean LANGUAGE sql AS 'SELECT true'"),
-            format!("CREATE FUNCTION {place}.always(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT true'"),
-            format!("CREATE FUNCTION {place}.always(name, name) RETURNS boolean LANGUAGE sql AS 'SELECT true'"),
-            format!("CREATE OPERATOR {place}.= (FUNCTION = {place}.always, LEFTARG = uuid, RIGHTARG = uuid)"),
-            format!("CREATE OPERATOR {place}.= (FUNCTION = {place}.always, LEFTARG = text, RIGHTARG = text)"),
-            format!("CREATE OPERATOR {place}.= (FUNCTION = {place}.always, LEFTARG = name, RIGHTARG = name)"),
+            format!(
+                "CREATE FUNCTION {place}.always(uuid, uuid) RETURNS boolean LANGUAGE sql AS 'SELECT true'"
+            ),
+            format!(
+                "CREATE FUNCTION {place}.always(text, text) RETURNS boolean LANGUAGE sql AS 'SELECT true'"
+            ),
+            format!(
+                "CREATE FUNCTION {place}.always(name, name) RETURNS boolean LANGUAGE sql AS 'SELECT true'"
+            ),
+            format!(
+                "CREATE OPERATOR {place}.= (FUNCTION = {place}.always, LEFTARG = uuid, RIGHTARG = uuid)"
+            ),
+            format!(
+                "CREATE OPERATOR {place}.= (FUNCTION = {place}.always, LEFTARG = text, RIGHTARG = text)"
+            ),
+            format!(
+                "CREATE OPERATOR {place}.= (FUNCTION = {place}.always, LEFTARG = name, RIGHTARG = name)"
+            ),
         ] {
             let made = code(s, &sql);
             assert!(made == "00000" || place == "pg_temp", "{sql}: {made}");
         }
     }
-    for table in ["projects", "project_members", "provider_key_records", "pg_roles", "provider_keys"] {
-        one(s, &format!("CREATE TEMPORARY TABLE {table} AS SELECT '{}'::uuid AS id, 'x' AS rolname", b.project));
+    for table in
+        ["projects", "project_members", "provider_key_records", "pg_roles", "provider_keys"]
+    {
+        one(
+            s,
+            &format!(
+                "CREATE TEMPORARY TABLE {table} AS SELECT '{}'::uuid AS id, 'x' AS rolname",
+                b.project
+            ),
+        );
     }
-    for path in [format!("pg_temp, {schema}, watchllm, pg_catalog"), format!("{schema}, pg_catalog, pg_temp")] {
+    for path in [
+        format!("pg_temp, {schema}, watchllm, pg_catalog"),
+        format!("{schema}, pg_catalog, pg_temp"),
+    ] {
         one(s, &format!("SET search_path = {path}"));
-        assert_eq!(rows(s, "SELECT watchllm.current_project_ids()"), [a.project.as_str()], "{path}");
+        assert_eq!(
+            rows(s, "SELECT watchllm.current_project_ids()"),
+            [a.project.as_str()],
+            "{path}"
+        );
         assert_eq!(rows(s, NAMES), names(&[&a]), "{path}");
-        assert_eq!(code(s, &format!("SELECT watchllm.delete_provider_key('{}')", b.key)), "02000", "{path}");
+        assert_eq!(
+            code(s, &format!("SELECT watchllm.delete_provider_key('{}')", b.key)),
+            "02000",
+            "{path}"
+        );
         assert_eq!(code(s, &crate::keys::decrypt(&b.key)), "42501", "{path}");
         assert_eq!(code(s, &crate::keys::rotate(&a.key)), "00000", "{path}");
     }

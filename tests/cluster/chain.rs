@@ -1,6 +1,7 @@
-//! The chain of the audit trail, computed again from the outside, by DESIGN §3 and §11 alone: the MAC key is opened
-//! from the keyring file (PBKDF2, HKDF, AES-256-GCM), then every row's hash must follow from the row before it.
-//! Other tests use `verify` after restarts, failover and restores; here it is shown that it notices tampering.
+//! The chain of the audit trail, computed again from the outside, by DESIGN §3 and §11 alone: the
+//! MAC key is opened from the keyring file (PBKDF2, HKDF, AES-256-GCM), then every row's hash must
+//! follow from the row before it. Other tests use `verify` after restarts, failover and restores;
+//! here it is shown that it notices tampering.
 
 use aes_gcm::aead::{Aead, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
@@ -26,14 +27,16 @@ const MAC_KEY: &str = "SELECT k.version, k.envelope, m.version, m.salt, m.iterat
     FROM watchllm.audit_keys k JOIN watchllm.master_keys m ON m.version = k.master_key_version
     WHERE k.kind = 'mac' ORDER BY k.version DESC, k.created_at DESC LIMIT 1";
 
-/// Whether the whole trail of a database holds together from its first row; answers how many rows it has.
-pub fn verify(server: &Server, database: &str) -> Result<usize, String> {
+/// Whether the whole trail of a database holds together from its first row; answers how many rows
+/// it has.
+pub(crate) fn verify(server: &Server, database: &str) -> Result<usize, String> {
     let mut client = server.connect(database, "postgres");
     let key = mac_key(server, &mut client);
     follow(&mut client, &key)
 }
 
-/// Goes through the trail as this client sees it; the error names the first row that does not follow.
+/// Goes through the trail as this client sees it; the error names the first row that does not
+/// follow.
 fn follow(client: &mut impl GenericClient, key: &[u8]) -> Result<usize, String> {
     let mut previous = vec![0u8; 32];
     let rows = client.query(ROWS, &[]).unwrap();
@@ -65,17 +68,20 @@ fn follow(client: &mut impl GenericClient, key: &[u8]) -> Result<usize, String> 
 
 fn mac_key(server: &Server, client: &mut postgres::Client) -> Vec<u8> {
     let row = client.query_one(MAC_KEY, &[]).unwrap();
-    let (key_version, envelope, master_version): (i32, Vec<u8>, i32) = (row.get(0), row.get(1), row.get(2));
+    let (key_version, envelope, master_version): (i32, Vec<u8>, i32) =
+        (row.get(0), row.get(1), row.get(2));
     let (salt, iterations): (Vec<u8>, i32) = (row.get(3), row.get(4));
     let keyring = std::fs::read_to_string(server.keyring()).unwrap();
-    let of_version = |line: &str| line.strip_prefix(&format!("{master_version}:")).map(|s| s.trim().to_owned());
+    let of_version =
+        |line: &str| line.strip_prefix(&format!("{master_version}:")).map(|s| s.trim().to_owned());
     let secret = keyring.lines().find_map(of_version).expect("the version's line in the keyring");
     let mut root = [0u8; 32];
     pbkdf2::pbkdf2_hmac::<Sha256>(secret.as_bytes(), &salt, iterations as u32, &mut root);
     open_audit_key(&root, &envelope, key_version, "mac")
 }
 
-/// Opens an envelope of `audit_keys`: header (5), salt (16), nonce (12), ciphertext and tag; AAD of kind 3.
+/// Opens an envelope of `audit_keys`: header (5), salt (16), nonce (12), ciphertext and tag; AAD of
+/// kind 3.
 fn open_audit_key(root: &[u8], envelope: &[u8], version: i32, kind: &str) -> Vec<u8> {
     let (header, rest) = envelope.split_at(5);
     let (salt, rest) = rest.split_at(16);
@@ -90,7 +96,9 @@ fn open_audit_key(root: &[u8], envelope: &[u8], version: i32, kind: &str) -> Vec
     aad.extend_from_slice(kind.as_bytes());
     let cipher = Aes256Gcm::new(&key.into());
     let nonce = Nonce::try_from(nonce).unwrap();
-    cipher.decrypt(&nonce, Payload { msg: ciphertext, aad: &aad }).expect("the sealed MAC key opens")
+    cipher
+        .decrypt(&nonce, Payload { msg: ciphertext, aad: &aad })
+        .expect("the sealed MAC key opens")
 }
 
 /// Successes, refusals, NULLs and text of every kind: some twenty rows.
@@ -125,7 +133,8 @@ fn live_a_little(server: &Server, database: &str) {
     server.psql_result(database, sql);
 }
 
-/// A loopback address of our own, so that the client's address is no NULL: port 5432 may be taken on 127.0.0.1.
+/// A loopback address of our own, so that the client's address is no NULL: port 5432 may be taken
+/// on 127.0.0.1.
 fn loopback() -> String {
     let id = std::process::id();
     format!("127.{}.{}.{}", 16 + id % 200, id / 200 % 250, 1 + id / 50_000 % 250)
@@ -138,13 +147,21 @@ fn every_row_follows_through_restarts_and_crashes() {
     live_a_little(&server, "postgres");
     let mut remote = postgres::Config::new();
     remote.host(&address).user("postgres").dbname("postgres").application_name("über TCP");
-    remote.connect(postgres::NoTls).unwrap().batch_execute("SELECT watchllm.create_project('far')").unwrap();
+    remote
+        .connect(postgres::NoTls)
+        .unwrap()
+        .batch_execute("SELECT watchllm.create_project('far')")
+        .unwrap();
     let found = "SELECT count(DISTINCT access_type) >= 8 AND count(DISTINCT failure_reason) >= 5
         AND bool_or(client_addr IS NULL) AND bool_or(client_addr = '127.0.0.1') AND bool_or(txid IS NULL)
         AND bool_or(txid IS NOT NULL) AND bool_or(provider_key_id IS NULL) AND bool_or(user_agent ~ '🗝')
         AND bool_or(request_id = '') AND bool_or(request_id = 'réq') AND bool_or(effective_role = 'größe')
         FROM watchllm.provider_key_access_logs";
-    assert_eq!(server.psql("postgres", found), "t", "the trail is not as mixed as this test wants it");
+    assert_eq!(
+        server.psql("postgres", found),
+        "t",
+        "the trail is not as mixed as this test wants it"
+    );
     let first = verify(&server, "postgres").unwrap();
     assert!(first >= 17, "{first}");
 
@@ -234,11 +251,14 @@ fn a_changed_missing_or_moved_row_breaks_the_chain() {
         "UPDATE {trail} a SET seq = b.seq, hash = b.hash FROM {trail} b WHERE a.seq + b.seq = 11 AND a.seq IN (5, 6)"
     );
     let first = format!("DELETE FROM {trail} WHERE seq = 1; UPDATE {trail} SET seq = seq - 1");
-    let changes = CHANGES.iter().map(|change| format!("UPDATE {trail} SET {change} WHERE seq = {middle}"));
+    let changes =
+        CHANGES.iter().map(|change| format!("UPDATE {trail} SET {change} WHERE seq = {middle}"));
     for tampering in changes.chain([removed, closed_up, swapped, swapped_whole, first]) {
         let mut transaction = client.transaction().unwrap();
         transaction.batch_execute(TRIGGERS_OFF).unwrap();
-        transaction.batch_execute(&tampering).unwrap_or_else(|error| panic!("{tampering}: {error}"));
+        transaction
+            .batch_execute(&tampering)
+            .unwrap_or_else(|error| panic!("{tampering}: {error}"));
         assert!(follow(&mut transaction, &key).is_err(), "not noticed: {tampering}");
         transaction.rollback().unwrap();
     }
@@ -249,13 +269,25 @@ fn a_changed_missing_or_moved_row_breaks_the_chain() {
 fn replica_mode_does_not_lift_the_append_only_triggers() {
     let server = Server::with_vault();
     live_a_little(&server, "postgres");
-    let partition = server.psql("postgres", "SELECT tableoid::regclass FROM watchllm.provider_key_access_logs LIMIT 1");
+    let partition = server.psql(
+        "postgres",
+        "SELECT tableoid::regclass FROM watchllm.provider_key_access_logs LIMIT 1",
+    );
     for table in ["watchllm.provider_key_access_logs", &partition] {
-        for change in
-            [format!("UPDATE {table} SET seq = seq"), format!("DELETE FROM {table}"), format!("TRUNCATE {table}")]
-        {
-            let result = server.psql_result("postgres", &format!("SET session_replication_role = replica; {change}"));
-            assert!(result.status == 3 && result.stderr.contains("42501"), "{change}: {}", result.stderr);
+        for change in [
+            format!("UPDATE {table} SET seq = seq"),
+            format!("DELETE FROM {table}"),
+            format!("TRUNCATE {table}"),
+        ] {
+            let result = server.psql_result(
+                "postgres",
+                &format!("SET session_replication_role = replica; {change}"),
+            );
+            assert!(
+                result.status == 3 && result.stderr.contains("42501"),
+                "{change}: {}",
+                result.stderr
+            );
         }
     }
     verify(&server, "postgres").unwrap();

@@ -10,7 +10,7 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 /// The root of the private tree (`WATCHLLM_SERVER`, set by `make test`).
-pub fn tree() -> &'static Path {
+pub(crate) fn tree() -> &'static Path {
     static TREE: OnceLock<PathBuf> = OnceLock::new();
     TREE.get_or_init(|| {
         let tree = std::env::var_os("WATCHLLM_SERVER").map(PathBuf::from).unwrap_or_else(|| {
@@ -21,8 +21,9 @@ pub fn tree() -> &'static Path {
     })
 }
 
-/// Where test clusters live: beside the private tree, on a path that the user who runs servers can reach.
-pub fn clusters() -> &'static Path {
+/// Where test clusters live: beside the private tree, on a path that the user who runs servers can
+/// reach.
+pub(crate) fn clusters() -> &'static Path {
     static CLUSTERS: OnceLock<PathBuf> = OnceLock::new();
     CLUSTERS.get_or_init(|| {
         let clusters = tree().parent().expect("the tree has a parent").join("clusters");
@@ -41,25 +42,30 @@ fn runner() -> Option<(u32, u32)> {
         let user = std::env::var("WATCHLLM_RUN_AS").unwrap_or_else(|_| "postgres".into());
         let passwd = std::fs::read_to_string("/etc/passwd").expect("reading /etc/passwd");
         let line = passwd.lines().find(|line| line.split(':').next() == Some(user.as_str()));
-        let fields: Vec<&str> = line.unwrap_or_else(|| panic!("there is no user {user}")).split(':').collect();
+        let fields: Vec<&str> =
+            line.unwrap_or_else(|| panic!("there is no user {user}")).split(':').collect();
         Some((fields[2].parse().expect("a uid"), fields[3].parse().expect("a gid")))
     })
 }
 
 /// Hands a file or directory to the user that servers run as.
-pub fn give_to_runner(path: &Path) {
+pub(crate) fn give_to_runner(path: &Path) {
     if let Some((uid, gid)) = runner() {
         std::os::unix::fs::chown(path, Some(uid), Some(gid)).expect("chown to the servers' user");
     }
 }
 
-/// A command as the servers' user. Without RUST_BACKTRACE, which would put backtraces into error details, and without
-/// the caller's PG* variables, which would point clients elsewhere.
-pub fn command(program: impl AsRef<OsStr>) -> Command {
+/// A command as the servers' user. Without RUST_BACKTRACE, which would put backtraces into error
+/// details, and without the caller's PG* variables, which would point clients elsewhere.
+pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
-        if name.starts_with("PG") || name.starts_with("RUST") || name.starts_with("LC_") || name.starts_with("LANG") {
+        if name.starts_with("PG")
+            || name.starts_with("RUST")
+            || name.starts_with("LC_")
+            || name.starts_with("LANG")
+        {
             command.env_remove(name);
         }
     }
@@ -71,19 +77,25 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
 }
 
 /// A program of the private tree: `program("pg_dump")`.
-pub fn program(name: &str) -> Command {
+pub(crate) fn program(name: &str) -> Command {
     command(tree().join("bin").join(name))
 }
 
 /// Runs to the end; panics with both streams unless it succeeds.
-pub fn run(command: &mut Command) -> String {
+pub(crate) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?} failed:\n{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?} failed:\n{}{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
     text(&output.stdout)
 }
 
-/// Runs to the end with `input` on stdin, written beside the reading so that neither side can block the other.
-pub fn run_with_input(command: &mut Command, input: &str) -> Output {
+/// Runs to the end with `input` on stdin, written beside the reading so that neither side can block
+/// the other.
+pub(crate) fn run_with_input(command: &mut Command, input: &str) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let mut stdin = child.stdin.take().expect("a piped stdin");
@@ -94,6 +106,6 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Output {
     })
 }
 
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

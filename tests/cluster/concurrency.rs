@@ -1,5 +1,6 @@
-//! Many sessions on the same keys: lost rotations, decrypts that see half a change, deadlocks, also those that
-//! PostgreSQL cannot see (a caller that holds a row and waits for the writer). Every wait here ends by statement_timeout.
+//! Many sessions on the same keys: lost rotations, decrypts that see half a change, deadlocks, also
+//! those that PostgreSQL cannot see (a caller that holds a row and waits for the writer). Every
+//! wait here ends by statement_timeout.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +30,8 @@ fn fifty_rotations_at_once_lose_none_and_disturb_no_reader() {
                 for expected in 1..=ROUNDS {
                     let key = new_key();
                     barrier.wait();
-                    let call = format!("SELECT watchllm.rotate_provider_key('{id}', '{key}', {expected})");
+                    let call =
+                        format!("SELECT watchllm.rotate_provider_key('{id}', '{key}', {expected})");
                     match code(&mut c, &call).as_str() {
                         "00000" => winners.lock().unwrap().push(key),
                         other => assert_eq!(other, "23505"),
@@ -55,7 +57,8 @@ fn fifty_rotations_at_once_lose_none_and_disturb_no_reader() {
     });
     let winners = winners.lock().unwrap();
     assert_eq!(winners.len(), 1 + ROUNDS as usize);
-    let strangers: Vec<_> = read.lock().unwrap().iter().filter(|key| !winners.contains(*key)).cloned().collect();
+    let strangers: Vec<_> =
+        read.lock().unwrap().iter().filter(|key| !winners.contains(*key)).cloned().collect();
     assert!(strangers.is_empty(), "read, but never stored: {strangers:?}");
     assert_eq!(&one(c, &decrypt(id)), winners.last().unwrap());
     let recorded = |reason: &str| {
@@ -77,7 +80,8 @@ fn fifty_rotations_at_once_lose_none_and_disturb_no_reader() {
     );
 }
 
-/// Runs each program in a session of its own, all at once and `rounds` times; answers every SQLSTATE seen.
+/// Runs each program in a session of its own, all at once and `rounds` times; answers every
+/// SQLSTATE seen.
 fn at_once(vault: &Vault, rounds: usize, programs: &[Vec<String>]) -> HashSet<String> {
     let (barrier, seen) = (&Barrier::new(programs.len()), &Mutex::new(HashSet::new()));
     std::thread::scope(|scope| {
@@ -112,7 +116,8 @@ fn delete_decrypt_and_rotate_never_deadlock() {
     let vault = Vault::shared();
     let c = &mut connect(&vault);
     let p = project(c);
-    let ids: Vec<String> = (0..25).map(|i| store(c, &p, &format!("vendor-{i}"), &new_key())).collect();
+    let ids: Vec<String> =
+        (0..25).map(|i| store(c, &p, &format!("vendor-{i}"), &new_key())).collect();
     let each = |call: &dyn Fn(&str) -> String| ids.iter().map(|id| call(id)).collect::<Vec<_>>();
     let all = format!("SELECT * FROM watchllm.decrypt_provider_keys('{{{}}}')", ids.join(","));
     let programs = [
@@ -123,7 +128,10 @@ fn delete_decrypt_and_rotate_never_deadlock() {
         each(&|id| format!("SELECT watchllm.validate_provider_key('{id}')")),
         each(&|id| format!("SELECT watchllm.rollback_provider_key('{id}')")),
         each(&|id| format!("SELECT pg_sleep(0.01); SELECT watchllm.delete_provider_key('{id}')")),
-        each(&|id| format!("SELECT watchllm.delete_provider_key('{id}')")).into_iter().rev().collect(),
+        each(&|id| format!("SELECT watchllm.delete_provider_key('{id}')"))
+            .into_iter()
+            .rev()
+            .collect(),
         vec![all; 10],
     ];
     only(&at_once(&vault, 1, &programs), &["00000", "02000"]);
@@ -160,7 +168,14 @@ fn crosswise_transactions_end_by_the_deadlock_detector() {
     let p = project(c);
     let (a, b) = (store(c, &p, "openai", &new_key()), store(c, &p, "openai", &new_key()));
     let change = |first: &str, then: &str| {
-        vec!["BEGIN".to_owned(), rotate(first), decrypt(then), switch(then, false), switch(then, true), "COMMIT".into()]
+        vec![
+            "BEGIN".to_owned(),
+            rotate(first),
+            decrypt(then),
+            switch(then, false),
+            switch(then, true),
+            "COMMIT".into(),
+        ]
     };
     let seen = at_once(&vault, 4, &[change(&a, &b), change(&b, &a)]);
     only(&seen, &["00000", "40P01", "25P02"]); // each of these circles is in the caller's own order of locks

@@ -1,5 +1,5 @@
-//! What the trail says of a call, and what callers try to write into it: keys, megabytes, forged lines, other roles;
-//! and how the trail is read. Lengths, redaction, columns: DESIGN §6 and §11.
+//! What the trail says of a call, and what callers try to write into it: keys, megabytes, forged
+//! lines, other roles; and how the trail is read. Lengths, redaction, columns: DESIGN §6 and §11.
 
 use uuid::Uuid;
 
@@ -21,7 +21,10 @@ fn arguments_win_over_the_transactions_settings() {
     let p = project(c);
     let id = &store(c, &p, "openai", &new_key());
     assert_eq!(one(c, &newest(id, GIVEN)), "-|-|-");
-    one(c, "BEGIN; SET LOCAL watchllm.request_id = 'r set'; SET LOCAL watchllm.ip_address = '203.0.113.9'");
+    one(
+        c,
+        "BEGIN; SET LOCAL watchllm.request_id = 'r set'; SET LOCAL watchllm.ip_address = '203.0.113.9'",
+    );
     one(c, "SET LOCAL watchllm.user_agent = 'a set'");
     one(c, &decrypt(id));
     assert_eq!(one(c, &newest(id, GIVEN)), "r set|203.0.113.9|a set");
@@ -45,7 +48,12 @@ fn arguments_win_over_the_transactions_settings() {
         ("set_provider_key_active", "true, ".into()),
         ("delete_provider_key", String::new()),
     ] {
-        one(c, &format!("SELECT watchllm.{function}('{id}', {arguments} 'r', '192.0.2.1', '{function}')"));
+        one(
+            c,
+            &format!(
+                "SELECT watchllm.{function}('{id}', {arguments} 'r', '192.0.2.1', '{function}')"
+            ),
+        );
         assert_eq!(one(c, &newest(id, GIVEN)), format!("r|192.0.2.1|{function}"));
     }
 }
@@ -61,12 +69,21 @@ fn long_context_is_cut_at_a_character() {
     };
     one(c, &with("repeat('日', 60)", "'a' || repeat('é', 60)", "'abc' || repeat('🔑', 100)"));
     assert_eq!(
-        one(c, &newest(id, "octet_length(request_id), octet_length(ip_address), octet_length(user_agent)")),
+        one(
+            c,
+            &newest(
+                id,
+                "octet_length(request_id), octet_length(ip_address), octet_length(user_agent)"
+            )
+        ),
         "126|63|255"
     );
     assert_eq!(one(c, &newest(id, "request_id")), "日".repeat(42));
     one(c, &with("repeat('r', 1000)", "repeat('i', 1000)", "repeat('u', 1048576)"));
-    assert_eq!(one(c, &newest(id, "length(request_id), length(ip_address), length(user_agent)")), "128|64|256");
+    assert_eq!(
+        one(c, &newest(id, "length(request_id), length(ip_address), length(user_agent)")),
+        "128|64|256"
+    );
     one(c, &with("E'a\\nb\\tc'", "''", "E'x\\u202Ey'"));
     assert_eq!(one(c, &newest(id, "request_id, user_agent")), "a?b?c|x?y"); // no forged lines in what people read
 }
@@ -81,7 +98,9 @@ fn a_key_in_the_context_is_not_kept() {
     one(c, &format!("SET application_name = 'app {canary}'"));
     one(
         c,
-        &format!("SELECT watchllm.decrypt_provider_key('{id}', NULL, 'r {canary}', '{canary}', 'agent {canary} end')"),
+        &format!(
+            "SELECT watchllm.decrypt_provider_key('{id}', NULL, 'r {canary}', '{canary}', 'agent {canary} end')"
+        ),
     );
     one(c, &format!("SET watchllm.user_agent = '{}{canary}'", "u".repeat(230))); // straddles the cut
     one(c, &decrypt(id));
@@ -93,11 +112,16 @@ fn a_key_in_the_context_is_not_kept() {
         ),
     );
     assert!(
-        kept[0].contains("sk-proj-...[REDACTED]|sk-proj-...[REDACTED]|agent sk-proj-...[REDACTED] end"),
+        kept[0].contains(
+            "sk-proj-...[REDACTED]|sk-proj-...[REDACTED]|agent sk-proj-...[REDACTED] end"
+        ),
         "{kept:?}"
     );
     // the application's name is masked where it is set, byte for byte
-    assert!(kept.iter().all(|row| !row.contains(&canary[8..14]) && row.contains("app sk-proj-***")), "{kept:?}");
+    assert!(
+        kept.iter().all(|row| !row.contains(&canary[8..14]) && row.contains("app sk-proj-***")),
+        "{kept:?}"
+    );
     one(c, "RESET watchllm.user_agent; RESET application_name");
 }
 
@@ -111,14 +135,19 @@ fn set_role_hides_nobody() {
     one(c, &format!("CREATE ROLE {login} LOGIN IN ROLE watchllm_service"));
     let s = &mut vault.connect(login);
     one(s, &decrypt(id));
-    assert_eq!(one(c, &newest(id, "session_role, effective_role, role_setting")), format!("{login}|{login}|none"));
+    assert_eq!(
+        one(c, &newest(id, "session_role, effective_role, role_setting")),
+        format!("{login}|{login}|none")
+    );
     one(s, &format!("SET ROLE watchllm_service; {}", decrypt(id)));
-    let columns =
-        "session_role, effective_role, role_setting, application_name, client_addr, claims_trusted, backend_pid";
+    let columns = "session_role, effective_role, role_setting, application_name, client_addr, claims_trusted, backend_pid";
     let pid = one(s, "SELECT pg_backend_pid()");
     let expected = format!("{login}|watchllm_service|watchllm_service|cluster test|-|f|{pid}");
     assert_eq!(one(c, &newest(id, columns)), expected);
-    one(c, &format!("SET SESSION AUTHORIZATION {login}; {}; RESET SESSION AUTHORIZATION", decrypt(id)));
+    one(
+        c,
+        &format!("SET SESSION AUTHORIZATION {login}; {}; RESET SESSION AUTHORIZATION", decrypt(id)),
+    );
     assert_eq!(one(c, &newest(id, "session_role, effective_role")), format!("{login}|{login}"));
 }
 
@@ -136,8 +165,14 @@ fn a_change_carries_its_transaction_and_a_read_burns_none() {
         "SELECT access_type, txid FROM watchllm.provider_key_access_logs WHERE provider_key_id = '{id}' ORDER BY seq"
     );
     assert_eq!(rows(c, &recorded), [format!("store|{txid}"), format!("rotate|{txid}")]);
-    let assigned = rows(c, &format!("BEGIN; {}; SELECT pg_current_xact_id_if_assigned(); ROLLBACK", decrypt(id)));
-    assert_eq!((assigned[1].as_str(), one(c, &newest(id, "access_type, txid")).as_str()), ("-", "decrypt|-"));
+    let assigned = rows(
+        c,
+        &format!("BEGIN; {}; SELECT pg_current_xact_id_if_assigned(); ROLLBACK", decrypt(id)),
+    );
+    assert_eq!(
+        (assigned[1].as_str(), one(c, &newest(id, "access_type, txid")).as_str()),
+        ("-", "decrypt|-")
+    );
 }
 
 #[test]
@@ -149,7 +184,8 @@ fn history_is_bounded_and_newest_first() {
     for request in ["r1", "r2", "r3"] {
         one(c, &format!("SELECT watchllm.decrypt_provider_key('{id}', NULL, '{request}')"));
     }
-    let columns = "SELECT string_agg(name, ' ' ORDER BY place) FROM pg_proc, unnest(proargnames, proargmodes)
+    let columns =
+        "SELECT string_agg(name, ' ' ORDER BY place) FROM pg_proc, unnest(proargnames, proargmodes)
         WITH ORDINALITY AS argument (name, mode, place) WHERE mode = 't' AND proname = ";
     let expected = "accessed_at project_id provider_key_id provider key_version access_type success failure_reason \
         attempt_count ip_address user_agent request_id session_role effective_role claims_sub client_addr \
@@ -157,12 +193,18 @@ fn history_is_bounded_and_newest_first() {
     assert_eq!(one(c, &format!("{columns} 'key_access_history'")), expected);
     assert_eq!(one(c, &format!("{columns} 'failed_access_attempts'")), expected);
     let history = |rows: &str| {
-        format!("SELECT request_id, access_type, success, committed FROM watchllm.key_access_history('{id}'{rows})")
+        format!(
+            "SELECT request_id, access_type, success, committed FROM watchllm.key_access_history('{id}'{rows})"
+        )
     };
-    assert_eq!(rows(c, &history("")), ["r3|decrypt|t|t", "r2|decrypt|t|t", "r1|decrypt|t|t", "-|store|t|t"]);
+    assert_eq!(
+        rows(c, &history("")),
+        ["r3|decrypt|t|t", "r2|decrypt|t|t", "r1|decrypt|t|t", "-|store|t|t"]
+    );
     assert_eq!(rows(c, &history(", 2")), ["r3|decrypt|t|t", "r2|decrypt|t|t"]);
     assert_eq!(rows(c, &history(", 10000")).len(), 4);
-    for (rows, expected) in [("0", "22023"), ("-1", "22023"), ("10001", "22023"), ("NULL", "22004")] {
+    for (rows, expected) in [("0", "22023"), ("-1", "22023"), ("10001", "22023"), ("NULL", "22004")]
+    {
         assert_eq!(code(c, &history(&format!(", {rows}"))), expected, "{rows}");
     }
     for _ in 0..60 {

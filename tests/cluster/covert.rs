@@ -1,6 +1,7 @@
-//! Values of other tenants, asked for without reading one row: a comparison that PostgreSQL may run on everybody's rows
-//! before row security, and whatever tells that it ran: EXPLAIN ANALYZE, counters of scans, rows removed, estimates from
-//! everybody's statistics. Each value is tried under settings that force other plans, against one that nobody has.
+//! Values of other tenants, asked for without reading one row: a comparison that PostgreSQL may run
+//! on everybody's rows before row security, and whatever tells that it ran: EXPLAIN ANALYZE,
+//! counters of scans, rows removed, estimates from everybody's statistics. Each value is tried
+//! under settings that force other plans, against one that nobody has.
 
 use postgres::Client;
 use uuid::Uuid;
@@ -31,7 +32,8 @@ const COLUMNS: &[(&str, &str)] = &[
     ("provider_key_access_logs", "request_id"),
 ];
 
-/// What EXPLAIN ANALYZE says of a question, and how often a table of projects was scanned for it; without the question.
+/// What EXPLAIN ANALYZE says of a question, and how often a table of projects was scanned for it;
+/// without the question.
 fn told(s: &mut Client, table: &str, condition: &str) -> String {
     let scans = "SELECT pg_stat_get_xact_numscans('watchllm.projects'::regclass)
         + pg_stat_get_xact_numscans('watchllm.project_members'::regclass)";
@@ -39,21 +41,29 @@ fn told(s: &mut Client, table: &str, condition: &str) -> String {
     let before: i64 = one(s, scans).parse().unwrap();
     let plan = rows(
         s,
-        &format!("EXPLAIN (ANALYZE, TIMING OFF, SUMMARY OFF) SELECT 1 FROM watchllm.{table} WHERE {condition}"),
+        &format!(
+            "EXPLAIN (ANALYZE, TIMING OFF, SUMMARY OFF) SELECT 1 FROM watchllm.{table} WHERE {condition}"
+        ),
     );
     let after: i64 = one(s, scans).parse().unwrap();
     one(s, "ROLLBACK");
     let plan: Vec<String> = plan.into_iter().filter(|line| !line.contains("Buffers:")).collect();
-    format!("{} scans\n{}", after - before, plan.join("\n").replace(&condition.replace('\'', ""), "?"))
+    format!(
+        "{} scans\n{}",
+        after - before,
+        plan.join("\n").replace(&condition.replace('\'', ""), "?")
+    )
 }
 
 /// The questions that tell this value from one that nobody has.
 fn oracles(s: &mut Client, table: &str, column: &str, value: &str) -> Vec<String> {
-    let nobodys: String = value.chars().map(|c| if c.is_ascii_alphanumeric() { 'q' } else { c }).collect();
+    let nobodys: String =
+        value.chars().map(|c| if c.is_ascii_alphanumeric() { 'q' } else { c }).collect();
     let mut oracles = vec![];
     for plan in PLANS {
         one(s, &format!("RESET ALL; {plan}"));
-        // past the first executions, after which PostgreSQL settles on a plan for the look-up of projects
+        // past the first executions, after which PostgreSQL settles on a plan for the look-up of
+        // projects
         (0..12).for_each(|_| drop(one(s, "SELECT watchllm.current_project_ids()")));
         for comparison in ["=", ">=", "<>", "LIKE"] {
             let ask = |value: &str| match comparison {
@@ -64,7 +74,9 @@ fn oracles(s: &mut Client, table: &str, column: &str, value: &str) -> Vec<String
             let hidden = |told: String, value: &str| told.replace(value, "?");
             let (real, made_up) = (told(s, table, &ask(value)), told(s, table, &ask(&nobodys)));
             if hidden(real.clone(), value) != hidden(made_up.clone(), &nobodys) {
-                oracles.push(format!("{table}.{column} {comparison} with {plan:?}\n{real}\n{made_up}"));
+                oracles.push(format!(
+                    "{table}.{column} {comparison} with {plan:?}\n{real}\n{made_up}"
+                ));
             }
         }
     }
@@ -79,19 +91,30 @@ fn values_of_others_cannot_be_asked_for() {
     let (own, tenant) = (project(c), login(c, "watchllm_tenant"));
     one(c, &format!("SELECT watchllm.add_project_member('{own}', role_name => '{tenant}')"));
     store(c, &own, "openai", &new_key());
-    // Somebody else's: a project, keys and a trail, each value many times, so that statistics would hold it.
+    // Somebody else's: a project, keys and a trail, each value many times, so that statistics would
+    // hold it.
     let value = |what: &str| format!("z{what}{}", &Uuid::new_v4().simple().to_string()[..12]);
     let (name, request, agent, sub) = (value("n"), value("r"), value("a"), value("s"));
     let address = "198.51.100.77";
     let hint = {
         let victim = one(c, &format!("SELECT watchllm.create_project('{name}', '{sub}')"));
-        let id =
-            one(c, &format!("SELECT watchllm.store_provider_key('{victim}', 'openai', '{}', '{name}')", new_key()));
+        let id = one(
+            c,
+            &format!(
+                "SELECT watchllm.store_provider_key('{victim}', 'openai', '{}', '{name}')",
+                new_key()
+            ),
+        );
         one(c, "CREATE ROLE web LOGIN IN ROLE watchllm_service");
         let w = &mut server.connect("postgres", "web");
         one(w, &format!("SET request.jwt.claims = '{{\"sub\":\"{sub}\"}}'"));
         for _ in 0..40 {
-            one(w, &format!("SELECT watchllm.decrypt_provider_key('{id}', NULL, '{request}', '{address}', '{agent}')"));
+            one(
+                w,
+                &format!(
+                    "SELECT watchllm.decrypt_provider_key('{id}', NULL, '{request}', '{address}', '{agent}')"
+                ),
+            );
         }
         one(c, &format!("SELECT key_hint FROM watchllm.provider_key_records WHERE id = '{id}'"))
     };
@@ -108,19 +131,26 @@ fn values_of_others_cannot_be_asked_for() {
     for (table, column) in COLUMNS {
         assert_eq!(oracles(s, table, column, value_of(column)), Vec::<String>::new());
     }
-    assert_eq!(code(s, &format!("SELECT 1 FROM watchllm.projects WHERE owner_id = '{sub}'")), "42501");
+    assert_eq!(
+        code(s, &format!("SELECT 1 FROM watchllm.projects WHERE owner_id = '{sub}'")),
+        "42501"
+    );
     // The control: with the projects alone in the policy, or with statistics, the tenant is told.
     one(
         c,
         "ALTER POLICY tenants_read_own ON watchllm.provider_key_records USING (project_id = ANY (ARRAY(SELECT watchllm.current_project_ids())))",
     );
     assert!(!oracles(s, "provider_key_records", "name", &name).is_empty(), "the test sees nothing");
-    // Of so few rows no estimate tells anything; of many it would: so there are no statistics of what tenants write,
-    // in partitions that exist and in those to come, and install() takes back what somebody asked for.
+    // Of so few rows no estimate tells anything; of many it would: so there are no statistics of
+    // what tenants write, in partitions that exist and in those to come, and install() takes back
+    // what somebody asked for.
     let kept = "SELECT DISTINCT attname FROM pg_stats WHERE schemaname = 'watchllm' AND attname IN
         ('name', 'key_hint', 'owner_id', 'ip_address', 'user_agent', 'request_id', 'claims_sub', 'provider') ORDER BY 1";
     assert_eq!(rows(c, kept), ["provider"]);
-    one(c, "ALTER TABLE watchllm.provider_key_access_logs ALTER COLUMN request_id SET STATISTICS 100; ANALYZE");
+    one(
+        c,
+        "ALTER TABLE watchllm.provider_key_access_logs ALTER COLUMN request_id SET STATISTICS 100; ANALYZE",
+    );
     assert_eq!(rows(c, kept), ["provider", "request_id"]);
     one(
         c,

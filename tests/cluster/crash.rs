@@ -1,6 +1,6 @@
-//! Processes die under load: the writer, clients' processes, the whole server. Each client counts what it was
-//! answered; afterwards every answer has its row, no row is doubled, the sequence has no gap, and service is back
-//! by itself.
+//! Processes die under load: the writer, clients' processes, the whole server. Each client counts
+//! what it was answered; afterwards every answer has its row, no row is doubled, the sequence has
+//! no gap, and service is back by itself.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -16,11 +16,11 @@ use crate::writer::{Vault, decrypt};
 const CLIENTS: usize = 32;
 
 /// A commit takes 20 ms, so that a fault falls between writing and answering, not between batches.
-pub const SLOW_COMMITS: &str = "commit_delay = 20000\ncommit_siblings = 0\n";
+pub(crate) const SLOW_COMMITS: &str = "commit_delay = 20000\ncommit_siblings = 0\n";
 
 /// What one client was told.
 #[derive(Default)]
-pub struct Told {
+pub(crate) struct Told {
     pub key: Uuid,
     pub plaintext: String,
     /// Request ids of its answers.
@@ -30,19 +30,24 @@ pub struct Told {
 }
 
 /// Clients at work.
-pub struct Load {
+pub(crate) struct Load {
     stop: AtomicBool,
     answers: Vec<AtomicU64>,
 }
 
 impl Load {
-    /// Waits until every client has been answered three times from now on: once could have been under way.
-    pub fn everybody_is_answered_again(&self) {
+    /// Waits until every client has been answered three times from now on: once could have been
+    /// under way.
+    pub(crate) fn everybody_is_answered_again(&self) {
         let before: Vec<u64> = self.answers.iter().map(|answers| answers.load(SeqCst)).collect();
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
-            let waiting =
-                self.answers.iter().zip(&before).filter(|(now, before)| now.load(SeqCst) < *before + 3).count();
+            let waiting = self
+                .answers
+                .iter()
+                .zip(&before)
+                .filter(|(now, before)| now.load(SeqCst) < *before + 3)
+                .count();
             if waiting == 0 {
                 return;
             }
@@ -62,14 +67,21 @@ impl Drop for Stop<'_> {
 }
 
 /// Clients decrypt, each its own key, while `faults` runs; they reconnect as often as needed.
-pub fn under_load(vault: &Vault, clients: usize, faults: impl FnOnce(&Load)) -> Vec<Told> {
+pub(crate) fn under_load(vault: &Vault, clients: usize, faults: impl FnOnce(&Load)) -> Vec<Told> {
     let crowd: Vec<Told> = (0..clients)
         .map(|n| format!("sk-plaintext-of-client-{n}"))
         .map(|plaintext| Told { key: vault.key(&plaintext), plaintext, ..Told::default() })
         .collect();
-    let load = Load { stop: AtomicBool::new(false), answers: crowd.iter().map(|_| AtomicU64::new(0)).collect() };
+    let load = Load {
+        stop: AtomicBool::new(false),
+        answers: crowd.iter().map(|_| AtomicU64::new(0)).collect(),
+    };
     let mut config = Config::new();
-    config.host_path(vault.server.socket_dir()).dbname("postgres").user("postgres").application_name("load");
+    config
+        .host_path(vault.server.socket_dir())
+        .dbname("postgres")
+        .user("postgres")
+        .application_name("load");
     std::thread::scope(|scope| {
         let (load, config) = (&load, &config);
         let stop = Stop(load);
@@ -112,8 +124,9 @@ fn work(number: usize, mut told: Told, config: &Config, load: &Load) -> Told {
     told
 }
 
-/// Every answer has its row; no event, sequence number or hash twice; no gap; the next row continues the sequence.
-pub fn assert_trail_holds(vault: &Vault, told: &[Told]) {
+/// Every answer has its row; no event, sequence number or hash twice; no gap; the next row
+/// continues the sequence.
+pub(crate) fn assert_trail_holds(vault: &Vault, told: &[Told]) {
     let mut client = vault.connect();
     for one in told {
         let missing: i64 = client
@@ -176,16 +189,26 @@ fn sigterm_of_the_writer_again_and_again() {
         for pause in 0.. {
             let terminate = "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity
                 WHERE backend_type = 'watchllm_keys writer'";
-            ended.extend(admin.query(terminate, &[]).unwrap().iter().map(|row| row.get::<_, i32>(0)));
+            ended.extend(
+                admin.query(terminate, &[]).unwrap().iter().map(|row| row.get::<_, i32>(0)),
+            );
             if ended.len() >= 20 {
                 break;
             }
-            assert!(Instant::now() < deadline, "after 60 s only {} writers were there to end", ended.len());
+            assert!(
+                Instant::now() < deadline,
+                "after 60 s only {} writers were there to end",
+                ended.len()
+            );
             sleep(Duration::from_millis(90 + pause * 7 % 60));
         }
         load.everybody_is_answered_again();
     });
-    assert_eq!(errors(&told), Vec::<&String>::new(), "a writer that ends is replaced, callers wait");
+    assert_eq!(
+        errors(&told),
+        Vec::<&String>::new(),
+        "a writer that ends is replaced, callers wait"
+    );
     // some die before they serve
     let served = vault.count("SELECT writer_starts FROM watchllm.status()");
     assert!(served >= 10, "only {served} writers came to serve");
@@ -221,7 +244,8 @@ fn kill_9_of_a_clients_process() {
     let told = under_load(&vault, CLIENTS, |load| {
         for _ in 0..3 {
             let waiting = "SELECT min(pid) FROM pg_stat_activity WHERE application_name = 'load' AND state = 'active'";
-            let pid = std::iter::repeat_with(|| vault.server.psql("postgres", waiting)).find(|pid| !pid.is_empty());
+            let pid = std::iter::repeat_with(|| vault.server.psql("postgres", waiting))
+                .find(|pid| !pid.is_empty());
             vault.server.kill_backend(pid.unwrap().parse().unwrap(), "KILL");
             await_recovery(&vault.server);
             load.everybody_is_answered_again();
@@ -236,13 +260,18 @@ fn clients_terminated_while_they_wait() {
     let told = under_load(&vault, CLIENTS, |load| {
         let mut admin = vault.connect();
         for _ in 0..20 {
-            let terminate = "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity
+            let terminate =
+                "SELECT count(pg_terminate_backend(pid)) FROM (SELECT pid FROM pg_stat_activity
                 WHERE application_name = 'load' AND state = 'active' LIMIT 8) AS busy";
             admin.query_one(terminate, &[]).unwrap();
             sleep(Duration::from_millis(100));
         }
         load.everybody_is_answered_again();
     });
-    assert!(errors(&told).iter().all(|code| *code == "57P01" || *code == "closed"), "{:?}", errors(&told));
+    assert!(
+        errors(&told).iter().all(|code| *code == "57P01" || *code == "closed"),
+        "{:?}",
+        errors(&told)
+    );
     assert_trail_holds(&vault, &told);
 }

@@ -1,6 +1,6 @@
-//! The doctor `security_check()` (README, The doctor): a sound vault has no row that is wrong; every fault made on a
-//! real server turns the row that names it, and no other; nothing is needed for it to answer, and only its two roles
-//! get an answer.
+//! The doctor `security_check()` (README, The doctor): a sound vault has no row that is wrong;
+//! every fault made on a real server turns the row that names it, and no other; nothing is needed
+//! for it to answer, and only its two roles get an answer.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -100,7 +100,8 @@ const SURROUNDINGS: &str = "CREATE ROLE anon; CREATE ROLE authenticated; CREATE 
     SELECT watchllm.install(); SELECT watchllm.adopt_projects('public.adopted', name_column => NULL)";
 
 fn detail(server: &Server, check: &str) -> String {
-    let detail = format!("SELECT detail FROM watchllm.security_check() WHERE check_name = '{check}'");
+    let detail =
+        format!("SELECT detail FROM watchllm.security_check() WHERE check_name = '{check}'");
     server.psql("postgres", &detail)
 }
 
@@ -117,17 +118,23 @@ fn every_fault_turns_the_row_that_names_it() {
         let s = &mut server.connect("postgres", user);
         assert_eq!((one(s, WRONG), one(s, UNKNOWN)), (String::new(), String::new()), "{user}");
         assert_eq!(
-            one(s, "SELECT count(*) > 20, count(hint), bool_and(detail <> '') FROM watchllm.security_check()"),
+            one(
+                s,
+                "SELECT count(*) > 20, count(hint), bool_and(detail <> '') FROM watchllm.security_check()"
+            ),
             "t|0|t"
         );
     }
-    let today =
-        one(c, "SELECT format('watchllm.provider_key_access_logs_%s', to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD'))");
+    let today = one(
+        c,
+        "SELECT format('watchllm.provider_key_access_logs_%s', to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD'))",
+    );
     let since_16 = one(c, "SELECT current_setting('server_version_num')::int >= 160000") == "t";
     let mut turned = std::collections::BTreeSet::new();
     for line in FAULTS.lines().filter(|line| !line.is_empty()) {
         let line = line.replace("{p}", &p).replace("{k}", &k).replace("{day}", &today);
-        let [fault, expected, words, undo] = line.split(" ¦ ").collect::<Vec<_>>().try_into().unwrap();
+        let [fault, expected, words, undo] =
+            line.split(" ¦ ").collect::<Vec<_>>().try_into().unwrap();
         turned.extend(expected.split(' ').map(str::to_owned));
         if expected == "createrole_roles" && since_16 {
             continue; // there CREATEROLE reaches only what it was given
@@ -138,14 +145,25 @@ fn every_fault_turns_the_row_that_names_it() {
         assert_eq!(one(s, WRONG), expected, "{fault}");
         let of = "WHERE ok IS FALSE AND hint <> ''";
         let details = rows(s, &format!("SELECT detail FROM watchllm.security_check() {of}"));
-        assert_eq!(details.len(), expected.split(' ').count(), "a wrong row without a hint: {fault}");
+        assert_eq!(
+            details.len(),
+            expected.split(' ').count(),
+            "a wrong row without a hint: {fault}"
+        );
         assert!(details.join(", ").contains(words), "{fault}: {details:?}");
         server.psql("postgres", undo);
         assert_eq!(one(&mut server.connect("postgres", "auditor"), WRONG), "", "undone: {fault}");
     }
     // each check is either in the table above, tried by another test here, or never wrong
-    let elsewhere =
-        ["audit_writer", "encoding", "keyring_file", "master_key", "preloaded", "superusers", "worker_slots"];
+    let elsewhere = [
+        "audit_writer",
+        "encoding",
+        "keyring_file",
+        "master_key",
+        "preloaded",
+        "superusers",
+        "worker_slots",
+    ];
     turned.extend(elsewhere.map(str::to_owned));
     let all = rows(c, "SELECT check_name FROM watchllm.security_check() ORDER BY 1");
     assert_eq!(all, turned.into_iter().collect::<Vec<_>>());
@@ -161,7 +179,12 @@ fn settings_that_write_keys_into_the_log_or_trust_too_many_are_named() {
         server.conf(setting);
         server.reload();
         let wrong = "SELECT check_name, detail FROM watchllm.security_check() WHERE ok IS FALSE";
-        server.poll_until("postgres", "SELECT count(*) FROM watchllm.security_check() WHERE ok IS FALSE", "1", 30);
+        server.poll_until(
+            "postgres",
+            "SELECT count(*) FROM watchllm.security_check() WHERE ok IS FALSE",
+            "1",
+            30,
+        );
         let row = if setting.contains("trusted") { "trusted_claim_roles" } else { "log_settings" };
         let said = server.psql("postgres", wrong);
         assert!(said.starts_with(row) && said.contains(words), "{setting}: {said}");
@@ -182,7 +205,9 @@ fn a_bad_keyring_is_seen_before_the_next_start() {
     assert_eq!(server.psql("postgres", WRONG), "keyring_file");
     assert!(detail(&server, "keyring_file").contains("mode 0644"));
     // nor does the answer name the path, which is for superusers
-    assert!(!server.psql("postgres", "SELECT * FROM watchllm.security_check()").contains("master.keys"));
+    assert!(
+        !server.psql("postgres", "SELECT * FROM watchllm.security_check()").contains("master.keys")
+    );
     // a keyring that is no use: the old one stays in use, and both are said
     server.write_keyring("nonsense\n");
     fs::set_permissions(server.keyring(), fs::Permissions::from_mode(0o600)).unwrap();
@@ -197,7 +222,8 @@ fn a_bad_keyring_is_seen_before_the_next_start() {
     assert_eq!(server.psql("postgres", WRONG), "keyring_file master_key");
     assert!(detail(&server, "keyring_file").contains("neither"));
     // another secret: not the one this database is sealed under
-    server.conf("watchllm_keys.master_key_command = 'echo 1:another-secret-another-secret-another'");
+    server
+        .conf("watchllm_keys.master_key_command = 'echo 1:another-secret-another-secret-another'");
     server.restart();
     assert_eq!(server.psql("postgres", WRONG), "master_key");
     assert!(detail(&server, "master_key").contains("wrong master key"));
@@ -208,7 +234,8 @@ fn a_bad_keyring_is_seen_before_the_next_start() {
 
 #[test]
 fn a_writer_that_stands_still_or_finds_no_room_is_named() {
-    let server = Server::with_vault_and("watchllm_keys.audit_timeout = 1s\nmax_worker_processes = 4");
+    let server =
+        Server::with_vault_and("watchllm_keys.audit_timeout = 1s\nmax_worker_processes = 4");
     // a starved machine may need longer than this audit_timeout to start a writer
     let comes = |wrong: &str| server.poll_until("postgres", WRONG, wrong, 60);
     comes("");

@@ -1,5 +1,6 @@
-//! Nothing is lost (DESIGN §1.7): dumps of every kind restore into a fresh cluster with every key and every row, also
-//! while clients keep calling; a section at a time; with the wrong keyring; and after DROP EXTENSION CASCADE.
+//! Nothing is lost (DESIGN §1.7): dumps of every kind restore into a fresh cluster with every key
+//! and every row, also while clients keep calling; a section at a time; with the wrong keyring; and
+//! after DROP EXTENSION CASCADE.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,7 +49,8 @@ fn keyring_of(server: &Server) -> String {
     std::fs::read_to_string(server.keyring()).unwrap()
 }
 
-const TABLES: &str = "SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'watchllm'::regnamespace
+const TABLES: &str =
+    "SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'watchllm'::regnamespace
     AND c.relkind IN ('r', 'p') AND NOT c.relispartition ORDER BY 1";
 
 /// Each of our tables with its number of rows and a checksum over them.
@@ -66,7 +68,8 @@ fn content(server: &Server, database: &str) -> String {
     server.psql(database, &sums.join(";\n"))
 }
 
-const KEYS: &str = "SELECT name, watchllm.decrypt_provider_key(id) FROM watchllm.provider_key_records
+const KEYS: &str =
+    "SELECT name, watchllm.decrypt_provider_key(id) FROM watchllm.provider_key_records
     WHERE deleted_at IS NULL ORDER BY name";
 
 /// What is around the rows: keys, indexes, triggers, policies, grants, comments.
@@ -97,28 +100,32 @@ fn frame(server: &Server, database: &str) -> String {
 
 /// Compares line by line, and shows what differs alone.
 fn same(found: &str, expected: &str, what: &str) {
-    let missing: Vec<&str> = expected.lines().filter(|line| !found.lines().any(|other| other == *line)).collect();
-    let new: Vec<&str> = found.lines().filter(|line| !expected.lines().any(|other| other == *line)).collect();
+    let missing: Vec<&str> =
+        expected.lines().filter(|line| !found.lines().any(|other| other == *line)).collect();
+    let new: Vec<&str> =
+        found.lines().filter(|line| !expected.lines().any(|other| other == *line)).collect();
     assert!(missing.is_empty() && new.is_empty(), "{what}\nmissing: {missing:#?}\nnew: {new:#?}");
 }
 
-/// The restored database holds what the source held, opens every key and continues the chain under its own name.
+/// The restored database holds what the source held, opens every key and continues the chain under
+/// its own name.
 fn all_is_there(source: &Server, server: &Server, database: &str, held: &str) {
     same(&content(server, database), held, database);
     let whole = frame(source, "postgres");
     same(&frame(server, database), &whole, database);
     let last = verify(server, database).unwrap();
     let keys = server.psql(database, KEYS);
-    let expected =
-        "k1|schlüssel-1\nk2|schlüssel-2\nk3|schlüssel-3\no1|other-1\no2|other-2\no3|other-3\nrotated|rotated-2";
+    let expected = "k1|schlüssel-1\nk2|schlüssel-2\nk3|schlüssel-3\no1|other-1\no2|other-2\no3|other-3\nrotated|rotated-2";
     assert_eq!(keys, expected, "{database}");
-    let validated = "SELECT bool_and(watchllm.validate_provider_key(id)) FROM watchllm.provider_key_records
+    let validated =
+        "SELECT bool_and(watchllm.validate_provider_key(id)) FROM watchllm.provider_key_records
         WHERE deleted_at IS NULL";
     assert_eq!(server.psql(database, validated), "t");
     assert_eq!(verify(server, database), Ok(last + 14), "{database}");
     let identity = "SELECT count(*), count(*) FILTER (WHERE database_name = current_database()
         AND system_identifier = (SELECT system_identifier FROM pg_control_system())) FROM watchllm.database_identity";
-    // test clusters are copies of one initdb: the database postgres has the same number and server in all of them
+    // test clusters are copies of one initdb: the database postgres has the same number and server
+    // in all of them
     let identities = if database == "postgres" { "1|1" } else { "2|1" };
     assert_eq!(server.psql(database, identity), identities, "{database}");
     let again = server.psql(database, "SELECT watchllm.install()");
@@ -133,7 +140,10 @@ fn every_kind_of_dump_restores_into_a_fresh_cluster() {
     let held = content(&source, "postgres");
     let archive = source.dump("postgres", "vault.dump", &["-Fc"]);
     let server = target(&keyring_of(&source), &["serial", "parallel", "sections", "plain", "bare"]);
-    assert_eq!(server.psql("postgres", "SELECT count(*) FROM pg_roles WHERE rolname ~ '^watchllm'"), "0");
+    assert_eq!(
+        server.psql("postgres", "SELECT count(*) FROM pg_roles WHERE rolname ~ '^watchllm'"),
+        "0"
+    );
     server.restore("serial", &archive, &[]);
     all_is_there(&source, &server, "serial", &held);
     server.restore("parallel", &archive, &["-j4"]);
@@ -180,16 +190,20 @@ fn a_dump_of_the_whole_cluster_restores_with_roles_and_members() {
     assert!(opened.stderr.contains("22004"), "a service reaches the functions: {}", opened.stderr);
 }
 
-/// Calls until told to stop; answers how many calls were refused because the tables were not complete.
+/// Calls until told to stop; answers how many calls were refused because the tables were not
+/// complete.
 fn keep_calling(mut client: postgres::Client, stop: &AtomicBool) -> usize {
     let mut early = 0;
     while !stop.load(Ordering::Relaxed) {
         drop(client.query("SELECT * FROM watchllm.status()", &[]));
-        if let Err(error) = client.query("SELECT watchllm.decrypt_provider_key(gen_random_uuid())", &[]) {
+        if let Err(error) =
+            client.query("SELECT watchllm.decrypt_provider_key(gen_random_uuid())", &[])
+        {
             let error = error.as_db_error().expect("an error of the server, not a lost connection");
             early += usize::from(error.code().code() == "55000");
             // no function or schema yet, not complete, no such key: and nothing else
-            let known = ["42883", "3F000", "42P01", "55000", "02000"].contains(&error.code().code());
+            let known =
+                ["42883", "3F000", "42P01", "55000", "02000"].contains(&error.code().code());
             assert!(known, "{error}");
         }
     }
@@ -219,9 +233,13 @@ fn calls_during_a_restore_write_nothing_and_cost_no_primary_key() {
         assert!(early > 0, "no call fell into the restore");
         same(&frame(&server, database), &frame(&source, "postgres"), database);
         let written_since = |line: &&str| {
-            ["provider_key_access_logs|", "database_identity|"].iter().any(|table| line.starts_with(table))
+            ["provider_key_access_logs|", "database_identity|"]
+                .iter()
+                .any(|table| line.starts_with(table))
         };
-        let settled = |all: &str| all.lines().filter(|line| !written_since(line)).collect::<Vec<_>>().join("\n");
+        let settled = |all: &str| {
+            all.lines().filter(|line| !written_since(line)).collect::<Vec<_>>().join("\n")
+        };
         same(&settled(&content(&server, database)), &settled(&held), database);
         let rows = verify(&server, database).unwrap();
         assert!(rows > verify(&source, "postgres").unwrap());
@@ -257,9 +275,11 @@ fn the_wrong_keyring_is_named_and_the_right_one_mends_it() {
 fn dropping_the_extension_loses_no_row_and_opens_no_door() {
     let server = source();
     let whole = frame(&server, "postgres");
-    let (held, keys) = (content(&server, "postgres"), "SELECT count(*) FROM watchllm.provider_key_versions");
+    let (held, keys) =
+        (content(&server, "postgres"), "SELECT count(*) FROM watchllm.provider_key_versions");
     refused(&server, "postgres", "DROP EXTENSION watchllm_keys", "2BP01");
-    server.psql("postgres", "SET client_min_messages = error; DROP EXTENSION watchllm_keys CASCADE");
+    server
+        .psql("postgres", "SET client_min_messages = error; DROP EXTENSION watchllm_keys CASCADE");
     same(&content(&server, "postgres"), &held, "rows");
     refused(&server, "postgres", KEYS, "42883");
     let walls = "SELECT bool_and(relrowsecurity AND relforcerowsecurity) FROM pg_class

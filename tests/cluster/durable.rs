@@ -1,6 +1,7 @@
-//! Durable before answered: whatever the caller or the configuration says about asynchronous commits, the record's
-//! commit has left memory when the answer arrives, and survives a crash in that very moment. Also waits that are
-//! given up: no answer, and no later call takes the verdict of an earlier one.
+//! Durable before answered: whatever the caller or the configuration says about asynchronous
+//! commits, the record's commit has left memory when the answer arrives, and survives a crash in
+//! that very moment. Also waits that are given up: no answer, and no later call takes the verdict
+//! of an earlier one.
 
 use std::collections::HashMap;
 use std::fs::read_to_string;
@@ -30,7 +31,9 @@ fn the_records_commit_is_flushed_when_the_answer_arrives() {
     let start = vault.server.psql("postgres", "SELECT pg_current_wal_insert_lsn()");
     let (mut client, mut watch) = (vault.connect(), vault.connect());
     let (read, look) = (client.prepare(DECRYPT).unwrap(), watch.prepare(FLUSHED).unwrap());
-    let write = client.prepare("INSERT INTO witness VALUES ($1) RETURNING pg_current_xact_id()::text").unwrap();
+    let write = client
+        .prepare("INSERT INTO witness VALUES ($1) RETURNING pg_current_xact_id()::text")
+        .unwrap();
     let flushed = |watch: &mut Client| watch.query_one(&look, &[]).unwrap().get::<_, i64>(0);
     let (mut answers, mut witnesses) = (Vec::new(), Vec::new());
     for n in 0..ANSWERS {
@@ -43,22 +46,37 @@ fn the_records_commit_is_flushed_when_the_answer_arrives() {
     for (request, flushed) in answers {
         let sql = "SELECT xmin::text FROM watchllm.provider_key_access_logs WHERE request_id = $1";
         let xid: String = watch.query_one(sql, &[&request]).unwrap().get(0);
-        assert!(commits[&xid] <= flushed, "{request}: commit ends at {}, flushed to {flushed}", commits[&xid]);
+        assert!(
+            commits[&xid] <= flushed,
+            "{request}: commit ends at {}, flushed to {flushed}",
+            commits[&xid]
+        );
     }
     // an ordinary commit in the same place is not there yet: the measure can tell
-    let lazy = witnesses.iter().filter(|(xid, flushed)| commits.get(xid).is_none_or(|end| end > flushed)).count();
-    assert!(lazy as i64 > ANSWERS / 2, "only {lazy} asynchronous commits were seen before their flush");
+    let lazy = witnesses
+        .iter()
+        .filter(|(xid, flushed)| commits.get(xid).is_none_or(|end| end > flushed))
+        .count();
+    assert!(
+        lazy as i64 > ANSWERS / 2,
+        "only {lazy} asynchronous commits were seen before their flush"
+    );
 }
 
 /// Where the commit record of each transaction ends, from pg_waldump.
 fn commits_since(server: &Server, start: &str) -> HashMap<String, i64> {
     server.psql("postgres", "CHECKPOINT");
-    let dumped = program("pg_waldump").arg("-p").arg(server.data_dir().join("pg_wal")).args(["-s", start]).output();
+    let dumped = program("pg_waldump")
+        .arg("-p")
+        .arg(server.data_dir().join("pg_wal"))
+        .args(["-s", start])
+        .output();
     let between = |line: &str, from: &str, to: char| -> Option<String> {
         Some(line.split_once(from)?.1.split(to).next()?.trim().to_string())
     };
     let commit = |line: &str| {
-        let total: i64 = between(line, "(rec/tot):", ',')?.split_once('/')?.1.trim().parse().ok()?;
+        let total: i64 =
+            between(line, "(rec/tot):", ',')?.split_once('/')?.1.trim().parse().ok()?;
         let lsn = between(line, "lsn: ", ',')?;
         let (high, low) = lsn.split_once('/')?;
         let at = i64::from_str_radix(high, 16).ok()? << 32 | i64::from_str_radix(low, 16).ok()?;
@@ -129,7 +147,13 @@ fn a_crowd_with_asynchronous_commits_loses_no_row() {
 }
 
 /// While the trail is locked: asks, lets `give_up` end the wait, asks again. The SQLSTATEs of both.
-fn give_up_waiting(vault: &Vault, client: &mut Client, key: Uuid, round: usize, how: &str) -> (String, String) {
+fn give_up_waiting(
+    vault: &Vault,
+    client: &mut Client,
+    key: Uuid,
+    round: usize,
+    how: &str,
+) -> (String, String) {
     let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[]).unwrap().get(0);
     let (mut admin, how) = (vault.connect(), how.to_string());
     if how == "statement_timeout" {
@@ -161,12 +185,16 @@ fn a_wait_that_is_given_up_answers_nothing_and_harms_no_later_one() {
         let mut holder = vault.lock_trail();
         let (first, second) = give_up_waiting(&vault, &mut client, key, round, how);
         // the writer's own patience with a lock is a second: on a slow machine it may end first
-        let expected = if *how == "pg_terminate_backend" { ["57P01", "closed"] } else { ["57014"; 2] };
+        let expected =
+            if *how == "pg_terminate_backend" { ["57P01", "closed"] } else { ["57014"; 2] };
         assert!(expected.contains(&first.as_str()) || first == "53000", "{how}: {first}");
         assert_eq!(second, "53000", "{how}: nothing can be recorded");
         holder.batch_execute("ROLLBACK").unwrap();
         assert_eq!(decrypt(&mut client, key, &format!("served-{round}")).unwrap(), "sk-patience");
-        assert_eq!((vault.rows(&format!("locked-{round}")), vault.rows(&format!("served-{round}"))), (0, 1));
+        assert_eq!(
+            (vault.rows(&format!("locked-{round}")), vault.rows(&format!("served-{round}"))),
+            (0, 1)
+        );
         assert!(vault.rows(&format!("given-up-{round}")) <= 1);
     }
 }
@@ -191,12 +219,15 @@ fn a_change_cancelled_in_its_commit_is_undone_and_never_shown_as_committed() {
         canceller.join().unwrap();
         assert!(outcome == "57014" || outcome == "53000", "{outcome}");
         cancelled += usize::from(outcome == "57014");
-        // what lies in the queue may now be written: it says "about to commit", and the change is not there
+        // what lies in the queue may now be written: it says "about to commit", and the change is
+        // not there
         holder.batch_execute("ROLLBACK").unwrap();
         assert_eq!(decrypt(&mut client, key, "still").unwrap(), "sk-unchanged");
     }
     assert!(cancelled > 0, "the writer was always first to give up");
-    let shown = format!("SELECT count(*) FROM watchllm.key_access_history('{key}', 100) WHERE access_type = 'rotate'");
+    let shown = format!(
+        "SELECT count(*) FROM watchllm.key_access_history('{key}', 100) WHERE access_type = 'rotate'"
+    );
     let rows = vault.count(&shown);
     assert_eq!(vault.count(&format!("{shown} AND NOT committed")), rows);
     eprintln!("{cancelled} commits were cancelled, {rows} of them left a row");

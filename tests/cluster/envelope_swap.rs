@@ -1,5 +1,6 @@
-//! A superuser moves, cuts, flips or replaces envelopes: nothing opens anywhere but in its own row (DESIGN §3, AAD),
-//! the refusal is XX001 and on record, and the key opens again once its own envelope is back.
+//! A superuser moves, cuts, flips or replaces envelopes: nothing opens anywhere but in its own row
+//! (DESIGN §3, AAD), the refusal is XX001 and on record, and the key opens again once its own
+//! envelope is back.
 
 use crate::server::Server;
 
@@ -22,7 +23,9 @@ const LAST: &str = "SELECT access_type || ' ' || coalesce(failure_reason, 'succe
     FROM watchllm.provider_key_access_logs ORDER BY seq DESC LIMIT 1";
 
 fn call(function: &str, name: &str) -> String {
-    format!("SELECT watchllm.{function}(id) FROM watchllm.provider_key_records WHERE name = '{name}'")
+    format!(
+        "SELECT watchllm.{function}(id) FROM watchllm.provider_key_records WHERE name = '{name}'"
+    )
 }
 
 /// The envelope of a key's version, as a subquery.
@@ -40,11 +43,16 @@ fn put(name: &str, version: i32, envelope: &str) -> String {
     )
 }
 
-/// The key `one` does not open in any way, each attempt is on record, and its own envelope opens again.
+/// The key `one` does not open in any way, each attempt is on record, and its own envelope opens
+/// again.
 fn refused(server: &Server, tampering: &str) {
     server.psql("postgres", tampering);
     let result = server.psql_result("postgres", &call("decrypt_provider_key", "one"));
-    assert!(result.stderr.contains("ERROR:  XX001") && result.stdout.is_empty(), "{tampering}: {}", result.stderr);
+    assert!(
+        result.stderr.contains("ERROR:  XX001") && result.stdout.is_empty(),
+        "{tampering}: {}",
+        result.stderr
+    );
     assert_eq!(server.psql("postgres", LAST), "decrypt damaged_envelope", "{tampering}");
     assert_eq!(server.psql("postgres", &call("validate_provider_key", "one")), "f", "{tampering}");
     assert_eq!(server.psql("postgres", LAST), "validate damaged_envelope", "{tampering}");
@@ -53,8 +61,7 @@ fn refused(server: &Server, tampering: &str) {
     let row = server.psql("postgres", many);
     assert!(row.ends_with("||damaged_envelope"), "{tampering}: {row}");
     // the next by priority takes its place
-    let resolve =
-        "SELECT r.name FROM watchllm.projects p, watchllm.resolve_provider_key(p.id, 'openai') r WHERE p.name = 'a'";
+    let resolve = "SELECT r.name FROM watchllm.projects p, watchllm.resolve_provider_key(p.id, 'openai') r WHERE p.name = 'a'";
     assert_eq!(server.psql("postgres", resolve), "two", "{tampering}");
     server.psql("postgres", &put("one", 2, &envelope("one", 2)));
     assert_eq!(server.psql("postgres", &call("decrypt_provider_key", "one")), "first-key-of-a-2");
@@ -80,8 +87,9 @@ fn an_envelope_opens_in_no_other_row() {
 #[test]
 fn a_row_under_another_provider_or_id_does_not_open() {
     let server = vault();
-    let provider =
-        |name: &str| format!("UPDATE watchllm.provider_key_records SET provider = '{name}' WHERE name = 'one'");
+    let provider = |name: &str| {
+        format!("UPDATE watchllm.provider_key_records SET provider = '{name}' WHERE name = 'one'")
+    };
     for other in ["anthropic", "openai2", "opena"] {
         server.psql("postgres", &provider(other));
         let result = server.psql_result("postgres", &call("decrypt_provider_key", "one"));
@@ -104,7 +112,11 @@ fn a_row_under_another_provider_or_id_does_not_open() {
             watchllm.provider_key_records s WHERE s.name = 'stolen'",
     );
     let result = server.psql_result("postgres", &call("decrypt_provider_key", "stolen"));
-    assert!(result.stderr.contains("ERROR:  XX001") && result.stdout.is_empty(), "{}", result.stderr);
+    assert!(
+        result.stderr.contains("ERROR:  XX001") && result.stdout.is_empty(),
+        "{}",
+        result.stderr
+    );
     assert_eq!(server.psql("postgres", LAST), "decrypt damaged_envelope");
 }
 
@@ -112,11 +124,21 @@ fn a_row_under_another_provider_or_id_does_not_open() {
 fn one_flipped_byte_anywhere_is_damage() {
     let server = vault();
     let own = envelope("one", 2);
-    let flipped = |at: &str| put("one", 2, &format!("set_byte({own}, {at}, get_byte({own}, {at}) # 1)"));
+    let flipped =
+        |at: &str| put("one", 2, &format!("set_byte({own}, {at}, get_byte({own}, {at}) # 1)"));
     let last = format!("length({own}) - 1");
     // salt 5-20, nonce 21-32, ciphertext from 33, the tag is the last 16
-    for at in ["5", "20", "21", "32", "33", "40", &format!("length({own}) - 17"), &format!("length({own}) - 16"), &last]
-    {
+    for at in [
+        "5",
+        "20",
+        "21",
+        "32",
+        "33",
+        "40",
+        &format!("length({own}) - 17"),
+        &format!("length({own}) - 16"),
+        &last,
+    ] {
         refused(&server, &flipped(at));
     }
     // format and master-key version are guarded by the table itself
@@ -130,7 +152,11 @@ fn one_flipped_byte_anywhere_is_damage() {
     refused(&server, &flipped("4")); // version 1 ^ 1: no version at all
     server.psql("postgres", &put("one", 2, &format!("set_byte({own}, 4, 9)")));
     let result = server.psql_result("postgres", &call("decrypt_provider_key", "one"));
-    assert!(result.stderr.contains("ERROR:  55000") && result.stderr.contains("version 9"), "{}", result.stderr);
+    assert!(
+        result.stderr.contains("ERROR:  55000") && result.stderr.contains("version 9"),
+        "{}",
+        result.stderr
+    );
     assert_eq!(server.psql("postgres", LAST), "decrypt unknown_master_key");
 }
 
@@ -141,10 +167,16 @@ fn a_cut_or_stretched_envelope_is_damage_and_null_is_refused() {
     refused(&server, &put("one", 2, &format!("substring({own} for length({own}) - 1)")));
     refused(&server, &put("one", 2, &format!("substring({own} for 50)")));
     refused(&server, &put("one", 2, &format!("{own} || '\\x00'::bytea")));
-    refused(&server, &put("one", 2, &format!("substring({own} for 5) || decode(repeat('00', 60), 'hex')")));
-    for impossible in
-        [&format!("substring({own} for 49)"), "NULL", "''", &format!("{own} || decode(repeat('00', 4100), 'hex')")]
-    {
+    refused(
+        &server,
+        &put("one", 2, &format!("substring({own} for 5) || decode(repeat('00', 60), 'hex')")),
+    );
+    for impossible in [
+        &format!("substring({own} for 49)"),
+        "NULL",
+        "''",
+        &format!("{own} || decode(repeat('00', 4100), 'hex')"),
+    ] {
         let result = server.psql_result("postgres", &put("one", 2, impossible));
         assert!(result.stderr.contains("ERROR:  23514"), "{impossible}: {}", result.stderr);
     }
@@ -153,7 +185,9 @@ fn a_cut_or_stretched_envelope_is_damage_and_null_is_refused() {
         "ALTER TABLE watchllm.provider_key_versions DROP CONSTRAINT provider_key_versions_envelope_header,
             DROP CONSTRAINT provider_key_versions_envelope_length, DROP CONSTRAINT provider_key_versions_destroyed",
     );
-    for impossible in [&format!("substring({own} for 48)"), &format!("substring({own} for 5)"), "''", "NULL"] {
+    for impossible in
+        [&format!("substring({own} for 48)"), &format!("substring({own} for 5)"), "''", "NULL"]
+    {
         refused(&server, &put("one", 2, impossible));
     }
 }
@@ -165,7 +199,11 @@ fn canary_and_audit_keys_do_not_pass_for_a_key() {
     for kind in ["fingerprint", "mac", "digest"] {
         refused(
             &server,
-            &put("one", 2, &format!("(SELECT k.envelope FROM watchllm.audit_keys k WHERE kind = '{kind}')")),
+            &put(
+                "one",
+                2,
+                &format!("(SELECT k.envelope FROM watchllm.audit_keys k WHERE kind = '{kind}')"),
+            ),
         );
     }
 }

@@ -1,10 +1,13 @@
-//! Every error with its SQLSTATE, a hint where something can be done, and no key material anywhere: not in message,
-//! detail, hint or context, and not in the server log's STATEMENT lines (DESIGN §11, issue 2).
+//! Every error with its SQLSTATE, a hint where something can be done, and no key material anywhere:
+//! not in message, detail, hint or context, and not in the server log's STATEMENT lines (DESIGN
+//! §11, issue 2).
 
 use postgres::{Client, error::DbError};
 use uuid::Uuid;
 
-use crate::keys::{Vault, code, decrypt, last_event, new_key, one, project, refusal, store, try_rows};
+use crate::keys::{
+    Vault, code, decrypt, last_event, new_key, one, project, refusal, store, try_rows,
+};
 use crate::server::{Mode, Server};
 
 /// Every function that opens, stores or changes; for a key that need not exist.
@@ -26,14 +29,14 @@ fn calls(key: &str) -> Vec<String> {
 }
 
 /// The call fails with this SQLSTATE and a hint that holds `hint`.
-pub fn fails(c: &mut Client, sql: &str, sqlstate: &str, hint: &str) {
+pub(crate) fn fails(c: &mut Client, sql: &str, sqlstate: &str, hint: &str) {
     let error = refusal(c, sql);
     assert_eq!(error.code().code(), sqlstate, "{sql}: {}", error.message());
     assert!(error.hint().is_some_and(|given| given.contains(hint)), "{sql}: {:?}", error.hint());
 }
 
 /// No field that a client is sent holds the secret.
-pub fn tells_nothing(error: &DbError, secret: &str) {
+pub(crate) fn tells_nothing(error: &DbError, secret: &str) {
     let told = [Some(error.message()), error.detail(), error.hint(), error.where_()];
     assert!(!told.iter().flatten().any(|text| text.contains(secret)), "{told:?}");
 }
@@ -42,8 +45,9 @@ pub fn tells_nothing(error: &DbError, secret: &str) {
 fn a_key_that_is_not_there_is_said_and_recorded() {
     let vault = Vault::shared();
     let c = &mut vault.connect("postgres");
-    let by_id =
-        |call: &String| call.contains("_provider_key('") && !call.contains("store_") && !call.contains("resolve_");
+    let by_id = |call: &String| {
+        call.contains("_provider_key('") && !call.contains("store_") && !call.contains("resolve_")
+    };
     for call in calls(&new_key()).iter().filter(|call| by_id(call)) {
         assert_eq!(refusal(c, call).code().code(), "02000", "{call}");
         assert!(last_event(c, call.split('\'').nth(1).unwrap()).ends_with("|not_found"), "{call}");
@@ -52,14 +56,20 @@ fn a_key_that_is_not_there_is_said_and_recorded() {
     let recorded = format!(
         "SELECT access_type, failure_reason FROM watchllm.provider_key_access_logs WHERE project_id = '{nowhere}'"
     );
-    assert_eq!(code(c, &format!("SELECT watchllm.store_provider_key('{nowhere}', 'openai', 'k')")), "02000");
+    assert_eq!(
+        code(c, &format!("SELECT watchllm.store_provider_key('{nowhere}', 'openai', 'k')")),
+        "02000"
+    );
     assert_eq!(one(c, &recorded), "store|not_found");
     assert_eq!(code(c, &format!("SELECT watchllm.key_access_history('{nowhere}')")), "02000");
     let id = {
         let p = project(c);
         store(c, &p, "openai", &new_key())
     };
-    assert_eq!(code(c, &format!("SELECT watchllm.decrypt_provider_key('{id}', '{nowhere}')")), "02000"); // not this project's
+    assert_eq!(
+        code(c, &format!("SELECT watchllm.decrypt_provider_key('{id}', '{nowhere}')")),
+        "02000"
+    ); // not this project's
     assert_eq!(last_event(c, &id), "decrypt|not_found");
 }
 
@@ -107,7 +117,10 @@ fn before_install_every_function_says_so() {
         fails(c, &call, "55000", "SELECT watchllm.install();");
     }
     assert_eq!(code(c, "SELECT * FROM watchllm.failed_access_attempts()"), "55000");
-    assert_eq!(one(c, "SELECT installed, preloaded, problem IS NOT NULL FROM watchllm.status()"), "f|t|t");
+    assert_eq!(
+        one(c, "SELECT installed, preloaded, problem IS NOT NULL FROM watchllm.status()"),
+        "f|t|t"
+    );
 }
 
 #[test]
@@ -120,7 +133,10 @@ fn without_preload_every_function_says_the_line_to_add() {
     for call in calls(&new_key()) {
         fails(c, &call, "55000", "shared_preload_libraries = 'watchllm_keys'");
     }
-    assert_eq!(one(c, "SELECT installed, preloaded, problem IS NOT NULL FROM watchllm.status()"), "t|f|t");
+    assert_eq!(
+        one(c, "SELECT installed, preloaded, problem IS NOT NULL FROM watchllm.status()"),
+        "t|f|t"
+    );
 }
 
 #[test]
@@ -129,7 +145,10 @@ fn without_preload_a_refused_key_is_not_logged() {
     server.start();
     let c = &mut server.connect("postgres", "postgres");
     one(c, "CREATE EXTENSION watchllm_keys");
-    assert_eq!(code(c, &format!("SELECT watchllm.store_provider_key(NULL, 'openai', '{canary}')")), "55000");
+    assert_eq!(
+        code(c, &format!("SELECT watchllm.store_provider_key(NULL, 'openai', '{canary}')")),
+        "55000"
+    );
     assert!(!server.log().contains(&canary), "the server log holds the key");
 }
 
@@ -148,7 +167,11 @@ fn no_badly_kept_or_wrong_master_key_opens_nothing() {
     }
     server.write_keyring(&format!("1:{}\n", "a secret of this test ".repeat(2)));
     let mode = |mode: u32| {
-        std::fs::set_permissions(server.keyring(), std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+        std::fs::set_permissions(
+            server.keyring(),
+            std::os::unix::fs::PermissionsExt::from_mode(mode),
+        )
+        .unwrap();
     };
     mode(0o644);
     fails(c, "SELECT watchllm.reload_keyring()", "55000", "master_key_file");
@@ -178,12 +201,19 @@ fn conflicts_have_their_codes_and_hints() {
     let named = format!("SELECT watchllm.store_provider_key('{p}', 'openai', 'k', 'taken')");
     let id = one(c, &named);
     fails(c, &named, "23505", "name");
-    fails(c, &format!("SELECT watchllm.rotate_provider_key('{id}', 'k', 2)"), "23505", "read the key again");
+    fails(
+        c,
+        &format!("SELECT watchllm.rotate_provider_key('{id}', 'k', 2)"),
+        "23505",
+        "read the key again",
+    );
     assert_eq!(last_event(c, &id), "rotate|version_conflict");
     fails(c, &format!("SELECT watchllm.create_project('again', NULL, '{p}')"), "23505", "");
     fails(
         c,
-        &format!("BEGIN; SELECT watchllm.rotate_provider_key('{id}', 'k'); PREPARE TRANSACTION 'x'"),
+        &format!(
+            "BEGIN; SELECT watchllm.rotate_provider_key('{id}', 'k'); PREPARE TRANSACTION 'x'"
+        ),
         "0A000",
         "COMMIT",
     );
@@ -218,7 +248,13 @@ fn a_key_in_a_failing_statement_is_not_logged() {
         (format!("SELECT watchllm.store_provider_key('{p}', '{canary}', 'k')"), "22023"),
         (format!("SELECT watchllm.store_provider_key('{p}', 'vendor', 'k', '{canary}')"), "22023"),
         (format!("SELECT {}; SELECT {FAILURE}", storing(&canary)), "22012"),
-        (format!("SET LOCAL statement_timeout = '300ms'; SELECT {}, pg_sleep(60)", storing(&canary)), "57014"),
+        (
+            format!(
+                "SET LOCAL statement_timeout = '300ms'; SELECT {}, pg_sleep(60)",
+                storing(&canary)
+            ),
+            "57014",
+        ),
         (format!("SELECT pg_temp.later('{canary}')"), "22012"),
         (format!("DO $$ BEGIN PERFORM {}; RAISE 'later'; END $$", storing(&canary)), "P0001"),
         (format!("DO $$ BEGIN PERFORM {}; END $$", storing(&format!("{canary} "))), "22023"),
@@ -234,7 +270,10 @@ fn a_key_in_a_failing_statement_is_not_logged() {
         let before = vault.server().log_len();
         let error = refusal(c, sql);
         assert_eq!(&error.code().code(), expected, "case {i}: {}", error.message());
-        assert!(!vault.server().log_since(before).contains(&canary[8..]), "case {i}: the server log holds the key");
+        assert!(
+            !vault.server().log_since(before).contains(&canary[8..]),
+            "case {i}: the server log holds the key"
+        );
         if !sql.starts_with("DO") {
             // a literal in the client's own block comes back in its context
             tells_nothing(&error, &canary[8..]);
@@ -251,7 +290,11 @@ fn a_key_in_a_failing_statement_is_not_logged() {
     assert!(c.query(&literal, &[]).is_err()); // the extended protocol
     let parameters: [&(dyn postgres::types::ToSql + Sync); 1] = [&canary];
     assert!(
-        c.query(&format!("SELECT watchllm.store_provider_key('{p}', 'vendor', $1), {FAILURE}"), &parameters).is_err()
+        c.query(
+            &format!("SELECT watchllm.store_provider_key('{p}', 'vendor', $1), {FAILURE}"),
+            &parameters
+        )
+        .is_err()
     );
     store(c, &p, "openai", &format!("sk-ant-api03-{}", &canary[8..])); // another vendor's shape: a WARNING
     let log = vault.server().log();

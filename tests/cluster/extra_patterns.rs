@@ -1,6 +1,7 @@
-//! Keys that only the server's administrator knows to be keys (`watchllm_keys.extra_key_patterns`): in the log of every
-//! format, in triggers and scans, at once after a reload; a setting that is no pattern, or matches everything, at start and
-//! at reload; and the places in which a log hook that allocates would end the server.
+//! Keys that only the server's administrator knows to be keys (`watchllm_keys.extra_key_patterns`):
+//! in the log of every format, in triggers and scans, at once after a reload; a setting that is no
+//! pattern, or matches everything, at start and at reload; and the places in which a log hook that
+//! allocates would end the server.
 
 use std::fs;
 
@@ -22,7 +23,10 @@ fn key() -> String {
 
 /// As it is written in postgresql.conf, where a backslash is written twice.
 fn line(list: &str) -> String {
-    format!("watchllm_keys.extra_key_patterns = '{}'", list.replace('\\', "\\\\").replace('\'', "''"))
+    format!(
+        "watchllm_keys.extra_key_patterns = '{}'",
+        list.replace('\\', "\\\\").replace('\'', "''")
+    )
 }
 
 fn set(server: &Server, list: &str) {
@@ -34,7 +38,10 @@ fn set(server: &Server, list: &str) {
 /// Whatever was written before this answer is in the log's files.
 fn logs(server: &Server) -> Vec<String> {
     let mark = Uuid::new_v4().simple().to_string();
-    one(&mut server.connect("postgres", "postgres"), &format!("DO $$ BEGIN RAISE LOG 'mark {mark}'; END $$"));
+    one(
+        &mut server.connect("postgres", "postgres"),
+        &format!("DO $$ BEGIN RAISE LOG 'mark {mark}'; END $$"),
+    );
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     loop {
         let logs: Vec<String> = FORMATS.iter().map(|ending| log_file(server, ending)).collect();
@@ -63,7 +70,13 @@ fn a_match_is_in_no_log_from_the_reload_on() {
         assert_eq!(error.message().contains(&keys[0]), !hidden, "clients too: {}", error.message());
         drop(c.query("SELECT ($1::text)::int", &[&keys[1]]));
         code(c, &format!("SELEC '{}'", keys[2]));
-        code(c, &format!("DO $$ BEGIN RAISE LOG 'x{}x {long_digits}' USING DETAIL = '{}'; END $$", keys[3], keys[4]));
+        code(
+            c,
+            &format!(
+                "DO $$ BEGIN RAISE LOG 'x{}x {long_digits}' USING DETAIL = '{}'; END $$",
+                keys[3], keys[4]
+            ),
+        );
         let shown = one(
             &mut server.connect("postgres", "postgres"),
             "SELECT string_agg(query, ' ') FROM pg_stat_activity WHERE pid <> pg_backend_pid()",
@@ -76,7 +89,10 @@ fn a_match_is_in_no_log_from_the_reload_on() {
         }
         if hidden {
             let all = logs(&server).concat();
-            assert!(all.contains("x*************************************x *********************"), "{all}");
+            assert!(
+                all.contains("x*************************************x *********************"),
+                "{all}"
+            );
             server.poll_until(
                 "postgres",
                 "SELECT count(*) > 2 AND min(severity) = 'medium' FROM watchllm.security_incidents
@@ -107,7 +123,9 @@ fn a_match_is_a_key_in_triggers_and_scans_and_redact_stays_as_it_is() {
     for new in ["t", "f"] {
         let mut found = rows(c, scan);
         found.sort();
-        let of = |column: &str| format!("public.logs.{column}|-|key of an extra pattern|...[REDACTED]|1|{new}");
+        let of = |column: &str| {
+            format!("public.logs.{column}|-|key of an extra pattern|...[REDACTED]|1|{new}")
+        };
         let expected: Vec<String> =
             ["doc", "message", "old"].iter().flat_map(|column| [of(column), of(column)]).collect();
         assert_eq!(found, expected);
@@ -129,11 +147,16 @@ fn a_match_is_a_key_in_triggers_and_scans_and_redact_stays_as_it_is() {
     let mask = "...[REDACTED]";
     assert_eq!(
         one(s, "SELECT message, old, doc FROM logs"),
-        format!(r#"a {mask} b|{{"k": "x\n{mask}\"", "n": 1e400}}|{{"n": 1.50, "{mask}": "{mask}", "{mask} (2)": 2}}"#)
+        format!(
+            r#"a {mask} b|{{"k": "x\n{mask}\"", "n": 1e400}}|{{"n": 1.50, "{mask}": "{mask}", "{mask} (2)": 2}}"#
+        )
     );
     let raised = "SELECT details->>'column', details->>'kind' FROM watchllm.security_incidents
         WHERE details->>'source' = 'redact_columns' ORDER BY 1";
-    assert_eq!(rows(c, raised), ["doc", "message", "old"].map(|column| format!("{column}|key of an extra pattern")));
+    assert_eq!(
+        rows(c, raised),
+        ["doc", "message", "old"].map(|column| format!("{column}|key of an extra pattern"))
+    );
     // What is stored in generated columns and indexes must not change with a setting.
     assert_eq!(one(c, &format!("SELECT watchllm.redact('a {key}')")), format!("a {key}"));
 }
@@ -142,7 +165,10 @@ fn a_match_is_a_key_in_triggers_and_scans_and_redact_stays_as_it_is() {
 const BAD: &[(&str, &str)] = &[
     ("acme-[0-9]+", "it is no JSON list of strings"),
     (r#"["acme-[0-9]+", "("]"#, "Pattern 2 of the list: a pattern is no regular expression"),
-    (r#"["acme-[0-9]+", ".*"]"#, "Pattern 2 of the list: a pattern matches the empty string, or everything"),
+    (
+        r#"["acme-[0-9]+", ".*"]"#,
+        "Pattern 2 of the list: a pattern matches the empty string, or everything",
+    ),
     (r#"[""]"#, "Pattern 1 of the list: a pattern matches the empty string, or everything"),
     (r#"["[\\s\\S]"]"#, "a pattern matches the empty string, or everything"),
     (r#"["RED.CTED"]"#, "a pattern matches what stands in place of a key"),
@@ -164,29 +190,49 @@ fn a_bad_value_at_reload_leaves_what_was_set() {
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
         let log = server.log_since(before);
-        assert!(log.contains("invalid value for parameter \"watchllm_keys.extra_key_patterns\""), "{log}");
+        assert!(
+            log.contains("invalid value for parameter \"watchllm_keys.extra_key_patterns\""),
+            "{log}"
+        );
         // In this session and in a new one the former patterns hold.
         for c in [&mut *c, &mut server.connect("postgres", "postgres")] {
             assert_eq!(one(c, "SHOW watchllm_keys.extra_key_patterns"), PATTERN, "{bad}");
             let key = key();
-            assert!(!refusal(c, &format!("SELECT '{key}'::int")).message().contains(&key[10..]), "{bad}");
+            assert!(
+                !refusal(c, &format!("SELECT '{key}'::int")).message().contains(&key[10..]),
+                "{bad}"
+            );
         }
         run(command("sh")
             .args(["-c", "printf %s \"$1\" > \"$0\""])
             .arg(server.data_dir().join("postgresql.conf"))
             .arg(conf));
-        let error = refusal(c, &format!("ALTER SYSTEM SET watchllm_keys.extra_key_patterns = '{bad}'"));
+        let error =
+            refusal(c, &format!("ALTER SYSTEM SET watchllm_keys.extra_key_patterns = '{bad}'"));
         assert_eq!(error.code().code(), "22023", "{bad}");
-        assert!(error.detail().is_some_and(|detail| detail.contains(said)), "{bad}: {:?}", error.detail());
+        assert!(
+            error.detail().is_some_and(|detail| detail.contains(said)),
+            "{bad}: {:?}",
+            error.detail()
+        );
     }
     assert_eq!(code(c, "SET watchllm_keys.extra_key_patterns = '[]'"), "55P02");
     // ALTER SYSTEM that is good and not yet in force, then another.
     one(c, r#"ALTER SYSTEM SET watchllm_keys.extra_key_patterns = '["first-\\d{9}"]'"#);
     one(c, r#"ALTER SYSTEM SET watchllm_keys.extra_key_patterns = '["second-\\d{9}"]'"#);
     server.reload();
-    server.poll_until("postgres", "SHOW watchllm_keys.extra_key_patterns", r#"["second-\\d{9}"]"#, 20);
+    server.poll_until(
+        "postgres",
+        "SHOW watchllm_keys.extra_key_patterns",
+        r#"["second-\\d{9}"]"#,
+        20,
+    );
     for (text, is_shown) in [("first-123456789", true), ("second-123456789", false)] {
-        assert_eq!(refusal(c, &format!("SELECT '{text}'::int")).message().contains(text), is_shown, "{text}");
+        assert_eq!(
+            refusal(c, &format!("SELECT '{text}'::int")).message().contains(text),
+            is_shown,
+            "{text}"
+        );
     }
 }
 
@@ -195,13 +241,19 @@ fn with_a_bad_value_the_server_starts_and_says_so() {
     for (bad, said) in BAD {
         let server = Server::with_vault_and(&line(bad));
         let log = server.log();
-        assert!(log.contains("invalid value for parameter \"watchllm_keys.extra_key_patterns\""), "{bad}: {log}");
+        assert!(
+            log.contains("invalid value for parameter \"watchllm_keys.extra_key_patterns\""),
+            "{bad}: {log}"
+        );
         assert!(log.contains(said), "{bad}: {log}");
         let c = &mut server.connect("postgres", "postgres");
         assert_eq!(one(c, "SHOW watchllm_keys.extra_key_patterns"), "", "{bad}");
         set(&server, PATTERN);
         let key = key();
-        assert!(!refusal(c, &format!("SELECT '{key}'::int")).message().contains(&key[10..]), "{bad}");
+        assert!(
+            !refusal(c, &format!("SELECT '{key}'::int")).message().contains(&key[10..]),
+            "{bad}"
+        );
         server.stop(Mode::Fast);
     }
 }
@@ -210,14 +262,20 @@ fn with_a_bad_value_the_server_starts_and_says_so() {
 fn the_server_survives_where_nothing_may_be_allocated() {
     for before in [true, false] {
         let last = key();
-        let conf = format!("log_faults.last_words = '{last}'\nlog_min_messages = debug3\nrestart_after_crash = on");
+        let conf = format!(
+            "log_faults.last_words = '{last}'\nlog_min_messages = debug3\nrestart_after_crash = on"
+        );
         let server = with_faults(before, &format!("{}\n{conf}", line(PATTERN)));
         let c = &mut server.connect("postgres", "postgres");
         let mut keys = vec![last];
         // In a critical section, within another's hook, with odd bytes, in FATAL.
         for call in ["critical($1)", "odd_bytes($1)", "raise_at(1, $1)"] {
             keys.push(key());
-            drop(server.connect("postgres", "postgres").query(&format!("SELECT {call}"), &[keys.last().unwrap()]));
+            drop(
+                server
+                    .connect("postgres", "postgres")
+                    .query(&format!("SELECT {call}"), &[keys.last().unwrap()]),
+            );
         }
         keys.push(key());
         code(c, &format!("DO $$ BEGIN RAISE LOG 'raise warning {}'; END $$", keys.last().unwrap()));
@@ -234,17 +292,27 @@ fn the_server_survives_where_nothing_may_be_allocated() {
         assert!(!crashed(&server));
         // A PANIC is a PANIC, and the patterns are there after it.
         keys.push(key());
-        drop(server.connect("postgres", "postgres").query("SELECT raise_at(2, $1)", &[keys.last().unwrap()]));
+        drop(
+            server
+                .connect("postgres", "postgres")
+                .query("SELECT raise_at(2, $1)", &[keys.last().unwrap()]),
+        );
         server.poll_until("postgres", "SELECT 1", "1", 30);
         keys.push(key());
-        code(&mut server.connect("postgres", "postgres"), &format!("SELECT '{}'::int", keys.last().unwrap()));
+        code(
+            &mut server.connect("postgres", "postgres"),
+            &format!("SELECT '{}'::int", keys.last().unwrap()),
+        );
         // Reloads while messages are written, then a postmaster without shared memory.
         for list in ["[]", PATTERN, "[\"other-[0-9]{9}\"]", PATTERN] {
             set(&server, list);
         }
         server.stop(Mode::Fast);
         let log = server.log();
-        assert!(log.contains("last words *****") && log.contains("critical *****"), "the faults happen");
+        assert!(
+            log.contains("last words *****") && log.contains("critical *****"),
+            "the faults happen"
+        );
         for key in &keys {
             assert!(!log.contains(&key[10..]), "{log}");
         }

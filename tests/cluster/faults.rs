@@ -1,5 +1,6 @@
-//! What the writer needs is taken away: the table, space, its partition, worker and database slots, room in the
-//! queue, friendly settings. Always: a clear error in bounded time, nothing disclosed, and service when it is back.
+//! What the writer needs is taken away: the table, space, its partition, worker and database slots,
+//! room in the queue, friendly settings. Always: a clear error in bounded time, nothing disclosed,
+//! and service when it is back.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -25,16 +26,25 @@ fn a_lock_on_the_trail_longer_than_the_audit_timeout() {
     let vault = Vault::with("watchllm_keys.audit_timeout = '2s'");
     let key = vault.key("sk-locked-out");
     for mode in ["SHARE", "ACCESS EXCLUSIVE"] {
-        let (mut holder, mut clients) = (vault.connect(), Vec::from_iter((0..8).map(|_| vault.connect())));
+        let (mut holder, mut clients) =
+            (vault.connect(), Vec::from_iter((0..8).map(|_| vault.connect())));
         let lock = format!("BEGIN; LOCK TABLE watchllm.provider_key_access_logs IN {mode} MODE");
         holder.batch_execute(&lock).unwrap();
         let started = Instant::now();
         scope(|scope| {
             for client in &mut clients {
-                scope.spawn(|| (0..3).for_each(|_| assert_eq!(decrypt(client, key, "locked"), Err("53000".into()))));
+                scope.spawn(|| {
+                    (0..3).for_each(|_| {
+                        assert_eq!(decrypt(client, key, "locked"), Err("53000".into()))
+                    })
+                });
             }
         });
-        assert!(started.elapsed() < Duration::from_secs(60), "three waits of 2 s took {:?}", started.elapsed());
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "three waits of 2 s took {:?}",
+            started.elapsed()
+        );
         holder.batch_execute("ROLLBACK").unwrap();
         for client in &mut clients {
             assert_eq!(decrypt(client, key, mode).unwrap(), "sk-locked-out");
@@ -58,9 +68,12 @@ fn a_full_disk_under_the_trail() {
     let (key, mut client) = (vault.key("sk-full"), vault.connect());
     let place = vault.server.socket_dir().join("small");
     std::fs::create_dir(&place).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"]).arg(&place).output();
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=16m", "tmpfs"]).arg(&place).output();
     if !mounted.as_ref().is_ok_and(|output| output.status.success()) {
-        eprintln!("SKIPPED a_full_disk_under_the_trail: no right to mount a small file system ({mounted:?})");
+        eprintln!(
+            "SKIPPED a_full_disk_under_the_trail: no right to mount a small file system ({mounted:?})"
+        );
         return;
     }
     let _mount = Mount(place.clone());
@@ -96,7 +109,11 @@ fn a_full_disk_under_the_trail() {
     for request in answered.iter().map(String::as_str).chain(["space again"]) {
         assert_eq!(vault.rows(request), 1, "{request}");
     }
-    assert_eq!(vault.server.psql("postgres", "SELECT pg_postmaster_start_time()"), born, "the server went down");
+    assert_eq!(
+        vault.server.psql("postgres", "SELECT pg_postmaster_start_time()"),
+        born,
+        "the server went down"
+    );
     client.batch_execute(&format!("ALTER TABLE {today} SET TABLESPACE pg_default")).unwrap();
     client.batch_execute("DROP TABLESPACE small").unwrap();
 }
@@ -107,11 +124,15 @@ fn a_foreign_trigger_or_rule_on_what_the_writer_writes() {
     let (key, mut client, today) = (vault.key("sk-trigger"), vault.connect(), vault.today());
     let body = "LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$";
     client.batch_execute(&format!("CREATE FUNCTION public.spy() RETURNS trigger {body}")).unwrap();
-    for table in ["watchllm.provider_key_access_logs", today.as_str(), "watchllm.provider_key_usage"] {
+    for table in
+        ["watchllm.provider_key_access_logs", today.as_str(), "watchllm.provider_key_usage"]
+    {
         for (thing, create) in [
             (
                 "TRIGGER",
-                format!("CREATE TRIGGER spy BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION public.spy()"),
+                format!(
+                    "CREATE TRIGGER spy BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION public.spy()"
+                ),
             ),
             ("RULE", format!("CREATE RULE spy AS ON INSERT TO {table} DO INSTEAD NOTHING")),
         ] {
@@ -153,7 +174,11 @@ fn a_partition_dropped_under_a_running_writer_is_made_again() {
 fn a_detached_day_is_neither_written_nor_replaced() {
     let vault = Vault::with("");
     let (key, mut client, today) = (vault.key("sk-day"), vault.connect(), vault.today());
-    client.batch_execute(&format!("ALTER TABLE watchllm.provider_key_access_logs DETACH PARTITION {today}")).unwrap();
+    client
+        .batch_execute(&format!(
+            "ALTER TABLE watchllm.provider_key_access_logs DETACH PARTITION {today}"
+        ))
+        .unwrap();
     for _ in 0..3 {
         assert!(refused(&mut client, key).starts_with("53000"));
     }
@@ -195,14 +220,16 @@ fn settings_that_would_stop_a_naive_writer() {
         let writer = vault.server.writer_pid("postgres").unwrap();
         client.query_one("SELECT pg_terminate_backend($1, 30000)", &[&writer]).unwrap();
     }
-    let change = format!("BEGIN READ WRITE; SELECT watchllm.rotate_provider_key('{key}', 'sk-new'); COMMIT");
+    let change =
+        format!("BEGIN READ WRITE; SELECT watchllm.rotate_provider_key('{key}', 'sk-new'); COMMIT");
     assert_eq!(outcome(&mut client, &change), "00000");
     assert_eq!(decrypt(&mut client, key, "rotated"), Ok("sk-new".into()));
 }
 
 #[test]
 fn a_full_queue() {
-    let vault = Vault::with("watchllm_keys.audit_queue_size = 64\nwatchllm_keys.audit_timeout = '6s'");
+    let vault =
+        Vault::with("watchllm_keys.audit_queue_size = 64\nwatchllm_keys.audit_timeout = '6s'");
     let key = vault.key("sk-queued");
     let mut clients = Vec::from_iter((0..40).map(|_| vault.connect()));
     // each asks for as many events as the queue holds
@@ -212,7 +239,8 @@ fn a_full_queue() {
     };
     let mut all = |request: &str| -> Vec<Result<i64, postgres::Error>> {
         scope(|scope| {
-            let threads: Vec<_> = clients.iter_mut().map(|client| scope.spawn(|| ask(client, request))).collect();
+            let threads: Vec<_> =
+                clients.iter_mut().map(|client| scope.spawn(|| ask(client, request))).collect();
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         })
     };
@@ -252,7 +280,11 @@ fn more_databases_than_slots() {
     vault.server.psql("postgres", "CREATE DATABASE second");
     vault.server.psql("second", "CREATE EXTENSION watchllm_keys; SELECT watchllm.install();");
     let result = vault.server.psql_result("second", "SELECT watchllm.create_project('too many')");
-    assert!(result.stderr.contains("53000") && result.stderr.contains("max_databases"), "{}", result.stderr);
+    assert!(
+        result.stderr.contains("53000") && result.stderr.contains("max_databases"),
+        "{}",
+        result.stderr
+    );
     assert_eq!(decrypt(&mut vault.connect(), key, "the first").unwrap(), "sk-slot");
     // a dropped database gives its slot back
     vault.server.psql("second", "DROP DATABASE postgres");
@@ -272,7 +304,10 @@ fn a_database_with_a_writer_is_dropped_and_copied() {
     }
     decrypt(&mut vault.connect(), key, "before").unwrap();
     vault.server.psql("template1", "CREATE DATABASE copy TEMPLATE postgres");
-    assert_eq!(decrypt(&mut vault.server.connect("copy", "postgres"), key, "copy").unwrap(), "sk-copied");
+    assert_eq!(
+        decrypt(&mut vault.server.connect("copy", "postgres"), key, "copy").unwrap(),
+        "sk-copied"
+    );
     assert_eq!(decrypt(&mut vault.connect(), key, "original").unwrap(), "sk-copied");
     let chain = "SELECT count(*), max(seq), count(DISTINCT identity_id), count(DISTINCT epoch) > 0,
         (SELECT count(*) FROM watchllm.database_identity) FROM watchllm.provider_key_access_logs";
@@ -281,5 +316,8 @@ fn a_database_with_a_writer_is_dropped_and_copied() {
     let mine =
         "SELECT identity_id = (SELECT id FROM watchllm.database_identity WHERE database_name = current_database())
         FROM watchllm.provider_key_access_logs ORDER BY seq DESC LIMIT 1";
-    assert_eq!((vault.server.psql("copy", mine), vault.server.psql("postgres", mine)), ("t".into(), "t".into()));
+    assert_eq!(
+        (vault.server.psql("copy", mine), vault.server.psql("postgres", mine)),
+        ("t".into(), "t".into())
+    );
 }

@@ -1,5 +1,6 @@
-//! Keys in text: one of ours without any known shape, in the spelling of a URL or of JSON within JSON, rotated away or
-//! deleted; what looks like one and is not; who may ask, and that asking is on record; a text of megabytes.
+//! Keys in text: one of ours without any known shape, in the spelling of a URL or of JSON within
+//! JSON, rotated away or deleted; what looks like one and is not; who may ask, and that asking is
+//! on record; a text of megabytes.
 
 use uuid::Uuid;
 
@@ -7,7 +8,9 @@ use crate::keys::{Vault, code, new_key, one, project, rotate, rows, store};
 use crate::roles::login;
 
 fn find(text: &str) -> String {
-    format!("SELECT provider, start, length, redacted, provider_key_id FROM watchllm.find_keys($t${text}$t$)")
+    format!(
+        "SELECT provider, start, length, redacted, provider_key_id FROM watchllm.find_keys($t${text}$t$)"
+    )
 }
 
 #[test]
@@ -31,7 +34,11 @@ fn a_key_of_ours_is_known_in_every_spelling() {
     ] {
         let (start, length) = (before.chars().count() + 1, written.chars().count());
         let found = rows(c, &find(&format!("{before}{written}{after}")));
-        assert_eq!(found, [format!("selfmade|{start}|{length}|...[REDACTED]|{id}")], "{before}{written}{after}");
+        assert_eq!(
+            found,
+            [format!("selfmade|{start}|{length}|...[REDACTED]|{id}")],
+            "{before}{written}{after}"
+        );
     }
 }
 
@@ -43,7 +50,8 @@ fn a_key_that_was_rotated_away_or_deleted_is_still_known() {
     let (first, second) = (store(c, &p, "openai", &key), store(c, &q, "openai", &key));
     one(c, &rotate(&first));
     one(c, &format!("SELECT watchllm.delete_provider_key('{second}')"));
-    let mut expected = [&first, &second].map(|id| format!("openai|3|{}|sk-proj-...[REDACTED]|{id}", key.len()));
+    let mut expected =
+        [&first, &second].map(|id| format!("openai|3|{}|sk-proj-...[REDACTED]|{id}", key.len()));
     let mut found = rows(c, &find(&format!("a {key} b")));
     expected.sort();
     found.sort();
@@ -55,8 +63,13 @@ fn what_is_not_ours_is_found_by_its_shape_and_plain_text_is_not_found() {
     let vault = Vault::shared();
     let c = &mut vault.connect("postgres");
     let key = new_key();
-    assert_eq!(rows(c, &find(&format!("x={key}"))), [format!("openai|3|{}|sk-proj-...[REDACTED]|-", key.len())]);
-    assert!(rows(c, &find("a text without keys: task-force, risk-adjusted, 4711, sk-proj-")).is_empty());
+    assert_eq!(
+        rows(c, &find(&format!("x={key}"))),
+        [format!("openai|3|{}|sk-proj-...[REDACTED]|-", key.len())]
+    );
+    assert!(
+        rows(c, &find("a text without keys: task-force, risk-adjusted, 4711, sk-proj-")).is_empty()
+    );
     assert!(rows(c, &find("")).is_empty());
     assert_eq!(code(c, "SELECT watchllm.find_keys(NULL)"), "22004");
 }
@@ -67,7 +80,8 @@ fn who_asks_is_on_record_and_tenants_may_not() {
     let c = &mut vault.connect("postgres");
     let (p, key) = (project(c), new_key());
     store(c, &p, "openai", &key);
-    for (role, expected) in [("watchllm_service", "00000"), ("watchllm_auditor", "00000"), ("watchllm_tenant", "42501")]
+    for (role, expected) in
+        [("watchllm_service", "00000"), ("watchllm_auditor", "00000"), ("watchllm_tenant", "42501")]
     {
         let caller = login(c, role);
         let s = &mut vault.connect(&caller);
@@ -91,7 +105,10 @@ fn a_long_text_is_searched_and_can_be_cancelled() {
     );
     assert_eq!(rows(c, &long), [format!("1100001|{id}")]);
     assert_eq!(
-        code(c, "SET statement_timeout = '200ms'; SELECT watchllm.find_keys(repeat('a=bbbbbbbb:cccccccc/', 5000000))"),
+        code(
+            c,
+            "SET statement_timeout = '200ms'; SELECT watchllm.find_keys(repeat('a=bbbbbbbb:cccccccc/', 5000000))"
+        ),
         "57014"
     );
     one(c, "RESET statement_timeout");

@@ -1,6 +1,7 @@
-//! Moving in from WatchLLM: keys that come out changed, a bad row that stops the run, a second run that changes what came
-//! since, limits that an import steps over, a roll-back that leaves something. The rows are made by WebCrypto, as its
-//! worker makes them. Hostile tables and callers are in `import_attacks`.
+//! Moving in from WatchLLM: keys that come out changed, a bad row that stops the run, a second run
+//! that changes what came since, limits that an import steps over, a roll-back that leaves
+//! something. The rows are made by WebCrypto, as its worker makes them. Hostile tables and callers
+//! are in `import_attacks`.
 
 use std::path::PathBuf;
 
@@ -11,10 +12,10 @@ use crate::commands::{command, give_to_runner, run_with_input, text};
 use crate::keys::{Vault, code, decrypt, new_key, one, project, rows, store};
 
 /// A secret as people choose them; no ASCII alone.
-pub const SECRET: &str = "ein sehr geheimes Geheimnis: schlüssel, 鍵, 🗝";
+pub(crate) const SECRET: &str = "ein sehr geheimes Geheimnis: schlüssel, 鍵, 🗝";
 
 /// A key of WatchLLM's table, in JSON: text, or bytes that are none.
-pub fn sealed(secret: &str, keys: &[serde_json::Value]) -> Vec<[String; 2]> {
+pub(crate) fn sealed(secret: &str, keys: &[serde_json::Value]) -> Vec<[String; 2]> {
     let argument = serde_json::json!({ "secret": secret, "keys": keys }).to_string();
     let mut node = command("node");
     node.args(["--input-type=module", "-"]).arg(argument);
@@ -24,12 +25,12 @@ pub fn sealed(secret: &str, keys: &[serde_json::Value]) -> Vec<[String; 2]> {
     text(&output.stdout).lines().filter_map(pair).collect()
 }
 
-pub fn sealed_texts(secret: &str, keys: &[&str]) -> Vec<[String; 2]> {
+pub(crate) fn sealed_texts(secret: &str, keys: &[&str]) -> Vec<[String; 2]> {
     sealed(secret, &keys.iter().map(|key| serde_json::json!(key)).collect::<Vec<_>>())
 }
 
 /// A file on the server, beside its keyring.
-pub fn file(vault: &Vault, content: &[u8]) -> PathBuf {
+pub(crate) fn file(vault: &Vault, content: &[u8]) -> PathBuf {
     let path = vault.server().keyring().with_file_name(format!("old_{}", Uuid::new_v4().simple()));
     std::fs::write(&path, content).unwrap();
     give_to_runner(&path);
@@ -37,7 +38,7 @@ pub fn file(vault: &Vault, content: &[u8]) -> PathBuf {
 }
 
 /// WatchLLM's table, empty, under a name of its own.
-pub fn old_table(c: &mut Client) -> String {
+pub(crate) fn old_table(c: &mut Client) -> String {
     let name = format!("public.provider_keys_{}", Uuid::new_v4().simple());
     one(
         c,
@@ -51,7 +52,7 @@ pub fn old_table(c: &mut Client) -> String {
 }
 
 /// Adds a row; `more`: further columns and their values as SQL. Answers its id.
-pub fn add(
+pub(crate) fn add(
     c: &mut Client,
     table: &str,
     project: &str,
@@ -69,7 +70,7 @@ pub fn add(
     )
 }
 
-pub fn import(table: &str, file: &std::path::Path, columns: &str) -> String {
+pub(crate) fn import(table: &str, file: &std::path::Path, columns: &str) -> String {
     format!("SELECT {columns} FROM watchllm.import_watchllm_keys('{table}', '{}')", file.display())
 }
 
@@ -83,7 +84,12 @@ fn rows_of_webcrypto_open_and_the_old_table_stays() {
     let c = &mut vault.connect("postgres");
     let (p, table, long) = (project(c), old_table(c), "x".repeat(4096));
     for (number, secret) in [SECRET, "0123456789abcdef0123456789abcdef"].iter().enumerate() {
-        let keys = [format!("key-{}", Uuid::new_v4()), "schlüssel-日本-🔑".into(), long.clone(), "k".into()];
+        let keys = [
+            format!("key-{}", Uuid::new_v4()),
+            "schlüssel-日本-🔑".into(),
+            long.clone(),
+            "k".into(),
+        ];
         let made = sealed_texts(secret, &keys.each_ref().map(String::as_str));
         one(c, &format!("DELETE FROM {table}"));
         let add = |(i, sealed)| {
@@ -93,7 +99,11 @@ fn rows_of_webcrypto_open_and_the_old_table_stays() {
         let ids: Vec<String> = made.iter().enumerate().map(add).collect();
         let before = one(c, &all(&table));
         let old_secret = file(&vault, format!("{secret}\n").as_bytes());
-        let imported = import(&table, &old_secret, "provider_key_id, project_id, provider, name, outcome, detail");
+        let imported = import(
+            &table,
+            &old_secret,
+            "provider_key_id, project_id, provider, name, outcome, detail",
+        );
         let expected = |(i, id)| format!("{id}|{p}|vendor-{number}-{i}|a name|imported|-");
         assert_eq!(rows(c, &imported), ids.iter().enumerate().map(expected).collect::<Vec<_>>());
         for (id, key) in ids.iter().zip(&keys) {
@@ -122,7 +132,8 @@ fn a_bad_row_is_passed_over_and_told() {
     let vault = Vault::shared();
     let c = &mut vault.connect("postgres");
     let (p, other, table) = (project(c), project(c), old_table(c));
-    let texts = ["good", " white space", "", "tab\tbed", &"x".repeat(4097)].map(|key| serde_json::json!(key));
+    let texts = ["good", " white space", "", "tab\tbed", &"x".repeat(4097)]
+        .map(|key| serde_json::json!(key));
     let bytes = ["ff00fe", "610062"].map(|hex| serde_json::json!({ "hex": hex }));
     let made = sealed(SECRET, &[&texts[..], &bytes].concat());
     let foreign = &sealed_texts("another secret", &["theirs"])[0];
@@ -132,7 +143,8 @@ fn a_bad_row_is_passed_over_and_told() {
     let there = store(c, &p, "openai", &new_key());
     let with_id = |id: &str| format!(", '{id}'");
     let cut = [key[..40].to_owned(), iv.clone()];
-    let spoilt = [format!("{}{}", if key.starts_with('A') { 'B' } else { 'A' }, &key[1..]), iv.clone()];
+    let spoilt =
+        [format!("{}{}", if key.starts_with('A') { 'B' } else { 'A' }, &key[1..]), iv.clone()];
     let cases: Vec<(&str, &str, &str, [String; 2], String, &str)> = vec![
         ("a", &p, "good-one", made[0].clone(), String::new(), "imported"),
         ("b", &p, "white", made[1].clone(), String::new(), "bad_input"),
@@ -158,11 +170,23 @@ fn a_bad_row_is_passed_over_and_told() {
         add(c, &table, project, provider, pair, (column, &format!(", '{name}' {id}")));
     }
     // Without its primary key the table takes rows that name nothing at all.
-    one(c, &format!("ALTER TABLE {table} DROP CONSTRAINT {}_pkey", table.trim_start_matches("public.")));
-    one(c, &format!("ALTER TABLE {table} ALTER id DROP NOT NULL; INSERT INTO {table} (id, name) VALUES (NULL, 'z')"));
+    one(
+        c,
+        &format!(
+            "ALTER TABLE {table} DROP CONSTRAINT {}_pkey",
+            table.trim_start_matches("public.")
+        ),
+    );
+    one(
+        c,
+        &format!(
+            "ALTER TABLE {table} ALTER id DROP NOT NULL; INSERT INTO {table} (id, name) VALUES (NULL, 'z')"
+        ),
+    );
     let request = Uuid::new_v4();
     one(c, &format!("BEGIN; SET LOCAL watchllm.request_id = '{request}'"));
-    let answer = rows(c, &import(&table, &file(&vault, SECRET.as_bytes()), "name, outcome, detail IS NULL"));
+    let answer =
+        rows(c, &import(&table, &file(&vault, SECRET.as_bytes()), "name, outcome, detail IS NULL"));
     one(c, "ROLLBACK");
     for (name, _, provider, _, _, outcome) in &cases {
         let silent = if ["imported", "already_there"].contains(outcome) { "t" } else { "f" };
@@ -178,8 +202,12 @@ fn a_bad_row_is_passed_over_and_told() {
             WHERE request_id = '{request}' AND access_type = 'import' GROUP BY 1 ORDER BY 1"
         ),
     );
-    assert_eq!(recorded, ["bad_input|9", "damaged_envelope|4", "not_found|1", "wrong_master_key|2"]);
-    let left = "SELECT count(*) FROM watchllm.provider_key_records r JOIN watchllm.provider_key_versions v
+    assert_eq!(
+        recorded,
+        ["bad_input|9", "damaged_envelope|4", "not_found|1", "wrong_master_key|2"]
+    );
+    let left =
+        "SELECT count(*) FROM watchllm.provider_key_records r JOIN watchllm.provider_key_versions v
         ON v.provider_key_id = r.id WHERE r.project_id =";
     assert_eq!(one(c, &format!("{left} '{p}'")), "1"); // what store_provider_key stored
     assert_eq!(
@@ -200,7 +228,8 @@ fn a_second_run_changes_nothing_of_what_came_since() {
     let c = &mut vault.connect("postgres");
     let (p, table, key) = (project(c), old_table(c), "an-imported-key".to_owned());
     let pair = &sealed_texts(SECRET, &[&key])[0];
-    let [kept, rotated, deleted, off] = ["a", "b", "c", "d"].map(|vendor| add(c, &table, &p, vendor, pair, ("", "")));
+    let [kept, rotated, deleted, off] =
+        ["a", "b", "c", "d"].map(|vendor| add(c, &table, &p, vendor, pair, ("", "")));
     let again = import(&table, &file(&vault, SECRET.as_bytes()), "outcome, detail");
     assert_eq!(rows(c, &again), ["imported|-"; 4]);
     one(c, &format!("SELECT watchllm.rotate_provider_key('{rotated}', 'the-next-key')"));
@@ -216,7 +245,10 @@ fn a_second_run_changes_nothing_of_what_came_since() {
     assert_eq!(rows(c, &again), ["already_there|-"; 4]);
     assert_eq!(one(c, &state), before);
     assert_eq!((one(c, &decrypt(&kept)), one(c, &decrypt(&rotated))), (key, "the-next-key".into()));
-    assert_eq!((code(c, &decrypt(&deleted)), code(c, &decrypt(&off))), ("02000".into(), "42000".into()));
+    assert_eq!(
+        (code(c, &decrypt(&deleted)), code(c, &decrypt(&off))),
+        ("02000".into(), "42000".into())
+    );
 }
 
 #[test]
@@ -224,7 +256,8 @@ fn limits_and_names_hold() {
     let vault = Vault::shared();
     let c = &mut vault.connect("postgres");
     let (p, table) = (project(c), old_table(c));
-    let (pair, shaped) = (&sealed_texts(SECRET, &["k"])[0], &sealed_texts(SECRET, &[&new_key()])[0]);
+    let (pair, shaped) =
+        (&sealed_texts(SECRET, &["k"])[0], &sealed_texts(SECRET, &[&new_key()])[0]);
     store(c, &p, "openai", &new_key()); // takes priority 1
     let long = "ö".repeat(60); // 120 bytes
     for values in [
@@ -237,23 +270,35 @@ fn limits_and_names_hold() {
         add(c, &table, &p, "OpenAI", pair, (", name, priority, is_active, created_at", values));
     }
     let dated = |name: &str, day: u32| format!(", {name}, '2024-01-0{day}Z'");
-    for (day, name) in ["'same'", "'same'", "'same'", &format!("'{long}'"), &format!("'{long}'"), "E'a\\nb'", "'  '"]
-        .iter()
-        .enumerate()
+    for (day, name) in [
+        "'same'",
+        "'same'",
+        "'same'",
+        &format!("'{long}'"),
+        &format!("'{long}'"),
+        "E'a\\nb'",
+        "'  '",
+    ]
+    .iter()
+    .enumerate()
     {
         add(c, &table, &p, "xai", pair, (", name, created_at", &dated(name, day as u32 + 1)));
     }
     let leaked = new_key();
     let named = format!(", 'my {leaked}', now() + interval '1 day'");
     add(c, &table, &p, "groq", shaped, (", name, created_at", &named));
-    let answer = rows(c, &import(&table, &file(&vault, SECRET.as_bytes()), "provider, name, outcome, detail"));
+    let answer = rows(
+        c,
+        &import(&table, &file(&vault, SECRET.as_bytes()), "provider, name, outcome, detail"),
+    );
     let full = "inactive: the project has 3 active keys of this provider";
     let cut = "ö".repeat(50);
     let numbered = format!("{} (2)", "ö".repeat(48));
     assert_eq!(
         answer,
         [
-            "groq|my sk-proj-...[REDACTED]|imported|it has the shape of a key of provider openai".into(),
+            "groq|my sk-proj-...[REDACTED]|imported|it has the shape of a key of provider openai"
+                .into(),
             "openai|one|imported|-".into(),
             "openai|two|imported|-".into(),
             "openai|off|imported|inactive, as it was".into(),
@@ -272,8 +317,12 @@ fn limits_and_names_hold() {
         "SELECT name, priority, is_active FROM watchllm.provider_key_records
         WHERE project_id = '{p}' AND provider = 'openai' AND name IS NOT NULL ORDER BY created_at"
     );
-    assert_eq!(rows(c, &stored), ["off|3|f", "two|2|t", "one|1|t", "none, old|3|f", "none, young|3|f"]);
-    let future =
-        format!("SELECT count(*) FROM watchllm.provider_key_records WHERE project_id = '{p}' AND created_at > now()");
+    assert_eq!(
+        rows(c, &stored),
+        ["off|3|f", "two|2|t", "one|1|t", "none, old|3|f", "none, young|3|f"]
+    );
+    let future = format!(
+        "SELECT count(*) FROM watchllm.provider_key_records WHERE project_id = '{p}' AND created_at > now()"
+    );
     assert_eq!(one(c, &future), "0");
 }

@@ -1,6 +1,7 @@
-//! An import as a lever: a table whose owner waits for an administrator to read it, a caller without the rights, a file
-//! that is no secret. Whatever the owner of a table can make run when somebody reads it is laid out here as a trap that
-//! notes who it ran as; controls show that the traps work.
+//! An import as a lever: a table whose owner waits for an administrator to read it, a caller
+//! without the rights, a file that is no secret. Whatever the owner of a table can make run when
+//! somebody reads it is laid out here as a trap that notes who it ran as; controls show that the
+//! traps work.
 
 use std::path::Path;
 
@@ -13,8 +14,8 @@ use crate::import::{SECRET, add, file, import, old_table, sealed_texts};
 use crate::keys::{Vault, code, one, project, refusal, rows};
 use crate::roles::login;
 
-/// The traps: what they are, how they are laid (S: the attacker's schema, COLUMNS: WatchLLM's), and the SQLSTATE for an
-/// administrator and for a superuser.
+/// The traps: what they are, how they are laid (S: the attacker's schema, COLUMNS: WatchLLM's), and
+/// the SQLSTATE for an administrator and for a superuser.
 const TRAPS: &[(&str, &str, &str, &str)] = &[
     ("view", "CREATE TABLE S.view_ (COLUMNS); CREATE VIEW S.view AS SELECT t.*, S.spy('x') FROM S.view_ t", "22023", "22023"),
     (
@@ -73,13 +74,20 @@ const TRAPS: &[(&str, &str, &str, &str)] = &[
     ),
 ];
 
-const COLUMNS: &str = "id uuid DEFAULT gen_random_uuid(), project_id uuid, provider text, encrypted_key text,
+const COLUMNS: &str =
+    "id uuid DEFAULT gen_random_uuid(), project_id uuid, provider text, encrypted_key text,
     encryption_iv text, created_at timestamptz DEFAULT now()";
 
-/// A schema of the attacker's with functions that note who they run as, and try to make the attacker superuser.
-pub fn lair(c: &mut Client, attacker: &str) -> String {
+/// A schema of the attacker's with functions that note who they run as, and try to make the
+/// attacker superuser.
+pub(crate) fn lair(c: &mut Client, attacker: &str) -> String {
     let schema = format!("lair_{}", Uuid::new_v4().simple());
-    one(c, &format!("CREATE SCHEMA {schema} AUTHORIZATION {attacker}; GRANT USAGE ON SCHEMA {schema} TO PUBLIC"));
+    one(
+        c,
+        &format!(
+            "CREATE SCHEMA {schema} AUTHORIZATION {attacker}; GRANT USAGE ON SCHEMA {schema} TO PUBLIC"
+        ),
+    );
     one(
         c,
         &format!(
@@ -103,8 +111,11 @@ pub fn lair(c: &mut Client, attacker: &str) -> String {
 }
 
 /// Who fell into a trap, other than the attacker itself.
-pub fn caught(c: &mut Client, schema: &str, attacker: &str) -> Vec<String> {
-    let who = rows(c, &format!("SELECT DISTINCT who FROM {schema}.loot WHERE who <> '{attacker}' ORDER BY who"));
+pub(crate) fn caught(c: &mut Client, schema: &str, attacker: &str) -> Vec<String> {
+    let who = rows(
+        c,
+        &format!("SELECT DISTINCT who FROM {schema}.loot WHERE who <> '{attacker}' ORDER BY who"),
+    );
     one(c, &format!("DELETE FROM {schema}.loot; ALTER ROLE {attacker} NOSUPERUSER"));
     who
 }
@@ -136,14 +147,27 @@ fn nothing_of_the_tables_owner_runs() {
             let s = &mut vault.connect(caller);
             one(s, &format!("SET search_path = {schema}, pg_catalog"));
             let found = code(s, &import(&table, &old_secret, "outcome"));
-            assert_eq!(caught(c, &schema, &attacker), Vec::<String>::new(), "{trap} caught {caller}");
+            assert_eq!(
+                caught(c, &schema, &attacker),
+                Vec::<String>::new(),
+                "{trap} caught {caller}"
+            );
             assert_eq!(found, **expected, "{trap} read by {caller}");
             // The control: what reading it by SQL sets off.
-            code(s, &format!("SELECT * FROM {table} WHERE provider = 'openai' ORDER BY provider::text"));
-            by_reading.extend(caught(c, &schema, &attacker).iter().map(|_| format!("{trap} {}", caller == "postgres")));
+            code(
+                s,
+                &format!("SELECT * FROM {table} WHERE provider = 'openai' ORDER BY provider::text"),
+            );
+            by_reading.extend(
+                caught(c, &schema, &attacker)
+                    .iter()
+                    .map(|_| format!("{trap} {}", caller == "postgres")),
+            );
         }
     }
-    for sprung in ["view false", "view true", "policy false", "index false", "index true", "check true"] {
+    for sprung in
+        ["view false", "view true", "policy false", "index false", "index true", "check true"]
+    {
         assert!(by_reading.contains(&sprung.to_owned()), "the control: {by_reading:?}");
     }
     let own = format!("SELECT rolsuper FROM pg_roles WHERE rolname = '{attacker}'");
@@ -183,13 +207,20 @@ fn what_is_no_table_or_not_watchllms_is_refused() {
     ] {
         let error = refusal(c, &import(&format!("{name}{tag}"), &old_secret, "1"));
         assert_eq!(error.code().code(), "22023", "{name}: {}", error.message());
-        assert!(error.message().contains(said) && error.hint().is_some(), "{name}: {}", error.message());
+        assert!(
+            error.message().contains(said) && error.hint().is_some(),
+            "{name}: {}",
+            error.message()
+        );
     }
     assert_ne!(code(c, &import(&format!("composite_{tag}"), &old_secret, "1")), "00000");
     for call in [format!("(NULL, '{}')", old_secret.display()), format!("('iv_{tag}', NULL)")] {
         assert_eq!(code(c, &format!("SELECT 1 FROM watchllm.import_watchllm_keys{call}")), "22004");
     }
-    let gone = format!("SELECT 1 FROM watchllm.import_watchllm_keys(1::oid::regclass, '{}')", old_secret.display());
+    let gone = format!(
+        "SELECT 1 FROM watchllm.import_watchllm_keys(1::oid::regclass, '{}')",
+        old_secret.display()
+    );
     assert_ne!(code(c, &gone), "00000");
 }
 
@@ -206,8 +237,10 @@ fn a_caller_without_every_right_is_refused_and_recorded() {
             "CREATE SCHEMA {hidden}; CREATE TABLE {hidden}.t (LIKE {table}); GRANT SELECT ON {hidden}.t TO PUBLIC"
         ),
     );
-    let (no_files, no_table, service) = (login(c, "watchllm_admin"), administrator(c), login(c, "watchllm_service"));
-    let (reader, some, most) = (login(c, "pg_read_server_files"), administrator(c), administrator(c));
+    let (no_files, no_table, service) =
+        (login(c, "watchllm_admin"), administrator(c), login(c, "watchllm_service"));
+    let (reader, some, most) =
+        (login(c, "pg_read_server_files"), administrator(c), administrator(c));
     one(c, &format!("GRANT SELECT ON {table} TO {no_files}, {service}, {reader}"));
     one(c, &format!("GRANT SELECT (id, project_id, provider, encrypted_key) ON {table} TO {some}"));
     one(
@@ -216,8 +249,7 @@ fn a_caller_without_every_right_is_refused_and_recorded() {
             "GRANT USAGE ON SCHEMA watchllm TO {reader}; GRANT EXECUTE ON FUNCTION watchllm.import_watchllm_keys TO {reader}"
         ),
     );
-    let columns =
-        "id, project_id, provider, encrypted_key, encryption_iv, name, priority, is_active, created_at, last_used_at";
+    let columns = "id, project_id, provider, encrypted_key, encryption_iv, name, priority, is_active, created_at, last_used_at";
     one(c, &format!("GRANT SELECT ({columns}) ON {table} TO {most}"));
     let unseen = format!("'{hidden}.t'::regclass::oid");
     let oid = one(c, &format!("SELECT {unseen}"));
@@ -267,8 +299,19 @@ fn a_file_that_is_no_secret_is_refused_without_a_word_of_it() {
         (file(&vault, words.repeat(200_000).as_bytes()), "more than 4096 bytes"),
     ] {
         let error = refusal(c, &import(&table, &path, "1"));
-        assert_eq!((error.code().code(), error.message().contains(said)), ("22023", true), "{}", error.message());
-        let all = format!("{} {:?} {:?} {:?}", error.message(), error.detail(), error.hint(), error.where_());
+        assert_eq!(
+            (error.code().code(), error.message().contains(said)),
+            ("22023", true),
+            "{}",
+            error.message()
+        );
+        let all = format!(
+            "{} {:?} {:?} {:?}",
+            error.message(),
+            error.detail(),
+            error.hint(),
+            error.where_()
+        );
         assert!(!Wanted::new(&[words]).is_in(&all), "{all}");
     }
     // Another secret than theirs: each row says so, nothing is imported.

@@ -1,5 +1,6 @@
-//! Runs of an import beside others and beside what tables can look like: two at once, an id taken while one waits, a last
-//! use that goes lost or counts as an access, silence on a long run, tables of other shapes, a key left in a file.
+//! Runs of an import beside others and beside what tables can look like: two at once, an id taken
+//! while one waits, a last use that goes lost or counts as an access, silence on a long run, tables
+//! of other shapes, a key left in a file.
 
 use postgres::Client;
 use uuid::Uuid;
@@ -39,9 +40,15 @@ fn two_at_once_import_every_row_once() {
         })
         .collect();
     let answers: Vec<String> = running.into_iter().flat_map(|run| run.join().unwrap()).collect();
-    let count = |outcome: &str| answers.iter().filter(|answer| answer.ends_with(&format!("|{outcome}"))).count();
+    let count = |outcome: &str| {
+        answers.iter().filter(|answer| answer.ends_with(&format!("|{outcome}"))).count()
+    };
     // Three active keys of a provider in each project, whoever came first.
-    assert_eq!((count("imported"), count("imported_inactive"), count("already_there")), (9, 27, 36), "{answers:?}");
+    assert_eq!(
+        (count("imported"), count("imported_inactive"), count("already_there")),
+        (9, 27, 36),
+        "{answers:?}"
+    );
     let stored = format!(
         "SELECT count(*), count(*) FILTER (WHERE is_active), count(DISTINCT priority)
         FROM watchllm.provider_key_records WHERE project_id IN ('{}')",
@@ -62,10 +69,13 @@ fn an_id_that_is_taken_while_the_import_waits_is_a_conflict_and_no_end() {
     add(c, &second, &q, "xai", pair, ("", ""));
     one(c, "BEGIN");
     assert_eq!(rows(c, &import(&first, &old_secret, "outcome")), ["imported"]);
-    let (mut s, sql) = (vault.connect("postgres"), import(&second, &old_secret, "provider, outcome"));
+    let (mut s, sql) =
+        (vault.connect("postgres"), import(&second, &old_secret, "provider, outcome"));
     let pid = one(&mut s, "SELECT pg_backend_pid()");
     let waiting = std::thread::spawn(move || rows(&mut s, &sql));
-    let blocked = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock'");
+    let blocked = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE pid = {pid} AND wait_event_type = 'Lock'"
+    );
     vault.server().poll_until("postgres", &blocked, "1", 60);
     one(c, "COMMIT");
     assert_eq!(waiting.join().unwrap(), ["openai|conflict", "xai|imported"]);
@@ -85,7 +95,10 @@ fn the_last_use_moves_in_without_counting_as_one() {
     let never = used(c, "never", "NULL");
     let future = used(c, "future", "now() + interval '1 year'");
     let endless = used(c, "endless", "'infinity'");
-    assert_eq!(rows(c, &import(&table, &file(&vault, SECRET.as_bytes()), "outcome")), ["imported"; 4]);
+    assert_eq!(
+        rows(c, &import(&table, &file(&vault, SECRET.as_bytes()), "outcome")),
+        ["imported"; 4]
+    );
     let shown = |id: &str| {
         format!(
             "SELECT k.last_used_at = '2024-05-06 07:08:09.123456Z', k.last_used_at <= now(), u.access_count,
@@ -98,8 +111,13 @@ fn the_last_use_moves_in_without_counting_as_one() {
     server.poll_until("postgres", &shown(&past), "t|t|0|0|t", 60);
     server.poll_until("postgres", &shown(&future), "f|t|0|0|t", 60);
     drop(server);
-    assert_eq!((one(c, &shown(&never)), one(c, &shown(&endless))), ("-|-|-|-|t".into(), "-|-|-|-|t".into()));
-    let counted = format!("SELECT access_count FROM watchllm.provider_key_usage WHERE provider_key_id = '{past}'");
+    assert_eq!(
+        (one(c, &shown(&never)), one(c, &shown(&endless))),
+        ("-|-|-|-|t".into(), "-|-|-|-|t".into())
+    );
+    let counted = format!(
+        "SELECT access_count FROM watchllm.provider_key_usage WHERE provider_key_id = '{past}'"
+    );
     one(c, &decrypt(&past));
     vault.server().poll_until("postgres", &counted, "1", 60);
     assert_eq!(one(c, &shown(&past)), "f|t|1|0|f");
@@ -121,7 +139,10 @@ fn a_long_run_says_how_far_it_is() {
     assert_eq!(result.stdout, "250", "{}", result.stderr);
     let notices: Vec<&str> = result.stderr.lines().filter(|line| line.contains("NOTICE")).collect();
     assert_eq!(notices.len(), 2, "{}", result.stderr);
-    assert!(notices[0].ends_with("import: 100 of 250 rows done") && notices[1].ends_with("200 of 250 rows done"));
+    assert!(
+        notices[0].ends_with("import: 100 of 250 rows done")
+            && notices[1].ends_with("200 of 250 rows done")
+    );
     let rows = format!(
         "SELECT count(*) FROM watchllm.provider_key_access_logs
         WHERE project_id = '{p}' AND access_type = 'import' AND success"
@@ -136,9 +157,12 @@ const AWKWARD: &str = "\"';-- ";
 fn tables_of_other_shapes_are_read_as_sql_would() {
     let vault = Vault::shared();
     let c = &mut vault.connect("postgres");
-    let (old_secret, pair) = (file(&vault, SECRET.as_bytes()), &sealed_texts(SECRET, &["a-key"])[0]);
-    let needed = "id uuid, project_id uuid, provider text, encrypted_key text, encryption_iv varchar";
-    // NAME and LEAF are quoted names, ROW the values of the needed columns; then what is stored of it
+    let (old_secret, pair) =
+        (file(&vault, SECRET.as_bytes()), &sealed_texts(SECRET, &["a-key"])[0]);
+    let needed =
+        "id uuid, project_id uuid, provider text, encrypted_key text, encryption_iv varchar";
+    // NAME and LEAF are quoted names, ROW the values of the needed columns; then what is stored of
+    // it
     let shapes = [
         ("plain", "CREATE TABLE NAME (NEEDED); INSERT INTO NAME VALUES (ROW)", "t|1|-"),
         ("temporary", "CREATE TEMP TABLE NAME (NEEDED); INSERT INTO NAME VALUES (ROW)", "t|1|-"),
@@ -194,13 +218,19 @@ fn tables_of_other_shapes_are_read_as_sql_would() {
     ];
     for (shape, ddl, expected) in shapes {
         let (p, id) = (project(c), Uuid::new_v4());
-        let name = format!("\"{}\"", format!("{shape}{AWKWARD}{}", id.simple()).replace('"', "\"\""));
+        let name =
+            format!("\"{}\"", format!("{shape}{AWKWARD}{}", id.simple()).replace('"', "\"\""));
         let values = format!("'{id}', '{p}', 'openai', '{}', '{}'", pair[0], pair[1]);
         let leaf = format!("\"leaf {id}\"");
-        let ddl = ddl.replace("NEEDED", needed).replace("ROW", &values).replace("NAME", &name).replace("LEAF", &leaf);
+        let ddl = ddl
+            .replace("NEEDED", needed)
+            .replace("ROW", &values)
+            .replace("NAME", &name)
+            .replace("LEAF", &leaf);
         one(c, &ddl);
         assert_eq!(one(c, &format!("SELECT count(*) FROM {name}")), "1");
-        let answer = rows(c, &import(&name.replace('\'', "''"), &old_secret, "provider_key_id, outcome"));
+        let answer =
+            rows(c, &import(&name.replace('\'', "''"), &old_secret, "provider_key_id, outcome"));
         assert_eq!(answer, [format!("{id}|imported")], "{shape}");
         let stored = format!(
             "SELECT is_active, priority, octet_length(name), created_at BETWEEN '2000-01-01' AND now()
@@ -217,10 +247,13 @@ fn what_moves_in_is_in_no_file_and_no_log() {
     let (p, table) = (project(c), old_table(c));
     let (key, secret) = ("x8Kq2Lm9Rz4Tb7Yc1Nh6Jf3Pg5Qs0AuWe", "hG4fD9sA2pO7iU1yT6rE3wQ8lK5jM0nB");
     let log = vault.server().log_len();
-    for (vendor, pair) in ["openai", "xai"].iter().zip(&sealed_texts(secret, &[key, &format!("{key} ")])) {
+    for (vendor, pair) in
+        ["openai", "xai"].iter().zip(&sealed_texts(secret, &[key, &format!("{key} ")]))
+    {
         add(c, &table, &p, vendor, pair, ("", ""));
     }
-    let answer = rows(c, &import(&table, &file(&vault, secret.as_bytes()), "i.*").replace("')", "') i"));
+    let answer =
+        rows(c, &import(&table, &file(&vault, secret.as_bytes()), "i.*").replace("')", "') i"));
     assert_eq!(answer.len(), 2);
     assert!(answer[0].contains("|imported") && answer[1].contains("|bad_input"), "{answer:?}");
     let id = &answer[0][..36];

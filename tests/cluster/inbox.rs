@@ -1,5 +1,6 @@
-//! Keys that come in bulk and must stand in no statement, log, statistics view or error: COPY and INSERT into the inbox, rows
-//! that are bad (which line, never the key), columns in the wrong order, a tenant's rows for another's project, all or nothing.
+//! Keys that come in bulk and must stand in no statement, log, statistics view or error: COPY and
+//! INSERT into the inbox, rows that are bad (which line, never the key), columns in the wrong
+//! order, a tenant's rows for another's project, all or nothing.
 
 use std::io::Write;
 
@@ -11,23 +12,32 @@ use crate::keys::{Vault, code, decrypt, new_key, one, project, refusal, rows};
 use crate::roles::login;
 use crate::server::Server;
 
-const COPY: &str = "COPY watchllm.provider_key_inbox (project_id, provider, name, api_key) FROM STDIN";
+const COPY: &str =
+    "COPY watchllm.provider_key_inbox (project_id, provider, name, api_key) FROM STDIN";
 
 /// How many rows were stored.
 fn copy(c: &mut Client, lines: &str) -> Result<u64, Box<DbError>> {
     let mut writer = c.copy_in(COPY).expect("beginning COPY");
     let sent = writer.write_all(lines.as_bytes()).map_err(|error| error.to_string());
     sent.expect("sending rows");
-    writer.finish().map_err(|error| Box::new(error.as_db_error().expect("a database error").clone()))
+    writer
+        .finish()
+        .map_err(|error| Box::new(error.as_db_error().expect("a database error").clone()))
 }
 
 fn ids(c: &mut Client, project: &str) -> Vec<String> {
-    rows(c, &format!("SELECT id FROM watchllm.provider_keys WHERE project_id = '{project}' ORDER BY name"))
+    rows(
+        c,
+        &format!(
+            "SELECT id FROM watchllm.provider_keys WHERE project_id = '{project}' ORDER BY name"
+        ),
+    )
 }
 
 /// Everything an error says.
 fn all_of(error: &DbError) -> String {
-    let parts = [Some(error.message()), error.detail(), error.hint(), error.where_(), error.column()];
+    let parts =
+        [Some(error.message()), error.detail(), error.hint(), error.where_(), error.column()];
     parts.into_iter().flatten().collect::<Vec<_>>().join("\n")
 }
 
@@ -40,14 +50,17 @@ fn keys_come_in_bulk_and_open_again() {
     assert_eq!(copy(c, &lines).unwrap(), 2);
     let stored = ids(c, &p);
     assert_eq!(stored.iter().map(|id| one(c, &decrypt(id))).collect::<Vec<_>>(), keys);
-    let sealed =
-        format!("INSERT INTO watchllm.provider_key_inbox VALUES ('{p}', 'groq', 'b', 'gsk') RETURNING name, api_key");
+    let sealed = format!(
+        "INSERT INTO watchllm.provider_key_inbox VALUES ('{p}', 'groq', 'b', 'gsk') RETURNING name, api_key"
+    );
     assert_eq!(one(c, &sealed), "b|-");
     assert_eq!(one(c, "SELECT count(*) FROM watchllm.provider_key_inbox"), "0");
     assert_eq!(
         one(
             c,
-            &format!("SELECT count(*) FROM watchllm.access_logs WHERE project_id = '{p}' AND access_type = 'store'")
+            &format!(
+                "SELECT count(*) FROM watchllm.access_logs WHERE project_id = '{p}' AND access_type = 'store'"
+            )
         ),
         "3"
     );
@@ -91,20 +104,31 @@ fn a_tenant_fills_its_own_projects_alone() {
     one(c, &format!("SELECT watchllm.add_project_member('{own}', role_name => '{tenant}')"));
     let s = &mut vault.connect(&tenant);
     assert_eq!(copy(s, &format!("{own}\topenai\tmine\t{}\n", new_key())).unwrap(), 1);
-    let (there, nowhere) =
-        (copy(s, &format!("{foreign}\topenai\tx\tk\n")), copy(s, &format!("{}\topenai\tx\tk\n", Uuid::new_v4())));
+    let (there, nowhere) = (
+        copy(s, &format!("{foreign}\topenai\tx\tk\n")),
+        copy(s, &format!("{}\topenai\tx\tk\n", Uuid::new_v4())),
+    );
     assert_eq!(all_of(&there.unwrap_err()), all_of(&nowhere.unwrap_err()));
     for (role, expected) in [("watchllm_auditor", "42501"), ("", "42501")] {
         let s = &mut vault.connect(&login(c, role));
         assert_eq!(
-            code(s, &format!("INSERT INTO watchllm.provider_key_inbox VALUES ('{own}', 'groq', 'b', 'gsk')")),
+            code(
+                s,
+                &format!(
+                    "INSERT INTO watchllm.provider_key_inbox VALUES ('{own}', 'groq', 'b', 'gsk')"
+                )
+            ),
             expected
         );
     }
     for (statement, expected) in
         [("UPDATE {} SET name = 'x'", "55000"), ("DELETE FROM {}", "55000"), ("TABLE {}", "42501")]
     {
-        assert_eq!(code(s, &statement.replace("{}", "watchllm.provider_key_inbox")), expected, "{statement}");
+        assert_eq!(
+            code(s, &statement.replace("{}", "watchllm.provider_key_inbox")),
+            expected,
+            "{statement}"
+        );
     }
     let attach = "CREATE VIEW public.trap AS SELECT NULL::uuid AS project_id, ''::text AS provider, ''::text AS name, ''::text AS api_key;
         CREATE TRIGGER t INSTEAD OF INSERT ON public.trap FOR EACH ROW EXECUTE FUNCTION watchllm.store_from_inbox();

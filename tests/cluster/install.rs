@@ -1,6 +1,6 @@
-//! Installing (DESIGN §4, §5): who may, what is refused, what an attacker prepares beforehand, and what stands in the
-//! catalog afterwards: owners, row security, grants, comments, fixed search paths. Default privileges as Supabase
-//! sets them must give nothing away.
+//! Installing (DESIGN §4, §5): who may, what is refused, what an attacker prepares beforehand, and
+//! what stands in the catalog afterwards: owners, row security, grants, comments, fixed search
+//! paths. Default privileges as Supabase sets them must give nothing away.
 
 use crate::server::Server;
 
@@ -40,11 +40,18 @@ fn functions_say_what_is_missing_before_install() {
     ] {
         refused(&server, "postgres", call, "55000", "HINT:  Run: SELECT watchllm.install();");
     }
-    assert_eq!(server.psql("postgres", "SELECT installed, problem ~ 'not installed' FROM watchllm.status()"), "f|t");
+    assert_eq!(
+        server
+            .psql("postgres", "SELECT installed, problem ~ 'not installed' FROM watchllm.status()"),
+        "f|t"
+    );
     assert_eq!(server.writer_pid("postgres"), None);
     let twice = server.psql("postgres", &format!("{INSTALL}; {INSTALL}; {INSTALL}"));
     let said: Vec<&str> = twice.lines().collect();
-    assert!(said[0].contains(": installed") && said[1].contains("up to date") && said[1] == said[2], "{twice}");
+    assert!(
+        said[0].contains(": installed") && said[1].contains("up to date") && said[1] == said[2],
+        "{twice}"
+    );
     assert_eq!(server.psql("postgres", "SELECT count(*) FROM watchllm.install_history"), "1");
     let days = "SELECT count(*) = 9 FROM pg_partition_tree('watchllm.provider_key_access_logs')"; // itself too
     assert_eq!(server.psql("postgres", days), "t");
@@ -56,11 +63,16 @@ fn two_databases_are_served_side_by_side() {
     server.psql("postgres", "CREATE DATABASE a; CREATE DATABASE b");
     for database in ["a", "b"] {
         server.psql(database, &format!("{EXTENSION} {INSTALL};"));
-        let key = format!("watchllm.store_provider_key(watchllm.create_project('p'), 'openai', 'key-of-{database}')");
+        let key = format!(
+            "watchllm.store_provider_key(watchllm.create_project('p'), 'openai', 'key-of-{database}')"
+        );
         server.psql(database, &format!("SELECT {key}"));
     }
     let open = "SELECT watchllm.decrypt_provider_key(id) FROM watchllm.provider_key_records";
-    assert_eq!((server.psql("a", open), server.psql("b", open)), ("key-of-a".into(), "key-of-b".into()));
+    assert_eq!(
+        (server.psql("a", open), server.psql("b", open)),
+        ("key-of-a".into(), "key-of-b".into())
+    );
     assert_ne!(server.writer_pid("a"), server.writer_pid("b"));
     let salt = "SELECT salt FROM watchllm.master_keys";
     assert_ne!(server.psql("a", salt), server.psql("b", salt));
@@ -71,17 +83,28 @@ fn only_a_superuser_installs_and_only_into_utf8() {
     let server = bare();
     let admin = "CREATE ROLE app LOGIN CREATEROLE CREATEDB; GRANT watchllm_admin TO app";
     server.psql("postgres", &format!("{EXTENSION} {admin}"));
-    for granted in ["", "GRANT EXECUTE ON FUNCTION watchllm.install() TO app; GRANT USAGE ON SCHEMA watchllm TO app"] {
+    for granted in [
+        "",
+        "GRANT EXECUTE ON FUNCTION watchllm.install() TO app; GRANT USAGE ON SCHEMA watchllm TO app",
+    ] {
         server.psql("postgres", granted);
         let result = server.psql_result_as("postgres", "app", INSTALL);
         assert!(result.stderr.contains("ERROR:  42501"), "{granted}: {}", result.stderr);
     }
     for encoding in ["SQL_ASCII", "LATIN1"] {
         let database = encoding.to_lowercase();
-        let create = format!("CREATE DATABASE {database} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0");
+        let create = format!(
+            "CREATE DATABASE {database} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+        );
         server.psql("postgres", &create);
         server.psql(&database, EXTENSION);
-        refused(&server, &database, INSTALL, "0A000", "HINT:  Create the database with ENCODING 'UTF8'");
+        refused(
+            &server,
+            &database,
+            INSTALL,
+            "0A000",
+            "HINT:  Create the database with ENCODING 'UTF8'",
+        );
         none(&server, &database, "tables", TABLES);
     }
 }
@@ -106,12 +129,17 @@ ALTER ROLE watchllm_owner SUPERUSER ¦ must not have ¦ ALTER ROLE watchllm_owne
 #[test]
 fn what_somebody_else_prepared_is_not_taken_over() {
     let server = bare();
-    server.psql("postgres", "CREATE ROLE mallory LOGIN; GRANT CREATE ON DATABASE postgres TO mallory");
+    server.psql(
+        "postgres",
+        "CREATE ROLE mallory LOGIN; GRANT CREATE ON DATABASE postgres TO mallory",
+    );
     let early = server.psql_result_as("postgres", "mallory", EXTENSION);
     assert!(early.stderr.contains("ERROR:  42501"), "{}", early.stderr);
     server.psql("postgres", EXTENSION);
     let prepared = PREPARED.replace("{day}", "watchllm.provider_key_access_logs_20300101");
-    for line in prepared.replace("{ours}", "watchllm.projects").lines().filter(|line| !line.is_empty()) {
+    for line in
+        prepared.replace("{ours}", "watchllm.projects").lines().filter(|line| !line.is_empty())
+    {
         let [prepare, words, undo] = line.split(" ¦ ").collect::<Vec<_>>().try_into().unwrap();
         server.psql("postgres", prepare);
         refused(&server, "postgres", INSTALL, "42501", words);
@@ -119,18 +147,33 @@ fn what_somebody_else_prepared_is_not_taken_over() {
         none(&server, "postgres", prepare, TABLES);
     }
     server.psql("postgres", INSTALL);
-    server.psql("postgres", "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'");
+    server.psql(
+        "postgres",
+        "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+    );
     for (kind, body) in [
         ("TRIGGER", "BEFORE INSERT ON watchllm.projects FOR EACH ROW EXECUTE FUNCTION f()"),
         ("RULE", "AS ON INSERT TO watchllm.projects DO ALSO NOTHING"),
     ] {
         server.psql("postgres", &format!("CREATE {kind} x {body}"));
         refused(&server, "postgres", INSTALL, "42501", &format!("{} x", kind.to_lowercase()));
-        refused(&server, "postgres", "SELECT watchllm.create_project('p')", "42501", "trigger or rule");
+        refused(
+            &server,
+            "postgres",
+            "SELECT watchllm.create_project('p')",
+            "42501",
+            "trigger or rule",
+        );
         server.psql("postgres", &format!("DROP {kind} x ON watchllm.projects"));
     }
     server.psql("postgres", "ALTER TABLE watchllm.projects OWNER TO mallory");
-    refused(&server, "postgres", "SELECT watchllm.create_project('p')", "42501", "watchllm_owner must own every table");
+    refused(
+        &server,
+        "postgres",
+        "SELECT watchllm.create_project('p')",
+        "42501",
+        "watchllm_owner must own every table",
+    );
     refused(&server, "postgres", INSTALL, "42501", "mallory owns it");
     server.psql("postgres", "ALTER TABLE watchllm.projects OWNER TO watchllm_owner");
     server.psql("postgres", "SELECT watchllm.create_project('p')");
@@ -144,7 +187,8 @@ fn a_schema_prepared_by_another_is_refused() {
     none(&server, "postgres", "tables", TABLES);
 }
 
-/// Functions by name, arguments, result and value; operators by name, operands, result and what they stand for.
+/// Functions by name, arguments, result and value; operators by name, operands, result and what
+/// they stand for.
 const TRAPS: &str = "
 f now ¦  ¦ timestamptz ¦ pg_catalog.now()
 f format ¦ text, text ¦ text ¦ 'SELECT 1'
@@ -162,9 +206,12 @@ o + ¦ date, integer ¦ date ¦ date_pli
 o ~ ¦ text, text ¦ boolean ¦ textregexeq";
 
 fn trap(line: &str) -> String {
-    let [name, arguments, returns, value] = line[2..].split(" ¦ ").collect::<Vec<_>>().try_into().unwrap();
+    let [name, arguments, returns, value] =
+        line[2..].split(" ¦ ").collect::<Vec<_>>().try_into().unwrap();
     let body = |value: &str| {
-        format!("RETURNS {returns} LANGUAGE plpgsql AS $$ BEGIN PERFORM public.trap('{name}'); RETURN {value}; END $$;")
+        format!(
+            "RETURNS {returns} LANGUAGE plpgsql AS $$ BEGIN PERFORM public.trap('{name}'); RETURN {value}; END $$;"
+        )
     };
     if line.starts_with('f') {
         return format!("CREATE FUNCTION public.{name}({arguments}) {}", body(value));
@@ -191,10 +238,16 @@ fn hostile_names_in_the_search_path_are_never_called() {
          AS $$ BEGIN INSERT INTO public.caught VALUES (what || ' as ' || current_user); END $$;",
     );
     traps.extend(TRAPS.lines().filter(|line| !line.is_empty()).map(trap));
-    for name in ["projects", "provider_key_records", "pg_class", "pg_roles", "pg_namespace", "pg_trigger"] {
+    for name in
+        ["projects", "provider_key_records", "pg_class", "pg_roles", "pg_namespace", "pg_trigger"]
+    {
         traps.push_str(&format!("CREATE TABLE public.{name} (LIKE public.caught);"));
     }
-    let domain = |name| format!("CREATE DOMAIN public.{name} AS pg_catalog.{name} CHECK (public.trap('x') IS NULL);");
+    let domain = |name| {
+        format!(
+            "CREATE DOMAIN public.{name} AS pg_catalog.{name} CHECK (public.trap('x') IS NULL);"
+        )
+    };
     traps.extend(["text", "name", "uuid", "int4", "oid", "jsonb", "regclass"].map(domain));
     let made = server.psql_result_as("postgres", "mallory", &traps);
     assert_eq!(made.status, 0, "{}", made.stderr);
@@ -214,7 +267,12 @@ fn hostile_names_in_the_search_path_are_never_called() {
          SELECT watchllm.make_log_partition('2031-01-01');
          SELECT watchllm.delete_provider_key(:'k'); SELECT * FROM watchllm.provider_keys;",
     );
-    none(&server, "postgres", "a hostile object was used", "SELECT DISTINCT what FROM public.caught");
+    none(
+        &server,
+        "postgres",
+        "a hostile object was used",
+        "SELECT DISTINCT what FROM public.caught",
+    );
     server.psql("postgres", "SELECT public.now()"); // the traps work
     assert_eq!(server.psql("postgres", "SELECT what FROM public.caught"), "now as postgres");
 }
@@ -262,7 +320,8 @@ fn broken_rules(server: &Server) -> Vec<(&'static str, String)> {
         readers AS (SELECT oid FROM pg_roles WHERE rolname IN
             ('watchllm_admin', 'watchllm_auditor', 'watchllm_service', 'watchllm_tenant'))";
     let rules = RULES.split(';').map(|rule| rule.trim().split_once(": ").unwrap());
-    let found = rules.map(|(what, query)| (what, server.psql("postgres", &format!("{names} {query}"))));
+    let found =
+        rules.map(|(what, query)| (what, server.psql("postgres", &format!("{names} {query}"))));
     found.filter(|(_, found)| !found.is_empty()).collect()
 }
 
@@ -275,7 +334,8 @@ const BREAKS: &str = "
 #[test]
 fn the_catalog_is_closed_and_described() {
     let server = Server::with_vault();
-    server.psql("postgres", "CREATE ROLE stranger; SELECT watchllm.make_log_partition('2031-05-05')");
+    server
+        .psql("postgres", "CREATE ROLE stranger; SELECT watchllm.make_log_partition('2031-05-05')");
     assert_eq!(broken_rules(&server), []);
     server.psql("postgres", BREAKS);
     assert_eq!(broken_rules(&server).len(), RULES.split(';').count(), "a rule that nothing breaks");
@@ -298,10 +358,22 @@ fn default_privileges_as_supabase_sets_them_give_nothing() {
     server.psql("postgres", &GENEROUS.replace("{all}", "anon, authenticated, service_role, other"));
     server.psql("postgres", INSTALL);
     assert_eq!(broken_rules(&server), []);
-    server.psql("postgres", "SET ROLE watchllm_owner; SELECT watchllm.make_log_partition('2031-05-05')");
-    server.psql("postgres", "SELECT watchllm.make_log_partition('2031-05-06'); SELECT watchllm.install()");
+    server.psql(
+        "postgres",
+        "SET ROLE watchllm_owner; SELECT watchllm.make_log_partition('2031-05-05')",
+    );
+    server.psql(
+        "postgres",
+        "SELECT watchllm.make_log_partition('2031-05-06'); SELECT watchllm.install()",
+    );
     assert_eq!(broken_rules(&server), []);
     for role in ["anon", "authenticated", "service_role"] {
-        refused(&server, "postgres", &format!("SET ROLE {role}; SELECT watchllm.status()"), "42501", "denied");
+        refused(
+            &server,
+            "postgres",
+            &format!("SET ROLE {role}; SELECT watchllm.status()"),
+            "42501",
+            "denied",
+        );
     }
 }

@@ -1,6 +1,7 @@
-//! The keyring (DESIGN §3): none, unreadable, badly kept, malformed, wrong, of several versions, from a command that
-//! fails or hangs. The server always stays up, every fault has its own message without any content, what was loaded
-//! stays in use. That the secret lies nowhere else is shown in `at_rest`.
+//! The keyring (DESIGN §3): none, unreadable, badly kept, malformed, wrong, of several versions,
+//! from a command that fails or hangs. The server always stays up, every fault has its own message
+//! without any content, what was loaded stays in use. That the secret lies nowhere else is shown in
+//! `at_rest`.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -40,15 +41,24 @@ fn vault_with(lines: &str) -> Server {
 
 const STORE: &str = "SELECT watchllm.create_project('p') AS p \\gset
     SELECT watchllm.store_provider_key(:'p', 'openai', 'the-key', 'k')";
-const OPEN: &str = "SELECT watchllm.decrypt_provider_key(id) FROM watchllm.provider_key_records WHERE name = 'k'";
+const OPEN: &str =
+    "SELECT watchllm.decrypt_provider_key(id) FROM watchllm.provider_key_records WHERE name = 'k'";
 const RELOAD: &str = "SELECT watchllm.reload_keyring()";
-const VERSIONS: &str = "SELECT active_master_key_version, master_key_versions FROM watchllm.status()";
+const VERSIONS: &str =
+    "SELECT active_master_key_version, master_key_versions FROM watchllm.status()";
 
 fn fails(server: &Server, sql: &str, sqlstate: &str, message: &str) {
     let result = server.psql_result("postgres", sql);
     let error = &result.stderr;
-    assert!(result.status == 3 && result.stdout.is_empty(), "not refused: {sql}: {}", result.stdout);
-    assert!(error.contains(&format!("ERROR:  {sqlstate}")) && error.contains(message), "{sql} ({message}): {error}");
+    assert!(
+        result.status == 3 && result.stdout.is_empty(),
+        "not refused: {sql}: {}",
+        result.stdout
+    );
+    assert!(
+        error.contains(&format!("ERROR:  {sqlstate}")) && error.contains(message),
+        "{sql} ({message}): {error}"
+    );
     assert!(error.contains("HINT: "), "no hint: {error}");
 }
 
@@ -63,7 +73,12 @@ fn the_server_starts_without_a_keyring_and_says_what_is_missing() {
         "SELECT watchllm.validate_provider_key(gen_random_uuid())",
         RELOAD,
     ] {
-        fails(&server, call, "55000", "neither watchllm_keys.master_key_file nor watchllm_keys.master_key_command");
+        fails(
+            &server,
+            call,
+            "55000",
+            "neither watchllm_keys.master_key_file nor watchllm_keys.master_key_command",
+        );
     }
     let problem = "SELECT problem, active_master_key_version IS NULL FROM watchllm.status()";
     assert!(server.psql("postgres", problem).contains("neither"));
@@ -104,7 +119,10 @@ fn a_badly_kept_or_malformed_file_is_refused_until_it_is_mended() {
     for (lines, message) in [
         (String::new(), "holds no master key"),
         ("# nothing\n".into(), "holds no master key"),
-        (format!("1:{}", &SECRET[..31]), "line 1 of the keyring has a secret of fewer than 32 characters"),
+        (
+            format!("1:{}", &SECRET[..31]),
+            "line 1 of the keyring has a secret of fewer than 32 characters",
+        ),
         (format!("{good}1:{OTHER}"), "line 2 of the keyring repeats a version"),
         (format!("{good}{OTHER}"), "line 2 of the keyring has no colon"),
         (format!("{good}zwei:{OTHER}"), "line 2 of the keyring does not begin with a version"),
@@ -136,7 +154,11 @@ fn a_bad_reload_leaves_what_is_loaded_in_use() {
         server.write_keyring(&lines);
         fails(&server, RELOAD, sqlstate, message);
         assert_eq!(server.psql("postgres", OPEN), "the-key");
-        assert!(server.psql("postgres", "SELECT keyring_problem FROM watchllm.status()").contains(message));
+        assert!(
+            server
+                .psql("postgres", "SELECT keyring_problem FROM watchllm.status()")
+                .contains(message)
+        );
     }
     fs::remove_file(server.keyring()).unwrap();
     fails(&server, RELOAD, "55000", "could not be read");
@@ -159,7 +181,10 @@ fn a_wrong_secret_at_start_is_told_from_a_damaged_row() {
     for call in [OPEN, "SELECT watchllm.create_project('q')", RELOAD] {
         fails(&server, call, "28000", "wrong master key");
     }
-    assert_eq!(server.psql("postgres", "SELECT count(*) FROM watchllm.provider_key_access_logs"), rows);
+    assert_eq!(
+        server.psql("postgres", "SELECT count(*) FROM watchllm.provider_key_access_logs"),
+        rows
+    );
     server.write_keyring(&format!("1:{SECRET}\n"));
     assert_eq!(server.psql("postgres", RELOAD), "1");
     assert_eq!(server.psql("postgres", OPEN), "the-key");
@@ -217,14 +242,19 @@ fn a_command_that_fails_floods_or_hangs_is_bounded_and_its_words_stay_out_of_the
     refused("line 1 of the keyring has no colon");
     script(
         &server,
-        &format!("echo $$ > {0}/shell; trap '' TERM HUP INT; sleep 876 & echo $! > {0}/child; wait", place.display()),
+        &format!(
+            "echo $$ > {0}/shell; trap '' TERM HUP INT; sleep 876 & echo $! > {0}/child; wait",
+            place.display()
+        ),
     );
     refused("took too long");
     for name in ["shell", "child"] {
         let pid = fs::read_to_string(place.join(name)).unwrap();
         let process = PathBuf::from(format!("/proc/{}/cmdline", pid.trim()));
         let deadline = Instant::now() + Duration::from_secs(20);
-        while fs::read_to_string(&process).is_ok_and(|line| line.contains("sleep") || line.contains("command.sh")) {
+        while fs::read_to_string(&process)
+            .is_ok_and(|line| line.contains("sleep") || line.contains("command.sh"))
+        {
             assert!(Instant::now() < deadline, "the {name} of the command is still there");
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -235,18 +265,25 @@ fn a_command_that_fails_floods_or_hangs_is_bounded_and_its_words_stay_out_of_the
     server.restart();
     assert_eq!(server.psql("postgres", OPEN), "the-key");
     let log = server.log();
-    assert!(!log.contains("stderr-marker") && !log.contains("stdout-marker"), "the command's words are in the log");
+    assert!(
+        !log.contains("stderr-marker") && !log.contains("stdout-marker"),
+        "the command's words are in the log"
+    );
     assert!(!Wanted::new(&[SECRET]).is_in(&log));
 }
 
-/// `reload_keyring()` answers for the keyring as it was when it was called, not for a load that began before.
+/// `reload_keyring()` answers for the keyring as it was when it was called, not for a load that
+/// began before.
 #[test]
 fn a_reload_does_not_answer_for_an_earlier_one() {
     let server = without_keyring("watchllm_keys.master_key_command_timeout = '20s'");
     server.write_keyring("garbage\n");
     let read = server.keyring().with_file_name("read");
     let lines = format!("cat {}; touch {}; sleep 3", server.keyring().display(), read.display());
-    server.conf(&format!("watchllm_keys.master_key_command = '{}'", script(&server, &lines).display()));
+    server.conf(&format!(
+        "watchllm_keys.master_key_command = '{}'",
+        script(&server, &lines).display()
+    ));
     server.restart();
     fails(&server, RELOAD, "55000", "no colon");
     fs::remove_file(&read).unwrap();

@@ -1,6 +1,7 @@
-//! Keys that come back changed, equal keys that can be told by their ciphertext, hints that tell too much, rollbacks to
-//! what must not return, one bad row that breaks a whole list. Above the tests: the shared server and the short forms
-//! in which these files speak to it (answers are rows of `|`-joined columns, NULL is `-`).
+//! Keys that come back changed, equal keys that can be told by their ciphertext, hints that tell
+//! too much, rollbacks to what must not return, one bad row that breaks a whole list. Above the
+//! tests: the shared server and the short forms in which these files speak to it (answers are rows
+//! of `|`-joined columns, NULL is `-`).
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -10,81 +11,92 @@ use uuid::Uuid;
 
 use crate::server::Server;
 
-/// A server with a vault that tests share while one of them runs; state is kept apart by projects and roles.
-pub struct Vault(Arc<Mutex<Server>>);
+/// A server with a vault that tests share while one of them runs; state is kept apart by projects
+/// and roles.
+pub(crate) struct Vault(Arc<Mutex<Server>>);
 
 impl Vault {
-    pub fn shared() -> Vault {
+    pub(crate) fn shared() -> Vault {
         static SHARED: Mutex<Weak<Mutex<Server>>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         let server = shared.upgrade().unwrap_or_else(|| {
             // a starved machine is no fault of the vault
-            let conf = "max_connections = 150\nlog_temp_files = 0\nwatchllm_keys.audit_timeout = '60s'";
+            let conf =
+                "max_connections = 150\nlog_temp_files = 0\nwatchllm_keys.audit_timeout = '60s'";
             Arc::new(Mutex::new(Server::with_vault_and(conf)))
         });
         *shared = Arc::downgrade(&server);
         Vault(server)
     }
 
-    pub fn server(&self) -> MutexGuard<'_, Server> {
+    pub(crate) fn server(&self) -> MutexGuard<'_, Server> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn connect(&self, user: &str) -> Client {
+    pub(crate) fn connect(&self, user: &str) -> Client {
         self.server().connect("postgres", user)
     }
 }
 
-pub fn try_rows(c: &mut Client, sql: &str) -> Result<Vec<String>, Box<DbError>> {
+pub(crate) fn try_rows(c: &mut Client, sql: &str) -> Result<Vec<String>, Box<DbError>> {
     let messages = c.simple_query(sql).map_err(|error| {
-        Box::new(error.as_db_error().unwrap_or_else(|| panic!("the connection broke: {error}\n{sql}")).clone())
+        Box::new(
+            error
+                .as_db_error()
+                .unwrap_or_else(|| panic!("the connection broke: {error}\n{sql}"))
+                .clone(),
+        )
     })?;
     let columns = |row: &postgres::SimpleQueryRow| {
         (0..row.len()).map(|i| row.get(i).unwrap_or("-").to_owned()).collect::<Vec<_>>().join("|")
     };
-    Ok(messages.iter().filter_map(|message| if let Row(row) = message { Some(columns(row)) } else { None }).collect())
+    Ok(messages
+        .iter()
+        .filter_map(|message| if let Row(row) = message { Some(columns(row)) } else { None })
+        .collect())
 }
 
-pub fn rows(c: &mut Client, sql: &str) -> Vec<String> {
-    try_rows(c, sql).unwrap_or_else(|error| panic!("{}: {}\n{sql}", error.code().code(), error.message()))
+pub(crate) fn rows(c: &mut Client, sql: &str) -> Vec<String> {
+    try_rows(c, sql)
+        .unwrap_or_else(|error| panic!("{}: {}\n{sql}", error.code().code(), error.message()))
 }
 
 /// The first row of the answer; empty when there is none.
-pub fn one(c: &mut Client, sql: &str) -> String {
+pub(crate) fn one(c: &mut Client, sql: &str) -> String {
     rows(c, sql).into_iter().next().unwrap_or_default()
 }
 
-pub fn refusal(c: &mut Client, sql: &str) -> Box<DbError> {
+pub(crate) fn refusal(c: &mut Client, sql: &str) -> Box<DbError> {
     try_rows(c, sql).expect_err(sql)
 }
 
 /// The SQLSTATE; 00000 for a success.
-pub fn code(c: &mut Client, sql: &str) -> String {
+pub(crate) fn code(c: &mut Client, sql: &str) -> String {
     try_rows(c, sql).map_or_else(|error| error.code().code().to_owned(), |_| "00000".to_owned())
 }
 
-pub fn new_key() -> String {
+pub(crate) fn new_key() -> String {
     format!("sk-proj-{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple())
 }
 
-pub fn project(c: &mut Client) -> String {
+pub(crate) fn project(c: &mut Client) -> String {
     one(c, "SELECT watchllm.create_project('a project')")
 }
 
-pub fn store(c: &mut Client, project: &str, provider: &str, key: &str) -> String {
+pub(crate) fn store(c: &mut Client, project: &str, provider: &str, key: &str) -> String {
     one(c, &format!("SELECT watchllm.store_provider_key('{project}', '{provider}', '{key}')"))
 }
 
-pub fn decrypt(id: &str) -> String {
+pub(crate) fn decrypt(id: &str) -> String {
     format!("SELECT watchllm.decrypt_provider_key('{id}')")
 }
 
-pub fn rotate(id: &str) -> String {
+pub(crate) fn rotate(id: &str) -> String {
     format!("SELECT watchllm.rotate_provider_key('{id}', '{}')", new_key())
 }
 
 /// Flips a bit of the last envelope's ciphertext.
-pub fn damage(c: &mut Client, id: &str) {
+pub(crate) fn damage(c: &mut Client, id: &str) {
     one(
         c,
         &format!(
@@ -94,7 +106,7 @@ pub fn damage(c: &mut Client, id: &str) {
     );
 }
 
-pub fn block(c: &mut Client, id: &str) {
+pub(crate) fn block(c: &mut Client, id: &str) {
     one(
         c,
         &format!(
@@ -106,7 +118,7 @@ pub fn block(c: &mut Client, id: &str) {
 }
 
 /// Access type and failure reason of the newest row about a key.
-pub fn last_event(c: &mut Client, id: &str) -> String {
+pub(crate) fn last_event(c: &mut Client, id: &str) -> String {
     one(
         c,
         &format!(
@@ -121,7 +133,9 @@ fn every_byte_of_a_key_comes_back() {
     let vault = Vault::shared();
     let c = &mut vault.connect("postgres");
     let p = project(c);
-    for (i, key) in ["k", &new_key(), "schlüssel-日本-🔑", &"x".repeat(4096), &"é".repeat(2048)].iter().enumerate()
+    for (i, key) in ["k", &new_key(), "schlüssel-日本-🔑", &"x".repeat(4096), &"é".repeat(2048)]
+        .iter()
+        .enumerate()
     {
         let id = store(c, &p, &format!("vendor-{i}"), key);
         assert_eq!(&one(c, &decrypt(&id)), key);
@@ -164,10 +178,14 @@ fn a_hint_shows_no_more_than_prefix_and_four() {
     let id = store(c, &p, "openai", &key);
     assert_eq!(hint(c, &id), long);
     let short = format!("sk-proj-{}", "Ab3".repeat(10));
-    for (i, (key, expected)) in
-        [(short.as_str(), "sk-proj-…"), (&"q".repeat(31), "…"), (&"q".repeat(32), "…qqqq"), ("k", "…")]
-            .iter()
-            .enumerate()
+    for (i, (key, expected)) in [
+        (short.as_str(), "sk-proj-…"),
+        (&"q".repeat(31), "…"),
+        (&"q".repeat(32), "…qqqq"),
+        ("k", "…"),
+    ]
+    .iter()
+    .enumerate()
     {
         let id = store(c, &p, &format!("vendor-{i}"), key);
         assert_eq!(&hint(c, &id), expected);
@@ -186,7 +204,9 @@ fn a_rollback_returns_only_what_may_return() {
     let id = &store(c, &p, "openai", &first);
     let back = |to: &str| format!("SELECT watchllm.rollback_provider_key('{id}', {to})");
     let mark = |number: i32, set: &str| {
-        format!("UPDATE watchllm.provider_key_versions SET {set} WHERE provider_key_id = '{id}' AND version = {number}")
+        format!(
+            "UPDATE watchllm.provider_key_versions SET {set} WHERE provider_key_id = '{id}' AND version = {number}"
+        )
     };
     assert_eq!(code(c, &back("NULL")), "02000");
     assert_eq!((one(c, &rotate(id)), one(c, &rotate(id))), ("2".into(), "3".into()));
@@ -195,10 +215,19 @@ fn a_rollback_returns_only_what_may_return() {
     assert_eq!(one(c, &rotate(id)), "4"); // the highest ever plus one, not the active plus one
     assert_eq!((one(c, &back("3")), one(c, &rotate(id))), ("3".into(), "5".into()));
     one(c, &mark(4, "compromised_at = now()"));
-    assert_eq!((code(c, &back("4")), last_event(c, id)), ("42000".into(), "rollback|compromised".into()));
+    assert_eq!(
+        (code(c, &back("4")), last_event(c, id)),
+        ("42000".into(), "rollback|compromised".into())
+    );
     one(c, &mark(3, "envelope = set_byte(envelope, 40, get_byte(envelope, 40) # 1)"));
-    assert_eq!((code(c, &back("3")), last_event(c, id)), ("XX001".into(), "rollback|damaged_envelope".into()));
-    assert_eq!((code(c, &back("99")), last_event(c, id)), ("02000".into(), "rollback|not_found".into()));
+    assert_eq!(
+        (code(c, &back("3")), last_event(c, id)),
+        ("XX001".into(), "rollback|damaged_envelope".into())
+    );
+    assert_eq!(
+        (code(c, &back("99")), last_event(c, id)),
+        ("02000".into(), "rollback|not_found".into())
+    );
     assert_eq!(one(c, &back("NULL")), "2"); // past the compromised and the damaged one
 }
 
@@ -217,7 +246,11 @@ fn a_destroyed_version_cannot_return() {
         ),
     );
     for to in ["NULL", "1"] {
-        assert_eq!(code(c, &format!("SELECT watchllm.rollback_provider_key('{id}', {to})")), "02000", "{to}");
+        assert_eq!(
+            code(c, &format!("SELECT watchllm.rollback_provider_key('{id}', {to})")),
+            "02000",
+            "{to}"
+        );
         assert_eq!(last_event(c, id), "rollback|not_found");
     }
 }
@@ -227,7 +260,10 @@ fn a_deleted_key_leaves_no_envelope_but_its_history() {
     let vault = Vault::shared();
     let c = &mut vault.connect("postgres");
     let p = project(c);
-    let named = format!("SELECT watchllm.store_provider_key('{p}', 'openai', '{}', 'production')", new_key());
+    let named = format!(
+        "SELECT watchllm.store_provider_key('{p}', 'openai', '{}', 'production')",
+        new_key()
+    );
     let id = &one(c, &named);
     assert_eq!(code(c, &named), "23505");
     one(c, &rotate(id));
@@ -242,11 +278,17 @@ fn a_deleted_key_leaves_no_envelope_but_its_history() {
         ),
         "2|0|2|2"
     );
-    assert_eq!((code(c, &decrypt(id)), last_event(c, id)), ("02000".into(), "decrypt|deleted".into()));
+    assert_eq!(
+        (code(c, &decrypt(id)), last_event(c, id)),
+        ("02000".into(), "decrypt|deleted".into())
+    );
     let history = format!("SELECT access_type FROM watchllm.key_access_history('{id}')");
     assert_eq!(rows(c, &history), ["decrypt", "delete", "rotate", "store"]);
     assert_ne!(&one(c, &named), id);
-    assert_eq!(one(c, &format!("SELECT count(*) FROM watchllm.provider_keys WHERE project_id = '{p}'")), "1");
+    assert_eq!(
+        one(c, &format!("SELECT count(*) FROM watchllm.provider_keys WHERE project_id = '{p}'")),
+        "1"
+    );
 }
 
 #[test]
@@ -261,9 +303,16 @@ fn one_bad_key_does_not_break_a_list() {
     damage(c, &damaged);
     block(c, &blocked);
     let (unknown, request) = (Uuid::new_v4(), Uuid::new_v4());
-    let list = format!("'{good}', NULL, '{unknown}', '{inactive}', '{good}', '{deleted}', '{damaged}', '{blocked}'");
+    let list = format!(
+        "'{good}', NULL, '{unknown}', '{inactive}', '{good}', '{deleted}', '{damaged}', '{blocked}'"
+    );
     assert_eq!(
-        rows(c, &format!("SELECT * FROM watchllm.decrypt_provider_keys(ARRAY[{list}]::uuid[], '{request}')")),
+        rows(
+            c,
+            &format!(
+                "SELECT * FROM watchllm.decrypt_provider_keys(ARRAY[{list}]::uuid[], '{request}')"
+            )
+        ),
         [
             format!("{good}|{key}|-"),
             "-|-|bad_input".into(),

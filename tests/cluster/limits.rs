@@ -1,6 +1,7 @@
-//! One active key too many: by storing, by activating, by twenty sessions at once under every isolation level; the
-//! priorities that keys get (NULL takes the lowest free, explicit ones may repeat); one id too many, answers that could
-//! spill to disk, input too long, empty or of the wrong shape (DESIGN §11).
+//! One active key too many: by storing, by activating, by twenty sessions at once under every
+//! isolation level; the priorities that keys get (NULL takes the lowest free, explicit ones may
+//! repeat); one id too many, answers that could spill to disk, input too long, empty or of the
+//! wrong shape (DESIGN §11).
 
 use std::sync::Barrier;
 
@@ -33,8 +34,7 @@ fn the_fourth_active_key_is_refused() {
     let refused = refusal(c, &storing(p));
     assert_eq!(refused.code().code(), "23514");
     assert!(refused.hint().is_some_and(|hint| hint.contains("max_active_keys")));
-    let limited =
-        "SELECT count(*) FROM watchllm.provider_key_access_logs WHERE failure_reason = 'limit' AND project_id = ";
+    let limited = "SELECT count(*) FROM watchllm.provider_key_access_logs WHERE failure_reason = 'limit' AND project_id = ";
     assert_eq!(one(c, &format!("{limited}'{p}' AND access_type = 'store'")), "1");
     store(c, p, "anthropic", &new_key()); // another provider and another project have places of their own
     let other = project(c);
@@ -42,7 +42,10 @@ fn the_fourth_active_key_is_refused() {
 
     one(c, &switch(&ids[0], false));
     store(c, p, "openai", &new_key());
-    assert_eq!((code(c, &switch(&ids[0], true)), last_event(c, &ids[0])), ("23514".into(), "activate|limit".into()));
+    assert_eq!(
+        (code(c, &switch(&ids[0], true)), last_event(c, &ids[0])),
+        ("23514".into(), "activate|limit".into())
+    );
     assert_eq!(code(c, &switch(&ids[1], true)), "00000"); // active already: takes no new place
     one(c, &format!("SELECT watchllm.delete_provider_key('{}')", ids[1]));
     assert_eq!(code(c, &switch(&ids[0], true)), "00000");
@@ -59,7 +62,10 @@ fn without_a_limit_there_is_none() {
     }
     assert_eq!(one(c, &active(&p)), "12");
     assert_eq!(
-        one(c, "SELECT string_agg(priority::text, ' ' ORDER BY created_at) FROM watchllm.provider_keys"),
+        one(
+            c,
+            "SELECT string_agg(priority::text, ' ' ORDER BY created_at) FROM watchllm.provider_keys"
+        ),
         "1 2 3 4 5 6 7 8 9 10 11 12"
     );
     server.conf("watchllm_keys.max_active_keys = 3");
@@ -84,10 +90,17 @@ fn priorities_fill_gaps_and_may_repeat() {
     assert_eq!(rows(c, &priorities), ["1", "3", "2"]);
     let p = project(c);
     for priority in ["7", "7", "NULL"] {
-        one(c, &format!("SELECT watchllm.store_provider_key('{p}', 'openai', '{}', NULL, {priority})", new_key()));
+        one(
+            c,
+            &format!(
+                "SELECT watchllm.store_provider_key('{p}', 'openai', '{}', NULL, {priority})",
+                new_key()
+            ),
+        );
     }
-    let priorities =
-        format!("SELECT priority FROM watchllm.provider_keys WHERE project_id = '{p}' ORDER BY created_at");
+    let priorities = format!(
+        "SELECT priority FROM watchllm.provider_keys WHERE project_id = '{p}' ORDER BY created_at"
+    );
     assert_eq!(rows(c, &priorities), ["7", "7", "1"]);
 }
 
@@ -101,7 +114,9 @@ fn race(isolation: &str) {
         let racer = || {
             let mut c = vault.connect("postgres");
             scope.spawn(move || {
-                let begin = format!("BEGIN ISOLATION LEVEL {isolation}; SELECT count(*) FROM watchllm.provider_keys");
+                let begin = format!(
+                    "BEGIN ISOLATION LEVEL {isolation}; SELECT count(*) FROM watchllm.provider_keys"
+                );
                 one(&mut c, &begin);
                 barrier.wait();
                 loop {
@@ -118,11 +133,19 @@ fn race(isolation: &str) {
         let racers: Vec<_> = (0..20).map(|_| racer()).collect();
         racers.into_iter().map(|racer| racer.join().unwrap()).collect()
     });
-    assert_eq!(outcomes.iter().filter(|outcome| *outcome == "00000").count(), 3, "{isolation}: {outcomes:?}");
-    assert!(outcomes.iter().all(|outcome| outcome == "00000" || outcome == "23514"), "{outcomes:?}");
+    assert_eq!(
+        outcomes.iter().filter(|outcome| *outcome == "00000").count(),
+        3,
+        "{isolation}: {outcomes:?}"
+    );
+    assert!(
+        outcomes.iter().all(|outcome| outcome == "00000" || outcome == "23514"),
+        "{outcomes:?}"
+    );
     assert_eq!(one(c, &active(p)), "3");
-    let priorities =
-        format!("SELECT DISTINCT priority FROM watchllm.provider_keys WHERE project_id = '{p}' ORDER BY 1");
+    let priorities = format!(
+        "SELECT DISTINCT priority FROM watchllm.provider_keys WHERE project_id = '{p}' ORDER BY 1"
+    );
     assert_eq!(rows(c, &priorities), ["1", "2", "3"]);
 }
 
@@ -154,7 +177,9 @@ fn an_answer_that_could_spill_is_refused() {
         )
     };
     assert_eq!(one(c, &many(&id, 1000)), "1000");
-    let recorded = format!("SELECT count(*) FROM watchllm.provider_key_access_logs WHERE request_id = '{request}'");
+    let recorded = format!(
+        "SELECT count(*) FROM watchllm.provider_key_access_logs WHERE request_id = '{request}'"
+    );
     assert_eq!(one(c, &recorded), "1000");
     assert_eq!(code(c, &many(&id, 1001)), "23514");
     assert_eq!(one(c, &format!("{recorded} AND failure_reason = 'limit'")), "1");
@@ -164,7 +189,9 @@ fn an_answer_that_could_spill_is_refused() {
         assert_eq!(code(c, &many(id, spills)), "23514");
     }
     let log = vault.server().log();
-    assert!(!log.lines().any(|line| line.contains("spill test") && line.contains("temporary file")));
+    assert!(
+        !log.lines().any(|line| line.contains("spill test") && line.contains("temporary file"))
+    );
 }
 
 #[test]
@@ -188,11 +215,11 @@ fn bad_input_is_refused_recorded_and_not_repeated() {
     .iter()
     .map(|provider: &String| stored(provider, "'k'", ""))
     .collect::<Vec<_>>();
-    for api_key in ["''", "' '", "repeat('x', 4097)", "repeat('é', 2049)"].into_iter().map(str::to_owned).chain([
-        format!("'{key} '"),
-        format!("E'{key}\\n'"),
-        format!("E'{key}\\u3000'"),
-    ]) {
+    for api_key in ["''", "' '", "repeat('x', 4097)", "repeat('é', 2049)"]
+        .into_iter()
+        .map(str::to_owned)
+        .chain([format!("'{key} '"), format!("E'{key}\\n'"), format!("E'{key}\\u3000'")])
+    {
         bad.push(stored("'openai'", &api_key, ""));
         bad.push(format!("SELECT watchllm.rotate_provider_key('{id}', {api_key})"));
     }
@@ -212,7 +239,12 @@ fn bad_input_is_refused_recorded_and_not_repeated() {
     );
     for (i, call) in bad.iter().enumerate() {
         let error = refusal(c, call);
-        assert_eq!((error.code().code(), error.hint().is_some()), ("22023", true), "{call}: {}", error.message());
+        assert_eq!(
+            (error.code().code(), error.hint().is_some()),
+            ("22023", true),
+            "{call}: {}",
+            error.message()
+        );
         tells_nothing(&error, &key[..20]);
         assert_eq!(one(c, &recorded), (i + 1).to_string(), "{call}");
     }

@@ -1,9 +1,11 @@
-//! The lints that Supabase's advisor and pgspot run on a database, as our own SQL on an installed one, beside roles and
-//! default privileges as Supabase has them: nothing is found. Each is proven by faults that it must find.
+//! The lints that Supabase's advisor and pgspot run on a database, as our own SQL on an installed
+//! one, beside roles and default privileges as Supabase has them: nothing is found. Each is proven
+//! by faults that it must find.
 
 use crate::server::Server;
 
-/// A lint: its name, a query whose rows are findings, and faults each of which must be the one thing it finds.
+/// A lint: its name, a query whose rows are findings, and faults each of which must be the one
+/// thing it finds.
 struct Lint {
     name: &'static str,
     finds: &'static str,
@@ -11,8 +13,10 @@ struct Lint {
     faults: &'static [&'static str],
 }
 
-/// What is closed to everybody: row security without a policy, on purpose. So is every partition of the trail.
-const CLOSED: &str = "'install_history', 'provider_key_versions', 'audit_checkpoints', 'database_identity',
+/// What is closed to everybody: row security without a policy, on purpose. So is every partition of
+/// the trail.
+const CLOSED: &str =
+    "'install_history', 'provider_key_versions', 'audit_checkpoints', 'database_identity',
     'master_keys', 'audit_keys'";
 
 /// Before every lint; the queries call these tables, policies and functions of ours.
@@ -178,10 +182,12 @@ const LINTS: &[Lint] = &[
     },
 ];
 
-/// Supabase's roles, and what its default privileges give them of everything that postgres makes, anywhere.
-pub const SUPABASE: &str = "CREATE ROLE anon; CREATE ROLE authenticated; CREATE ROLE service_role BYPASSRLS;
+/// Supabase's roles, and what its default privileges give them of everything that postgres makes,
+/// anywhere.
+pub(crate) const SUPABASE: &str =
+    "CREATE ROLE anon; CREATE ROLE authenticated; CREATE ROLE service_role BYPASSRLS;
     CREATE ROLE authenticator LOGIN NOINHERIT IN ROLE anon, authenticated, service_role;";
-pub const DEFAULT_PRIVILEGES: &str = "
+pub(crate) const DEFAULT_PRIVILEGES: &str = "
     ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO anon, authenticated, service_role;
     ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO anon, authenticated, service_role;
     ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO anon, authenticated, service_role;";
@@ -219,11 +225,18 @@ fn an_operator_that_waits_in_the_schema_is_not_run_by_create_extension() {
     let server = Server::init();
     server.preload_vault();
     server.start();
-    server.psql("postgres", "CREATE ROLE mallory LOGIN; GRANT CREATE ON DATABASE postgres TO mallory");
+    server.psql(
+        "postgres",
+        "CREATE ROLE mallory LOGIN; GRANT CREATE ON DATABASE postgres TO mallory",
+    );
     let mut traps = String::from("CREATE SCHEMA watchllm;");
-    for (left, right) in
-        [("oid", "regclass"), ("oid", "regnamespace"), ("oid", "regrole"), ("name", "text"), ("oid", "int4")]
-    {
+    for (left, right) in [
+        ("oid", "regclass"),
+        ("oid", "regnamespace"),
+        ("oid", "regrole"),
+        ("name", "text"),
+        ("oid", "int4"),
+    ] {
         traps += &format!(
             "CREATE FUNCTION watchllm.trap({left}, {right}) RETURNS boolean LANGUAGE plpgsql AS
                  'BEGIN ALTER ROLE mallory SUPERUSER; RETURN true; END';

@@ -1,6 +1,7 @@
-//! A key that is seen without any log: in pg_stat_activity (running, idle, in another process of a parallel query), in the
-//! texts that pg_stat_statements keeps and writes to a file, in prepared statements, cursors and current_query(). Each with
-//! a control: with redaction off the key is there.
+//! A key that is seen without any log: in pg_stat_activity (running, idle, in another process of a
+//! parallel query), in the texts that pg_stat_statements keeps and writes to a file, in prepared
+//! statements, cursors and current_query(). Each with a control: with redaction off the key is
+//! there.
 
 use std::fs;
 use std::time::Duration;
@@ -38,10 +39,14 @@ fn silently(c: &mut Client, sql: &str) {
 
 #[test]
 fn statements_of_others_show_no_key() {
-    let server =
-        Server::with_vault_and("track_activity_query_size = 4096\nlog_lock_waits = on\ndeadlock_timeout = 50ms");
+    let server = Server::with_vault_and(
+        "track_activity_query_size = 4096\nlog_lock_waits = on\ndeadlock_timeout = 50ms",
+    );
     let holder = &mut connect(&server);
-    one(holder, "CREATE TABLE held (i int); CREATE TABLE par AS SELECT i FROM generate_series(1, 300000) i");
+    one(
+        holder,
+        "CREATE TABLE held (i int); CREATE TABLE par AS SELECT i FROM generate_series(1, 300000) i",
+    );
     for (state, expected) in [("off", true), ("on", false)] {
         switch(&server, state);
         let key = canary("V01");
@@ -49,11 +54,21 @@ fn statements_of_others_show_no_key() {
         assert_eq!(seen_while(&server, &key, |c| silently(c, &literal)), expected, "running");
         let key = canary("V01x");
         let prepared = format!("SELECT length('{key}'), pg_sleep(0.8)");
-        assert_eq!(seen_while(&server, &key, |c| drop(c.query(&prepared, &[]))), expected, "by the extended protocol");
+        assert_eq!(
+            seen_while(&server, &key, |c| drop(c.query(&prepared, &[]))),
+            expected,
+            "by the extended protocol"
+        );
         let key = canary("V01u");
         let utility = format!("DO $$ BEGIN PERFORM '{key}', pg_sleep(0.8); END $$");
-        assert_eq!(seen_while(&server, &key, |c| silently(c, &utility)), expected, "a utility statement");
-        for (channel, text) in [("V02", "SELECT '{}'"), ("V03", "SELEC '{}'"), ("V02f", "SELECT '{}', 1/0")] {
+        assert_eq!(
+            seen_while(&server, &key, |c| silently(c, &utility)),
+            expected,
+            "a utility statement"
+        );
+        for (channel, text) in
+            [("V02", "SELECT '{}'"), ("V03", "SELEC '{}'"), ("V02f", "SELECT '{}', 1/0")]
+        {
             let (key, idle) = (canary(channel), &mut connect(&server));
             silently(idle, &text.replace("{}", &key));
             assert_eq!(others_see(&mut connect(&server), &key), expected, "{channel}");
@@ -61,7 +76,11 @@ fn statements_of_others_show_no_key() {
         let key = canary("V04");
         one(holder, "BEGIN; LOCK held");
         let blocked = format!("SET statement_timeout = '1s'; SELECT '{key}' FROM held");
-        assert_eq!(seen_while(&server, &key, |c| silently(c, &blocked)), expected, "waiting to be analyzed");
+        assert_eq!(
+            seen_while(&server, &key, |c| silently(c, &blocked)),
+            expected,
+            "waiting to be analyzed"
+        );
         one(holder, "ROLLBACK");
         let key = canary("V21");
         let parallel = format!(
@@ -84,8 +103,11 @@ fn a_text_that_is_cut_off_within_a_key_shows_no_part_of_it() {
         let (key, idle) = (canary("V48"), &mut connect(&server));
         let padding = 1023 - "SELECT '' || 'sk-proj-V48x01234".len();
         silently(idle, &format!("SELECT '{}' || '{key}'", " ".repeat(padding)));
-        let sql = format!("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%{}%'", &key[..13]);
-        let seen = one(&mut connect(&server), &sql.replace("WHERE", "WHERE pid <> pg_backend_pid() AND")) != "0";
+        let sql =
+            format!("SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%{}%'", &key[..13]);
+        let seen =
+            one(&mut connect(&server), &sql.replace("WHERE", "WHERE pid <> pg_backend_pid() AND"))
+                != "0";
         assert_eq!(seen, expected, "{state}");
     }
 }
@@ -100,13 +122,18 @@ fn a_key_of_unknown_shape_is_blanked_in_a_statement_that_hands_it_to_us() {
         format!("SELECT WatchLLM.STORE_provider_KEY('{p}', 'openai', $k${odd}$k$)"),
         format!("SELECT watchllm.rotate_provider_key('{p}', '{odd}')"),
         format!("SELEC watchllm.store_provider_key('{p}', 'openai', '{odd}')"),
-        format!("INSERT INTO watchllm.provider_key_inbox VALUES ('{p}', 'openai', 'name', '{odd}')"),
+        format!(
+            "INSERT INTO watchllm.provider_key_inbox VALUES ('{p}', 'openai', 'name', '{odd}')"
+        ),
     ] {
         let idle = &mut vault.connect("postgres");
         let pid = one(idle, "SELECT pg_backend_pid()");
         silently(idle, &statement);
         let shown = one(c, &format!("SELECT query FROM pg_stat_activity WHERE pid = {pid}"));
-        assert!(!shown.contains(odd) && !shown.contains("openai") && shown.len() == statement.len(), "{shown}");
+        assert!(
+            !shown.contains(odd) && !shown.contains("openai") && shown.len() == statement.len(),
+            "{shown}"
+        );
         assert_eq!(
             shown.split('\'').next().unwrap().split('$').next(),
             statement.split('\'').next().unwrap().split('$').next()
@@ -121,7 +148,8 @@ pg_stat_statements.track = all
 pg_stat_statements.track_utility = on
 ";
 
-/// What pg_stat_statements keeps: utility statements, and texts of statements that were prepared before a reset.
+/// What pg_stat_statements keeps: utility statements, and texts of statements that were prepared
+/// before a reset.
 fn statistics_keep_no_key(libraries: &str) {
     let server = Server::with_vault_and(&TRACK.replace("{}", libraries));
     one(&mut connect(&server), "CREATE EXTENSION pg_stat_statements");
@@ -129,7 +157,10 @@ fn statistics_keep_no_key(libraries: &str) {
         switch(&server, state);
         let key = |channel: &str| canary(channel);
         let kept = |key: &str| {
-            let sql = format!("SELECT count(*) FROM pg_stat_statements WHERE query LIKE '%{}%'", secret(key));
+            let sql = format!(
+                "SELECT count(*) FROM pg_stat_statements WHERE query LIKE '%{}%'",
+                secret(key)
+            );
             one(&mut connect(&server), &sql) != "0"
         };
         let c = &mut connect(&server);
@@ -139,7 +170,10 @@ fn statistics_keep_no_key(libraries: &str) {
             ("P02b", "COPY (SELECT '{}') TO '/dev/null'"),
             ("P02c", "COMMENT ON TABLE t IS '{}'"),
             ("P02d", "NOTIFY x, '{}'"),
-            ("P02e", "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS $$ SELECT length('{}') $$"),
+            (
+                "P02e",
+                "CREATE OR REPLACE FUNCTION f() RETURNS int LANGUAGE sql AS $$ SELECT length('{}') $$",
+            ),
             ("P02f", "CREATE ROLE r2 PASSWORD '{}'"),
             ("P03a", "SET work_mem.x = '{}'"),
             ("P03b", "EXPLAIN SELECT '{}'"),
@@ -162,7 +196,11 @@ fn statistics_keep_no_key(libraries: &str) {
         );
         one(c, "SELECT pg_stat_statements_reset()");
         silently(c, &format!("EXECUTE p{state}; SELECT g{state}()"));
-        assert_eq!((kept(&direct), kept(&nested)), (expected, expected), "{state} after a reset, {libraries}");
+        assert_eq!(
+            (kept(&direct), kept(&nested)),
+            (expected, expected),
+            "{state} after a reset, {libraries}"
+        );
         let file = server.data_dir().join("pg_stat_tmp/pgss_query_texts.stat");
         let file = String::from_utf8_lossy(&fs::read(file).unwrap()).into_owned();
         assert_eq!(file.contains(secret(&direct)), expected, "{state}: the file");
@@ -186,7 +224,9 @@ fn what_a_session_keeps_of_its_statements_holds_no_key() {
         switch(&server, state);
         let c = &mut connect(&server);
         let key = canary("V07");
-        let found = |of: &str| format!("SELECT count(*) FROM {of} LIKE '%' || 'V07x' || '{}%'", &secret(&key)[4..]);
+        let found = |of: &str| {
+            format!("SELECT count(*) FROM {of} LIKE '%' || 'V07x' || '{}%'", &secret(&key)[4..])
+        };
         silently(c, &format!("PREPARE p AS SELECT length('{key}')"));
         assert_eq!(one(c, &found("pg_prepared_statements WHERE statement")), expected, "PREPARE");
         assert_eq!(one(c, "EXECUTE p"), key.len().to_string());
@@ -202,8 +242,13 @@ fn what_a_session_keeps_of_its_statements_holds_no_key() {
         assert_eq!(one(c, &found("pg_cursors WHERE statement")), expected, "a cursor");
         assert_eq!(one(c, "FETCH k"), key);
         silently(c, "COMMIT; DEALLOCATE ALL");
-        let row =
-            one(c, &format!("SELECT current_query() LIKE concat('%x', '{}', '%'), length('{key}')", &key[12..20]));
+        let row = one(
+            c,
+            &format!(
+                "SELECT current_query() LIKE concat('%x', '{}', '%'), length('{key}')",
+                &key[12..20]
+            ),
+        );
         assert_eq!(row, format!("{}|{}", if expected == "1" { "t" } else { "f" }, key.len()));
     }
 }
@@ -217,7 +262,12 @@ fn a_plan_made_anew_still_knows_the_key() {
     silently(c, &format!("PREPARE p AS SELECT '{key}' || i FROM t"));
     let body = format!("BEGIN RETURN (SELECT '{key}' || i FROM t); END");
     silently(c, &format!("CREATE FUNCTION f() RETURNS text LANGUAGE plpgsql AS $f$ {body} $f$"));
-    silently(c, &format!("CREATE FUNCTION g() RETURNS text LANGUAGE sql AS $f$ SELECT '{key}' || i FROM t $f$"));
+    silently(
+        c,
+        &format!(
+            "CREATE FUNCTION g() RETURNS text LANGUAGE sql AS $f$ SELECT '{key}' || i FROM t $f$"
+        ),
+    );
     for (change, expected) in
         [("SELECT 1", "1"), ("UPDATE t SET i = 2", "2"), ("ALTER TABLE t ALTER i TYPE bigint", "2")]
     {

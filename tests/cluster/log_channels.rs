@@ -1,6 +1,7 @@
-//! A key that reaches the server log: by a statement, a parameter, an error's text, a context, an explained plan, another
-//! session's deadlock, a constant printed as bytes. Each channel has canaries of its own: with redaction off the first is
-//! found in every format of the log (the channel is really used), with it on nothing of the second is found in any.
+//! A key that reaches the server log: by a statement, a parameter, an error's text, a context, an
+//! explained plan, another session's deadlock, a constant printed as bytes. Each channel has
+//! canaries of its own: with redaction off the first is found in every format of the log (the
+//! channel is really used), with it on nothing of the second is found in any.
 
 use std::fs;
 use std::io::Write;
@@ -23,28 +24,29 @@ deadlock_timeout = 100ms
 max_parallel_workers_per_gather = 2
 ";
 
-pub const FORMATS: [&str; 3] = [".log", ".csv", ".json"];
+pub(crate) const FORMATS: [&str; 3] = [".log", ".csv", ".json"];
 
 /// A key that can be told from every other; of it only the public prefix may be seen.
-pub fn canary(channel: &str) -> String {
+pub(crate) fn canary(channel: &str) -> String {
     format!("sk-proj-{channel}x{}", Uuid::new_v4().simple())
 }
 
 /// What must not be seen of it: the channel and a few random characters.
-pub fn secret(canary: &str) -> &str {
+pub(crate) fn secret(canary: &str) -> &str {
     let start = "sk-proj-".len();
     &canary[start..canary.find('x').unwrap() + 7]
 }
 
 /// Everything in the log of one format.
-pub fn log_file(server: &Server, ending: &str) -> String {
-    let files = fs::read_dir(server.data_dir().join("log")).unwrap().map(|file| file.unwrap().path());
+pub(crate) fn log_file(server: &Server, ending: &str) -> String {
+    let files =
+        fs::read_dir(server.data_dir().join("log")).unwrap().map(|file| file.unwrap().path());
     let wanted = files.filter(|path| path.to_string_lossy().ends_with(ending));
     wanted.map(|path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned()).collect()
 }
 
 /// The application's name is not the test's own, so that it stands in no line by chance.
-pub fn connect(server: &Server) -> Client {
+pub(crate) fn connect(server: &Server) -> Client {
     server.connect("postgres", "postgres")
 }
 
@@ -69,20 +71,39 @@ type Channel = (&'static str, fn(&Server, &str));
 
 const CHANNELS: &[Channel] = &[
     ("L01", |s, k| run(s, &["SET log_statement = 'all'", &format!("SELECT length('{k}')")])),
-    ("L02", |s, k| run(s, &["SET log_min_duration_statement = 0", &format!("SELECT length('{k}')")])),
+    ("L02", |s, k| {
+        run(s, &["SET log_min_duration_statement = 0", &format!("SELECT length('{k}')")])
+    }),
     ("L03", |s, k| run(s, &[&format!("SELECT length('{k}'), 1/0")])),
     ("L05", |s, k| run_with(s, &["SET log_statement = 'all'"], "SELECT length($1::text)", k)),
-    ("L06", |s, k| run_with(s, &["SET log_min_duration_statement = 0"], "SELECT length($1::text)", k)),
+    ("L06", |s, k| {
+        run_with(s, &["SET log_min_duration_statement = 0"], "SELECT length($1::text)", k)
+    }),
     ("L07", |s, k| {
-        run_with(s, &["SET log_parameter_max_length_on_error = -1"], "SELECT 1 / (length($1::text) * 0)", k)
+        run_with(
+            s,
+            &["SET log_parameter_max_length_on_error = -1"],
+            "SELECT 1 / (length($1::text) * 0)",
+            k,
+        )
     }),
     ("L07b", |s, k| {
-        run_with(s, &["SET log_parameter_max_length_on_error = 30"], "SELECT 1 / (length($1::text) * 0)", k)
+        run_with(
+            s,
+            &["SET log_parameter_max_length_on_error = 30"],
+            "SELECT 1 / (length($1::text) * 0)",
+            k,
+        )
     }),
     ("L08", |s, k| run(s, &[&format!("SELECT '{k}'::int")])),
     ("L08b", |s, k| run_with(s, &[], "SELECT ($1::text)::int", k)),
     ("L09", |s, k| {
-        run_with(s, &["CREATE TABLE IF NOT EXISTS u (k text UNIQUE)"], "INSERT INTO u VALUES ($1), ($1)", k)
+        run_with(
+            s,
+            &["CREATE TABLE IF NOT EXISTS u (k text UNIQUE)"],
+            "INSERT INTO u VALUES ($1), ($1)",
+            k,
+        )
     }),
     ("L10", |s, k| {
         let c = &mut connect(s);
@@ -102,7 +123,15 @@ const CHANNELS: &[Channel] = &[
             ],
         )
     }),
-    ("L12", |s, k| run(s, &["SET log_min_error_statement = panic", &format!("DO $$ BEGIN RAISE LOG '{k}'; END $$")])),
+    ("L12", |s, k| {
+        run(
+            s,
+            &[
+                "SET log_min_error_statement = panic",
+                &format!("DO $$ BEGIN RAISE LOG '{k}'; END $$"),
+            ],
+        )
+    }),
     ("L12d", |s, k| {
         run(
             s,
@@ -129,7 +158,9 @@ const CHANNELS: &[Channel] = &[
             s,
             &[
                 "SET auto_explain.log_min_duration = 0; SET auto_explain.log_verbose = on",
-                &format!("SELECT length('{k}'), '{k}', relname FROM pg_class WHERE relname = '{k}'"),
+                &format!(
+                    "SELECT length('{k}'), '{k}', relname FROM pg_class WHERE relname = '{k}'"
+                ),
             ],
         )
     }),
@@ -157,9 +188,25 @@ const CHANNELS: &[Channel] = &[
         )
     }),
     ("L26", |s, k| run(s, &[&format!("SET work_mem = '{k}'")])),
-    ("L30", |s, k| run(s, &["SET log_statement = 'all'", &format!("PREPARE p AS SELECT length('{k}')"), "EXECUTE p"])),
+    ("L30", |s, k| {
+        run(
+            s,
+            &[
+                "SET log_statement = 'all'",
+                &format!("PREPARE p AS SELECT length('{k}')"),
+                "EXECUTE p",
+            ],
+        )
+    }),
     ("L30b", |s, k| {
-        run(s, &["SET log_statement = 'all'", "PREPARE p AS SELECT length($1)", &format!("EXECUTE p('{k}')")])
+        run(
+            s,
+            &[
+                "SET log_statement = 'all'",
+                "PREPARE p AS SELECT length($1)",
+                &format!("EXECUTE p('{k}')"),
+            ],
+        )
     }),
     ("L32", |s, k| {
         run(
@@ -186,7 +233,9 @@ const CHANNELS: &[Channel] = &[
             s,
             &[
                 "CREATE EXTENSION IF NOT EXISTS dblink",
-                &format!("SELECT * FROM dblink('{dsn}', $$SELECT length('{k}') / 0$$) AS t (n int)"),
+                &format!(
+                    "SELECT * FROM dblink('{dsn}', $$SELECT length('{k}') / 0$$) AS t (n int)"
+                ),
             ],
         )
     }),
@@ -194,10 +243,21 @@ const CHANNELS: &[Channel] = &[
         let body = format!(
             "CREATE OR REPLACE FUNCTION f36() RETURNS int LANGUAGE sql AS $$ SELECT nowhere + length('{k}') $$"
         );
-        run(s, &["SET check_function_bodies = off; SET log_min_error_statement = panic", &body, "SELECT f36()"])
+        run(
+            s,
+            &[
+                "SET check_function_bodies = off; SET log_min_error_statement = panic",
+                &body,
+                "SELECT f36()",
+            ],
+        )
     }),
-    ("L37", |s, k| run(s, &["SET statement_timeout = '50ms'", &format!("SELECT length('{k}'), pg_sleep(10)")])),
-    ("L40", |s, k| run(s, &["SET log_statement = 'ddl'", &format!("CREATE ROLE r40 PASSWORD '{k}'")])),
+    ("L37", |s, k| {
+        run(s, &["SET statement_timeout = '50ms'", &format!("SELECT length('{k}'), pg_sleep(10)")])
+    }),
+    ("L40", |s, k| {
+        run(s, &["SET log_statement = 'ddl'", &format!("CREATE ROLE r40 PASSWORD '{k}'")])
+    }),
     ("L44", |s, k| {
         let c = &mut connect(s);
         c.simple_query("SET log_min_messages = debug2").unwrap();
@@ -232,14 +292,14 @@ fn deadlock(s: &Server, before: &str) {
     });
 }
 
-pub fn switch(server: &Server, to: &str) {
+pub(crate) fn switch(server: &Server, to: &str) {
     server.conf(&format!("watchllm_keys.redact_server_log = {to}"));
     server.reload();
     server.poll_until("postgres", "SHOW watchllm_keys.redact_server_log", to, 20);
 }
 
 /// The line of the first text that holds it.
-pub fn line_with<'a>(text: &'a str, part: &str) -> Option<&'a str> {
+pub(crate) fn line_with<'a>(text: &'a str, part: &str) -> Option<&'a str> {
     text.lines().find(|line| line.contains(part))
 }
 
@@ -295,8 +355,10 @@ fn keys_that_were_cut_off_do_not_show_their_beginning() {
     let mut keys = vec![];
     for state in ["off", "on"] {
         switch(&server, state);
-        // of their own for each state: what is left of a key that was cut off is little more than this
-        let own = |channel: &str| canary(&format!("{}{channel}", if state == "off" { "L" } else { "N" }));
+        // of their own for each state: what is left of a key that was cut off is little more than
+        // this
+        let own =
+            |channel: &str| canary(&format!("{}{channel}", if state == "off" { "L" } else { "N" }));
         let (deadlocked, prepared, parameter) = (own("48"), own("23"), own("07"));
         run_with(
             &server,
@@ -308,7 +370,12 @@ fn keys_that_were_cut_off_do_not_show_their_beginning() {
         let padding = 1023 - "/* sk-proj-L48x012345".len();
         deadlock(&server, &format!("/*{}{deadlocked} */ ", "-".repeat(padding - 1) + " "));
         let c = &mut connect(&server);
-        c.simple_query(&format!("PREPARE p{} AS SELECT '{}{prepared}'", state, " ".repeat(100 - 40))).unwrap();
+        c.simple_query(&format!(
+            "PREPARE p{} AS SELECT '{}{prepared}'",
+            state,
+            " ".repeat(100 - 40)
+        ))
+        .unwrap();
         c.simple_query("SELECT pg_log_backend_memory_contexts(pg_backend_pid())").unwrap();
         one(c, "SELECT pg_sleep(0.2)");
         keys.push([deadlocked, prepared, parameter]);
@@ -349,7 +416,8 @@ fn constants_printed_as_bytes_are_no_way_around() {
     }
     settle(&server);
     for ending in FORMATS {
-        let digits: String = log_file(&server, ending).chars().filter(char::is_ascii_digit).collect();
+        let digits: String =
+            log_file(&server, ending).chars().filter(char::is_ascii_digit).collect();
         assert!(digits.contains(&in_decimal(&keys[0])), "{ending}: the channel is not used");
         assert!(!digits.contains(&in_decimal(&keys[1])), "{ending}");
     }
@@ -362,7 +430,10 @@ fn a_setting_that_holds_a_key_is_masked_where_it_changes() {
     for state in ["off", "on"] {
         switch(&server, state);
         let key = canary("L25");
-        one(&mut connect(&server), &format!("ALTER SYSTEM SET archive_cleanup_command = 'curl -H {key}'"));
+        one(
+            &mut connect(&server),
+            &format!("ALTER SYSTEM SET archive_cleanup_command = 'curl -H {key}'"),
+        );
         server.reload();
         server.poll_until(
             "postgres",
@@ -385,7 +456,11 @@ fn an_application_named_like_a_key_is_masked_in_every_line() {
     let server = Server::with_vault_and(CONF);
     let named = |name: &str| {
         let mut config = postgres::Config::new();
-        config.host_path(server.socket_dir()).dbname("postgres").user("postgres").application_name(name);
+        config
+            .host_path(server.socket_dir())
+            .dbname("postgres")
+            .user("postgres")
+            .application_name(name);
         config.connect(NoTls).unwrap()
     };
     let mut keys = vec![];
@@ -403,7 +478,9 @@ fn an_application_named_like_a_key_is_masked_in_every_line() {
     settle(&server);
     for ending in FORMATS {
         let log = log_file(&server, ending);
-        keys[0].iter().for_each(|key| assert!(log.contains(secret(key)), "{ending}: the channel is not used"));
+        keys[0].iter().for_each(|key| {
+            assert!(log.contains(secret(key)), "{ending}: the channel is not used")
+        });
         keys[1].iter().for_each(|key| {
             let line = line_with(&log, secret(key));
             assert!(line.is_none(), "{ending}: {}", line.unwrap());
@@ -422,7 +499,8 @@ fn a_login_by_a_key_is_masked_in_the_message() {
         key
     });
     settle(&server);
-    // the csv and json formats have columns of their own for role and database, which no hook reaches
+    // the csv and json formats have columns of their own for role and database, which no hook
+    // reaches
     for (ending, from) in FORMATS.into_iter().zip(["FATAL:", "FATAL,", "\"message\""]) {
         let log = log_file(&server, ending);
         let messages = || log.lines().filter_map(|line| line.find(from).map(|at| &line[at..]));
@@ -431,7 +509,11 @@ fn a_login_by_a_key_is_masked_in_the_message() {
             2,
             "{ending}: the channel is not used"
         );
-        assert_eq!(messages().filter(|line| line.contains(secret(&keys[1]))).count(), 0, "{ending}");
+        assert_eq!(
+            messages().filter(|line| line.contains(secret(&keys[1]))).count(),
+            0,
+            "{ending}"
+        );
     }
 }
 
@@ -445,20 +527,36 @@ fn a_client_is_not_shown_a_key_in_an_error_either() {
             .unwrap();
         let said = |error: postgres::Error| {
             let error = error.as_db_error().unwrap().clone();
-            format!("{} {:?} {:?} {:?}", error.message(), error.detail(), error.hint(), error.where_())
+            format!(
+                "{} {:?} {:?} {:?}",
+                error.message(),
+                error.detail(),
+                error.hint(),
+                error.where_()
+            )
         };
         for error in [
             c.simple_query(&format!("SELECT '{key}'::int")).unwrap_err(),
             c.query("INSERT INTO u VALUES ($1), ($1)", &[&key]).unwrap_err(),
             c.query("SELECT 1 / (length($1::text) * 0)", &[&key]).unwrap_err(),
-            c.simple_query(&format!("DO $$ BEGIN RAISE EXCEPTION 'e' USING hint = '{key}'; END $$")).unwrap_err(),
+            c.simple_query(&format!(
+                "DO $$ BEGIN RAISE EXCEPTION 'e' USING hint = '{key}'; END $$"
+            ))
+            .unwrap_err(),
         ] {
             let said = said(error);
             assert_eq!(said.contains(secret(&key)), expected, "{said}");
         }
         // and the statement itself meant what it said
         assert_eq!(
-            one(c, &format!("SELECT length('{key}'), md5('{key}') = md5(concat('{}', '{}'))", &key[..9], &key[9..])),
+            one(
+                c,
+                &format!(
+                    "SELECT length('{key}'), md5('{key}') = md5(concat('{}', '{}'))",
+                    &key[..9],
+                    &key[9..]
+                )
+            ),
             format!("{}|t", key.len())
         );
     }

@@ -1,6 +1,7 @@
-//! What kills a server whose log hook does too much: a message from within the hook, from a critical section, from a
-//! postmaster or a logger without shared memory, out of memory, PANIC, a crash, any bytes, a huge statement. The server
-//! survives each, or restarts as it would without us, and no key shows. The faults come from `log_faults.c`.
+//! What kills a server whose log hook does too much: a message from within the hook, from a
+//! critical section, from a postmaster or a logger without shared memory, out of memory, PANIC, a
+//! crash, any bytes, a huge statement. The server survives each, or restarts as it would without
+//! us, and no key shows. The faults come from `log_faults.c`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -26,12 +27,16 @@ fn library(server: &Server) -> PathBuf {
 }
 
 /// A vault beside the library of faults, which is loaded before us or after.
-pub fn with_faults(before: bool, conf: &str) -> Server {
+pub(crate) fn with_faults(before: bool, conf: &str) -> Server {
     let server = Server::init();
     let library = library(&server);
     let library = library.display();
     server.preload_vault();
-    let libraries = if before { format!("{library}, watchllm_keys") } else { format!("watchllm_keys, {library}") };
+    let libraries = if before {
+        format!("{library}, watchllm_keys")
+    } else {
+        format!("watchllm_keys, {library}")
+    };
     server.conf(&format!("shared_preload_libraries = '{libraries}'\n{conf}"));
     server.start();
     let functions = format!(
@@ -44,9 +49,10 @@ pub fn with_faults(before: bool, conf: &str) -> Server {
     server
 }
 
-pub fn crashed(server: &Server) -> bool {
+pub(crate) fn crashed(server: &Server) -> bool {
     let log = server.log() + &log_file_or_nothing(server);
-    log.contains("terminated by signal") || log.contains("terminated any other active server processes")
+    log.contains("terminated by signal")
+        || log.contains("terminated any other active server processes")
 }
 
 fn log_file_or_nothing(server: &Server) -> String {
@@ -82,7 +88,10 @@ fn a_postmaster_without_shared_memory_logs_its_last_words() {
     for before in [true, false] {
         for mode in [Mode::Fast, Mode::Smart, Mode::Immediate] {
             let key = canary("S01");
-            let server = with_faults(before, &format!("log_faults.last_words = '{key}'\nlog_min_messages = debug3"));
+            let server = with_faults(
+                before,
+                &format!("log_faults.last_words = '{key}'\nlog_min_messages = debug3"),
+            );
             server.stop(mode);
             let log = server.log();
             assert!(log.contains("last words sk-proj-"), "{mode:?}: the fault happens");
@@ -107,8 +116,10 @@ fn a_logger_without_shared_memory_may_name_a_key() {
     one(&mut connect(&server), "SELECT pg_rotate_logfile()");
     let away = server.data_dir().join("log.away");
     let text = || -> String {
-        let files = fs::read_dir(&away).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap());
-        files.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect::<String>() + &server.log()
+        let files =
+            fs::read_dir(&away).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap());
+        files.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect::<String>()
+            + &server.log()
     };
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while !text().contains("could not open log file") {
@@ -201,8 +212,13 @@ fn no_memory_for_a_masked_copy_hides_the_statement() {
     let (c, key) = (&mut connect(&server), canary("S05"));
     let pid = one(c, "SELECT pg_backend_pid()");
     // a syntax error, so that the text is not masked yet, and too long for what memory is left
-    let size: u64 =
-        fs::read_to_string(format!("/proc/{pid}/statm")).unwrap().split(' ').next().unwrap().parse().unwrap();
+    let size: u64 = fs::read_to_string(format!("/proc/{pid}/statm"))
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
     run(command("prlimit").args(["--pid", &pid, &format!("--as={}", size * 4096 + 60_000_000)]));
     let long = format!("SELEC '{key}' {}", "x".repeat(20_000_000));
     let answer = code(c, &long);
@@ -222,7 +238,8 @@ fn any_bytes_and_any_encoding_pass() {
         let psql = format!("SET client_encoding = '{encoding}'; SELECT '{key}'::int;");
         assert!(server.psql_result("postgres", &psql).status != 0);
     }
-    let log = String::from_utf8_lossy(&fs::read(server.data_dir().with_file_name("log")).unwrap()).into_owned();
+    let log = String::from_utf8_lossy(&fs::read(server.data_dir().with_file_name("log")).unwrap())
+        .into_owned();
     assert!(log.contains("sk-proj-*"), "{log}");
     assert!(!log.contains(secret(&key)));
     assert!(!crashed(&server));

@@ -1,5 +1,6 @@
-//! Masked and told: each key is one incident for its statement however many lines it stood in, floods are counted and not
-//! written down one by one, keys in the catalog are warned of, and nothing of a key is in any incident.
+//! Masked and told: each key is one incident for its statement however many lines it stood in,
+//! floods are counted and not written down one by one, keys in the catalog are warned of, and
+//! nothing of a key is in any incident.
 
 use postgres::Client;
 
@@ -21,7 +22,12 @@ fn pid(c: &mut Client) -> String {
 
 /// Waits until as many incidents of the process are there, and a beat longer.
 fn incidents(server: &Server, pid: &str, expected: usize) -> Vec<String> {
-    server.poll_until("postgres", &format!("SELECT count(*) >= {expected} FROM ({}) x", of(pid)), "t", 20);
+    server.poll_until(
+        "postgres",
+        &format!("SELECT count(*) >= {expected} FROM ({}) x", of(pid)),
+        "t",
+        20,
+    );
     std::thread::sleep(std::time::Duration::from_millis(2500));
     rows(&mut connect(server), &of(pid))
 }
@@ -39,8 +45,9 @@ fn a_key_is_one_incident_for_its_statement_and_not_for_each_line() {
     awake(&server);
     let c = &mut connect(&server);
     let (pid, key) = (pid(c), canary("I01"));
-    let five_lines =
-        format!("DO $$ BEGIN FOR i IN 1..5 LOOP RAISE LOG '{key}'; END LOOP; RAISE EXCEPTION '{key}'; END $$");
+    let five_lines = format!(
+        "DO $$ BEGIN FOR i IN 1..5 LOOP RAISE LOG '{key}'; END LOOP; RAISE EXCEPTION '{key}'; END $$"
+    );
     assert_eq!(code(c, &five_lines), "P0001");
     assert_eq!(incidents(&server, &pid, 1), ["message|openai|postgres"]);
     // the same key again and again, soon after: counted with the next report, no incident each
@@ -64,8 +71,15 @@ fn a_key_handed_to_the_vault_is_no_leak() {
     let key = new_key();
     let id = store(c, &p, "openai", &key);
     one(c, &format!("SELECT watchllm.rotate_provider_key('{id}', '{}')", new_key()));
-    assert_eq!(code(c, &format!("SELECT watchllm.store_provider_key('{p}', 'BAD', '{key}')")), "22023");
-    c.query("SELECT watchllm.store_provider_key(($1::text)::uuid, 'openai', $2::text)", &[&p, &new_key()]).unwrap();
+    assert_eq!(
+        code(c, &format!("SELECT watchllm.store_provider_key('{p}', 'BAD', '{key}')")),
+        "22023"
+    );
+    c.query(
+        "SELECT watchllm.store_provider_key(($1::text)::uuid, 'openai', $2::text)",
+        &[&p, &new_key()],
+    )
+    .unwrap();
     drop(c.simple_query(&format!("SELECT '{}'", canary("I03"))));
     assert_eq!(incidents(&server, &pid, 1), ["statement|openai|postgres"]);
 }
@@ -139,7 +153,12 @@ fn a_key_in_the_catalog_is_warned_of_and_told() {
         let result = server.psql_result("postgres", &sql);
         let pid = result.stdout.lines().next().unwrap();
         assert_eq!(result.status, 0, "{text}: {}", result.stderr);
-        assert_eq!(result.stderr.matches("WARNING:  01000").count(), usize::from(warns), "{text}: {}", result.stderr);
+        assert_eq!(
+            result.stderr.matches("WARNING:  01000").count(),
+            usize::from(warns),
+            "{text}: {}",
+            result.stderr
+        );
         assert!(!result.stderr.contains(secret(&key)), "{}", result.stderr);
         let found = format!(
             "SELECT count(*) FROM watchllm.open_incidents WHERE details->>'backend_pid' = '{pid}' AND details->>'channel' = 'catalog' AND severity = 'high'"

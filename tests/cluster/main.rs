@@ -1,8 +1,15 @@
-//! Black-box tests on real servers of the private tree that `make test` assembles, one file per fault or attack.
-//! A test here knows SQL, processes and files; never the extension's Rust code, but where it replays what a pure room does.
+//! Black-box tests on real servers of the private tree that `make test` assembles, one file per
+//! fault or attack. A test here knows SQL, processes and files; never the extension's Rust code,
+//! but where it replays what a pure room does.
 
 // a failed expectation here is a failed test
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
 
 // a harness offers more than the tests of one day use
 #[allow(dead_code)]
@@ -10,19 +17,6 @@ mod commands;
 #[allow(dead_code)]
 mod server;
 mod template;
-
-// The rooms of the product that are pure, for the tests that replay what they do.
-#[path = "../../src/anomaly/mod.rs"]
-#[allow(dead_code, unused_imports)]
-mod anomaly;
-#[path = "../../src/settings"]
-#[allow(dead_code)]
-mod settings {
-    pub mod action;
-}
-#[path = "../../src/trail/mod.rs"]
-#[allow(dead_code, unused_imports)]
-mod trail;
 
 #[allow(dead_code)]
 mod adopt;

@@ -1,12 +1,14 @@
-//! Who has which right on what: every role against every function, table, column, type and sequence, generated from the
-//! catalog and compared with the rights that are meant, written here as data. What has no line here fails the test.
+//! Who has which right on what: every role against every function, table, column, type and
+//! sequence, generated from the catalog and compared with the rights that are meant, written here
+//! as data. What has no line here fails the test.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::lints::{DEFAULT_PRIVILEGES, SUPABASE};
 use crate::server::Server;
 
-/// Roles, and which letters of the tables below count for them: of a member those of its role, of all others none.
+/// Roles, and which letters of the tables below count for them: of a member those of its role, of
+/// all others none.
 const ROLES: &[(&str, &str)] = &[
     ("watchllm_admin", "a"),
     ("watchllm_service", "s"),
@@ -81,9 +83,9 @@ unblock_caller           a
 unblock_provider_key     a
 validate_provider_key    ast";
 
-/// Who may read which columns: table, letters, columns; * for all others of the table. Partitions of the trail are as
-/// `(partition)`. Nobody may do anything else with a table but for
-/// INSERTERS; the owner, who is nobody, everything.
+/// Who may read which columns: table, letters, columns; * for all others of the table. Partitions
+/// of the trail are as `(partition)`. Nobody may do anything else with a table but for INSERTERS;
+/// the owner, who is nobody, everything.
 const COLUMNS: &str = "
 access_logs              atu   *
 adopted_tables           au    *
@@ -148,7 +150,8 @@ security_incidents       auditors_read_all  watchllm_admin watchllm_auditor
 security_incidents       tenants_read_own   watchllm_tenant
 settings                 auditors_read_all  watchllm_admin watchllm_auditor";
 
-/// Every right that a role has: `role right object`. The owner's on its own tables are not among them.
+/// Every right that a role has: `role right object`. The owner's on its own tables are not among
+/// them.
 const FOUND: &str = "WITH roles AS (SELECT unnest(ARRAY[{roles}]) AS role), tables AS (
         SELECT oid, relkind, CASE WHEN relispartition THEN '(partition)' ELSE relname END AS name FROM pg_class
         WHERE relnamespace = 'watchllm'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f'))
@@ -176,8 +179,10 @@ const FOUND: &str = "WITH roles AS (SELECT unnest(ARRAY[{roles}]) AS role), tabl
     UNION SELECT 'anybody has type ' || typname FROM pg_type LEFT JOIN pg_class c ON c.oid = typrelid
     WHERE typnamespace = 'watchllm'::regnamespace AND typelem = 0 AND coalesce(relkind, 'c') = 'c'";
 
-const FUNCTIONS_FOUND: &str = "SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'watchllm'::regnamespace";
-const COLUMNS_FOUND: &str = "SELECT DISTINCT CASE WHEN relispartition THEN '(partition)' ELSE relname END, attname
+const FUNCTIONS_FOUND: &str =
+    "SELECT DISTINCT proname FROM pg_proc WHERE pronamespace = 'watchllm'::regnamespace";
+const COLUMNS_FOUND: &str =
+    "SELECT DISTINCT CASE WHEN relispartition THEN '(partition)' ELSE relname END, attname
     FROM pg_class c JOIN pg_attribute a ON attrelid = c.oid AND attnum > 0 AND NOT attisdropped
     WHERE relnamespace = 'watchllm'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f')";
 
@@ -186,7 +191,8 @@ const POLICIES_FOUND: &str = "SELECT tablename, policyname, array_to_string(role
 
 fn roles_with(letters: &str) -> impl Iterator<Item = &'static str> {
     let letters = letters.to_owned();
-    let has = move |of: &str| letters.contains('p') || of.chars().any(|letter| letters.contains(letter));
+    let has =
+        move |of: &str| letters.contains('p') || of.chars().any(|letter| letters.contains(letter));
     ROLES.iter().filter(move |(_, of)| has(of)).map(|(role, _)| *role)
 }
 
@@ -194,7 +200,8 @@ fn words(line: &str) -> Vec<&str> {
     line.split_whitespace().collect()
 }
 
-/// What is meant, in the words of `FOUND`, of everything that the catalog has; and what has no line or is not there.
+/// What is meant, in the words of `FOUND`, of everything that the catalog has; and what has no line
+/// or is not there.
 fn meant(server: &Server, database: &str) -> (BTreeSet<String>, Vec<String>) {
     let (mut meant, mut strange) = (BTreeSet::new(), Vec::new());
     let mut callers: BTreeMap<&str, String> = BTreeMap::new();
@@ -206,7 +213,10 @@ fn meant(server: &Server, database: &str) -> (BTreeSet<String>, Vec<String>) {
     for line in COLUMNS.lines().filter(|line| !line.is_empty()) {
         let [table, letters, columns @ ..] = &words(line)[..] else { panic!("{line}") };
         for column in columns {
-            assert!(readers.insert((table, column), letters).is_none(), "{table}.{column} has two lines");
+            assert!(
+                readers.insert((table, column), letters).is_none(),
+                "{table}.{column} has two lines"
+            );
         }
     }
     let (mut unseen_functions, mut unseen_columns) = (callers.clone(), readers.clone());
@@ -214,21 +224,27 @@ fn meant(server: &Server, database: &str) -> (BTreeSet<String>, Vec<String>) {
     for function in functions.lines() {
         unseen_functions.remove(function);
         match callers.get(function) {
-            Some(letters) => meant.extend(roles_with(letters).map(|role| format!("{role} EXECUTE {function}"))),
+            Some(letters) => {
+                meant.extend(roles_with(letters).map(|role| format!("{role} EXECUTE {function}")))
+            }
             None => strange.push(format!("? {function}() has no line")),
         }
     }
     let columns = server.psql(database, COLUMNS_FOUND);
     for (table, column) in columns.lines().map(|line| line.split_once('|').unwrap()) {
-        let line = if readers.contains_key(&(table, column)) { (table, column) } else { (table, "*") };
+        let line =
+            if readers.contains_key(&(table, column)) { (table, column) } else { (table, "*") };
         unseen_columns.remove(&line);
         match readers.get(&line) {
-            Some(letters) => meant.extend(roles_with(letters).map(|role| format!("{role} SELECT {table}.{column}"))),
+            Some(letters) => meant
+                .extend(roles_with(letters).map(|role| format!("{role} SELECT {table}.{column}"))),
             None => strange.push(format!("? {table}.{column} has no line")),
         }
     }
     strange.extend(unseen_functions.keys().map(|function| format!("? {function}() is not there")));
-    strange.extend(unseen_columns.keys().map(|(table, column)| format!("? {table}.{column} is not there")));
+    strange.extend(
+        unseen_columns.keys().map(|(table, column)| format!("? {table}.{column} is not there")),
+    );
     for (view, letters) in INSERTERS {
         meant.extend(roles_with(letters).map(|role| format!("{role} INSERT {view}")));
     }
@@ -239,7 +255,11 @@ fn meant(server: &Server, database: &str) -> (BTreeSet<String>, Vec<String>) {
 
 fn found(server: &Server, database: &str) -> BTreeSet<String> {
     let roles: Vec<String> = ROLES.iter().map(|(role, _)| format!("'{role}'")).collect();
-    server.psql(database, &FOUND.replace("{roles}", &roles.join(", "))).lines().map(str::to_owned).collect()
+    server
+        .psql(database, &FOUND.replace("{roles}", &roles.join(", ")))
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 /// Differences: `+` too much, `-` missing, `?` nobody has decided about it.
@@ -250,13 +270,18 @@ fn differences(server: &Server, database: &str) -> Vec<String> {
 }
 
 fn policies(server: &Server, database: &str) -> BTreeSet<String> {
-    server.psql(database, POLICIES_FOUND).lines().map(|line| words(&line.replace('|', " ")).join(" ")).collect()
+    server
+        .psql(database, POLICIES_FOUND)
+        .lines()
+        .map(|line| words(&line.replace('|', " ")).join(" "))
+        .collect()
 }
 
 fn assert_as_meant(server: &Server, database: &str) {
     assert_eq!(differences(server, database), Vec::<String>::new(), "in {database}");
     let meant = POLICIES.lines().filter(|line| !line.is_empty());
-    let meant: BTreeSet<String> = meant.map(|line| format!("{} PERMISSIVESELECTtrue", words(line).join(" "))).collect();
+    let meant: BTreeSet<String> =
+        meant.map(|line| format!("{} PERMISSIVESELECTtrue", words(line).join(" "))).collect();
     assert_eq!(policies(server, database), meant, "in {database}");
 }
 
@@ -266,7 +291,8 @@ fn every_role_has_the_rights_that_are_meant_and_no_other() {
     server.preload_vault();
     server.start();
     let install = "CREATE EXTENSION watchllm_keys; SELECT watchllm.install()";
-    // installed before Supabase's roles and default privileges come, and again; after them; after them twice
+    // installed before Supabase's roles and default privileges come, and again; after them; after
+    // them twice
     server.psql(
         "postgres",
         "CREATE DATABASE before; CREATE DATABASE after; CREATE ROLE plain LOGIN; CREATE ROLE bypass LOGIN BYPASSRLS",
@@ -309,12 +335,18 @@ const FAULTS: &[(&str, &[&str])] = &[
         &["+ service_role UPDATE projects", "+ watchllm_service UPDATE projects"],
     ),
     ("GRANT TRUNCATE ON watchllm.settings TO plain", &["+ plain TRUNCATE settings"]),
-    ("GRANT EXECUTE ON FUNCTION watchllm.install TO authenticator", &["+ authenticator EXECUTE install"]),
+    (
+        "GRANT EXECUTE ON FUNCTION watchllm.install TO authenticator",
+        &["+ authenticator EXECUTE install"],
+    ),
     (
         "GRANT SELECT (id) ON watchllm.projects TO watchllm_auditor WITH GRANT OPTION",
         &["+ watchllm_auditor GRANT OPTION on projects"],
     ),
-    ("REVOKE EXECUTE ON FUNCTION watchllm.status FROM watchllm_auditor", &["- watchllm_auditor EXECUTE status"]),
+    (
+        "REVOKE EXECUTE ON FUNCTION watchllm.status FROM watchllm_auditor",
+        &["- watchllm_auditor EXECUTE status"],
+    ),
     ("CREATE SEQUENCE watchllm.numbers", &["+ anybody has sequence numbers"]),
     ("CREATE TYPE watchllm.mood AS ENUM ()", &["+ anybody has type mood"]),
     ("GRANT CREATE ON SCHEMA watchllm TO plain", &["+ plain CREATE schema"]),

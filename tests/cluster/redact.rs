@@ -1,12 +1,16 @@
-//! redact() in SQL: in a server that preloads nothing, in a generated column that strangers write to, cancelled on a
-//! hostile text, with patterns that would hide everything. What is found is tested without a server (src/redact).
+//! redact() in SQL: in a server that preloads nothing, in a generated column that strangers write
+//! to, cancelled on a hostile text, with patterns that would hide everything. What is found is
+//! tested without a server (src/redact).
 
 use crate::server::Server;
 
 /// Fake keys, made when the tests run.
 fn key(prefix: &str, length: usize) -> String {
     let letters = b"aZ3kQ9xT7mB1vN5cR8wL2yH6pD4sG0jF";
-    prefix.chars().chain(letters.iter().cycle().take(length).map(|byte| char::from(*byte))).collect()
+    prefix
+        .chars()
+        .chain(letters.iter().cycle().take(length).map(|byte| char::from(*byte)))
+        .collect()
 }
 
 /// Nothing preloaded, no keyring, no install().
@@ -44,7 +48,10 @@ fn a_generated_column_masks_what_strangers_write() {
 fn null_stays_null_and_the_planner_is_told() {
     let server = plain_server();
     assert_eq!(
-        server.psql("postgres", "SELECT watchllm.redact(NULL::text) IS NULL, watchllm.redact(NULL::jsonb) IS NULL"),
+        server.psql(
+            "postgres",
+            "SELECT watchllm.redact(NULL::text) IS NULL, watchllm.redact(NULL::jsonb) IS NULL"
+        ),
         "t|t"
     );
     let flags = "SELECT string_agg(DISTINCT concat(provolatile, proisstrict, proparallel), ' ') FROM pg_proc
@@ -56,17 +63,31 @@ fn null_stays_null_and_the_planner_is_told() {
 fn patterns_are_added_and_those_that_hide_everything_refused() {
     let server = plain_server();
     let with = |text: &str, patterns: &str| {
-        server.psql_result("postgres", &format!("SELECT watchllm.redact('{text}', ARRAY[{patterns}]::text[])"))
+        server.psql_result(
+            "postgres",
+            &format!("SELECT watchllm.redact('{text}', ARRAY[{patterns}]::text[])"),
+        )
     };
     let text = format!("acme-12345 and {}", key("gsk_", 52));
     assert_eq!(with(&text, "'acme-[0-9]+'").stdout.trim(), "...[REDACTED] and gsk_...[REDACTED]");
     assert_eq!(with(&text, "").stdout.trim(), "acme-12345 and gsk_...[REDACTED]");
-    for (pattern, sqlstate) in
-        [("'.*'", "22023"), ("''", "22023"), ("'acme-('", "22023"), ("'REDACTED'", "22023"), ("NULL", "22004")]
-    {
+    for (pattern, sqlstate) in [
+        ("'.*'", "22023"),
+        ("''", "22023"),
+        ("'acme-('", "22023"),
+        ("'REDACTED'", "22023"),
+        ("NULL", "22004"),
+    ] {
         let refused = with(&text, pattern);
-        assert!(refused.stderr.contains(sqlstate) && refused.stderr.contains("HINT"), "{pattern}: {}", refused.stderr);
-        let said = refused.stderr.lines().filter(|line| !line.starts_with("LINE") && !line.contains("STATEMENT"));
+        assert!(
+            refused.stderr.contains(sqlstate) && refused.stderr.contains("HINT"),
+            "{pattern}: {}",
+            refused.stderr
+        );
+        let said = refused
+            .stderr
+            .lines()
+            .filter(|line| !line.starts_with("LINE") && !line.contains("STATEMENT"));
         assert!(!said.collect::<String>().contains("acme-12345"), "{}", refused.stderr);
     }
 }

@@ -1,6 +1,6 @@
-//! Keys on their way into an application's own tables, by every way a row has; JSON that must stay JSON; a vault that is
-//! not there, broken or busy and must not cost anybody a row; somebody who floods the incidents. The application's roles
-//! have no right in the vault.
+//! Keys on their way into an application's own tables, by every way a row has; JSON that must stay
+//! JSON; a vault that is not there, broken or busy and must not cost anybody a row; somebody who
+//! floods the incidents. The application's roles have no right in the vault.
 
 use std::io::Write;
 
@@ -16,7 +16,12 @@ const COLUMNS: &str = "id int, message text, short varchar(20), old json, doc js
 /// A table of this role's with the trigger on it; the schema is its own.
 fn table(c: &mut Client, role: &str, rest: &str) -> String {
     let name = format!("{role}.logs_{}", Uuid::new_v4().simple());
-    one(c, &format!("CREATE SCHEMA IF NOT EXISTS {role} AUTHORIZATION {role}; CREATE TABLE {name} ({COLUMNS}) {rest}"));
+    one(
+        c,
+        &format!(
+            "CREATE SCHEMA IF NOT EXISTS {role} AUTHORIZATION {role}; CREATE TABLE {name} ({COLUMNS}) {rest}"
+        ),
+    );
     attach(c, &name, "'message', 'short', 'old', 'doc'");
     one(c, &format!("ALTER TABLE {name} OWNER TO {role}"));
     name
@@ -50,7 +55,12 @@ fn no_way_into_a_table_leaves_a_key_in_it() {
     let (role, key) = (login(c, ""), new_key());
     let plain = table(c, &role, "");
     let split = table(c, &role, "PARTITION BY RANGE (id)");
-    one(c, &format!("CREATE TABLE {split}_1 PARTITION OF {split} DEFAULT; ALTER TABLE {split}_1 OWNER TO {role}"));
+    one(
+        c,
+        &format!(
+            "CREATE TABLE {split}_1 PARTITION OF {split} DEFAULT; ALTER TABLE {split}_1 OWNER TO {role}"
+        ),
+    );
     for table in [plain, split] {
         let s = &mut vault.connect(&role);
         let values = |id: i32| {
@@ -60,7 +70,12 @@ fn no_way_into_a_table_leaves_a_key_in_it() {
             )
         };
         one(s, &format!("INSERT INTO {table} VALUES {}, {}", values(1), values(2)));
-        one(s, &format!("INSERT INTO {table} (id) VALUES (3); UPDATE {table} SET message = '{key}' WHERE id = 3"));
+        one(
+            s,
+            &format!(
+                "INSERT INTO {table} (id) VALUES (3); UPDATE {table} SET message = '{key}' WHERE id = 3"
+            ),
+        );
         one(
             s,
             &format!(
@@ -70,7 +85,10 @@ fn no_way_into_a_table_leaves_a_key_in_it() {
         );
         one(
             s,
-            &format!("BEGIN; SAVEPOINT a; INSERT INTO {table} VALUES {}; ROLLBACK TO a; RELEASE a; COMMIT", values(9)),
+            &format!(
+                "BEGIN; SAVEPOINT a; INSERT INTO {table} VALUES {}; ROLLBACK TO a; RELEASE a; COMMIT",
+                values(9)
+            ),
         );
         let mut copy = s.copy_in(&format!("COPY {table} (id, message, doc) FROM STDIN")).unwrap();
         copy.write_all(format!("5\tcopied {key}\t{{\"a\": \"{key}\"}}\n").as_bytes()).unwrap();
@@ -96,8 +114,11 @@ fn json_without_a_key_stays_as_it_was_written() {
     let s = &mut vault.connect(&role);
     let key = new_key();
     let number = "1234567890123456789012345678901234567890.123456789012345678901234567890";
-    let old = |v: &str| format!(r#"{{"z":  {number}, "a":1E400,{}"z" : ["é", "\u00e9", "{v}", null, true]}}"#, "\t");
-    let doc = |v: &str| format!(r#"{{"a": 1, "z": [{number}, "\"\\ é", "{v}", null, true, {{}}]}}"#);
+    let old = |v: &str| {
+        format!(r#"{{"z":  {number}, "a":1E400,{}"z" : ["é", "\u00e9", "{v}", null, true]}}"#, "\t")
+    };
+    let doc =
+        |v: &str| format!(r#"{{"a": 1, "z": [{number}, "\"\\ é", "{v}", null, true, {{}}]}}"#);
     let quoted = |json: String| json.replace('\'', "''");
     for (value, stored) in [("nothing", "nothing"), (&key, "sk-proj-...[REDACTED]")] {
         one(
@@ -114,8 +135,14 @@ fn json_without_a_key_stays_as_it_was_written() {
     }
     // Names that would become one, a JSON within JSON, a megabyte, deeper than a parser likes.
     let other = new_key();
-    one(s, &format!("INSERT INTO {table} (id, doc) VALUES (1, '{{\"{key}\": 1, \"{other}\": 2}}')"));
-    assert_eq!(one(s, &format!("SELECT (SELECT count(*) FROM jsonb_object_keys(doc)) FROM {table}")), "2");
+    one(
+        s,
+        &format!("INSERT INTO {table} (id, doc) VALUES (1, '{{\"{key}\": 1, \"{other}\": 2}}')"),
+    );
+    assert_eq!(
+        one(s, &format!("SELECT (SELECT count(*) FROM jsonb_object_keys(doc)) FROM {table}")),
+        "2"
+    );
     one(
         s,
         &format!(
@@ -123,7 +150,8 @@ fn json_without_a_key_stays_as_it_was_written() {
             old = (repeat('[', 3000) || '\"{key}\"' || repeat(']', 3000))::json"
         ),
     );
-    let kept = "SELECT position('REDACTED' IN old::text) > 0, position('REDACTED' IN doc::text) > 1000000,
+    let kept =
+        "SELECT position('REDACTED' IN old::text) > 0, position('REDACTED' IN doc::text) > 1000000,
         position($$KEY$$ IN old::text || doc::text) FROM ";
     assert_eq!(one(s, &format!("{}{table}", kept.replace("KEY", &key[8..]))), "t|t|0");
 }
@@ -158,13 +186,21 @@ fn a_column_that_does_not_fit_is_named() {
         let error = refusal(c, &format!("INSERT INTO {table} (id) VALUES (1)"));
         let (state, named) = expected.split_once(' ').unwrap();
         assert_eq!(error.code().code(), state, "{columns}: {}", error.message());
-        assert!(error.message().contains(named) && error.hint().is_some(), "{columns}: {}", error.message());
+        assert!(
+            error.message().contains(named) && error.hint().is_some(),
+            "{columns}: {}",
+            error.message()
+        );
     }
     one(c, &format!("DROP TRIGGER redact ON {table}"));
-    for trigger in
-        ["AFTER INSERT ON T FOR EACH ROW", "BEFORE INSERT ON T FOR EACH STATEMENT", "BEFORE DELETE ON T FOR EACH ROW"]
-    {
-        let create = format!("CREATE TRIGGER other {trigger} EXECUTE FUNCTION watchllm.redact_columns('message')");
+    for trigger in [
+        "AFTER INSERT ON T FOR EACH ROW",
+        "BEFORE INSERT ON T FOR EACH STATEMENT",
+        "BEFORE DELETE ON T FOR EACH ROW",
+    ] {
+        let create = format!(
+            "CREATE TRIGGER other {trigger} EXECUTE FUNCTION watchllm.redact_columns('message')"
+        );
         one(c, &create.replace(" T ", &format!(" {table} ")));
         let fire = if trigger.contains("DELETE") {
             format!("INSERT INTO {table} (id) VALUES (1); DELETE FROM {table}")
@@ -196,14 +232,25 @@ fn an_incident_is_raised_once_and_names_a_key_of_ours() {
         );
     }
     let masked = "sk-proj-...[REDACTED]";
-    assert_eq!(incidents(c, &table), [format!("low|doc|{masked}"), format!("low|message|{masked}")]);
+    assert_eq!(
+        incidents(c, &table),
+        [format!("low|doc|{masked}"), format!("low|message|{masked}")]
+    );
     let escaped = ours.replace('-', "\\u002d");
     one(s, &format!("BEGIN; INSERT INTO {table} (message) VALUES ('{ours}'); ROLLBACK"));
     assert_eq!(incidents(c, &table).len(), 2);
-    one(s, &format!("BEGIN; SAVEPOINT s; INSERT INTO {table} (message) VALUES ('{ours}'); ROLLBACK TO s; COMMIT"));
+    one(
+        s,
+        &format!(
+            "BEGIN; SAVEPOINT s; INSERT INTO {table} (message) VALUES ('{ours}'); ROLLBACK TO s; COMMIT"
+        ),
+    );
     assert_eq!(incidents(c, &table).len(), 2);
     for _ in 0..2 {
-        one(s, &format!("INSERT INTO {table} (message, doc) VALUES ('see {ours}', '[\"{escaped}\"]')"));
+        one(
+            s,
+            &format!("INSERT INTO {table} (message, doc) VALUES ('see {ours}', '[\"{escaped}\"]')"),
+        );
     }
     let mut expected = vec![];
     for column in ["doc", "message"] {
@@ -235,20 +282,29 @@ fn nobody_floods_the_incidents() {
     one(c, &format!("CREATE SCHEMA {role} AUTHORIZATION {role}"));
     for round in 0..3 {
         let table = format!("{role}.wide{round}");
-        let columns = names.iter().map(|name| format!("{name} text")).collect::<Vec<_>>().join(", ");
+        let columns =
+            names.iter().map(|name| format!("{name} text")).collect::<Vec<_>>().join(", ");
         one(c, &format!("CREATE TABLE {table} ({columns}); ALTER TABLE {table} OWNER TO {role}"));
-        attach(c, &table, &names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", "));
+        attach(
+            c,
+            &table,
+            &names.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", "),
+        );
         let s = &mut vault.connect(&role);
         for key in [new_key(), format!("AIza{}", &new_key()[8..43]), ours.clone()] {
             let values = names.iter().map(|_| format!("'{key}'")).collect::<Vec<_>>().join(", ");
             one(s, &format!("INSERT INTO {table} VALUES ({values})"));
         }
     }
-    let of_key = format!("SELECT count(*) FROM watchllm.security_incidents WHERE provider_key_id = '{id}'");
+    let of_key =
+        format!("SELECT count(*) FROM watchllm.security_incidents WHERE provider_key_id = '{id}'");
     assert_eq!((one(c, &of(&role)), one(c, &of_key)), ("121|1".into(), "20".into())); // 100, one more, 20 of the key
     // Nobody else's incidents are crowded out.
     let quiet = table(c, &victim, "");
-    one(&mut vault.connect(&victim), &format!("INSERT INTO {quiet} (message) VALUES ('{}')", new_key()));
+    one(
+        &mut vault.connect(&victim),
+        &format!("INSERT INTO {quiet} (message) VALUES ('{}')", new_key()),
+    );
     assert_eq!(one(c, &of(&victim)), "1|0");
 }
 
@@ -259,7 +315,8 @@ fn no_row_waits_or_fails_because_of_an_incident() {
     let (role, key) = (login(c, ""), new_key());
     let (table, free) = (table(c, &role, ""), table(c, &role, ""));
     let insert = |table: &str| format!("INSERT INTO {table} (id, message) VALUES (1, '{key}')");
-    let (first, second) = (&mut server.connect("postgres", &role), &mut server.connect("postgres", &role));
+    let (first, second) =
+        (&mut server.connect("postgres", &role), &mut server.connect("postgres", &role));
     one(second, "SET statement_timeout = '60s'");
     // The same incident in a transaction that stays open, under every isolation level.
     one(first, &format!("BEGIN; {}", insert(&table)));
@@ -278,10 +335,16 @@ fn no_row_waits_or_fails_because_of_an_incident() {
     assert_eq!(code(second, &format!("{}; COMMIT", insert(&free))), "00000");
     // Two-phase commit.
     let prepare = format!("BEGIN; {}; PREPARE TRANSACTION 'p'", insert(&table_of(c, &role)));
-    assert_eq!((code(second, &prepare), code(second, "COMMIT PREPARED 'p'")), ("00000".into(), "00000".into()));
-    // Incidents that cannot be reached, or not be written; a temporary table where nothing may be written.
+    assert_eq!(
+        (code(second, &prepare), code(second, "COMMIT PREPARED 'p'")),
+        ("00000".into(), "00000".into())
+    );
+    // Incidents that cannot be reached, or not be written; a temporary table where nothing may be
+    // written.
     let locked = table_of(c, &role);
-    for table in ["security_incidents", "provider_key_versions", "provider_key_records", "audit_keys"] {
+    for table in
+        ["security_incidents", "provider_key_versions", "provider_key_records", "audit_keys"]
+    {
         one(c, &format!("BEGIN; LOCK TABLE watchllm.{table}"));
         assert_eq!(code(second, &insert(&locked)), "00000", "{table}");
         one(c, "COMMIT");
@@ -292,7 +355,10 @@ fn no_row_waits_or_fails_because_of_an_incident() {
     one(c, "ALTER TABLE watchllm.security_incidents DROP CONSTRAINT full_");
     one(c, "CREATE TEMP TABLE t (message text)");
     attach(c, "t", "'message'");
-    assert_eq!(code(c, &format!("BEGIN READ ONLY; INSERT INTO t VALUES ('{key}'); COMMIT")), "00000");
+    assert_eq!(
+        code(c, &format!("BEGIN READ ONLY; INSERT INTO t VALUES ('{key}'); COMMIT")),
+        "00000"
+    );
     assert_eq!(one(c, "SELECT message FROM t"), "sk-proj-...[REDACTED]");
     assert_eq!(code(second, &insert(&locked)), "00000");
     assert_eq!(incidents(c, &locked).len(), 1, "the control: it is raised when it can be");
@@ -320,7 +386,10 @@ fn a_cancelled_statement_stays_cancelled() {
         ALTER TABLE watchllm.security_incidents ADD CONSTRAINT slow CHECK (slow()) NOT VALID",
     );
     let s = &mut server.connect("postgres", &role);
-    let insert = format!("SET statement_timeout = '300ms'; INSERT INTO {table} (message) VALUES ('{}')", new_key());
+    let insert = format!(
+        "SET statement_timeout = '300ms'; INSERT INTO {table} (message) VALUES ('{}')",
+        new_key()
+    );
     assert_eq!(code(s, &insert), "57014");
     assert_eq!(one(c, &format!("SELECT count(*) FROM {table}")), "0");
 }

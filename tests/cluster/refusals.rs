@@ -1,5 +1,6 @@
-//! Refusals as a weapon: to block another's key by failing on it, to flood the trail, to be forgotten while the trail is
-//! locked or the server stops. Each is on record or counted, against its caller alone; the chain holds.
+//! Refusals as a weapon: to block another's key by failing on it, to flood the trail, to be
+//! forgotten while the trail is locked or the server stops. Each is on record or counted, against
+//! its caller alone; the chain holds.
 
 use std::sync::Barrier;
 
@@ -24,8 +25,16 @@ fn a_tenants_attempts_to_open_are_on_record_and_harm_no_key() {
         for (call, recorded) in [
             (decrypt(key), "decrypt"),
             (format!("SELECT watchllm.decrypt_provider_key('{key}', '{project}')"), "decrypt"),
-            (format!("SELECT * FROM watchllm.decrypt_provider_keys(ARRAY['{key}', NULL]::uuid[])"), "decrypt"),
-            (format!("SELECT * FROM watchllm.resolve_provider_key('{project}', 'openai')"), "decrypt"),
+            (
+                format!(
+                    "SELECT * FROM watchllm.decrypt_provider_keys(ARRAY['{key}', NULL]::uuid[])"
+                ),
+                "decrypt",
+            ),
+            (
+                format!("SELECT * FROM watchllm.resolve_provider_key('{project}', 'openai')"),
+                "decrypt",
+            ),
             (format!("SELECT watchllm.validate_provider_key('{key}')"), "validate"),
         ] {
             let newest =
@@ -34,21 +43,28 @@ fn a_tenants_attempts_to_open_are_on_record_and_harm_no_key() {
             // others use this vault too: the row is looked for by a request id of its own
             let request = Uuid::new_v4().to_string();
             let with_id = |who: &str| {
-                newest.replace("ORDER", &format!("WHERE request_id = '{request}{who}' ORDER")).replace("seq, ", "")
+                newest
+                    .replace("ORDER", &format!("WHERE request_id = '{request}{who}' ORDER"))
+                    .replace("seq, ", "")
             };
             one(by_role, &format!("SET watchllm.request_id = '{request}role'"));
             assert_eq!(code(by_role, &call), "42501", "{call}");
-            assert_eq!(one(c, &with_id("role")), format!("{recorded}|not_authorized|1|{0}|{0}|-|f", a.role), "{call}");
+            assert_eq!(
+                one(c, &with_id("role")),
+                format!("{recorded}|not_authorized|1|{0}|{0}|-|f", a.role),
+                "{call}"
+            );
             let headers = format!(r#"{{"x-request-id":"{request}claims"}}"#);
-            let answer = as_api(by_claims, "authenticated", &a.claims(), &headers, "read write", &call);
+            let answer =
+                as_api(by_claims, "authenticated", &a.claims(), &headers, "read write", &call);
             assert_eq!(answer.unwrap_err().code().code(), "42501", "{call}");
-            let expected = format!("{recorded}|not_authorized|1|{AUTHENTICATOR}|authenticated|{}|t", a.sub);
+            let expected =
+                format!("{recorded}|not_authorized|1|{AUTHENTICATOR}|authenticated|{}|t", a.sub);
             assert_eq!(one(c, &with_id("claims")), expected, "{call}");
         }
     }
     // Its own project sees who tried; a stranger's attempt is not written into the victim's trail.
-    let tried =
-        "SELECT count(*) > 0 FROM watchllm.access_logs WHERE failure_reason = 'not_authorized' AND provider_key_id = ";
+    let tried = "SELECT count(*) > 0 FROM watchllm.access_logs WHERE failure_reason = 'not_authorized' AND provider_key_id = ";
     assert_eq!(one(by_role, &format!("{tried}'{}'", a.key)), "t");
     let strange = format!(
         "SELECT count(*) FROM watchllm.access_logs WHERE claims_sub = '{}' OR user_agent = '{}'",
@@ -87,13 +103,15 @@ fn vault(conf: &str) -> (Server, String) {
     let c = &mut server.connect("postgres", "postgres");
     let p = one(c, "SELECT watchllm.create_project('p', 'sub-a')");
     let key = crate::keys::store(c, &p, "openai", &new_key());
-    one(c, "CREATE ROLE tenant LOGIN IN ROLE watchllm_tenant; CREATE ROLE service LOGIN IN ROLE watchllm_service");
+    one(
+        c,
+        "CREATE ROLE tenant LOGIN IN ROLE watchllm_tenant; CREATE ROLE service LOGIN IN ROLE watchllm_service",
+    );
     one(c, &format!("SELECT watchllm.add_project_member('{p}', role_name => 'tenant')"));
     (server, key)
 }
 
-const COUNTED: &str =
-    "SELECT sum(attempt_count) FROM watchllm.provider_key_access_logs WHERE failure_reason = 'not_authorized'";
+const COUNTED: &str = "SELECT sum(attempt_count) FROM watchllm.provider_key_access_logs WHERE failure_reason = 'not_authorized'";
 
 /// So many tries each of so many clients at once; answers the SQLSTATEs.
 fn tries(server: &Server, clients: usize, each: usize, key: &str) -> Vec<String> {
@@ -102,13 +120,18 @@ fn tries(server: &Server, clients: usize, each: usize, key: &str) -> Vec<String>
         let threads: Vec<_> = (0..clients)
             .map(|client| {
                 let by_role = client % 2 == 0;
-                let mut s = server.connect("postgres", if by_role { "tenant" } else { AUTHENTICATOR });
+                let mut s =
+                    server.connect("postgres", if by_role { "tenant" } else { AUTHENTICATOR });
                 scope.spawn(move || {
                     barrier.wait();
                     let mut one_try = |i: usize| {
-                        // what each says of itself and asks for differs: the counted row says what they share
-                        let call =
-                            if i.is_multiple_of(2) { decrypt(key) } else { decrypt(&Uuid::new_v4().to_string()) };
+                        // what each says of itself and asks for differs: the counted row says what
+                        // they share
+                        let call = if i.is_multiple_of(2) {
+                            decrypt(key)
+                        } else {
+                            decrypt(&Uuid::new_v4().to_string())
+                        };
                         let headers = format!(r#"{{"x-request-id":"{client}-{i}"}}"#);
                         let answer = if by_role {
                             crate::keys::try_rows(&mut s, &call)
@@ -122,7 +145,8 @@ fn tries(server: &Server, clients: usize, each: usize, key: &str) -> Vec<String>
                                 &call,
                             )
                         };
-                        answer.map_or_else(|error| error.code().code().to_owned(), |_| "00000".into())
+                        answer
+                            .map_or_else(|error| error.code().code().to_owned(), |_| "00000".into())
                     };
                     (0..each).map(&mut one_try).collect::<Vec<String>>()
                 })
@@ -159,7 +183,11 @@ fn past_the_rate_refusals_are_counted_and_none_is_lost() {
     // None of it counts for the key, and the service is served at once.
     let service = &mut server.connect("postgres", "service");
     assert_eq!(code(service, &decrypt(&key)), "00000");
-    until(c, "SELECT access_count, failure_count, blocked_at FROM watchllm.provider_key_usage", "1|0|-");
+    until(
+        c,
+        "SELECT access_count, failure_count, blocked_at FROM watchllm.provider_key_usage",
+        "1|0|-",
+    );
 }
 
 #[test]
@@ -173,12 +201,16 @@ fn refusals_are_counted_while_the_trail_is_locked() {
     let mut answers = tries(&server, 16, 40, &key);
     let failed = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while !server.log_since(written).contains("counted refusals are written later") {
-        assert!(std::time::Instant::now() < failed, "the writer never failed: the test tests nothing");
+        assert!(
+            std::time::Instant::now() < failed,
+            "the writer never failed: the test tests nothing"
+        );
         answers.extend(tries(&server, 2, 5, &key));
     }
     one(holder, "ROLLBACK");
     answers.extend(before);
-    // A minute that begins meanwhile has rows of its own, which then time out: they may be written or not.
+    // A minute that begins meanwhile has rows of its own, which then time out: they may be written
+    // or not.
     let refused = answers.iter().filter(|code| *code == "42501").count();
     assert!(answers.iter().all(|code| code == "42501" || code == "53000"));
     if refused == answers.len() {
@@ -189,8 +221,8 @@ fn refusals_are_counted_while_the_trail_is_locked() {
     chain::verify(&server, "postgres").unwrap();
 }
 
-/// Told to end while it sleeps, as between two batches. In the middle of a transaction PostgreSQL ends it at once, and
-/// what it counted in that second is lost: nothing is asserted of that.
+/// Told to end while it sleeps, as between two batches. In the middle of a transaction PostgreSQL
+/// ends it at once, and what it counted in that second is lost: nothing is asserted of that.
 #[test]
 fn a_writer_told_to_end_writes_down_what_it_counted() {
     let (server, key) = vault("watchllm_keys.audit_timeout = '60s'");
@@ -249,7 +281,10 @@ fn a_tenants_failed_changes_count_against_the_tenant_alone() {
     assert_eq!(one(c, &usage), "0");
     // Both keys can be used and changed as before; the other tenant's rate is its own.
     let other = &mut house.connect(&b.role);
-    assert_eq!((code(other, &rotate(&b.key)), code(s, &rotate(&a.key))), ("00000".into(), "00000".into()));
+    assert_eq!(
+        (code(other, &rotate(&b.key)), code(s, &rotate(&a.key))),
+        ("00000".into(), "00000".into())
+    );
     assert_eq!(code(other, &rotate(&Uuid::new_v4().to_string())), "02000");
     let own_row = format!(
         "SELECT attempt_count FROM watchllm.provider_key_access_logs
@@ -266,7 +301,13 @@ fn made_up_subjects_give_no_rows_beyond_the_rate() {
     let a = house.tenant(c);
     let s = &mut house.connect(&a.role);
     for i in 0..120 {
-        one(s, &format!("SET request.jwt.claims = '{}'", claims("authenticated", &format!("made-up-{i}"))));
+        one(
+            s,
+            &format!(
+                "SET request.jwt.claims = '{}'",
+                claims("authenticated", &format!("made-up-{i}"))
+            ),
+        );
         assert_eq!(code(s, &decrypt(&a.key)), "42501");
     }
     let recorded = format!(
@@ -285,8 +326,14 @@ fn a_get_neither_opens_nor_changes() {
     let s = &mut house.connect(AUTHENTICATOR);
     let calls = [
         (decrypt(&a.key), "decrypt"),
-        (format!("SELECT * FROM watchllm.decrypt_provider_keys(ARRAY['{}']::uuid[])", a.key), "decrypt"),
-        (format!("SELECT * FROM watchllm.resolve_provider_key('{}', 'openai')", a.project), "decrypt"),
+        (
+            format!("SELECT * FROM watchllm.decrypt_provider_keys(ARRAY['{}']::uuid[])", a.key),
+            "decrypt",
+        ),
+        (
+            format!("SELECT * FROM watchllm.resolve_provider_key('{}', 'openai')", a.project),
+            "decrypt",
+        ),
         (format!("SELECT watchllm.validate_provider_key('{}')", a.key), "validate"),
         (format!("SELECT watchllm.store_provider_key('{}', 'openai', 'k')", a.project), "store"),
         (rotate(&a.key), "rotate"),
@@ -315,11 +362,16 @@ fn a_get_neither_opens_nor_changes() {
         let answer = as_api(s, "authenticated", &a.claims(), "{}", "read only", &read);
         assert!(!answer.unwrap().is_empty(), "{read}");
     }
-    // In a session of its own SQL a service may read in a read-only transaction, and change nothing there.
+    // In a session of its own SQL a service may read in a read-only transaction, and change nothing
+    // there.
     let s = &mut house.connect(&login(c, "watchllm_service"));
     for (call, recorded) in &calls {
         let opens = ["decrypt", "validate"].contains(recorded);
-        assert_eq!(code(s, &format!("BEGIN READ ONLY; {call}")), if opens { "00000" } else { "25006" }, "{call}");
+        assert_eq!(
+            code(s, &format!("BEGIN READ ONLY; {call}")),
+            if opens { "00000" } else { "25006" },
+            "{call}"
+        );
         one(s, "ROLLBACK");
     }
     assert_eq!(code(s, &decrypt(&a.key)), "00000");

@@ -1,5 +1,5 @@
-//! Headers of a request in the trail: what they may say there (address, agent, request id, at their lengths), what must
-//! never come in with them (tokens, keys, cookies), and whose count.
+//! Headers of a request in the trail: what they may say there (address, agent, request id, at their
+//! lengths), what must never come in with them (tokens, keys, cookies), and whose count.
 
 use uuid::Uuid;
 
@@ -31,23 +31,41 @@ fn of_a_requests_headers_three_are_kept_and_cut() {
         ("unknown, 10.0.0.1", "a", "unknown", "a"),
         ("'; DROP TABLE x; --", "a", "'; DROP TABLE x; --", "a"),
         (&"9".repeat(300), &"u".repeat(300), &"9".repeat(64), &"u".repeat(256)),
-        (&format!("{},1.2.3.4", "é".repeat(100)), &"日".repeat(100), &"é".repeat(32), &"日".repeat(85)),
+        (
+            &format!("{},1.2.3.4", "é".repeat(100)),
+            &"日".repeat(100),
+            &"é".repeat(32),
+            &"日".repeat(85),
+        ),
         (&key, &format!("agent {key}"), "sk-proj-...[REDACTED]", "agent sk-proj-...[REDACTED]"),
         ("10.0.0.1", r"a\nb\u202ec", "10.0.0.1", "a?b?c"),
     ] {
         for (role, expected) in [("service_role", "00000"), ("authenticated", "42501")] {
             let request = Uuid::new_v4().to_string();
-            let more = format!(r#","x-forwarded-for":"{forwarded}","user-agent":"{agent}","x-request-id":"{request}""#);
-            let answer =
-                as_api(s, role, &claims(role, &a.sub), &headers(&secret, &more), "read write", &decrypt(&a.key));
-            assert_eq!(answer.map_or_else(|e| e.code().code().to_owned(), |_| "00000".into()), expected);
+            let more = format!(
+                r#","x-forwarded-for":"{forwarded}","user-agent":"{agent}","x-request-id":"{request}""#
+            );
+            let answer = as_api(
+                s,
+                role,
+                &claims(role, &a.sub),
+                &headers(&secret, &more),
+                "read write",
+                &decrypt(&a.key),
+            );
+            assert_eq!(
+                answer.map_or_else(|e| e.code().code().to_owned(), |_| "00000".into()),
+                expected
+            );
             let row = format!(
                 "SELECT ip_address, user_agent FROM watchllm.provider_key_access_logs WHERE request_id = '{request}'"
             );
-            // Past the rate a tenant's refusals share a row, which then says nothing of one request.
+            // Past the rate a tenant's refusals share a row, which then says nothing of one
+            // request.
             let kept = rows(c, &row);
             assert!(
-                role == "authenticated" && kept.is_empty() || kept == [format!("{kept_address}|{kept_agent}")],
+                role == "authenticated" && kept.is_empty()
+                    || kept == [format!("{kept_address}|{kept_agent}")],
                 "{forwarded} {agent}: {kept:?}"
             );
         }
@@ -59,7 +77,10 @@ fn of_a_requests_headers_three_are_kept_and_cut() {
     );
     for table in tables {
         for what in [secret.as_str(), &key[8..30]] {
-            let found = one(c, &format!("SELECT count(*) FROM {table} t WHERE strpos(t::text, '{what}') > 0"));
+            let found = one(
+                c,
+                &format!("SELECT count(*) FROM {table} t WHERE strpos(t::text, '{what}') > 0"),
+            );
             assert_eq!(found, "0", "{table}");
         }
     }
@@ -85,13 +106,23 @@ fn headers_that_are_no_headers_harm_nothing() {
         r#"{"user-agent":"\u0000"}"#,
         &huge,
     ] {
-        let answer = as_api(s, "service_role", &claims("service_role", ""), odd, "read write", &decrypt(&a.key));
+        let answer = as_api(
+            s,
+            "service_role",
+            &claims("service_role", ""),
+            odd,
+            "read write",
+            &decrypt(&a.key),
+        );
         assert_eq!(answer.unwrap().len(), 1, "{}", &odd[..odd.len().min(60)]);
     }
     // A proxy lets 50 kB of headers through, which escapes make longer: nobody hides behind them.
-    let padded =
-        format!(r#"{{"a":"{}","x-forwarded-for":"192.0.2.77","user-agent":"behind"}}"#, r#"\""#.repeat(50_000));
-    as_api(s, "service_role", &claims("service_role", ""), &padded, "read write", &decrypt(&a.key)).unwrap();
+    let padded = format!(
+        r#"{{"a":"{}","x-forwarded-for":"192.0.2.77","user-agent":"behind"}}"#,
+        r#"\""#.repeat(50_000)
+    );
+    as_api(s, "service_role", &claims("service_role", ""), &padded, "read write", &decrypt(&a.key))
+        .unwrap();
     let behind = "SELECT count(*) FROM watchllm.provider_key_access_logs WHERE ip_address = '192.0.2.77' AND user_agent = 'behind'";
     assert_eq!(one(c, behind), "1");
     // What a call says itself comes first, then the transaction's settings.

@@ -1,5 +1,6 @@
-//! Who may do what: every role against every function, tenants who guess at foreign ids, membership without INHERIT,
-//! definer wrappers, direct reads and writes, the owner's role, settings. Rules: DESIGN §5.
+//! Who may do what: every role against every function, tenants who guess at foreign ids, membership
+//! without INHERIT, definer wrappers, direct reads and writes, the owner's role, settings. Rules:
+//! DESIGN §5.
 
 use std::sync::Mutex;
 
@@ -9,8 +10,8 @@ use uuid::Uuid;
 use crate::keys::{Vault, code, decrypt, new_key, one, project, refusal, rows, store, try_rows};
 use crate::server::Server;
 
-/// For admin, service, tenant (of its own project), auditor, plain, granted (EXECUTE alone), superuser:
-/// ok, 42501, rec (42501 and on record as not_authorized), 02000.
+/// For admin, service, tenant (of its own project), auditor, plain, granted (EXECUTE alone),
+/// superuser: ok, 42501, rec (42501 and on record as not_authorized), 02000.
 const MATRIX: &[(&str, &str, &str)] = &[
     ("install", "", "42501 42501 42501 42501 42501 42501 ok"),
     ("status", "", "ok ok 42501 ok 42501 ok ok"),
@@ -54,7 +55,7 @@ const MATRIX: &[(&str, &str, &str)] = &[
 static GRANTING: Mutex<()> = Mutex::new(());
 
 /// A fresh login role: with the privileges of `member_of`, or none.
-pub fn login(c: &mut Client, member_of: &str) -> String {
+pub(crate) fn login(c: &mut Client, member_of: &str) -> String {
     let role = format!("r_{}", Uuid::new_v4().simple());
     one(c, &format!("CREATE ROLE {role} LOGIN"));
     if !member_of.is_empty() {
@@ -106,7 +107,8 @@ fn every_role_meets_every_function() {
             }
             let s = &mut s;
             let expected = expected.split(' ').nth(place).unwrap();
-            let arguments = arguments.replace("{p}", &format!("'{p}'")).replace("{k}", &format!("'{k}'"));
+            let arguments =
+                arguments.replace("{p}", &format!("'{p}'")).replace("{k}", &format!("'{k}'"));
             let refused = format!(
                 "SELECT count(*) FROM watchllm.provider_key_access_logs
                 WHERE session_role = '{caller}' AND failure_reason = 'not_authorized'"
@@ -136,7 +138,9 @@ fn whoever_reached_reload_keyring_is_recorded() {
     assert_eq!(
         one(
             c,
-            &format!("SELECT failure_reason FROM watchllm.provider_key_access_logs WHERE session_role = '{caller}'")
+            &format!(
+                "SELECT failure_reason FROM watchllm.provider_key_access_logs WHERE session_role = '{caller}'"
+            )
         ),
         "not_authorized"
     );
@@ -159,9 +163,15 @@ fn a_tenant_cannot_tell_a_foreign_project_from_none() {
     for (project, key) in [(&foreign, &foreign_key), (&no_project, &no_key)] {
         let mut answer = |call: &str| {
             let error = refusal(s, &format!("SELECT watchllm.{call}"));
-            format!("{call}: {} {} {:?} {:?}", error.code().code(), error.message(), error.hint(), error.detail())
-                .replace(project, "P")
-                .replace(key, "K")
+            format!(
+                "{call}: {} {} {:?} {:?}",
+                error.code().code(),
+                error.message(),
+                error.hint(),
+                error.detail()
+            )
+            .replace(project, "P")
+            .replace(key, "K")
         };
         answers.push([
             answer(&format!("store_provider_key('{project}', 'openai', 'k', 'taken')")),
@@ -178,9 +188,13 @@ fn a_tenant_cannot_tell_a_foreign_project_from_none() {
         ]);
     }
     assert_eq!(answers[0], answers[1]);
-    assert!(answers[0][..6].iter().all(|answer| answer.contains(": 02000 no such p")), "{answers:?}");
-    let seen =
-        format!("SELECT count(*) FROM watchllm.failed_access_attempts() WHERE project_id IS DISTINCT FROM '{own}'");
+    assert!(
+        answers[0][..6].iter().all(|answer| answer.contains(": 02000 no such p")),
+        "{answers:?}"
+    );
+    let seen = format!(
+        "SELECT count(*) FROM watchllm.failed_access_attempts() WHERE project_id IS DISTINCT FROM '{own}'"
+    );
     assert_eq!(one(s, &seen), "0");
     let history = format!(
         "SELECT DISTINCT session_role, effective_role, client_addr, application_name FROM watchllm.key_access_history('{own_key}')"
@@ -228,14 +242,21 @@ fn a_definer_wrapper_counts_as_its_owner() {
     let s = &mut vault.connect(&caller);
     assert_eq!(one(s, &format!("SELECT {wrapper}")), key);
     assert_eq!(
-        one(c, &format!("SELECT session_role, effective_role FROM watchllm.key_access_history('{id}', 1)")),
+        one(
+            c,
+            &format!(
+                "SELECT session_role, effective_role FROM watchllm.key_access_history('{id}', 1)"
+            )
+        ),
         format!("{caller}|{owner}")
     );
     one(c, &format!("ALTER FUNCTION wrapper_{owner}.open(uuid) SECURITY INVOKER"));
     assert_eq!(code(s, &format!("SELECT {wrapper}")), "42501");
     one(
         c,
-        &format!("REVOKE watchllm_service FROM {owner}; ALTER FUNCTION wrapper_{owner}.open(uuid) SECURITY DEFINER"),
+        &format!(
+            "REVOKE watchllm_service FROM {owner}; ALTER FUNCTION wrapper_{owner}.open(uuid) SECURITY DEFINER"
+        ),
     );
     assert_eq!(code(s, &format!("SELECT {wrapper}")), "42501");
 }
@@ -254,8 +275,10 @@ fn no_role_reads_envelopes_or_writes_any_table() {
     assert!(rows(c, &format!("SELECT r.rolname, t.relname {of_anybody} {writes}")).is_empty());
     let secret = "t.relname IN ('provider_key_versions', 'master_keys', 'audit_keys') AND has_any_column_privilege(r.oid, t.oid, 'SELECT')";
     assert!(rows(c, &format!("SELECT r.rolname, t.relname {of_anybody} {secret}")).is_empty());
-    let tables =
-        rows(c, "SELECT relname FROM pg_class WHERE relnamespace = 'watchllm'::regnamespace AND relkind IN ('r', 'p')");
+    let tables = rows(
+        c,
+        "SELECT relname FROM pg_class WHERE relnamespace = 'watchllm'::regnamespace AND relkind IN ('r', 'p')",
+    );
     assert!(tables.len() > 20, "{tables:?}");
     for role in ["watchllm_admin", "watchllm_service", "watchllm_tenant", "watchllm_auditor"] {
         let s = &mut vault.connect(&login(c, role));
@@ -321,7 +344,11 @@ fn no_session_sets_our_settings_not_even_before_the_library_loads() {
             "ALTER ROLE admin SET watchllm_keys.max_active_keys = 0",
         ] {
             let refused = try_rows(s, sql).expect_err(sql);
-            assert!(["55P02", "42501"].contains(&refused.code().code()), "{sql}: {}", refused.message());
+            assert!(
+                ["55P02", "42501"].contains(&refused.code().code()),
+                "{sql}: {}",
+                refused.message()
+            );
         }
     }
 }

@@ -1,5 +1,6 @@
-//! Rolling back, failing and giving up in time: a read that was answered stays recorded whatever happens to its
-//! transaction; a change leaves a row when it commits and only then; what cannot be recorded does not happen.
+//! Rolling back, failing and giving up in time: a read that was answered stays recorded whatever
+//! happens to its transaction; a change leaves a row when it commits and only then; what cannot be
+//! recorded does not happen.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,9 @@ use crate::writer::{Vault, decrypt, outcome, sqlstate};
 
 /// Ids and SQLSTATEs in place of a key's answers: one statement about a key, with its request id.
 fn ask(client: &mut Client, sql: &str, key: Uuid, request: &str) -> String {
-    let sql = sql.replace("$key", &format!("'{key}'")).replace("$req", &format!("request_id => '{request}'"));
+    let sql = sql
+        .replace("$key", &format!("'{key}'"))
+        .replace("$req", &format!("request_id => '{request}'"));
     outcome(client, &sql)
 }
 
@@ -88,9 +91,21 @@ fn refusals_and_failures_are_recorded_though_their_transaction_aborts() {
         ("", open, gone, "02000", "deleted"),
         ("SET LOCAL ROLE tenant;", open, key, "42501", "not_authorized"),
         ("", "SELECT watchllm.decrypt_provider_key(NULL, $req)", key, "22004", "bad_input"),
-        ("", "SELECT watchllm.rotate_provider_key($key, 'sk-x', 9, $req)", key, "23505", "version_conflict"),
+        (
+            "",
+            "SELECT watchllm.rotate_provider_key($key, 'sk-x', 9, $req)",
+            key,
+            "23505",
+            "version_conflict",
+        ),
         ("", "SELECT watchllm.rollback_provider_key($key, 7, $req)", key, "02000", "not_found"),
-        ("", "SELECT watchllm.rotate_provider_key($key, 'with space', $req)", key, "22023", "bad_input"),
+        (
+            "",
+            "SELECT watchllm.rotate_provider_key($key, 'with space', $req)",
+            key,
+            "22023",
+            "bad_input",
+        ),
     ];
     for (n, (role, sql, id, code, reason)) in attempts.into_iter().enumerate() {
         let request = format!("refused-{n}");
@@ -113,7 +128,10 @@ fn a_rolled_back_change_leaves_neither_row_nor_trace() {
             FROM watchllm.provider_key_records r), (SELECT md5(string_agg(v::text, '' ORDER BY version))
             FROM watchllm.provider_key_versions v)";
     let before = vault.server.psql("postgres", state);
-    let store = format!("SELECT watchllm.store_provider_key('{}', 'openai', 'sk-never', $req)", vault.project);
+    let store = format!(
+        "SELECT watchllm.store_provider_key('{}', 'openai', 'sk-never', $req)",
+        vault.project
+    );
     let changes = [
         store.as_str(),
         "SELECT watchllm.rotate_provider_key($key, 'sk-never', $req)",
@@ -122,10 +140,23 @@ fn a_rolled_back_change_leaves_neither_row_nor_trace() {
         "SELECT watchllm.delete_provider_key($key, $req)",
     ];
     for change in changes {
-        assert_eq!(ask(&mut client, &format!("BEGIN; {change}; ROLLBACK"), key, "x"), "00000", "{change}");
-        assert_eq!(ask(&mut client, &format!("{change}; SELECT 1/0"), key, "x"), "22012", "{change}");
         assert_eq!(
-            ask(&mut client, &format!("BEGIN; SAVEPOINT s; {change}; ROLLBACK TO s; COMMIT"), key, "x"),
+            ask(&mut client, &format!("BEGIN; {change}; ROLLBACK"), key, "x"),
+            "00000",
+            "{change}"
+        );
+        assert_eq!(
+            ask(&mut client, &format!("{change}; SELECT 1/0"), key, "x"),
+            "22012",
+            "{change}"
+        );
+        assert_eq!(
+            ask(
+                &mut client,
+                &format!("BEGIN; SAVEPOINT s; {change}; ROLLBACK TO s; COMMIT"),
+                key,
+                "x"
+            ),
             "00000"
         );
         assert_eq!(vault.server.psql("postgres", state), before, "{change}");
@@ -168,10 +199,14 @@ fn of_nested_changes_only_the_committed_leave_rows() {
     assert_eq!(vault.server.psql("postgres", names), "again,kept,outer");
     assert_eq!(vault.server.psql("postgres", recorded), "again,kept,outer");
     // two-phase commit: the writer would record what might never be committed
-    assert_eq!(outcome(&mut client, &format!("BEGIN; {} PREPARE TRANSACTION 'p'", step("prepared"))), "0A000");
+    assert_eq!(
+        outcome(&mut client, &format!("BEGIN; {} PREPARE TRANSACTION 'p'", step("prepared"))),
+        "0A000"
+    );
     drop(client.batch_execute("ROLLBACK"));
     assert_eq!(vault.rows("prepared") + vault.count("SELECT count(*) FROM pg_prepared_xacts"), 0);
-    let key: Uuid = client.query_one("SELECT id FROM watchllm.provider_keys LIMIT 1", &[]).unwrap().get(0);
+    let key: Uuid =
+        client.query_one("SELECT id FROM watchllm.provider_keys LIMIT 1", &[]).unwrap().get(0);
     let undone = format!("SAVEPOINT s; {} ROLLBACK TO s;", step("undone"));
     let read = format!(
         "BEGIN; CREATE TABLE t (); SELECT watchllm.decrypt_provider_key($key, $req); {undone}
@@ -189,10 +224,18 @@ fn a_change_that_cannot_be_recorded_does_not_commit() {
     let vault = Vault::with("watchllm_keys.audit_timeout = '2s'");
     let (key, mut client) = (vault.key("sk-before"), vault.connect());
     let mut holder = vault.lock_trail();
-    for change in ["rotate_provider_key($key, 'sk-after', $req)", "delete_provider_key($key, $req)"] {
-        assert_eq!(ask(&mut client, &format!("BEGIN; SELECT watchllm.{change}"), key, "unrecorded"), "00000");
+    for change in ["rotate_provider_key($key, 'sk-after', $req)", "delete_provider_key($key, $req)"]
+    {
+        assert_eq!(
+            ask(&mut client, &format!("BEGIN; SELECT watchllm.{change}"), key, "unrecorded"),
+            "00000"
+        );
         assert_eq!(outcome(&mut client, "COMMIT"), "53000", "{change}");
-        assert_eq!(ask(&mut client, &format!("SELECT watchllm.{change}"), key, "unrecorded"), "53000", "{change}");
+        assert_eq!(
+            ask(&mut client, &format!("SELECT watchllm.{change}"), key, "unrecorded"),
+            "53000",
+            "{change}"
+        );
     }
     holder.batch_execute("ROLLBACK").unwrap();
     assert_eq!(decrypt(&mut client, key, "after").unwrap(), "sk-before");
@@ -207,14 +250,21 @@ fn a_transaction_that_locked_the_trail_is_refused_at_once() {
     let trail = "watchllm.provider_key_access_logs";
     for table in [trail.to_string(), format!("ONLY {trail}"), today] {
         for mode in ["SHARE", "SHARE ROW EXCLUSIVE", "EXCLUSIVE", "ACCESS EXCLUSIVE"] {
-            let (begin, started) = (format!("BEGIN; LOCK TABLE {table} IN {mode} MODE;"), Instant::now());
+            let (begin, started) =
+                (format!("BEGIN; LOCK TABLE {table} IN {mode} MODE;"), Instant::now());
             let read = format!("{begin} SELECT watchllm.decrypt_provider_key($key, $req)");
             assert_eq!(ask(&mut client, &read, key, "own lock"), "55000", "{begin}");
             client.batch_execute("ROLLBACK").unwrap();
-            let change = format!("{begin} SELECT watchllm.rotate_provider_key($key, 'sk-new', $req); COMMIT");
+            let change = format!(
+                "{begin} SELECT watchllm.rotate_provider_key($key, 'sk-new', $req); COMMIT"
+            );
             assert_eq!(ask(&mut client, &change, key, "own lock"), "55000", "{begin}");
             client.batch_execute("ROLLBACK").unwrap();
-            assert!(started.elapsed() < Duration::from_secs(30), "{begin} took {:?}", started.elapsed());
+            assert!(
+                started.elapsed() < Duration::from_secs(30),
+                "{begin} took {:?}",
+                started.elapsed()
+            );
         }
     }
     assert_eq!(vault.rows("own lock"), 0);
@@ -234,10 +284,14 @@ fn installing_and_using_in_one_transaction() {
     // the first time nobody else can see the trail yet
     vault.server.psql("postgres", "CREATE DATABASE fresh");
     let mut fresh = vault.server.connect("fresh", "postgres");
-    fresh.batch_execute("BEGIN; CREATE EXTENSION watchllm_keys; SELECT watchllm.install()").unwrap();
+    fresh
+        .batch_execute("BEGIN; CREATE EXTENSION watchllm_keys; SELECT watchllm.install()")
+        .unwrap();
     let error = fresh.query_one("SELECT watchllm.create_project('too soon')", &[]).unwrap_err();
     assert_eq!(sqlstate(&error), "55000", "{error:?}");
-    fresh.batch_execute("ROLLBACK; CREATE EXTENSION watchllm_keys; SELECT watchllm.install()").unwrap();
+    fresh
+        .batch_execute("ROLLBACK; CREATE EXTENSION watchllm_keys; SELECT watchllm.install()")
+        .unwrap();
     fresh.query_one("SELECT watchllm.create_project('in time')", &[]).unwrap();
 }
 
@@ -249,8 +303,11 @@ fn a_stale_snapshot_does_not_reopen_a_deleted_key() {
     for level in ["REPEATABLE READ", "SERIALIZABLE"] {
         stale.batch_execute(&format!("BEGIN ISOLATION LEVEL {level}")).unwrap();
         stale.query_one("SELECT count(*) FROM watchllm.provider_key_versions", &[]).unwrap();
-        let changes =
-            ["delete_provider_key($1)", "set_provider_key_active($1, false)", "rotate_provider_key($1, 'sk-new')"];
+        let changes = [
+            "delete_provider_key($1)",
+            "set_provider_key_active($1, false)",
+            "rotate_provider_key($1, 'sk-new')",
+        ];
         for (key, change) in keys.iter().zip(changes).filter(|_| level == "REPEATABLE READ") {
             other.query_one(&format!("SELECT watchllm.{change}"), &[key]).unwrap();
         }
@@ -286,5 +343,10 @@ fn a_key_stored_in_the_same_transaction_opens() {
         transaction.rollback().unwrap();
     }
     assert_eq!(vault.rows("young"), 3);
-    assert_eq!(vault.count("SELECT count(*) FROM watchllm.provider_key_access_logs WHERE access_type = 'store'"), 0);
+    assert_eq!(
+        vault.count(
+            "SELECT count(*) FROM watchllm.provider_key_access_logs WHERE access_type = 'store'"
+        ),
+        0
+    );
 }

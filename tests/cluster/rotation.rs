@@ -1,5 +1,6 @@
-//! Rotation that slips: keys that grow old unseen, dates that a rotation or rollback leaves behind, an alert that comes twice or
-//! never, a tenant who reads or changes others' keys. Ages are made by a superuser's UPDATE, as nobody waits 60 days here.
+//! Rotation that slips: keys that grow old unseen, dates that a rotation or rollback leaves behind,
+//! an alert that comes twice or never, a tenant who reads or changes others' keys. Ages are made by
+//! a superuser's UPDATE, as nobody waits 60 days here.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -66,9 +67,11 @@ fn a_key_is_secure_then_to_be_rotated_soon_then_now() {
     }
     // of its own: two thirds, then all
     one(c, &update(id, "rotation_interval => '30 days'"));
-    for (old, expected) in
-        [("19 days 23:59", "Secure|f"), ("20 days", "Rotation Soon|f"), ("30 days", "Rotation Required|t")]
-    {
+    for (old, expected) in [
+        ("19 days 23:59", "Secure|f"),
+        ("20 days", "Rotation Soon|f"),
+        ("30 days", "Rotation Required|t"),
+    ] {
         age(c, id, old);
         one(c, &update(id, "rotation_interval => '30 days'")); // the date follows the version
         assert_eq!(status(c, id), expected, "{old}");
@@ -76,8 +79,9 @@ fn a_key_is_secure_then_to_be_rotated_soon_then_now() {
     // the settings: of the key before the project's before the database's
     one(c, &update(id, "rotation_interval => '0'"));
     assert_eq!(status(c, id), "Secure|f");
-    let set =
-        |value: &str, scope: &str| format!("SELECT watchllm.set_setting('rotation_required_after', '{value}'{scope})");
+    let set = |value: &str, scope: &str| {
+        format!("SELECT watchllm.set_setting('rotation_required_after', '{value}'{scope})")
+    };
     one(c, &set("29d", ""));
     assert_eq!(status(c, id), "Rotation Required|t");
     one(c, &set("31d", &format!(", '{}'", vault.project)));
@@ -88,8 +92,16 @@ fn a_key_is_secure_then_to_be_rotated_soon_then_now() {
     one(c, &format!("SELECT watchllm.rotate_provider_key('{id}', 'plainly-fake-too')"));
     assert_eq!(status(c, id), "Secure|f");
     // a date, and a leak
-    one(c, &format!("UPDATE watchllm.provider_key_records SET rotation_required_at = now() WHERE id = '{id}'"));
-    assert_eq!((&*status(c, id), &*reason(c, id)), ("Rotation Required|t", "t|Rotation required by date"));
+    one(
+        c,
+        &format!(
+            "UPDATE watchllm.provider_key_records SET rotation_required_at = now() WHERE id = '{id}'"
+        ),
+    );
+    assert_eq!(
+        (&*status(c, id), &*reason(c, id)),
+        ("Rotation Required|t", "t|Rotation required by date")
+    );
     one(c, &format!("SELECT watchllm.rotate_provider_key('{id}', 'plainly-fake-3')"));
     assert_eq!(status(c, id), "Secure|f");
     one(c, "SELECT * FROM watchllm.report_leaked_key('plainly-fake-3', 'a scanner')");
@@ -120,7 +132,15 @@ fn a_date_follows_the_version_that_is_in_use() {
     assert_eq!(one(c, &due), "1 mon|t");
     one(c, &format!("SELECT watchllm.rollback_provider_key('{id}')"));
     assert_eq!(one(c, &due), "1 mon|t");
-    assert_eq!(one(c, &format!("SELECT days_old FROM watchllm.provider_key_security_summary WHERE id = '{id}'")), "9");
+    assert_eq!(
+        one(
+            c,
+            &format!(
+                "SELECT days_old FROM watchllm.provider_key_security_summary WHERE id = '{id}'"
+            )
+        ),
+        "9"
+    );
     one(c, &update(id, "name => 'kept'"));
     assert_eq!(one(c, &due), "1 mon|t");
     one(c, &update(id, "rotation_interval => '0'"));
@@ -133,8 +153,9 @@ fn only_ones_own_keys_are_changed_and_only_to_what_makes_sense() {
     let c = &mut c;
     let [id, named] = &[(); 2].map(|()| vault.key("plainly-fake").to_string());
     one(c, &update(named, "'taken', 7"));
-    let shown =
-        format!("SELECT name, priority, rotation_interval FROM watchllm.provider_key_records WHERE id = '{id}'");
+    let shown = format!(
+        "SELECT name, priority, rotation_interval FROM watchllm.provider_key_records WHERE id = '{id}'"
+    );
     let before = one(c, &shown);
     let key = format!("'sk-proj-{}'", "Ab3".repeat(20));
     for (what, expected) in [
@@ -157,7 +178,8 @@ fn only_ones_own_keys_are_changed_and_only_to_what_makes_sense() {
     assert_eq!(rows(t, "SELECT * FROM watchllm.check_key_rotation_requirements()"), [""; 0]);
     let own = one(c, "SELECT watchllm.create_project('own')");
     one(c, &format!("SELECT watchllm.add_project_member('{own}', role_name => '{tenant}')"));
-    let mine = &one(t, &format!("SELECT watchllm.store_provider_key('{own}', 'openai', 'plainly-fake')"));
+    let mine =
+        &one(t, &format!("SELECT watchllm.store_provider_key('{own}', 'openai', 'plainly-fake')"));
     one(t, &update(mine, "'mine', 3, '10 days'"));
     age(c, mine, "11 days");
     age(c, id, "99 days");
@@ -211,7 +233,9 @@ fn counts_come_from_the_counters_and_leave_with_their_half_hour() {
     let old = &vault.key("plainly-fake").to_string();
     one(
         c,
-        &format!("UPDATE watchllm.provider_key_records SET created_at = now() - interval '31 days' WHERE id = '{old}'"),
+        &format!(
+            "UPDATE watchllm.provider_key_records SET created_at = now() - interval '31 days' WHERE id = '{old}'"
+        ),
     );
     assert_eq!(reason(c, old), "f|Never used");
 }
@@ -268,7 +292,12 @@ fn an_alert_comes_once_per_stage_and_version() {
     one(c, &format!("SELECT watchllm.rotate_provider_key('{id}', 'plainly-fake-too')"));
     look_again(c);
     assert_eq!(alerts(c, id), both);
-    one(c, &format!("SELECT watchllm.set_setting('rotation_required_after', '1min', provider_key_id => '{id}')"));
+    one(
+        c,
+        &format!(
+            "SELECT watchllm.set_setting('rotation_required_after', '1min', provider_key_id => '{id}')"
+        ),
+    );
     age(c, id, "61 seconds");
     look_again(c);
     assert_eq!(alerts(c, id)[2..], ["medium|Rotation Required|2"]);
@@ -291,10 +320,12 @@ fn of_many_keys_that_are_due_at_once_none_is_forgotten() {
         "UPDATE watchllm.provider_key_records SET active_version_created_at = now() - interval '99 days'
         WHERE get_byte(uuid_send(id), 15) % 2 = 0 OR get_byte(uuid_send(id), 0) < 128",
     );
-    let due = one(c, "SELECT count(*) FROM watchllm.provider_key_security_summary WHERE rotation_required");
+    let due = one(
+        c,
+        "SELECT count(*) FROM watchllm.provider_key_security_summary WHERE rotation_required",
+    );
     one(c, "SELECT watchllm.set_setting('max_accesses_per_day', '100000')");
-    let found =
-        "SELECT count(*), count(DISTINCT provider_key_id) FROM watchllm.security_incidents WHERE type = 'rotation_due'";
+    let found = "SELECT count(*), count(DISTINCT provider_key_id) FROM watchllm.security_incidents WHERE type = 'rotation_due'";
     let began = Instant::now();
     while one(c, found) != format!("{due}|{due}") {
         assert!(began.elapsed() < Duration::from_secs(60), "{} of {due}", one(c, found));

@@ -1,5 +1,6 @@
-//! A scan as a lever: a table, view or function whose owner waits for an auditor or a superuser to read it. Whatever an
-//! owner can make run when somebody reads is laid out as a trap that notes who it ran as; controls show that traps work.
+//! A scan as a lever: a table, view or function whose owner waits for an auditor or a superuser to
+//! read it. Whatever an owner can make run when somebody reads is laid out as a trap that notes who
+//! it ran as; controls show that traps work.
 
 use uuid::Uuid;
 
@@ -9,8 +10,8 @@ use crate::roles::login;
 use crate::scans::scan;
 use crate::server::Server;
 
-/// The traps: what they are, how they are laid (S: the attacker's schema, KEY: a key), and the SQLSTATE for an auditor
-/// and for a superuser.
+/// The traps: what they are, how they are laid (S: the attacker's schema, KEY: a key), and the
+/// SQLSTATE for an auditor and for a superuser.
 const TRAPS: &[(&str, &str, &str, &str)] = &[
     ("view", "CREATE VIEW S.view AS SELECT S.spy('KEY') AS t", "22023", "22023"),
     (
@@ -76,17 +77,30 @@ fn nothing_of_a_scanned_tables_owner_runs() {
     let mut by_reading = Vec::new();
     for (trap, ddl, for_auditor, for_superuser) in TRAPS {
         let ddl = ddl.replace("KEY", &key).replace("S.", &format!("{schema}."));
-        one(c, &format!("SET ROLE {attacker}; {ddl}; GRANT SELECT ON {schema}.{trap} TO PUBLIC; RESET ROLE"));
+        one(
+            c,
+            &format!(
+                "SET ROLE {attacker}; {ddl}; GRANT SELECT ON {schema}.{trap} TO PUBLIC; RESET ROLE"
+            ),
+        );
         caught(c, &schema, &attacker);
         for (caller, expected) in [(auditor.as_str(), for_auditor), ("postgres", for_superuser)] {
             let s = &mut vault.connect(caller);
             one(s, &format!("SET search_path = {schema}, pg_catalog"));
             let columns = if *trap == "generated" { ", '{t}'" } else { "" };
             let found = code(s, &scan(&format!("{schema}.{trap}"), columns));
-            assert_eq!(caught(c, &schema, &attacker), Vec::<String>::new(), "{trap} caught {caller}");
+            assert_eq!(
+                caught(c, &schema, &attacker),
+                Vec::<String>::new(),
+                "{trap} caught {caller}"
+            );
             assert_eq!(found, **expected, "{trap} read by {caller}");
             code(s, &format!("SELECT * FROM {schema}.{trap} WHERE t = '{key}' ORDER BY t"));
-            by_reading.extend(caught(c, &schema, &attacker).iter().map(|_| format!("{trap} {}", caller == "postgres")));
+            by_reading.extend(
+                caught(c, &schema, &attacker)
+                    .iter()
+                    .map(|_| format!("{trap} {}", caller == "postgres")),
+            );
         }
     }
     for sprung in ["view false", "view true", "policy false", "index true", "check true"] {
@@ -97,7 +111,8 @@ fn nothing_of_a_scanned_tables_owner_runs() {
 
 #[test]
 fn nothing_that_is_only_called_so_runs_when_the_database_is_scanned() {
-    let server = Server::with_vault_and("shared_preload_libraries = 'watchllm_keys, pg_stat_statements'");
+    let server =
+        Server::with_vault_and("shared_preload_libraries = 'watchllm_keys, pg_stat_statements'");
     let c = &mut server.connect("postgres", "postgres");
     let (attacker, auditor, key) = (login(c, ""), login(c, "watchllm_auditor"), new_key());
     let schema = lair(c, &attacker);
@@ -127,7 +142,11 @@ fn nothing_that_is_only_called_so_runs_when_the_database_is_scanned() {
         one(s, &format!("SET search_path = {schema}, stat, pg_catalog"));
         let found = rows(s, "SELECT place FROM watchllm.scan_database_for_leaks()");
         assert_eq!(caught(c, &schema, &attacker), Vec::<String>::new(), "{caller}");
-        assert_eq!(found.contains(&"cron.job.command".to_owned()), caller == "postgres", "{found:?}");
+        assert_eq!(
+            found.contains(&"cron.job.command".to_owned()),
+            caller == "postgres",
+            "{found:?}"
+        );
         code(s, "SELECT * FROM cron.base");
         assert_eq!(caught(c, &schema, &attacker), [caller], "the control");
     }
@@ -157,7 +176,11 @@ fn what_is_no_table_is_refused_and_tells_nothing() {
     ] {
         let error = refusal(c, &scan(&format!("{table}{tag}"), ""));
         assert_eq!(error.code().code(), "22023", "{table}: {}", error.message());
-        assert!(error.message().contains(said) && error.hint().is_some(), "{table}: {}", error.message());
+        assert!(
+            error.message().contains(said) && error.hint().is_some(),
+            "{table}: {}",
+            error.message()
+        );
     }
     // Names that are keys are not told, nor written down.
     let (key, secret) = (new_key(), new_key());

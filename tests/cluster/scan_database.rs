@@ -1,6 +1,7 @@
-//! Keys that somebody wrote into the database itself: into functions, views, comments, defaults, checks, triggers, rules,
-//! policies, indexes, settings of roles, options of foreign servers, jobs, statistics of statements; found where they are,
-//! once; and what the caller may not read is said instead of passed over.
+//! Keys that somebody wrote into the database itself: into functions, views, comments, defaults,
+//! checks, triggers, rules, policies, indexes, settings of roles, options of foreign servers, jobs,
+//! statistics of statements; found where they are, once; and what the caller may not read is said
+//! instead of passed over.
 
 use uuid::Uuid;
 
@@ -9,15 +10,28 @@ use crate::roles::login;
 use crate::scans::odd_key;
 use crate::server::Server;
 
-const SCAN: &str = "SELECT place, provider_key_id, occurrences, is_new FROM watchllm.scan_database_for_leaks()";
+const SCAN: &str =
+    "SELECT place, provider_key_id, occurrences, is_new FROM watchllm.scan_database_for_leaks()";
 
 /// Where a key is put (KEY), and how the place is called.
 const PLACES: &[(&str, &str)] = &[
     ("CREATE FUNCTION app.f() RETURNS text LANGUAGE sql AS $$ SELECT 'KEY' $$", "function app.f()"),
-    ("CREATE FUNCTION app.g() RETURNS text LANGUAGE sql BEGIN ATOMIC SELECT 'KEY'; END", "function app.g()"),
-    ("CREATE FUNCTION app.d(a text DEFAULT 'KEY') RETURNS text LANGUAGE sql AS 'SELECT a'", "function app.d(text)"),
-    ("CREATE FUNCTION app.s() RETURNS int LANGUAGE sql SET app.key = 'KEY' AS 'SELECT 1'", "function app.s()"),
-    ("CREATE PROCEDURE app.p() LANGUAGE plpgsql AS $$ BEGIN PERFORM 'x', 'KEY'; END $$", "function app.p()"),
+    (
+        "CREATE FUNCTION app.g() RETURNS text LANGUAGE sql BEGIN ATOMIC SELECT 'KEY'; END",
+        "function app.g()",
+    ),
+    (
+        "CREATE FUNCTION app.d(a text DEFAULT 'KEY') RETURNS text LANGUAGE sql AS 'SELECT a'",
+        "function app.d(text)",
+    ),
+    (
+        "CREATE FUNCTION app.s() RETURNS int LANGUAGE sql SET app.key = 'KEY' AS 'SELECT 1'",
+        "function app.s()",
+    ),
+    (
+        "CREATE PROCEDURE app.p() LANGUAGE plpgsql AS $$ BEGIN PERFORM 'x', 'KEY'; END $$",
+        "function app.p()",
+    ),
     ("CREATE VIEW app.v AS SELECT 'KEY' AS k", "view app.v"),
     ("CREATE MATERIALIZED VIEW app.m AS SELECT length('KEY') AS k", "materialized view app.m"),
     ("COMMENT ON TABLE app.t IS 'see KEY'", "comment on table app.t"),
@@ -31,7 +45,10 @@ const PLACES: &[(&str, &str)] = &[
     ),
     ("ALTER TABLE app.t ADD CONSTRAINT c CHECK (a <> 'KEY')", "constraint c on table app.t"),
     ("CREATE DOMAIN app.dom AS text DEFAULT 'KEY'", "default of type app.dom"),
-    ("CREATE DOMAIN app.doc AS text CONSTRAINT dc CHECK (value <> 'KEY')", "type app.doc: constraint dc"),
+    (
+        "CREATE DOMAIN app.doc AS text CONSTRAINT dc CHECK (value <> 'KEY')",
+        "type app.doc: constraint dc",
+    ),
     (
         "CREATE TRIGGER tr BEFORE UPDATE ON app.t FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger('KEY')",
         "trigger tr on table app.t",
@@ -46,17 +63,26 @@ const PLACES: &[(&str, &str)] = &[
     ("CREATE INDEX j ON app.t ((a || 'KEY'))", "index app.j"),
     ("CREATE STATISTICS app.st ON (a || 'KEY'), a FROM app.t", "statistics object app.st"),
     ("ALTER ROLE ROLE SET app.key = 'KEY'", "setting app.key of role ROLE"),
-    ("ALTER ROLE ROLE IN DATABASE postgres SET app.key = 'KEY'", "setting app.key of role ROLE in database postgres"),
+    (
+        "ALTER ROLE ROLE IN DATABASE postgres SET app.key = 'KEY'",
+        "setting app.key of role ROLE in database postgres",
+    ),
     ("ALTER DATABASE postgres SET app.other = 'KEY'", "setting app.other in database postgres"),
     ("CREATE FOREIGN DATA WRAPPER w OPTIONS (a 'KEY')", "options of foreign-data wrapper w"),
     ("CREATE SERVER s FOREIGN DATA WRAPPER w OPTIONS (a 'KEY')", "options of server s"),
-    ("CREATE USER MAPPING FOR ROLE SERVER s OPTIONS (password 'KEY')", "user mapping of ROLE for server s"),
+    (
+        "CREATE USER MAPPING FOR ROLE SERVER s OPTIONS (password 'KEY')",
+        "user mapping of ROLE for server s",
+    ),
     (
         "CREATE FOREIGN TABLE app.ft (a text OPTIONS (b 'KEY')) SERVER s OPTIONS (c 'KEY')",
         "options of column a of foreign table app.ft",
     ),
     ("", "options of foreign table app.ft"),
-    ("CREATE PUBLICATION pub FOR TABLE app.t WHERE (a <> 'KEY')", "publication of table app.t in publication pub"),
+    (
+        "CREATE PUBLICATION pub FOR TABLE app.t WHERE (a <> 'KEY')",
+        "publication of table app.t in publication pub",
+    ),
     (
         "CREATE SUBSCRIPTION sub CONNECTION 'dbname=postgres password=KEY' PUBLICATION pub WITH (connect = false)",
         "connection of subscription sub",
@@ -89,13 +115,15 @@ fn a_key_is_found_wherever_a_database_keeps_text() {
     expected.sort();
     for new in ["t", "f"] {
         let found = rows(c, SCAN);
-        let mut places: Vec<String> = found.iter().map(|row| row.split('|').next().unwrap().to_owned()).collect();
+        let mut places: Vec<String> =
+            found.iter().map(|row| row.split('|').next().unwrap().to_owned()).collect();
         places.sort();
         assert_eq!(places, expected);
         assert!(found.iter().all(|row| row.contains(&id) && row.ends_with(new)), "{found:?}");
     }
-    let incidents =
-        format!("SELECT count(*), min(severity) FROM watchllm.security_incidents WHERE provider_key_id = '{id}'");
+    let incidents = format!(
+        "SELECT count(*), min(severity) FROM watchllm.security_incidents WHERE provider_key_id = '{id}'"
+    );
     assert_eq!(one(c, &incidents), format!("{}|high", expected.len()));
     let all = one(c, "SELECT string_agg(i::text, ' ') FROM watchllm.security_incidents i");
     assert!(!all.contains(&ours[10..30]));
@@ -131,8 +159,11 @@ fn what_an_auditor_may_not_read_is_said() {
     one(c, &format!("DO $$ BEGIN PERFORM '{key}'; END $$"));
     one(c, &format!("COMMENT ON SCHEMA cron IS '{key}'"));
     let all = |user: &str| {
-        let found =
-            server.psql_result_as("postgres", user, "SELECT place, redacted FROM watchllm.scan_database_for_leaks()");
+        let found = server.psql_result_as(
+            "postgres",
+            user,
+            "SELECT place, redacted FROM watchllm.scan_database_for_leaks()",
+        );
         assert_eq!(found.status, 0, "{}", found.stderr);
         assert!(!found.stderr.contains(&key[8..24]) && !found.stdout.contains(&key[8..24]));
         (found.stdout, found.stderr)
@@ -150,9 +181,12 @@ fn what_an_auditor_may_not_read_is_said() {
     assert!(!said.contains("not scanned"), "{said}");
     let (found, said) = all(&auditor);
     assert_eq!(found, "comment on schema cron|sk-proj-...[REDACTED]");
-    for what in
-        ["connection strings of subscriptions", "user mappings", "cron.job: row security", "statements of other roles"]
-    {
+    for what in [
+        "connection strings of subscriptions",
+        "user mappings",
+        "cron.job: row security",
+        "statements of other roles",
+    ] {
         assert!(said.contains(what), "{what}: {said}");
     }
     one(c, &format!("GRANT pg_read_all_stats TO {auditor}"));
@@ -170,5 +204,8 @@ fn a_scan_called_by_a_job_in_a_transaction_of_its_own_works() {
     let s = &mut server.connect("postgres", &role);
     assert_eq!((one(s, job), one(s, job)), ("1".into(), "0".into()));
     let unknown = Uuid::new_v4();
-    assert_eq!(one(c, &format!("SELECT count(*) FROM watchllm.open_incidents WHERE id <> '{unknown}'")), "1");
+    assert_eq!(
+        one(c, &format!("SELECT count(*) FROM watchllm.open_incidents WHERE id <> '{unknown}'")),
+        "1"
+    );
 }

@@ -1,5 +1,6 @@
-//! Keys in the server log: in each format, packed, rotated, in the file of a server without a collector; files that hang,
-//! lead elsewhere, break off or are none; a server that keeps no log; a log of a hundred megabytes.
+//! Keys in the server log: in each format, packed, rotated, in the file of a server without a
+//! collector; files that hang, lead elsewhere, break off or are none; a server that keeps no log; a
+//! log of a hundred megabytes.
 
 use std::fs;
 use std::io::Write;
@@ -15,7 +16,9 @@ use crate::scans::{odd_key, peak_memory};
 use crate::server::Server;
 
 fn scan(since: &str) -> String {
-    format!("SELECT place, redacted, provider_key_id, occurrences, is_new FROM watchllm.scan_server_log('{since}')")
+    format!(
+        "SELECT place, redacted, provider_key_id, occurrences, is_new FROM watchllm.scan_server_log('{since}')"
+    )
 }
 
 /// A file of the server's user.
@@ -30,7 +33,8 @@ fn put(directory: &Path, name: &str, bytes: &[u8]) {
     assert!(child.wait().expect("cat").success());
 }
 
-/// A server whose collector writes all three formats into its directory `log`, with what it would mask left in clear.
+/// A server whose collector writes all three formats into its directory `log`, with what it would
+/// mask left in clear.
 fn collecting(more: &str) -> Server {
     let conf = "logging_collector = on\nlog_destination = 'stderr,csvlog,jsonlog'\nlog_directory = 'log'\nlog_statement = all\nwatchllm_keys.redact_server_log = off";
     Server::with_vault_and(&format!("{conf}\n{more}"))
@@ -50,10 +54,14 @@ fn a_key_of_ours_is_found_in_every_format_and_is_new_once() {
     one(c, "SET log_statement = 'all'");
     one(c, &format!("SELECT $t$\"quoted\" {key}$t$"));
     one(c, &format!("SELECT '{{\"k\":\"{}\"}}'", key.replace('/', "\\/")));
-    let of = |name: &str, count: i32, new: &str| format!("log/{name}|...[REDACTED]|{id}|{count}|{new}");
+    let of =
+        |name: &str, count: i32, new: &str| format!("log/{name}|...[REDACTED]|{id}|{count}|{new}");
     for new in ["t", "f"] {
         let found = sorted(rows(c, &scan("1 hour")));
-        assert_eq!(found, [of("server.csv", 2, new), of("server.json", 2, new), of("server.log", 2, new)]);
+        assert_eq!(
+            found,
+            [of("server.csv", 2, new), of("server.json", 2, new), of("server.log", 2, new)]
+        );
     }
     // Rotated and packed it is the same log: nothing new.
     let directory = server.data_dir().join("log");
@@ -62,7 +70,10 @@ fn a_key_of_ours_is_found_in_every_format_and_is_new_once() {
         .arg(&directory));
     let found = sorted(rows(c, &scan("1 hour")));
     assert_eq!(found.len(), 5, "{found:?}");
-    assert!(found.contains(&of("old.csv.gz", 2, "f")) && found.iter().all(|row| row.ends_with("|f")), "{found:?}");
+    assert!(
+        found.contains(&of("old.csv.gz", 2, "f")) && found.iter().all(|row| row.ends_with("|f")),
+        "{found:?}"
+    );
     let incidents = "SELECT severity, provider_key_id FROM watchllm.security_incidents";
     assert_eq!(rows(c, incidents), [format!("high|{id}")]);
     // Only what was modified since.
@@ -96,10 +107,16 @@ fn files_that_hang_lead_elsewhere_or_break_off_do_not_stop_a_scan() {
         .args(["-c", "cd \"$0\" && gzip -c plain | head -c 90000 > i_cut.gz && rm plain"])
         .arg(&directory));
     one(c, "SET statement_timeout = '60s'");
-    let found = server.psql_result("postgres", &format!("SET statement_timeout = '60s'; {}", scan("1 hour")));
-    let expected = ["h_bytes.log", "i_cut.gz"].map(|name| format!("log/{name}|...[REDACTED]|{id}|1|t"));
+    let found = server
+        .psql_result("postgres", &format!("SET statement_timeout = '60s'; {}", scan("1 hour")));
+    let expected =
+        ["h_bytes.log", "i_cut.gz"].map(|name| format!("log/{name}|...[REDACTED]|{id}|1|t"));
     assert_eq!(found.stdout.lines().collect::<Vec<_>>(), expected, "{}", found.stderr);
-    for said in ["e_closed.log is not scanned", "g_packed.zst is not scanned", "i_cut.gz is scanned only in part"] {
+    for said in [
+        "e_closed.log is not scanned",
+        "g_packed.zst is not scanned",
+        "i_cut.gz is scanned only in part",
+    ] {
         assert!(found.stderr.contains(said), "{said}: {}", found.stderr);
     }
     assert!(!found.stderr.contains(&key[10..30]));
@@ -113,7 +130,12 @@ fn a_server_without_a_collector_says_what_it_scans() {
     one(c, "SET log_statement = 'all'");
     one(c, &format!("SELECT '{key}'"));
     let found = server.psql_result("postgres", &scan("1 hour"));
-    assert!(found.stdout.ends_with(&format!("log|...[REDACTED]|{id}|1|t")), "{}\n{}", found.stdout, found.stderr);
+    assert!(
+        found.stdout.ends_with(&format!("log|...[REDACTED]|{id}|1|t")),
+        "{}\n{}",
+        found.stdout,
+        found.stderr
+    );
     assert!(found.stderr.contains("logging_collector is off"), "{}", found.stderr);
     // Where standard error goes nowhere that can be read.
     server.stop(crate::server::Mode::Fast);
@@ -127,11 +149,15 @@ fn a_server_without_a_collector_says_what_it_scans() {
     let found = server.psql_result("postgres", &scan("1 hour"));
     assert_eq!(found.stdout, "");
     assert!(
-        found.stderr.contains("there is no log to scan") && found.stderr.contains("scan_table_for_leaks"),
+        found.stderr.contains("there is no log to scan")
+            && found.stderr.contains("scan_table_for_leaks"),
         "{}",
         found.stderr
     );
-    run(server.client("pg_ctl").args(["-s", "-w", "stop", "-m", "fast", "-D"]).arg(server.data_dir()));
+    run(server
+        .client("pg_ctl")
+        .args(["-s", "-w", "stop", "-m", "fast", "-D"])
+        .arg(server.data_dir()));
     running.wait().expect("the shell");
 }
 
@@ -154,7 +180,10 @@ fn a_large_log_is_scanned_in_little_memory() {
     run(command("sh").args(["-c", "printf 'LOG: %s\\n' \"$1\" >> \"$0\""]).arg(&file).arg(&key));
     // One line without an end, as long as a table.
     run(command("sh")
-        .args(["-c", "head -c 30000000 /dev/zero | tr '\\0' x > \"$0\"; printf '%s' \",$1\" >> \"$0\""])
+        .args([
+            "-c",
+            "head -c 30000000 /dev/zero | tr '\\0' x > \"$0\"; printf '%s' \",$1\" >> \"$0\"",
+        ])
         .arg(directory.join("line.log"))
         .arg(&key));
     let size = fs::metadata(&file).map_or(0, |found| found.len()) >> 20;
@@ -177,10 +206,18 @@ fn only_an_administrator_scans_the_log_and_reads_none_of_it() {
     one(c, &format!("SELECT '{key}'"));
     let s: &mut Client = &mut server.connect("postgres", &admin);
     let found = rows(s, &scan("1 hour"));
-    assert!(found.len() == 3 && found.iter().all(|row| row.contains("|sk-proj-...[REDACTED]|-|1|t")), "{found:?}");
-    for role in ["watchllm_auditor", "watchllm_service", "watchllm_tenant", "pg_read_server_files"] {
+    assert!(
+        found.len() == 3 && found.iter().all(|row| row.contains("|sk-proj-...[REDACTED]|-|1|t")),
+        "{found:?}"
+    );
+    for role in ["watchllm_auditor", "watchllm_service", "watchllm_tenant", "pg_read_server_files"]
+    {
         let caller = login(c, role);
-        assert_eq!(code(&mut server.connect("postgres", &caller), &scan("1 hour")), "42501", "{role}");
+        assert_eq!(
+            code(&mut server.connect("postgres", &caller), &scan("1 hour")),
+            "42501",
+            "{role}"
+        );
     }
     for (bad, expected) in [("-1 day", "22023"), ("infinity", "22007")] {
         assert_eq!(code(s, &scan(bad)), expected, "{bad}");

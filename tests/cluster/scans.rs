@@ -1,6 +1,6 @@
-//! Keys that lie in tables of odd shapes: ours and others', in every spelling, in json, in values of a megabyte and
-//! hundreds of megabytes, in partitions, children and materialised views, old and without a date; found once, and named;
-//! never shown. Tables that are an attacker's, made of keys.
+//! Keys that lie in tables of odd shapes: ours and others', in every spelling, in json, in values
+//! of a megabyte and hundreds of megabytes, in partitions, children and materialised views, old and
+//! without a date; found once, and named; never shown. Tables that are an attacker's, made of keys.
 
 use postgres::Client;
 use uuid::Uuid;
@@ -9,7 +9,7 @@ use crate::keys::{Vault, code, new_key, one, project, refusal, rows, store};
 use crate::roles::login;
 use crate::server::Server;
 
-pub fn scan(table: &str, more: &str) -> String {
+pub(crate) fn scan(table: &str, more: &str) -> String {
     format!(
         "SELECT place, provider, redacted, provider_key_id, occurrences, is_new
         FROM watchllm.scan_table_for_leaks('{table}'{more})"
@@ -17,18 +17,18 @@ pub fn scan(table: &str, more: &str) -> String {
 }
 
 /// A key of ours without any known shape, and its id.
-pub fn odd_key(c: &mut Client) -> (String, String) {
+pub(crate) fn odd_key(c: &mut Client) -> (String, String) {
     let (p, key) = (project(c), format!("odd/shape+{}=", Uuid::new_v4().simple()));
     let id = store(c, &p, "selfmade", &key);
     (key, id)
 }
 
-pub fn name(of: &str) -> String {
+pub(crate) fn name(of: &str) -> String {
     format!("{of}_{}", Uuid::new_v4().simple())
 }
 
 /// Peak memory of the process behind a session, in megabytes.
-pub fn peak_memory(c: &mut Client) -> usize {
+pub(crate) fn peak_memory(c: &mut Client) -> usize {
     let pid = one(c, "SELECT pg_backend_pid()");
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a running process");
     let line = status.lines().find(|line| line.starts_with("VmHWM")).expect("VmHWM");
@@ -110,7 +110,9 @@ fn keys_in_partitions_children_and_materialised_views_are_found_where_they_lie()
             CREATE MATERIALIZED VIEW {table}_m AS SELECT * FROM {table}"
         ),
     );
-    let of = |part: &str, count: i32| format!("public.{table}{part}.message|selfmade|...[REDACTED]|{id}|{count}|t");
+    let of = |part: &str, count: i32| {
+        format!("public.{table}{part}.message|selfmade|...[REDACTED]|{id}|{count}|t")
+    };
     assert_eq!(rows(c, &scan(&table, "")), [of("_1", 1), of("_2", 2)]);
     assert_eq!(rows(c, &scan(&format!("{table}_p"), "")), [of("_c", 1)]);
     assert_eq!(rows(c, &scan(&format!("{table}_m"), "")), [of("_m", 3)]);
@@ -239,7 +241,9 @@ fn a_long_scan_tells_how_far_it_is_can_be_cancelled_and_needs_little_memory() {
     one(s, &scan(&table, ""));
     let after = peak_memory(s);
     // The pages of the table that this process has seen lie in shared memory, which counts too.
-    let shared = one(s, "SELECT pg_size_bytes(current_setting('shared_buffers')) >> 20").parse::<usize>().unwrap();
+    let shared = one(s, "SELECT pg_size_bytes(current_setting('shared_buffers')) >> 20")
+        .parse::<usize>()
+        .unwrap();
     assert!(after < before + shared + 30, "{before} MB before, {after} after");
 }
 
@@ -269,11 +273,22 @@ fn who_may_not_is_refused_and_recorded_and_each_scan_is_on_record() {
     let vault = Vault::shared();
     let c = &mut vault.connect("postgres");
     let table = name("rights");
-    one(c, &format!("CREATE TABLE {table} (id int, t text); INSERT INTO {table} VALUES (1, '{}')", new_key()));
+    one(
+        c,
+        &format!(
+            "CREATE TABLE {table} (id int, t text); INSERT INTO {table} VALUES (1, '{}')",
+            new_key()
+        ),
+    );
     let (auditor, some, service) =
         (login(c, "watchllm_auditor"), login(c, "watchllm_auditor"), login(c, "watchllm_service"));
-    one(c, &format!("GRANT SELECT (id) ON {table} TO {some}; GRANT SELECT ON {table} TO {service}"));
-    for (caller, expected, refused) in [(&auditor, "42501", "1"), (&some, "42501", "1"), (&service, "42501", "0")] {
+    one(
+        c,
+        &format!("GRANT SELECT (id) ON {table} TO {some}; GRANT SELECT ON {table} TO {service}"),
+    );
+    for (caller, expected, refused) in
+        [(&auditor, "42501", "1"), (&some, "42501", "1"), (&service, "42501", "0")]
+    {
         assert_eq!(code(&mut vault.connect(caller), &scan(&table, "")), expected);
         let recorded = format!(
             "SELECT count(*) FROM watchllm.provider_key_access_logs

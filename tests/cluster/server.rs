@@ -1,5 +1,6 @@
-//! A throw-away PostgreSQL server that speaks like PostgreSQL::Test::Cluster: init, conf, start, stop, psql, poll_until.
-//! It listens on a unix socket only, and is stopped and removed when dropped (kept with WATCHLLM_KEEP=1).
+//! A throw-away PostgreSQL server that speaks like PostgreSQL::Test::Cluster: init, conf, start,
+//! stop, psql, poll_until. It listens on a unix socket only, and is stopped and removed when
+//! dropped (kept with WATCHLLM_KEEP=1).
 
 use std::cell::Cell;
 use std::fs;
@@ -24,20 +25,20 @@ autovacuum_naptime = 10s
 ";
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mode {
+pub(crate) enum Mode {
     Smart,
     Fast,
     Immediate,
 }
 
 /// What psql said: exit status (3 when a statement failed), stdout, and stderr with SQLSTATEs.
-pub struct PsqlResult {
+pub(crate) struct PsqlResult {
     pub status: i32,
     pub stdout: String,
     pub stderr: String,
 }
 
-pub struct Server {
+pub(crate) struct Server {
     directory: PathBuf,
     socket: PathBuf,
     running: Cell<bool>,
@@ -45,7 +46,7 @@ pub struct Server {
 
 impl Server {
     /// A fresh cluster, not started: a copy of the template, with a socket directory of its own.
-    pub fn init() -> Server {
+    pub(crate) fn init() -> Server {
         let server = Server::place();
         run(command("cp").args(["-R", "--reflink=auto"]).arg(template()).arg(server.data_dir()));
         server.conf(SETTINGS);
@@ -53,13 +54,14 @@ impl Server {
         server
     }
 
-    /// A started server with a vault in database postgres: preloaded, one master key, extension and tables installed.
-    pub fn with_vault() -> Server {
+    /// A started server with a vault in database postgres: preloaded, one master key, extension and
+    /// tables installed.
+    pub(crate) fn with_vault() -> Server {
         Server::with_vault_and("")
     }
 
     /// The same with more lines in postgresql.conf.
-    pub fn with_vault_and(conf: &str) -> Server {
+    pub(crate) fn with_vault_and(conf: &str) -> Server {
         let server = Server::init();
         server.preload_vault();
         server.conf(conf);
@@ -69,7 +71,7 @@ impl Server {
     }
 
     /// The library preloaded and a keyring of one random version, readable by the server alone.
-    pub fn preload_vault(&self) {
+    pub(crate) fn preload_vault(&self) {
         self.write_keyring(&format!("1:{}\n", random_hex()));
         self.conf(&format!(
             "shared_preload_libraries = 'watchllm_keys'\nwatchllm_keys.master_key_file = '{}'",
@@ -77,70 +79,103 @@ impl Server {
         ));
     }
 
-    pub fn keyring(&self) -> PathBuf {
+    pub(crate) fn keyring(&self) -> PathBuf {
         self.directory.join("master.keys")
     }
 
-    pub fn write_keyring(&self, lines: &str) {
+    pub(crate) fn write_keyring(&self, lines: &str) {
         use std::os::unix::fs::OpenOptionsExt;
-        let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(self.keyring());
-        std::io::Write::write_all(file.as_mut().expect("opening the keyring"), lines.as_bytes()).expect("writing it");
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(self.keyring());
+        std::io::Write::write_all(file.as_mut().expect("opening the keyring"), lines.as_bytes())
+            .expect("writing it");
         give_to_runner(&self.keyring());
     }
 
     /// Appends to postgresql.conf; later lines win.
-    pub fn conf(&self, lines: &str) {
+    pub(crate) fn conf(&self, lines: &str) {
         let path = self.data_dir().join("postgresql.conf");
-        let mut file = fs::OpenOptions::new().append(true).open(path).expect("opening postgresql.conf");
-        std::io::Write::write_all(&mut file, format!("{lines}\n").as_bytes()).expect("writing postgresql.conf");
+        let mut file =
+            fs::OpenOptions::new().append(true).open(path).expect("opening postgresql.conf");
+        std::io::Write::write_all(&mut file, format!("{lines}\n").as_bytes())
+            .expect("writing postgresql.conf");
     }
 
-    pub fn start(&self) {
+    pub(crate) fn start(&self) {
         self.try_start().unwrap_or_else(|log| panic!("the server did not start:\n{log}"));
     }
 
     /// `Err` holds the end of the server log.
-    pub fn try_start(&self) -> Result<(), String> {
+    pub(crate) fn try_start(&self) -> Result<(), String> {
         let log = self.directory.join("log");
-        let output =
-            self.pg_ctl().arg("-l").arg(&log).args(["-s", "-w", "-t", "90", "start"]).output().expect("pg_ctl");
+        let output = self
+            .pg_ctl()
+            .arg("-l")
+            .arg(&log)
+            .args(["-s", "-w", "-t", "90", "start"])
+            .output()
+            .expect("pg_ctl");
         self.running.set(output.status.success());
         if output.status.success() { Ok(()) } else { Err(tail(&self.log(), 40)) }
     }
 
-    pub fn stop(&self, mode: Mode) {
-        run(self.pg_ctl().args(["-s", "-w", "-t", "90", "stop", "-m"]).arg(format!("{mode:?}").to_lowercase()));
+    pub(crate) fn stop(&self, mode: Mode) {
+        run(self
+            .pg_ctl()
+            .args(["-s", "-w", "-t", "90", "stop", "-m"])
+            .arg(format!("{mode:?}").to_lowercase()));
         self.running.set(false);
     }
 
-    pub fn restart(&self) {
+    pub(crate) fn restart(&self) {
         self.stop(Mode::Fast);
         self.start();
     }
 
-    pub fn reload(&self) {
+    pub(crate) fn reload(&self) {
         run(self.pg_ctl().args(["-s", "reload"]));
     }
 
-    pub fn promote(&self) {
+    pub(crate) fn promote(&self) {
         run(self.pg_ctl().args(["-s", "-w", "promote"]));
     }
 
     /// Unaligned tuples only, without the last newline; panics with stderr when a statement fails.
-    pub fn psql(&self, database: &str, sql: &str) -> String {
+    pub(crate) fn psql(&self, database: &str, sql: &str) -> String {
         let result = self.psql_result(database, sql);
-        assert!(result.status == 0, "psql exited with {} for:\n{sql}\n{}", result.status, result.stderr);
+        assert!(
+            result.status == 0,
+            "psql exited with {} for:\n{sql}\n{}",
+            result.status,
+            result.stderr
+        );
         result.stdout
     }
 
-    pub fn psql_result(&self, database: &str, sql: &str) -> PsqlResult {
+    pub(crate) fn psql_result(&self, database: &str, sql: &str) -> PsqlResult {
         self.psql_result_as(database, "postgres", sql)
     }
 
-    /// Errors in stderr carry their SQLSTATE (`ERROR:  42501: …`). The first failing statement ends the run.
-    pub fn psql_result_as(&self, database: &str, user: &str, sql: &str) -> PsqlResult {
+    /// Errors in stderr carry their SQLSTATE (`ERROR:  42501: …`). The first failing statement ends
+    /// the run.
+    pub(crate) fn psql_result_as(&self, database: &str, user: &str, sql: &str) -> PsqlResult {
         let mut psql = self.client("psql");
-        psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose", "-d", database]);
+        psql.args([
+            "-X",
+            "-q",
+            "-A",
+            "-t",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "-v",
+            "VERBOSITY=verbose",
+            "-d",
+            database,
+        ]);
         let output = run_with_input(psql.env("PGUSER", user), sql);
         let stdout = text(&output.stdout);
         PsqlResult {
@@ -150,38 +185,49 @@ impl Server {
         }
     }
 
-    /// A client of the private tree that knows where this server is: `client("pgbench")`, `client("pg_dump")`.
-    pub fn client(&self, name: &str) -> Command {
+    /// A client of the private tree that knows where this server is: `client("pgbench")`,
+    /// `client("pg_dump")`.
+    pub(crate) fn client(&self, name: &str) -> Command {
         let mut client = program(name);
         client.env("PGHOST", &self.socket).env("PGUSER", "postgres");
         client
     }
 
-    pub fn connect(&self, database: &str, user: &str) -> postgres::Client {
-        self.try_connect(database, user).unwrap_or_else(|error| panic!("connecting to {database} as {user}: {error}"))
+    pub(crate) fn connect(&self, database: &str, user: &str) -> postgres::Client {
+        self.try_connect(database, user)
+            .unwrap_or_else(|error| panic!("connecting to {database} as {user}: {error}"))
     }
 
-    pub fn try_connect(&self, database: &str, user: &str) -> Result<postgres::Client, postgres::Error> {
+    pub(crate) fn try_connect(
+        &self,
+        database: &str,
+        user: &str,
+    ) -> Result<postgres::Client, postgres::Error> {
         let mut config = postgres::Config::new();
         config.host_path(&self.socket).dbname(database).user(user).application_name("cluster test");
         config.connect(postgres::NoTls)
     }
 
     /// The whole server log so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         text(&fs::read(self.directory.join("log")).unwrap_or_default())
     }
 
-    pub fn log_len(&self) -> usize {
+    pub(crate) fn log_len(&self) -> usize {
         fs::metadata(self.directory.join("log")).map_or(0, |metadata| metadata.len() as usize)
     }
 
-    pub fn log_since(&self, position: usize) -> String {
-        text(fs::read(self.directory.join("log")).unwrap_or_default().get(position..).unwrap_or_default())
+    pub(crate) fn log_since(&self, position: usize) -> String {
+        text(
+            fs::read(self.directory.join("log"))
+                .unwrap_or_default()
+                .get(position..)
+                .unwrap_or_default(),
+        )
     }
 
     /// Asks until the answer is `expected`; panics with the last answer after `seconds`.
-    pub fn poll_until(&self, database: &str, sql: &str, expected: &str, seconds: u64) {
+    pub(crate) fn poll_until(&self, database: &str, sql: &str, expected: &str, seconds: u64) {
         let deadline = Instant::now() + Duration::from_secs(seconds);
         loop {
             let result = self.psql_result(database, sql);
@@ -189,65 +235,77 @@ impl Server {
                 return;
             }
             let last = format!("{}{}", result.stdout, result.stderr);
-            assert!(Instant::now() < deadline, "after {seconds} s, expected {expected:?}, last answer {last:?}\n{sql}");
+            assert!(
+                Instant::now() < deadline,
+                "after {seconds} s, expected {expected:?}, last answer {last:?}\n{sql}"
+            );
             std::thread::sleep(Duration::from_millis(100));
         }
     }
 
     /// `signal` as kill(1) names it: "KILL", "TERM", "STOP", "CONT".
-    pub fn kill_backend(&self, pid: i32, signal: &str) {
+    pub(crate) fn kill_backend(&self, pid: i32, signal: &str) {
         run(command("kill").arg(format!("-{signal}")).arg(pid.to_string()));
     }
 
     /// The audit writer of a database, or None while none runs.
-    pub fn writer_pid(&self, database: &str) -> Option<i32> {
+    pub(crate) fn writer_pid(&self, database: &str) -> Option<i32> {
         let sql = format!(
             "SELECT pid FROM pg_stat_activity WHERE backend_type = 'watchllm_keys writer' AND datname = '{database}'"
         );
         self.psql("postgres", &sql).lines().next().map(|pid| pid.parse().expect("a pid"))
     }
 
-    pub fn data_dir(&self) -> PathBuf {
+    pub(crate) fn data_dir(&self) -> PathBuf {
         self.directory.join("data")
     }
 
-    pub fn socket_dir(&self) -> &Path {
+    pub(crate) fn socket_dir(&self) -> &Path {
         &self.socket
     }
 
     /// A streaming standby made by pg_basebackup -R, with the same keyring; not started.
-    pub fn backup_to_standby(&self) -> Server {
+    pub(crate) fn backup_to_standby(&self) -> Server {
         let standby = Server::place();
         let mut backup = self.client("pg_basebackup");
         run(backup.args(["-R", "-X", "stream", "-c", "fast", "-D"]).arg(standby.data_dir()));
         standby.conf(&standby.socket_setting());
         if let Ok(lines) = fs::read_to_string(self.keyring()) {
             standby.write_keyring(&lines);
-            standby.conf(&format!("watchllm_keys.master_key_file = '{}'", standby.keyring().display()));
+            standby.conf(&format!(
+                "watchllm_keys.master_key_file = '{}'",
+                standby.keyring().display()
+            ));
         }
         standby
     }
 
     /// pg_dump with further arguments; the dump lies in the server's directory under `name`.
-    pub fn dump(&self, database: &str, name: &str, arguments: &[&str]) -> PathBuf {
+    pub(crate) fn dump(&self, database: &str, name: &str, arguments: &[&str]) -> PathBuf {
         let file = self.directory.join(name);
         run(self.client("pg_dump").args(arguments).arg("-f").arg(&file).args(["-d", database]));
         file
     }
 
-    pub fn dump_all(&self, name: &str, arguments: &[&str]) -> PathBuf {
+    pub(crate) fn dump_all(&self, name: &str, arguments: &[&str]) -> PathBuf {
         let file = self.directory.join(name);
         run(self.client("pg_dumpall").args(arguments).arg("-f").arg(&file));
         file
     }
 
     /// pg_restore of an archive; every error is fatal.
-    pub fn restore(&self, database: &str, file: &Path, arguments: &[&str]) {
-        run(self.client("pg_restore").arg("--exit-on-error").args(arguments).args(["-d", database]).arg(file));
+    pub(crate) fn restore(&self, database: &str, file: &Path, arguments: &[&str]) {
+        run(self
+            .client("pg_restore")
+            .arg("--exit-on-error")
+            .args(arguments)
+            .args(["-d", database])
+            .arg(file));
     }
 
-    /// psql of a plain dump (pg_dump -Fp, pg_dumpall); returns what psql said, so that a test can judge errors.
-    pub fn restore_plain(&self, database: &str, file: &Path) -> PsqlResult {
+    /// psql of a plain dump (pg_dump -Fp, pg_dumpall); returns what psql said, so that a test can
+    /// judge errors.
+    pub(crate) fn restore_plain(&self, database: &str, file: &Path) -> PsqlResult {
         self.psql_result(database, &fs::read_to_string(file).expect("reading the dump"))
     }
 
@@ -258,17 +316,22 @@ impl Server {
     }
 
     fn socket_setting(&self) -> String {
-        format!("unix_socket_directories = '{}'\nunix_socket_permissions = 0700", self.socket.display())
+        format!(
+            "unix_socket_directories = '{}'\nunix_socket_permissions = 0700",
+            self.socket.display()
+        )
     }
 
-    /// Directories of a new server, named by this process (so that a later run can sweep what a killed one left).
+    /// Directories of a new server, named by this process (so that a later run can sweep what a
+    /// killed one left).
     fn place() -> Server {
         static COUNT: AtomicU32 = AtomicU32::new(1);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let directory = clusters().join(format!("{}-{count}", std::process::id()));
         fs::create_dir(&directory).expect("making the server's directory");
         give_to_runner(&directory);
-        let socket = PathBuf::from(run(command("mktemp").args(["-d", "/tmp/wk.XXXXXX"])).trim_end());
+        let socket =
+            PathBuf::from(run(command("mktemp").args(["-d", "/tmp/wk.XXXXXX"])).trim_end());
         run(command("chmod").arg("755").arg(&socket));
         Server { directory, socket, running: Cell::new(false) }
     }

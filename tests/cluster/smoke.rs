@@ -1,5 +1,5 @@
-//! The harness itself: a server without the extension starts, answers, logs, crashes, stands by, dumps and restores.
-//! When this fails, look at the machine before looking at the vault.
+//! The harness itself: a server without the extension starts, answers, logs, crashes, stands by,
+//! dumps and restores. When this fails, look at the machine before looking at the vault.
 
 use crate::server::{Mode, Server};
 
@@ -8,10 +8,18 @@ fn starts_answers_and_stops() {
     let server = Server::init();
     server.start();
     assert_eq!(server.psql("postgres", "SELECT 1; SELECT 'two'"), "1\ntwo");
-    assert_eq!(server.connect("postgres", "postgres").query_one("SELECT 3", &[]).unwrap().get::<_, i32>(0), 3);
+    assert_eq!(
+        server.connect("postgres", "postgres").query_one("SELECT 3", &[]).unwrap().get::<_, i32>(0),
+        3
+    );
     assert!(server.try_connect("nowhere", "postgres").is_err());
     server.restart();
-    server.poll_until("postgres", "SELECT count(*) FROM pg_stat_activity WHERE datname = 'postgres'", "1", 10);
+    server.poll_until(
+        "postgres",
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = 'postgres'",
+        "1",
+        10,
+    );
     server.stop(Mode::Fast);
 }
 
@@ -66,7 +74,10 @@ fn standby_follows_and_promotes() {
 fn dumps_and_restores() {
     let server = Server::init();
     server.start();
-    server.psql("postgres", "CREATE ROLE somebody; CREATE DATABASE a; CREATE DATABASE b; CREATE DATABASE c");
+    server.psql(
+        "postgres",
+        "CREATE ROLE somebody; CREATE DATABASE a; CREATE DATABASE b; CREATE DATABASE c",
+    );
     server.psql("a", "CREATE TABLE t AS SELECT generate_series(1, 100) AS n");
     let archive = server.dump("a", "a.dump", &["-Fc"]);
     server.restore("b", &archive, &["-j", "2"]);

@@ -1,5 +1,6 @@
-//! Claims that nobody vouches for: set by hand in every way a session has, in sessions near the trusted one, of odd
-//! shapes, on a server that never preloaded the library. They name the caller in the trail and open nothing.
+//! Claims that nobody vouches for: set by hand in every way a session has, in sessions near the
+//! trusted one, of odd shapes, on a server that never preloaded the library. They name the caller
+//! in the trail and open nothing.
 
 use postgres::Client;
 
@@ -24,7 +25,11 @@ fn out_of_reach(s: &mut Client, victim: &Tenant, how: &str) {
         assert!(!seen.contains(&victim.project), "{how}: {read}");
     }
     for call in ["key_access_history", "delete_provider_key", "rollback_provider_key"] {
-        assert_eq!(code(s, &format!("SELECT watchllm.{call}('{}')", victim.key)), "02000", "{how}: {call}");
+        assert_eq!(
+            code(s, &format!("SELECT watchllm.{call}('{}')", victim.key)),
+            "02000",
+            "{how}: {call}"
+        );
     }
     let store = format!("SELECT watchllm.store_provider_key('{}', 'openai', 'k')", victim.project);
     assert_eq!(code(s, &store), "02000", "{how}");
@@ -40,7 +45,10 @@ fn claims_set_by_hand_count_for_nothing() {
     let s = &mut house.connect(&a.role);
     for how in [
         format!("SET request.jwt.claims = '{spoofed}'"),
-        format!("SET SESSION request.jwt.claims TO '{spoofed}'; SET request.jwt.claim.sub = '{}'", b.sub),
+        format!(
+            "SET SESSION request.jwt.claims TO '{spoofed}'; SET request.jwt.claim.sub = '{}'",
+            b.sub
+        ),
         format!("SELECT set_config('request.jwt.claims', '{spoofed}', false)"),
         format!("BEGIN; SET LOCAL request.jwt.claims = '{spoofed}'; SET LOCAL role = '{}'", a.role),
         format!(
@@ -63,7 +71,8 @@ fn claims_set_by_hand_count_for_nothing() {
     );
     assert_eq!(rows(s, &format!("SELECT {spoof}")), [a.project.as_str()]);
     let options = format!("-c request.jwt.claims={}", spoofed.replace(' ', "\\ "));
-    let shown = house.psql_with_options(&a.role, &options, &format!("SHOW request.jwt.claims; {OWN}"));
+    let shown =
+        house.psql_with_options(&a.role, &options, &format!("SHOW request.jwt.claims; {OWN}"));
     assert_eq!(shown, format!("{spoofed}\n{}", a.project));
     one(c, &format!("ALTER ROLE {} SET request.jwt.claims = '{spoofed}'", a.role));
     let s = &mut house.connect(&a.role);
@@ -82,8 +91,14 @@ fn claims_set_by_hand_count_for_nothing() {
 fn out_of_reach_in_savepoints(s: &mut Client, victim: &Tenant, how: &str) {
     if how.starts_with("BEGIN") {
         assert!(!rows(s, OWN).contains(&victim.project), "{how}");
-        assert!(!rows(s, "SELECT project_id FROM watchllm.provider_keys").contains(&victim.project), "{how}");
-        assert_eq!(code(s, &format!("SAVEPOINT x; SELECT watchllm.key_access_history('{}')", victim.key)), "02000");
+        assert!(
+            !rows(s, "SELECT project_id FROM watchllm.provider_keys").contains(&victim.project),
+            "{how}"
+        );
+        assert_eq!(
+            code(s, &format!("SAVEPOINT x; SELECT watchllm.key_access_history('{}')", victim.key)),
+            "02000"
+        );
         assert_eq!(code(s, &format!("ROLLBACK TO x; {}", decrypt(&victim.key))), "42501", "{how}");
         return;
     }
@@ -98,8 +113,11 @@ fn near_the_trusted_session_is_not_in_it() {
     // A member of the authenticator, who may take its role and those it may take; and look-alikes.
     let member = login(c, AUTHENTICATOR);
     one(c, &format!("GRANT watchllm_tenant TO {member}"));
-    let look_alikes =
-        [format!("{AUTHENTICATOR} {member}"), format!("Authenticator{member}"), format!(" {AUTHENTICATOR},{member}")];
+    let look_alikes = [
+        format!("{AUTHENTICATOR} {member}"),
+        format!("Authenticator{member}"),
+        format!(" {AUTHENTICATOR},{member}"),
+    ];
     for look_alike in &look_alikes {
         one(c, &format!("CREATE ROLE \"{look_alike}\" LOGIN IN ROLE watchllm_tenant"));
     }
@@ -118,9 +136,15 @@ fn near_the_trusted_session_is_not_in_it() {
     assert_eq!(answer.unwrap(), Vec::<String>::new());
     one(s, "RESET ROLE");
     assert_eq!(code(s, "SET SESSION AUTHORIZATION authenticator"), "42501");
-    // A definer function is no trusted session either: it lends its owner's rights, not the owner's session.
+    // A definer function is no trusted session either: it lends its owner's rights, not the owner's
+    // session.
     one(c, &format!("CREATE SCHEMA of_{member}; GRANT USAGE ON SCHEMA of_{member} TO PUBLIC"));
-    one(c, &format!("CREATE FUNCTION of_{member}.own() RETURNS SETOF uuid LANGUAGE sql SECURITY DEFINER AS '{OWN}'"));
+    one(
+        c,
+        &format!(
+            "CREATE FUNCTION of_{member}.own() RETURNS SETOF uuid LANGUAGE sql SECURITY DEFINER AS '{OWN}'"
+        ),
+    );
     one(c, &format!("ALTER FUNCTION of_{member}.own() OWNER TO {}", a.role));
     one(s, &format!("SET request.jwt.claims = '{}'", b.claims()));
     assert_eq!(rows(s, &format!("SELECT of_{member}.own()")), [a.project.as_str()]);
@@ -173,7 +197,10 @@ fn odd_claims_name_nobody_even_in_the_trusted_session() {
     let longest = format!("{sub}{}", "y".repeat(128 - sub.len()));
     let project = one(c, &format!("SELECT watchllm.create_project('long', '{longest}')"));
     for (claimed, expected) in [(longest.clone(), vec![project]), (format!("{longest}y"), vec![])] {
-        assert_eq!(as_api(s, "authenticated", &claims("", &claimed), "{}", "read write", OWN).unwrap(), expected);
+        assert_eq!(
+            as_api(s, "authenticated", &claims("", &claimed), "{}", "read write", OWN).unwrap(),
+            expected
+        );
     }
     // A NUL in a subject once went into the text column of who made a version.
     let nul = r#"{"role":"service_role","sub":"a\u0000b"}"#;
@@ -192,8 +219,8 @@ fn no_session_names_itself_trusted() {
     let house = House::shared();
     let c = &mut house.connect("postgres");
     let b = house.tenant(c);
-    let callers =
-        ["watchllm_tenant", "watchllm_service", "watchllm_admin", "watchllm_auditor", ""].map(|role| login(c, role));
+    let callers = ["watchllm_tenant", "watchllm_service", "watchllm_admin", "watchllm_auditor", ""]
+        .map(|role| login(c, role));
     for role in &callers {
         let s = &mut house.connect(role);
         for sql in [
@@ -204,9 +231,14 @@ fn no_session_names_itself_trusted() {
             format!("ALTER SYSTEM SET watchllm_keys.trusted_claim_roles = '{role}'"),
             "SET watchllm_keys.claims_trusted = on".into(),
             "SELECT set_config('watchllm_keys.session_role', 'authenticator', false)".into(),
-            "UPDATE pg_settings SET setting = 'x' WHERE name = 'watchllm_keys.trusted_claim_roles'".into(),
+            "UPDATE pg_settings SET setting = 'x' WHERE name = 'watchllm_keys.trusted_claim_roles'"
+                .into(),
         ] {
-            assert!(["42501", "55P02", "42602"].contains(&code(s, &sql).as_str()), "{sql}: {}", code(s, &sql));
+            assert!(
+                ["42501", "55P02", "42602"].contains(&code(s, &sql).as_str()),
+                "{sql}: {}",
+                code(s, &sql)
+            );
         }
         let options = format!("-c watchllm_keys.trusted_claim_roles={role}");
         assert_eq!(house.psql_with_options(role, &options, "SELECT 'connected'"), "");
@@ -240,7 +272,8 @@ fn without_the_preloaded_library_claims_count_for_nothing() {
     server.restart();
     let keys = "SELECT count(*) FROM watchllm.provider_keys";
     let request = |s: &mut Client| {
-        as_api(s, "authenticated", &claims("authenticated", "sub-a"), "{}", "read only", keys).unwrap()
+        as_api(s, "authenticated", &claims("authenticated", "sub-a"), "{}", "read only", keys)
+            .unwrap()
     };
     assert_eq!(request(&mut server.connect("postgres", AUTHENTICATOR)), ["0"]);
     assert_eq!(one(&mut server.connect("postgres", "tenant"), keys), "1");
@@ -248,7 +281,10 @@ fn without_the_preloaded_library_claims_count_for_nothing() {
     for user in [AUTHENTICATOR, "other"] {
         let s = &mut server.connect("postgres", user);
         one(s, &format!("SET watchllm_keys.trusted_claim_roles = 'other, authenticator, {user}'"));
-        one(s, "SET request.jwt.claims = '{\"sub\":\"sub-a\"}'; SET watchllm_keys.audit_timeout = '1h'");
+        one(
+            s,
+            "SET request.jwt.claims = '{\"sub\":\"sub-a\"}'; SET watchllm_keys.audit_timeout = '1h'",
+        );
         assert_eq!(code(s, "LOAD 'watchllm_keys'"), "42501");
         let seen = if user == "other" { vec![one(s, keys)] } else { request(s) };
         assert_eq!(seen, ["0"], "{user}");
@@ -256,10 +292,16 @@ fn without_the_preloaded_library_claims_count_for_nothing() {
         assert_eq!(code(s, &format!("SET watchllm_keys.trusted_claim_roles = '{user}'")), "55P02");
     }
     // Loading it into each session is not preloading it.
-    server.psql("postgres", "ALTER DATABASE postgres SET session_preload_libraries = 'watchllm_keys'");
+    server.psql(
+        "postgres",
+        "ALTER DATABASE postgres SET session_preload_libraries = 'watchllm_keys'",
+    );
     assert_eq!(request(&mut server.connect("postgres", AUTHENTICATOR)), ["0"]);
     assert_eq!(
-        code(&mut server.connect("postgres", "tenant"), "SELECT watchllm.decrypt_provider_key(gen_random_uuid())"),
+        code(
+            &mut server.connect("postgres", "tenant"),
+            "SELECT watchllm.decrypt_provider_key(gen_random_uuid())"
+        ),
         "55000"
     );
     server.conf("shared_preload_libraries = 'watchllm_keys'");
@@ -276,15 +318,21 @@ fn whom_to_trust_is_read_from_the_configuration_alone() {
         "CREATE ROLE gate LOGIN NOINHERIT; GRANT authenticated TO gate;
         SELECT watchllm.create_project('p', 'sub-a');",
     );
-    let (mut gate, mut authenticator) = (server.connect("postgres", "gate"), server.connect("postgres", AUTHENTICATOR));
+    let (mut gate, mut authenticator) =
+        (server.connect("postgres", "gate"), server.connect("postgres", AUTHENTICATOR));
     let mut seen = || {
-        [&mut gate, &mut authenticator]
-            .map(|s| as_api(s, "authenticated", &claims("", "sub-a"), "{}", "read only", OWN).unwrap().len())
+        [&mut gate, &mut authenticator].map(|s| {
+            as_api(s, "authenticated", &claims("", "sub-a"), "{}", "read only", OWN).unwrap().len()
+        })
     };
     assert_eq!(seen(), [0, 1]);
-    for (roles, expected) in
-        [("", [0, 0]), (" gate , x", [1, 0]), ("gate,authenticator", [1, 1]), ("GATE", [0, 0]), ("*", [0, 0])]
-    {
+    for (roles, expected) in [
+        ("", [0, 0]),
+        (" gate , x", [1, 0]),
+        ("gate,authenticator", [1, 1]),
+        ("GATE", [0, 0]),
+        ("*", [0, 0]),
+    ] {
         server.conf(&format!("watchllm_keys.trusted_claim_roles = '{roles}'"));
         server.reload();
         server.poll_until("postgres", "SHOW watchllm_keys.trusted_claim_roles", roles, 30);

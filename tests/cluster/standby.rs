@@ -1,13 +1,14 @@
-//! A hot standby cannot write the record, so it discloses nothing (DESIGN §1.2): every call is refused with 25006.
-//! Promoted it serves on, also in sessions that were open before, and the chain goes on without a seam.
-//! A physical backup started elsewhere is the same vault again.
+//! A hot standby cannot write the record, so it discloses nothing (DESIGN §1.2): every call is
+//! refused with 25006. Promoted it serves on, also in sessions that were open before, and the chain
+//! goes on without a seam. A physical backup started elsewhere is the same vault again.
 
 use crate::chain::verify;
 use crate::server::{Mode, Server};
 
 const STORE: &str = "SELECT watchllm.create_project('p') AS p \\gset
     SELECT watchllm.store_provider_key(:'p', 'openai', 'the-key', 'k');";
-const OPEN: &str = "SELECT watchllm.decrypt_provider_key(id) FROM watchllm.provider_key_records WHERE name = 'k'";
+const OPEN: &str =
+    "SELECT watchllm.decrypt_provider_key(id) FROM watchllm.provider_key_records WHERE name = 'k'";
 const ROWS: &str = "SELECT count(*) FROM watchllm.provider_key_access_logs";
 
 #[test]
@@ -35,11 +36,22 @@ fn a_standby_discloses_nothing_and_serves_once_promoted() {
         "SELECT watchllm.reload_keyring()",
     ] {
         let result = standby.psql_result("postgres", call);
-        assert!(result.stderr.contains("ERROR:  25006") && result.stdout.is_empty(), "{call}: {}", result.stderr);
-        assert!(result.stderr.contains("HINT:  Connect to the primary"), "{call}: {}", result.stderr);
+        assert!(
+            result.stderr.contains("ERROR:  25006") && result.stdout.is_empty(),
+            "{call}: {}",
+            result.stderr
+        );
+        assert!(
+            result.stderr.contains("HINT:  Connect to the primary"),
+            "{call}: {}",
+            result.stderr
+        );
     }
     let state = "SELECT standby, installed, writer_state, problem FROM watchllm.status()";
-    assert_eq!(standby.psql("postgres", state), "t|t|absent|a hot standby cannot write the audit record");
+    assert_eq!(
+        standby.psql("postgres", state),
+        "t|t|absent|a hot standby cannot write the audit record"
+    );
     let history = "SELECT count(*) > 1 FROM watchllm.provider_key_records r, watchllm.key_access_history(r.id)";
     assert_eq!(standby.psql("postgres", history), "t", "the history can be read on a standby");
     assert_eq!(standby.psql("postgres", ROWS), rows);
@@ -50,7 +62,10 @@ fn a_standby_discloses_nothing_and_serves_once_promoted() {
     standby.poll_until("postgres", "SELECT pg_is_in_recovery()", "f", 60);
     assert_eq!(open_before.query_one(OPEN, &[]).unwrap().get::<_, String>(0), "the-key");
     assert_eq!(standby.psql("postgres", OPEN), "the-key");
-    standby.psql("postgres", "SELECT watchllm.rotate_provider_key(id, 'new-key') FROM watchllm.provider_key_records");
+    standby.psql(
+        "postgres",
+        "SELECT watchllm.rotate_provider_key(id, 'new-key') FROM watchllm.provider_key_records",
+    );
     assert_eq!(standby.psql("postgres", OPEN), "new-key");
     let total = verify(&standby, "postgres").unwrap();
     assert_eq!(total, rows.parse::<usize>().unwrap() + 4);
@@ -67,7 +82,12 @@ fn a_synchronous_standby_has_the_record_before_the_answer() {
     primary.poll_until("postgres", streams, "1", 60);
     primary.conf("synchronous_standby_names = '*'\nsynchronous_commit = remote_apply");
     primary.restart();
-    primary.poll_until("postgres", "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'", "1", 60);
+    primary.poll_until(
+        "postgres",
+        "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'",
+        "1",
+        60,
+    );
     for _ in 0..20 {
         // the caller's own wish does not count
         let open = format!("SET synchronous_commit = off; {OPEN}");
@@ -87,7 +107,10 @@ fn a_physical_backup_opens_elsewhere() {
     copy.start();
     assert_eq!(copy.psql("postgres", "SELECT pg_is_in_recovery()"), "f");
     assert_eq!(copy.psql("postgres", OPEN), "the-key");
-    copy.psql("postgres", "SELECT watchllm.store_provider_key(id, 'openai', 'other-key') FROM watchllm.projects");
+    copy.psql(
+        "postgres",
+        "SELECT watchllm.store_provider_key(id, 'openai', 'other-key') FROM watchllm.projects",
+    );
     verify(&copy, "postgres").unwrap();
     verify(&original, "postgres").unwrap();
 }

@@ -1,6 +1,7 @@
-//! Keys in a state in which they must not be used, or may: inactive, deleted, blocked, compromised, damaged, moved,
-//! sealed under an unknown master key. Every function against every state (DESIGN §11, States); refusals are recorded
-//! with their reason; resolve falls through to the first key that opens.
+//! Keys in a state in which they must not be used, or may: inactive, deleted, blocked, compromised,
+//! damaged, moved, sealed under an unknown master key. Every function against every state (DESIGN
+//! §11, States); refusals are recorded with their reason; resolve falls through to the first key
+//! that opens.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +10,12 @@ use uuid::Uuid;
 
 use crate::errors::fails;
 use crate::keys::{
-    Vault, block, code, damage, decrypt, last_event, new_key, one, project, rotate, rows, store, try_rows,
+    Vault, block, code, damage, decrypt, last_event, new_key, one, project, rotate, rows, store,
+    try_rows,
 };
 
-/// What a function answers about one key: "SQLSTATE reason", where the reason is that of the newest row of the trail.
+/// What a function answers about one key: "SQLSTATE reason", where the reason is that of the newest
+/// row of the trail.
 fn outcome(c: &mut Client, id: &str, sql: &str) -> String {
     let code = code(c, sql);
     format!("{code} {}", last_event(c, id))
@@ -29,7 +32,12 @@ fn call(function: &str, id: &str) -> String {
 
 /// The failure reason that `decrypt_provider_keys` answers.
 fn reason(c: &mut Client, id: &str) -> String {
-    one(c, &format!("SELECT failure_reason FROM watchllm.decrypt_provider_keys(ARRAY['{id}']::uuid[])"))
+    one(
+        c,
+        &format!(
+            "SELECT failure_reason FROM watchllm.decrypt_provider_keys(ARRAY['{id}']::uuid[])"
+        ),
+    )
 }
 
 fn resolve(project: &str) -> String {
@@ -74,14 +82,23 @@ fn a_deleted_key_is_gone_for_every_function() {
     let c = &mut vault.connect("postgres");
     let (p, id) = &two_versions(c);
     one(c, &call("delete", id));
-    for function in ["decrypt", "validate", "rotate", "rollback", "activate", "deactivate", "delete"] {
+    for function in
+        ["decrypt", "validate", "rotate", "rollback", "activate", "deactivate", "delete"]
+    {
         let refused = try_rows(c, &call(function, id)).expect_err(function);
-        assert_eq!((refused.code().code(), refused.message()), ("02000", "no such provider key"), "{function}");
+        assert_eq!(
+            (refused.code().code(), refused.message()),
+            ("02000", "no such provider key"),
+            "{function}"
+        );
         assert_eq!(last_event(c, id), format!("{function}|deleted"));
     }
     assert_eq!(reason(c, id), "deleted");
     assert_eq!(code(c, &resolve(p)), "02000");
-    assert_eq!(rows(c, &format!("SELECT access_type FROM watchllm.key_access_history('{id}')")).len(), 11);
+    assert_eq!(
+        rows(c, &format!("SELECT access_type FROM watchllm.key_access_history('{id}')")).len(),
+        11
+    );
 }
 
 #[test]
@@ -122,7 +139,9 @@ fn a_compromised_key_opens_until_it_is_rotated_and_never_returns() {
     assert_eq!(outcome(c, id, &call("validate", id)), "00000 validate|-");
     assert_eq!(one(c, &resolve(p)), "2");
     assert_eq!(reason(c, id), "-");
-    let flag = format!("SELECT compromised_at IS NOT NULL FROM watchllm.provider_key_records WHERE id = '{id}'");
+    let flag = format!(
+        "SELECT compromised_at IS NOT NULL FROM watchllm.provider_key_records WHERE id = '{id}'"
+    );
     assert_eq!(one(c, &flag), "t");
     assert_eq!((one(c, &rotate(id)), one(c, &flag)), ("3".into(), "f".into()));
     assert_eq!(
@@ -142,7 +161,9 @@ fn opening_a_compromised_key_raises_an_incident() {
     let (_, id) = &two_versions(c);
     compromise(c, id);
     one(c, &decrypt(id));
-    let incidents = format!("SELECT count(*) > 0 FROM watchllm.security_incidents WHERE provider_key_id = '{id}'");
+    let incidents = format!(
+        "SELECT count(*) > 0 FROM watchllm.security_incidents WHERE provider_key_id = '{id}'"
+    );
     let deadline = Instant::now() + Duration::from_secs(15);
     while one(c, &incidents) == "f" {
         assert!(Instant::now() < deadline, "no incident within 15 s");
@@ -164,10 +185,16 @@ fn resolve_falls_through_to_the_first_that_opens() {
     let c = &mut vault.connect("postgres");
     let (p, key, request) = (project(c), new_key(), Uuid::new_v4());
     let mut at = |name: &str, priority: i32| {
-        one(c, &format!("SELECT watchllm.store_provider_key('{p}', 'openai', '{key}', '{name}', {priority})"))
+        one(
+            c,
+            &format!(
+                "SELECT watchllm.store_provider_key('{p}', 'openai', '{key}', '{name}', {priority})"
+            ),
+        )
     };
     let (last, second, first) = (at("last", 5), at("second", 5), at("first", 1));
-    let resolve = format!("SELECT * FROM watchllm.resolve_provider_key('{p}', 'openai', '{request}')");
+    let resolve =
+        format!("SELECT * FROM watchllm.resolve_provider_key('{p}', 'openai', '{request}')");
     assert_eq!(one(c, &resolve), format!("{first}|first|1|1|{key}"));
     block(c, &first);
     assert_eq!(one(c, &resolve), format!("{last}|last|5|1|{key}")); // of equal priority: the older
@@ -233,7 +260,9 @@ fn damaged_moved_and_unknown_envelopes_are_told_apart() {
             envelope = overlay(envelope PLACING '\\x0100000009'::bytea FROM 1 FOR 5) WHERE provider_key_id = '{unknown}'; COMMIT"));
     fails(c, &decrypt(unknown), "55000", "keyring");
     assert_eq!(last_event(c, unknown), "decrypt|unknown_master_key");
-    let many = format!("SELECT failure_reason FROM watchllm.decrypt_provider_keys(ARRAY['{unknown}']::uuid[])");
+    let many = format!(
+        "SELECT failure_reason FROM watchllm.decrypt_provider_keys(ARRAY['{unknown}']::uuid[])"
+    );
     assert_eq!(one(c, &many), "unknown_master_key");
 }
 
@@ -246,7 +275,10 @@ fn a_flipped_bit_fails_validation_and_is_recorded() {
     let validate = |id: &str| format!("SELECT watchllm.validate_provider_key('{id}')");
     assert_eq!((one(c, &validate(id)), last_event(c, id)), ("t".into(), "validate|-".into()));
     damage(c, id);
-    assert_eq!((one(c, &validate(id)), last_event(c, id)), ("f".into(), "validate|damaged_envelope".into()));
+    assert_eq!(
+        (one(c, &validate(id)), last_event(c, id)),
+        ("f".into(), "validate|damaged_envelope".into())
+    );
     one(
         c,
         &format!(
@@ -254,5 +286,8 @@ fn a_flipped_bit_fails_validation_and_is_recorded() {
         get_byte(fingerprint, 0) # 1) WHERE provider_key_id = '{other}'"
         ),
     );
-    assert_eq!((one(c, &validate(other)), last_event(c, other)), ("f".into(), "validate|damaged_envelope".into()));
+    assert_eq!(
+        (one(c, &validate(other)), last_event(c, other)),
+        ("f".into(), "validate|damaged_envelope".into())
+    );
 }

@@ -8,13 +8,14 @@ use std::sync::OnceLock;
 use crate::commands::{clusters, give_to_runner, program, run, tree};
 
 /// The data directory to copy.
-pub fn template() -> PathBuf {
+pub(crate) fn template() -> PathBuf {
     static TEMPLATE: OnceLock<PathBuf> = OnceLock::new();
     TEMPLATE.get_or_init(make).clone()
 }
 
 fn make() -> PathBuf {
-    let lock = fs::File::create(clusters().join("template.lock")).expect("opening the template's lock");
+    let lock =
+        fs::File::create(clusters().join("template.lock")).expect("opening the template's lock");
     lock.lock().expect("locking the template");
     let home = clusters().join("template");
     let (data, ready) = (home.join("data"), home.join("ready"));

@@ -1,6 +1,6 @@
-//! A tenant that reaches for another's rows: by every way SQL has to read, by views, functions and operators of its own,
-//! by plans, cursors and roles that outlive the caller they were made for. Above the tests: two tenants and everybody
-//! else who may knock, each on its own session.
+//! A tenant that reaches for another's rows: by every way SQL has to read, by views, functions and
+//! operators of its own, by plans, cursors and roles that outlive the caller they were made for.
+//! Above the tests: two tenants and everybody else who may knock, each on its own session.
 
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -13,11 +13,13 @@ use crate::keys::{code, new_key, one, refusal, rows, try_rows};
 use crate::roles::login;
 use crate::server::Server;
 
-/// A server with a vault and Supabase's roles, shared while one of these tests runs; each makes tenants of its own.
-pub struct House(Arc<Mutex<Server>>);
+/// A server with a vault and Supabase's roles, shared while one of these tests runs; each makes
+/// tenants of its own.
+pub(crate) struct House(Arc<Mutex<Server>>);
 
-/// A tenant by claims (`sub`) and by database role (a login), with one project, one key and one refused row.
-pub struct Tenant {
+/// A tenant by claims (`sub`) and by database role (a login), with one project, one key and one
+/// refused row.
+pub(crate) struct Tenant {
     pub sub: String,
     pub role: String,
     pub project: String,
@@ -27,7 +29,7 @@ pub struct Tenant {
 }
 
 impl House {
-    pub fn shared() -> House {
+    pub(crate) fn shared() -> House {
         static SHARED: Mutex<Weak<Mutex<Server>>> = Mutex::new(Weak::new());
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         let conf = "max_connections = 150\nwatchllm_keys.audit_timeout = '60s'";
@@ -37,23 +39,25 @@ impl House {
     }
 
     /// A server of one test's own: nobody else's rows and plans.
-    pub fn alone(conf: &str) -> House {
+    pub(crate) fn alone(conf: &str) -> House {
         House(Arc::new(Mutex::new(supabase_vault(conf))))
     }
 
-    pub fn connect(&self, user: &str) -> Client {
+    pub(crate) fn connect(&self, user: &str) -> Client {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).connect("postgres", user)
     }
 
     /// What every psql reads of its environment.
-    pub fn psql_with_options(&self, user: &str, options: &str, sql: &str) -> String {
+    pub(crate) fn psql_with_options(&self, user: &str, options: &str, sql: &str) -> String {
         let server = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut psql = server.client("psql");
-        psql.args(["-X", "-q", "-A", "-t", "-d", "postgres", "-c", sql]).env("PGUSER", user).env("PGOPTIONS", options);
+        psql.args(["-X", "-q", "-A", "-t", "-d", "postgres", "-c", sql])
+            .env("PGUSER", user)
+            .env("PGOPTIONS", options);
         crate::commands::text(&psql.output().expect("psql").stdout).trim_end().to_owned()
     }
 
-    pub fn tenant(&self, c: &mut Client) -> Tenant {
+    pub(crate) fn tenant(&self, c: &mut Client) -> Tenant {
         let id = Uuid::new_v4().simple().to_string();
         let (sub, name) = (format!("sub-{id}"), format!("name-{id}"));
         let role = login(c, "watchllm_tenant");
@@ -64,18 +68,21 @@ impl House {
             new_key()
         );
         let tenant = Tenant { sub, role, project, key: one(c, &store), name };
-        assert_eq!(code(&mut self.connect(&tenant.role), &crate::keys::decrypt(&tenant.key)), "42501");
+        assert_eq!(
+            code(&mut self.connect(&tenant.role), &crate::keys::decrypt(&tenant.key)),
+            "42501"
+        );
         tenant
     }
 }
 
 impl Tenant {
-    pub fn claims(&self) -> String {
+    pub(crate) fn claims(&self) -> String {
         claims("authenticated", &self.sub)
     }
 
     /// As a signed-in user of PostgREST; `session` is one of the authenticator.
-    pub fn ask(&self, session: &mut Client, sql: &str) -> Result<Vec<String>, Box<DbError>> {
+    pub(crate) fn ask(&self, session: &mut Client, sql: &str) -> Result<Vec<String>, Box<DbError>> {
         as_api(session, "authenticated", &self.claims(), "{}", "read write", sql)
     }
 }
@@ -105,12 +112,19 @@ const READS: &[&str] = &[
     "SELECT schema_to_xml('watchllm', true, false, '')",
 ];
 
-/// Nothing in what was read names the other tenant; what it says of itself shows that it was read at all.
+/// Nothing in what was read names the other tenant; what it says of itself shows that it was read
+/// at all.
 fn only_own(read: &str, own: &Tenant, other: &Tenant, way: &str) {
     for foreign in [&other.project, &other.key, &other.name, &other.sub] {
         assert!(!read.contains(foreign), "{way}: {foreign} of another tenant in\n{read}");
     }
-    let empty = ["provider_key_usage", "security_incidents", "incident_events", "committed_changes", "schema_to_xml"];
+    let empty = [
+        "provider_key_usage",
+        "security_incidents",
+        "incident_events",
+        "committed_changes",
+        "schema_to_xml",
+    ];
     let seen = [&own.project, &own.key, &own.name].iter().any(|mine| read.contains(*mine));
     assert!(seen || empty.iter().any(|table| way.contains(table)), "{way}: nothing was read");
 }
@@ -139,11 +153,23 @@ fn every_way_to_read_ends_at_ones_own_rows() {
             only_own(&text(own.ask(by_claims, read)), own, other, read);
             only_own(&text(try_rows(by_role, read)), own, other, read);
         }
-        for setting in ["force_parallel_mode = on", "plan_cache_mode = force_generic_plan", "enable_seqscan = off"] {
-            one(by_role, &format!("SET {setting}; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0"));
+        for setting in [
+            "force_parallel_mode = on",
+            "plan_cache_mode = force_generic_plan",
+            "enable_seqscan = off",
+        ] {
+            one(
+                by_role,
+                &format!("SET {setting}; SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0"),
+            );
             one(by_role, "SET min_parallel_table_scan_size = 0");
             for read in &READS[..5] {
-                only_own(&rows(by_role, read).join("\n"), own, other, &format!("{setting}: {read}"));
+                only_own(
+                    &rows(by_role, read).join("\n"),
+                    own,
+                    other,
+                    &format!("{setting}: {read}"),
+                );
             }
         }
     }
@@ -187,7 +213,10 @@ fn what_tenants_may_not_read_is_refused() {
     let c = &mut house.connect("postgres");
     let a = house.tenant(c);
     let s = &mut house.connect(&a.role);
-    let today = one(c, "SELECT 'watchllm.provider_key_access_logs_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')");
+    let today = one(
+        c,
+        "SELECT 'watchllm.provider_key_access_logs_' || to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')",
+    );
     let hidden = [
         "seq",
         "session_role",
@@ -203,9 +232,12 @@ fn what_tenants_may_not_read_is_refused() {
         "chain_key_version",
         "hash",
     ];
-    let mut refused: Vec<String> =
-        hidden.map(|column| format!("SELECT {column} FROM watchllm.provider_key_access_logs")).into();
-    for table in ["provider_key_records", "provider_key_access_logs", "projects", "provider_key_usage"] {
+    let mut refused: Vec<String> = hidden
+        .map(|column| format!("SELECT {column} FROM watchllm.provider_key_access_logs"))
+        .into();
+    for table in
+        ["provider_key_records", "provider_key_access_logs", "projects", "provider_key_usage"]
+    {
         // what PostgreSQL keeps of a row counts the transactions of all
         for column in ["ctid", "xmin", "xmax", "cmin", "tableoid"] {
             refused.push(format!("SELECT {column} FROM watchllm.{table}"));
@@ -264,7 +296,10 @@ fn what_tenants_may_not_read_is_refused() {
     assert_eq!((one(s, statistics), one(c, statistics) == "0"), ("0".into(), false));
     let auditor = &mut house.connect(&login(c, "watchllm_auditor"));
     for column in hidden {
-        assert_eq!(code(auditor, &format!("SELECT {column} FROM watchllm.provider_key_access_logs")), "00000");
+        assert_eq!(
+            code(auditor, &format!("SELECT {column} FROM watchllm.provider_key_access_logs")),
+            "00000"
+        );
     }
     assert_eq!(code(auditor, &format!("SELECT id FROM {today}")), "42501");
 }
@@ -272,11 +307,13 @@ fn what_tenants_may_not_read_is_refused() {
 /// Everybody against the lists: 2 sees both tenants, 1 its own, - is refused.
 #[test]
 fn each_caller_sees_what_its_role_says() {
-    const LISTS: [&str; 5] = ["provider_keys", "access_logs", "provider_key_records", "projects", "project_members"];
+    const LISTS: [&str; 5] =
+        ["provider_keys", "access_logs", "provider_key_records", "projects", "project_members"];
     let house = House::shared();
     let c = &mut house.connect("postgres");
     let (a, b) = (house.tenant(c), house.tenant(c));
-    let [auditor, admin, service] = ["auditor", "admin", "service"].map(|role| login(c, &format!("watchllm_{role}")));
+    let [auditor, admin, service] =
+        ["auditor", "admin", "service"].map(|role| login(c, &format!("watchllm_{role}")));
     let (plain, bypass) = (login(c, ""), login(c, ""));
     one(c, &format!("ALTER ROLE {bypass} BYPASSRLS"));
     let look = |list: &str| {
@@ -304,9 +341,12 @@ fn each_caller_sees_what_its_role_says() {
     }
     let s = &mut house.connect(AUTHENTICATOR);
     note("authenticator", &mut |sql| try_rows(s, sql));
-    for (role, sub) in
-        [("authenticated", a.sub.as_str()), ("authenticated", "nobody"), ("anon", &a.sub), ("service_role", &a.sub)]
-    {
+    for (role, sub) in [
+        ("authenticated", a.sub.as_str()),
+        ("authenticated", "nobody"),
+        ("anon", &a.sub),
+        ("service_role", &a.sub),
+    ] {
         let who = format!("{role} {}", if sub == a.sub { "A" } else { sub });
         note(&who, &mut |sql| as_api(s, role, &claims(role, sub), "{}", "read only", sql));
     }
@@ -336,8 +376,7 @@ fn each_caller_sees_what_its_role_says() {
     // Whoever may read all data without BYPASSRLS finds every table empty.
     let reader = login(c, "pg_read_all_data");
     let s = &mut house.connect(&reader);
-    let tables =
-        "SELECT oid::regclass FROM pg_class WHERE relnamespace = 'watchllm'::regnamespace AND relkind IN ('r', 'p')";
+    let tables = "SELECT oid::regclass FROM pg_class WHERE relnamespace = 'watchllm'::regnamespace AND relkind IN ('r', 'p')";
     for table in rows(s, tables) {
         assert_eq!(one(s, &format!("SELECT count(*) FROM {table}")), "0", "{table}");
     }
@@ -354,7 +393,10 @@ fn a_membership_counts_from_the_moment_it_is_there_until_it_is_gone() {
         "PREPARE own AS SELECT project_id FROM watchllm.provider_keys; SET plan_cache_mode = force_generic_plan",
     );
     // Also within one snapshot of an open transaction.
-    one(by_role, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM watchllm.provider_keys");
+    one(
+        by_role,
+        "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM watchllm.provider_keys",
+    );
     let mut seen = || {
         let ids = a.ask(by_claims, "SELECT id FROM watchllm.provider_keys").unwrap();
         (rows(by_role, "EXECUTE own").len(), ids.len())
@@ -371,6 +413,10 @@ fn a_membership_counts_from_the_moment_it_is_there_until_it_is_gone() {
     assert_eq!(seen(), (0, 0));
     one(by_role, "ROLLBACK");
     for call in ["delete_provider_key", "key_access_history"] {
-        assert_eq!(code(by_role, &format!("SELECT watchllm.{call}('{}')", a.key)), "02000", "{call}");
+        assert_eq!(
+            code(by_role, &format!("SELECT watchllm.{call}('{}')", a.key)),
+            "02000",
+            "{call}"
+        );
     }
 }

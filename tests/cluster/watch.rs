@@ -1,6 +1,7 @@
-//! Theft while it happens: too many accesses of a key, a vault that is emptied, failures, strangers, a key that wakes. By real
-//! accesses through the functions, by several clients together; each is found once, in time, and stopped where that is asked
-//! for; a killed writer forgets nothing. Who may read what was found.
+//! Theft while it happens: too many accesses of a key, a vault that is emptied, failures,
+//! strangers, a key that wakes. By real accesses through the functions, by several clients
+//! together; each is found once, in time, and stopped where that is asked for; a killed writer
+//! forgets nothing. Who may read what was found.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
@@ -40,14 +41,20 @@ fn of_callers(c: &mut Client, subject: &str) -> Vec<String> {
 fn appears(c: &mut Client, sql: &str, expected: &str) -> Duration {
     let began = Instant::now();
     while one(c, sql) != expected {
-        assert!(began.elapsed() < Duration::from_secs(20), "{sql}: {} instead of {expected}", one(c, sql));
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "{sql}: {} instead of {expected}",
+            one(c, sql)
+        );
         thread::sleep(Duration::from_millis(10));
     }
     began.elapsed()
 }
 
 fn count(kind: &str, id: &str) -> String {
-    format!("SELECT count(*) FROM watchllm.security_incidents WHERE type = '{kind}' AND provider_key_id = '{id}'")
+    format!(
+        "SELECT count(*) FROM watchllm.security_incidents WHERE type = '{kind}' AND provider_key_id = '{id}'"
+    )
 }
 
 /// Opens a key so often, from several sessions together; how many answers held it.
@@ -59,7 +66,10 @@ fn hammer(vault: &Vault, user: &str, id: &str, times: usize, clients: usize) -> 
             let mine = times / clients + usize::from(client < times % clients);
             scope.spawn(move || {
                 for _ in 0..mine {
-                    opened.fetch_add(usize::from(code(&mut session, &decrypt(id)) == "00000"), Relaxed);
+                    opened.fetch_add(
+                        usize::from(code(&mut session, &decrypt(id)) == "00000"),
+                        Relaxed,
+                    );
                 }
             });
         }
@@ -88,22 +98,29 @@ fn a_hundred_a_minute_are_let_be_and_one_more_is_found_once_by_all_clients_toget
     assert_eq!(hammer(&vault, "postgres", &id, 300, 4), 300); // alert alone stops nobody
     settle();
     assert_eq!(one(c, &count("rapid_automated_access", &id)), "1");
-    let detected =
-        format!("SELECT access_anomaly_detected_at IS NOT NULL FROM watchllm.provider_keys WHERE id = '{id}'");
+    let detected = format!(
+        "SELECT access_anomaly_detected_at IS NOT NULL FROM watchllm.provider_keys WHERE id = '{id}'"
+    );
     assert_eq!(one(c, &detected), "t");
     let evidence = format!(
         "SELECT e.note FROM watchllm.incident_events e JOIN watchllm.security_incidents i ON i.id = e.incident_id
         WHERE i.provider_key_id = '{id}' AND e.event = 'note'"
     );
     assert_eq!(one(c, &evidence), "callers within the minute before: 101 x role postgres");
-    assert!(vault.server.log().contains("WARNING:  watchllm_keys: rapid automated access: more than 100 accesses"));
+    assert!(
+        vault
+            .server
+            .log()
+            .contains("WARNING:  watchllm_keys: rapid automated access: more than 100 accesses")
+    );
     assert!(!vault.server.log().contains("plainly-fake"));
     let told = heard(&mut listener, 2, Duration::from_secs(2));
     assert_eq!(told.len(), 1, "{told:?}");
 }
 
 #[test]
-fn the_access_that_crosses_the_line_is_refused_already_and_an_administrator_lets_the_key_in_again() {
+fn the_access_that_crosses_the_line_is_refused_already_and_an_administrator_lets_the_key_in_again()
+{
     let vault = Vault::with("watchllm_keys.anomaly_action = 'block'");
     let c = &mut vault.connect();
     let id = vault.key("sk-plainly-fake").to_string();
@@ -113,7 +130,9 @@ fn the_access_that_crosses_the_line_is_refused_already_and_an_administrator_lets
     assert_eq!(incidents(c, "rapid_automated_access", &id), ["high|101|100|true"]);
     assert_eq!(code(c, &decrypt(&id)), "42000");
     one(c, &format!("SELECT watchllm.unblock_provider_key('{id}', 'a load test')"));
-    let blocked = format!("SELECT blocked_at IS NULL FROM watchllm.provider_key_usage WHERE provider_key_id = '{id}'");
+    let blocked = format!(
+        "SELECT blocked_at IS NULL FROM watchllm.provider_key_usage WHERE provider_key_id = '{id}'"
+    );
     appears(c, &blocked, "t");
     assert_eq!(hammer(&vault, "postgres", &id, 50, 1), 50); // the same episode does not block it again
     settle();
@@ -124,7 +143,8 @@ fn the_access_that_crosses_the_line_is_refused_already_and_an_administrator_lets
 fn somebody_who_empties_the_vault_gets_no_more_keys_than_the_limit_and_one_a_client() {
     let vault = Vault::with("watchllm_keys.anomaly_action = 'mass_key_reading=block'");
     let c = &mut vault.connect();
-    let ids: Vec<String> = (0..500).map(|i| vault.key(&format!("sk-plainly-fake-{i}")).to_string()).collect();
+    let ids: Vec<String> =
+        (0..500).map(|i| vault.key(&format!("sk-plainly-fake-{i}")).to_string()).collect();
     let (thief, honest) = (login(c, "watchllm_service"), login(c, "watchllm_service"));
     const CLIENTS: usize = 8;
     let lost = AtomicUsize::new(0);
@@ -133,7 +153,10 @@ fn somebody_who_empties_the_vault_gets_no_more_keys_than_the_limit_and_one_a_cli
             let (lost, mut session) = (&lost, vault.server.connect("postgres", &thief));
             scope.spawn(move || {
                 for id in part {
-                    lost.fetch_add(usize::from(code(&mut session, &decrypt(id)) == "00000"), Relaxed);
+                    lost.fetch_add(
+                        usize::from(code(&mut session, &decrypt(id)) == "00000"),
+                        Relaxed,
+                    );
                 }
             });
         }
@@ -166,9 +189,12 @@ fn somebody_who_empties_the_vault_gets_no_more_keys_than_the_limit_and_one_a_cli
 
 #[test]
 fn without_being_told_to_the_watch_blocks_no_caller_because_it_may_be_everybodys_backend() {
-    let vault = Vault::with("watchllm_keys.anomaly_action = 'block'\nwatchllm_keys.max_distinct_keys_per_minute = 5");
+    let vault = Vault::with(
+        "watchllm_keys.anomaly_action = 'block'\nwatchllm_keys.max_distinct_keys_per_minute = 5",
+    );
     let c = &mut vault.connect();
-    let ids: Vec<String> = (0..20).map(|i| vault.key(&format!("sk-plainly-fake-{i}")).to_string()).collect();
+    let ids: Vec<String> =
+        (0..20).map(|i| vault.key(&format!("sk-plainly-fake-{i}")).to_string()).collect();
     let backend = login(c, "watchllm_service");
     let session = &mut vault.server.connect("postgres", &backend);
     assert!(ids.iter().all(|id| code(session, &decrypt(id)) == "00000"));
@@ -180,7 +206,8 @@ fn without_being_told_to_the_watch_blocks_no_caller_because_it_may_be_everybodys
 fn a_killed_writer_forgets_neither_what_it_counted_nor_what_it_blocked() {
     let vault = Vault::with("watchllm_keys.anomaly_action = 'block'");
     let c = &mut vault.connect();
-    let (id, blocked) = (vault.key("sk-plainly-fake").to_string(), vault.key("sk-plainly-fake-2").to_string());
+    let (id, blocked) =
+        (vault.key("sk-plainly-fake").to_string(), vault.key("sk-plainly-fake-2").to_string());
     assert_eq!(hammer(&vault, "postgres", &id, 90, 2), 90);
     assert_eq!(hammer(&vault, "postgres", &blocked, 101, 2), 100);
     appears(c, &count("rapid_automated_access", &blocked), "1");
@@ -210,10 +237,17 @@ fn a_killed_writer_forgets_neither_what_it_counted_nor_what_it_blocked() {
 fn failures_of_a_key_are_found_and_a_strangers_are_not_its_own() {
     let vault = Vault::with("watchllm_keys.max_failures_per_hour = 5");
     let c = &mut vault.connect();
-    let (id, other) = (vault.key("sk-plainly-fake").to_string(), vault.key("sk-plainly-fake-2").to_string());
+    let (id, other) =
+        (vault.key("sk-plainly-fake").to_string(), vault.key("sk-plainly-fake-2").to_string());
     crate::keys::damage(c, &id);
     let tenant = login(c, "watchllm_tenant");
-    one(c, &format!("SELECT watchllm.add_project_member('{}', role_name => '{tenant}')", vault.project));
+    one(
+        c,
+        &format!(
+            "SELECT watchllm.add_project_member('{}', role_name => '{tenant}')",
+            vault.project
+        ),
+    );
     let stranger = &mut vault.server.connect("postgres", &tenant);
     for _ in 0..8 {
         assert_eq!(code(c, &decrypt(&id)), "XX001");
@@ -229,7 +263,8 @@ fn failures_of_a_key_are_found_and_a_strangers_are_not_its_own() {
 fn a_key_in_use_for_a_week_that_meets_a_stranger_and_one_that_was_asleep_are_told() {
     let vault = Vault::with("");
     let c = &mut vault.connect();
-    let (old, young) = (vault.key("sk-plainly-fake").to_string(), vault.key("sk-plainly-fake-2").to_string());
+    let (old, young) =
+        (vault.key("sk-plainly-fake").to_string(), vault.key("sk-plainly-fake-2").to_string());
     let (first, second) = (login(c, "watchllm_service"), login(c, "watchllm_service"));
     for id in [&old, &young] {
         assert_eq!(code(&mut vault.server.connect("postgres", &first), &decrypt(id)), "00000");
@@ -281,7 +316,10 @@ fn an_administrators_block_holds_from_its_commit_on_and_not_from_a_rollback() {
     assert_eq!(code(c, &decrypt(&id)), "00000");
     one(c, &format!("SELECT watchllm.block_provider_key('{id}', 'frozen')"));
     assert_eq!(code(c, &decrypt(&id)), "42000"); // at once: the writer knows before the table says so
-    assert_eq!(code(c, &format!("SELECT watchllm.block_provider_key('{}')", Uuid::new_v4())), "02000");
+    assert_eq!(
+        code(c, &format!("SELECT watchllm.block_provider_key('{}')", Uuid::new_v4())),
+        "02000"
+    );
 }
 
 #[test]
@@ -289,14 +327,23 @@ fn a_tenant_reads_its_own_anomalies_and_not_who_connected_from_where() {
     let vault = Vault::with("watchllm_keys.max_accesses_per_minute = 3");
     let c = &mut vault.connect();
     let foreign = one(c, "SELECT watchllm.create_project('another')");
-    let theirs = one(c, &format!("SELECT watchllm.store_provider_key('{foreign}', 'openai', 'sk-plainly-fake')"));
+    let theirs = one(
+        c,
+        &format!("SELECT watchllm.store_provider_key('{foreign}', 'openai', 'sk-plainly-fake')"),
+    );
     let mine = vault.key("sk-plainly-fake-2").to_string();
     for id in [&theirs, &mine] {
         assert_eq!(hammer(&vault, "postgres", id, 4, 1), 4);
         appears(c, &count("rapid_automated_access", id), "1");
     }
     let tenant = login(c, "watchllm_tenant");
-    one(c, &format!("SELECT watchllm.add_project_member('{}', role_name => '{tenant}')", vault.project));
+    one(
+        c,
+        &format!(
+            "SELECT watchllm.add_project_member('{}', role_name => '{tenant}')",
+            vault.project
+        ),
+    );
     let t = &mut vault.server.connect("postgres", &tenant);
     assert_eq!(rows(t, "SELECT provider_key_id FROM watchllm.open_incidents"), [mine]);
     assert!(!one(t, "SELECT details FROM watchllm.open_incidents").contains("postgres"));
@@ -313,7 +360,9 @@ fn an_episode_ends_by_itself_and_the_next_is_another_incident() {
     let id = vault.key("sk-plainly-fake").to_string();
     assert_eq!(hammer(&vault, "postgres", &id, 8, 2), 8);
     appears(c, &count("rapid_automated_access", &id), "1");
-    let ended = format!("SELECT count(ended_at) FROM watchllm.open_incidents WHERE provider_key_id = '{id}'");
+    let ended = format!(
+        "SELECT count(ended_at) FROM watchllm.open_incidents WHERE provider_key_id = '{id}'"
+    );
     assert_eq!(one(c, &ended), "0");
     poll(&vault.server, &ended, "1", 90);
     assert_eq!(hammer(&vault, "postgres", &id, 8, 2), 8);
@@ -340,10 +389,17 @@ fn an_action_that_is_misspelt_is_refused_and_leaves_what_was_set() {
         thread::sleep(Duration::from_millis(50));
     }
     assert_eq!(one(&mut vault.connect(), "SHOW watchllm_keys.anomaly_action"), "block");
-    for (name, value) in
-        [("anomaly_action", "blok"), ("max_accesses_per_minute", "0"), ("stale_after", "30"), ("spin", "1")]
-    {
-        assert_eq!(code(c, &format!("SELECT watchllm.set_setting('{name}', '{value}')")), "22023", "{name}");
+    for (name, value) in [
+        ("anomaly_action", "blok"),
+        ("max_accesses_per_minute", "0"),
+        ("stale_after", "30"),
+        ("spin", "1"),
+    ] {
+        assert_eq!(
+            code(c, &format!("SELECT watchllm.set_setting('{name}', '{value}')")),
+            "22023",
+            "{name}"
+        );
     }
 }
 
@@ -351,20 +407,29 @@ fn an_action_that_is_misspelt_is_refused_and_leaves_what_was_set() {
 fn a_limit_of_a_key_holds_for_it_alone_after_the_commit_and_is_taken_back() {
     let vault = Vault::with("");
     let c = &mut vault.connect();
-    let (own, other) = (vault.key("sk-plainly-fake").to_string(), vault.key("sk-plainly-fake-2").to_string());
+    let (own, other) =
+        (vault.key("sk-plainly-fake").to_string(), vault.key("sk-plainly-fake-2").to_string());
     let set = |value: &str, key: &str| {
-        format!("SELECT watchllm.set_setting('max_accesses_per_minute', {value}, provider_key_id => '{key}')")
+        format!(
+            "SELECT watchllm.set_setting('max_accesses_per_minute', {value}, provider_key_id => '{key}')"
+        )
     };
     one(c, &format!("BEGIN; {}; ROLLBACK", set("'5'", &other)));
     one(c, &set("'5'", &own));
     let effective = |key: &str| {
-        format!("SELECT watchllm.effective_setting('max_accesses_per_minute', '{}', '{key}')", vault.project)
+        format!(
+            "SELECT watchllm.effective_setting('max_accesses_per_minute', '{}', '{key}')",
+            vault.project
+        )
     };
     assert_eq!((one(c, &effective(&own)), one(c, &effective(&other))), ("5".into(), "100".into()));
-    let of_key = format!("SELECT watchllm.effective_setting('max_accesses_per_minute', provider_key_id => '{own}')");
+    let of_key = format!(
+        "SELECT watchllm.effective_setting('max_accesses_per_minute', provider_key_id => '{own}')"
+    );
     assert_eq!(one(c, &of_key), "5"); // a key names its project
-    let nothing =
-        format!("SELECT watchllm.set_setting('anomaly_action', 'mass_key_reading=block', provider_key_id => '{own}')");
+    let nothing = format!(
+        "SELECT watchllm.set_setting('anomaly_action', 'mass_key_reading=block', provider_key_id => '{own}')"
+    );
     assert_eq!(code(c, &nothing), "22023");
     settle();
     for id in [&own, &other] {
@@ -379,7 +444,13 @@ fn a_limit_of_a_key_holds_for_it_alone_after_the_commit_and_is_taken_back() {
     let wrong = format!("SELECT watchllm.set_setting('stale_after', '9d', '{foreign}', '{own}')");
     assert_eq!(code(c, &wrong), "02000");
     assert_eq!(
-        code(c, &format!("SELECT watchllm.set_setting('max_active_keys', '9', '{}', '{own}')", vault.project)),
+        code(
+            c,
+            &format!(
+                "SELECT watchllm.set_setting('max_active_keys', '9', '{}', '{own}')",
+                vault.project
+            )
+        ),
         "22023"
     );
     // Strangers learn nothing of a project's own limits.

@@ -1,5 +1,6 @@
-//! Against the watch itself: a writer that restarts while it cannot read whom it must refuse, settings and blocks that meet
-//! a lock, refused attempts that raise their caller's own limit, names that cannot be named, floods of findings.
+//! Against the watch itself: a writer that restarts while it cannot read whom it must refuse,
+//! settings and blocks that meet a lock, refused attempts that raise their caller's own limit,
+//! names that cannot be named, floods of findings.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,7 +14,11 @@ use crate::writer::Vault;
 fn appears(c: &mut Client, sql: &str, expected: &str) {
     let began = Instant::now();
     while one(c, sql) != expected {
-        assert!(began.elapsed() < Duration::from_secs(30), "{sql}: {} instead of {expected}", one(c, sql));
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "{sql}: {} instead of {expected}",
+            one(c, sql)
+        );
         thread::sleep(Duration::from_millis(20));
     }
 }
@@ -52,7 +57,12 @@ fn a_writer_that_cannot_read_who_is_blocked_serves_nobody_until_it_can() {
         assert_ne!(code(session, &decrypt(&ids[0])), "00000");
     }
     holder.batch_execute("ROLLBACK").unwrap();
-    vault.server.poll_until("postgres", &format!("SELECT length(({})) > 0", decrypt(&ids[0])), "t", 30);
+    vault.server.poll_until(
+        "postgres",
+        &format!("SELECT length(({})) > 0", decrypt(&ids[0])),
+        "t",
+        30,
+    );
     assert_eq!(code(session, &decrypt(&ids[0])), "42000");
 }
 
@@ -63,10 +73,14 @@ fn a_limit_whose_reading_met_a_lock_is_read_later() {
     let id = vault.key("sk-plainly-fake").to_string();
     assert_eq!(code(c, &decrypt(&id)), "00000");
     let mut holder = vault.connect();
-    c.batch_execute(&format!("BEGIN; SELECT watchllm.set_setting('max_accesses_per_minute', '3', NULL, '{id}')"))
-        .unwrap();
+    c.batch_execute(&format!(
+        "BEGIN; SELECT watchllm.set_setting('max_accesses_per_minute', '3', NULL, '{id}')"
+    ))
+    .unwrap();
     let waiting = thread::spawn(move || {
-        holder.batch_execute("BEGIN; LOCK TABLE watchllm.settings IN ACCESS EXCLUSIVE MODE").unwrap();
+        holder
+            .batch_execute("BEGIN; LOCK TABLE watchllm.settings IN ACCESS EXCLUSIVE MODE")
+            .unwrap();
         holder
     });
     let waits = "SELECT count(*) FROM pg_locks WHERE relation = 'watchllm.settings'::regclass AND NOT granted";
@@ -86,7 +100,9 @@ fn a_limit_whose_reading_met_a_lock_is_read_later() {
 
 #[test]
 fn who_is_let_in_is_not_shut_out_by_the_incident_that_was_still_to_be_written() {
-    let vault = Vault::with("watchllm_keys.anomaly_action = 'block'\nwatchllm_keys.max_accesses_per_minute = 3");
+    let vault = Vault::with(
+        "watchllm_keys.anomaly_action = 'block'\nwatchllm_keys.max_accesses_per_minute = 3",
+    );
     let c = &mut vault.connect();
     let id = vault.key("sk-plainly-fake").to_string();
     let mut holder = holding(&vault, "security_incidents", "SHARE");
@@ -95,7 +111,11 @@ fn who_is_let_in_is_not_shut_out_by_the_incident_that_was_still_to_be_written() 
     one(c, &format!("SELECT watchllm.unblock_provider_key('{id}')"));
     assert_eq!(code(c, &decrypt(&id)), "00000");
     holder.batch_execute("ROLLBACK").unwrap();
-    appears(c, &format!("SELECT count(*) FROM watchllm.security_incidents WHERE provider_key_id = '{id}'"), "1");
+    appears(
+        c,
+        &format!("SELECT count(*) FROM watchllm.security_incidents WHERE provider_key_id = '{id}'"),
+        "1",
+    );
     thread::sleep(Duration::from_millis(1500));
     assert_eq!(code(c, &decrypt(&id)), "00000");
 }
@@ -121,7 +141,8 @@ fn what_was_refused_raises_nobodys_own_limit() {
 fn a_block_outlives_a_crash_before_the_table_says_so() {
     let vault = Vault::with("");
     let c = &mut vault.connect();
-    let (id, other) = (vault.key("sk-plainly-fake").to_string(), vault.key("sk-plainly-fake-2").to_string());
+    let (id, other) =
+        (vault.key("sk-plainly-fake").to_string(), vault.key("sk-plainly-fake-2").to_string());
     let _holder = holding(&vault, "provider_key_usage", "SHARE");
     one(c, &format!("SELECT watchllm.block_provider_key('{id}')"));
     one(c, &format!("SELECT watchllm.block_provider_key('{other}')"));
@@ -131,14 +152,17 @@ fn a_block_outlives_a_crash_before_the_table_says_so() {
     vault.server.poll_until("postgres", "SELECT 1", "1", 30);
     let c = &mut vault.connect();
     assert_eq!(code(c, &decrypt(&id)), "42000");
-    let blocked = "SELECT provider_key_id FROM watchllm.provider_key_usage WHERE blocked_at IS NOT NULL";
+    let blocked =
+        "SELECT provider_key_id FROM watchllm.provider_key_usage WHERE blocked_at IS NOT NULL";
     appears(c, blocked, &id);
     assert_eq!(code(c, &decrypt(&other)), "00000");
 }
 
 #[test]
 fn a_thousand_incidents_that_cannot_be_written_keep_nobody_waiting() {
-    let vault = Vault::with("watchllm_keys.max_accesses_per_minute = 1\nwatchllm_keys.audit_timeout = '3s'");
+    let vault = Vault::with(
+        "watchllm_keys.max_accesses_per_minute = 1\nwatchllm_keys.audit_timeout = '3s'",
+    );
     let c = &mut vault.connect();
     const KEYS: usize = 1_300;
     let sql = format!(
@@ -149,8 +173,10 @@ fn a_thousand_incidents_that_cannot_be_written_keep_nobody_waiting() {
     let mut holder = holding(&vault, "security_incidents", "SHARE");
     c.batch_execute("SET work_mem = '64MB'").unwrap();
     for part in ids.chunks(650).chain(ids.chunks(650)) {
-        let many =
-            format!("SELECT count(*) FROM watchllm.decrypt_provider_keys(ARRAY['{}']::uuid[])", part.join("','"));
+        let many = format!(
+            "SELECT count(*) FROM watchllm.decrypt_provider_keys(ARRAY['{}']::uuid[])",
+            part.join("','")
+        );
         assert_eq!(code(c, &many), "00000");
     }
     let began = Instant::now();
@@ -192,7 +218,10 @@ fn a_caller_of_any_name_can_be_named_to_let_it_in() {
         assert_eq!(code(session, &decrypt(&ids[1])), "42000", "{name}");
         appears(c, "SELECT count(*) FROM watchllm.blocked_callers", "1");
         assert_eq!(
-            one(c, "SELECT watchllm.unblock_caller(kind, subject, 'x') IS NOT NULL FROM watchllm.blocked_callers"),
+            one(
+                c,
+                "SELECT watchllm.unblock_caller(kind, subject, 'x') IS NOT NULL FROM watchllm.blocked_callers"
+            ),
             "t"
         );
         appears(c, "SELECT count(*) FROM watchllm.blocked_callers", "0");
@@ -220,13 +249,18 @@ fn a_row_that_makes_no_sense_keeps_no_writer_from_starting() {
         "INSERT INTO watchllm.provider_key_usage (project_id, provider_key_id, blocked_at)
             VALUES (gen_random_uuid(), gen_random_uuid(), 'infinity')",
     ];
-    odd.iter().for_each(|sql| c.batch_execute(sql).unwrap_or_else(|error| panic!("{error}: {sql}")));
+    odd.iter()
+        .for_each(|sql| c.batch_execute(sql).unwrap_or_else(|error| panic!("{error}: {sql}")));
     end_writer(&vault, "TERM");
     thread::sleep(Duration::from_millis(500));
     for id in &ids {
         assert_eq!(code(c, &decrypt(id)), "00000");
     }
-    appears(c, "SELECT count(*) FROM watchllm.security_incidents WHERE details->>'subject' = 'postgres'", "1");
+    appears(
+        c,
+        "SELECT count(*) FROM watchllm.security_incidents WHERE details->>'subject' = 'postgres'",
+        "1",
+    );
     assert!(!vault.server.log().contains("panicked"));
     assert_eq!(vault.server.log().matches("watchllm_keys writer: cannot").count(), 0);
 }
@@ -266,15 +300,17 @@ watchllm_keys.trusted_claim_roles = 'gateway'",
         assert_eq!(code(session, &decrypt(&pair[0])), "00000", "{subject:?}");
         assert_eq!(code(session, &decrypt(&pair[1])), "42000", "{subject:?}");
         appears(c, "SELECT count(*) FROM watchllm.blocked_callers", "1");
-        let let_in =
-            "SELECT kind, watchllm.unblock_caller(kind, subject, 'x') IS NOT NULL FROM watchllm.blocked_callers";
+        let let_in = "SELECT kind, watchllm.unblock_caller(kind, subject, 'x') IS NOT NULL FROM watchllm.blocked_callers";
         assert_eq!(rows(c, let_in), ["subject|t"], "{subject:?}");
         appears(c, "SELECT count(*) FROM watchllm.blocked_callers", "0");
         assert_eq!(code(session, &decrypt(&pair[1])), "00000", "{subject:?}");
     }
     assert!(!vault.server.log().contains("abcdefghijklmnop"));
     assert_eq!(
-        one(c, "SELECT count(*) FROM watchllm.security_incidents WHERE details::text LIKE '%abcdefghijklmnop%'"),
+        one(
+            c,
+            "SELECT count(*) FROM watchllm.security_incidents WHERE details::text LIKE '%abcdefghijklmnop%'"
+        ),
         "0"
     );
 }
@@ -284,13 +320,25 @@ fn a_tenant_learns_nothing_of_the_limits_of_others() {
     let vault = Vault::with("");
     let c = &mut vault.connect();
     let foreign = one(c, "SELECT watchllm.create_project('another')");
-    let theirs = one(c, &format!("SELECT watchllm.store_provider_key('{foreign}', 'openai', 'sk-plainly-fake')"));
+    let theirs = one(
+        c,
+        &format!("SELECT watchllm.store_provider_key('{foreign}', 'openai', 'sk-plainly-fake')"),
+    );
     let mine = vault.key("sk-plainly-fake-2").to_string();
     one(c, &format!("SELECT watchllm.set_setting('max_accesses_per_minute', '7', '{foreign}')"));
-    one(c, &format!("SELECT watchllm.set_setting('max_accesses_per_minute', '8', NULL, '{theirs}')"));
+    one(
+        c,
+        &format!("SELECT watchllm.set_setting('max_accesses_per_minute', '8', NULL, '{theirs}')"),
+    );
     one(c, &format!("SELECT watchllm.set_setting('max_accesses_per_minute', '9', NULL, '{mine}')"));
     let tenant = login(c, "watchllm_tenant");
-    one(c, &format!("SELECT watchllm.add_project_member('{}', role_name => '{tenant}')", vault.project));
+    one(
+        c,
+        &format!(
+            "SELECT watchllm.add_project_member('{}', role_name => '{tenant}')",
+            vault.project
+        ),
+    );
     let t = &mut vault.server.connect("postgres", &tenant);
     let asks = |t: &mut Client, scope: &str| {
         one(t, &format!("SELECT watchllm.effective_setting('max_accesses_per_minute'{scope})"))
@@ -300,7 +348,8 @@ fn a_tenant_learns_nothing_of_the_limits_of_others() {
     assert_eq!(asks(t, &format!(", NULL, '{theirs}'")), "100");
     assert_eq!(asks(t, &format!(", '{}', '{theirs}'", vault.project)), "100");
     assert_eq!(asks(t, &format!(", '{}', '{mine}'", vault.project)), "9");
-    let set = format!("SELECT watchllm.set_setting('max_accesses_per_minute', '1', '{}')", vault.project);
+    let set =
+        format!("SELECT watchllm.set_setting('max_accesses_per_minute', '1', '{}')", vault.project);
     assert_eq!(code(t, &set), "42501");
     assert_eq!(code(t, "SELECT value FROM watchllm.settings"), "42501");
     assert_eq!(code(t, &format!("SELECT watchllm.unblock_provider_key('{mine}')")), "42501");

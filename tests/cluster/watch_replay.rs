@@ -1,11 +1,12 @@
-//! Live counters and windows that disagree: one day of bursts, sweeps, pauses and failures, put into the trail, is judged by
-//! the watch itself, access by access, and looked for by the SQL windows. Each must find the same, at the same access.
+//! Live counters and windows that disagree: one day of bursts, sweeps, pauses and failures, put
+//! into the trail, is judged by the watch itself, access by access, and looked for by the SQL
+//! windows. Each must find the same, at the same access.
 
 use std::collections::BTreeMap;
 
-use crate::anomaly::{Access, Limits, Rules, Subject, Watch};
 use crate::keys::{one, rows};
 use crate::windows::vault;
+use watchllm_core::anomaly::{Access, Limits, Rules, Subject, Watch};
 
 /// One access of the day.
 struct Event {
@@ -15,12 +16,14 @@ struct Event {
     failed: bool,
 }
 
-/// A day that is the same in every run: 2024-03-05 from 00:30 UTC on, no two events in one microsecond.
+/// A day that is the same in every run: 2024-03-05 from 00:30 UTC on, no two events in one
+/// microsecond.
 fn day() -> Vec<Event> {
     const SECOND: u64 = 1_000_000;
     let mut random = 11u64;
     let mut below = |most: u64| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (random >> 33) % most
     };
     let (mut at, mut events) = (1_709_598_600_000_000i64, Vec::new());
@@ -65,7 +68,10 @@ fn the_same_day_through_the_live_counters_and_through_the_windows() {
     }
     for ((key, role, failed), times) in groups {
         let reason = if failed { "'inactive'" } else { "NULL" };
-        one(c, &format!("SELECT put('{}', ARRAY[{}], {reason}, '{role}')", keys[key], times.join(",")));
+        one(
+            c,
+            &format!("SELECT put('{}', ARRAY[{}], {reason}, '{role}')", keys[key], times.join(",")),
+        );
     }
 
     let mut watch = Watch::default();

@@ -1,6 +1,7 @@
-//! Theft that is looked for afterwards: rows put into the trail at chosen times, at the borders of minutes, buckets and days,
-//! ties in one microsecond, episodes that follow each other; whole days that are not read; a tenant who looks for others'
-//! anomalies; what the live counters found and the windows do not.
+//! Theft that is looked for afterwards: rows put into the trail at chosen times, at the borders of
+//! minutes, buckets and days, ties in one microsecond, episodes that follow each other; whole days
+//! that are not read; a tenant who looks for others' anomalies; what the live counters found and
+//! the windows do not.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -11,7 +12,8 @@ use crate::keys::{code, decrypt, one, refusal, rows};
 use crate::roles::login;
 use crate::writer::Vault;
 
-/// Puts rows into the trail as a superuser can: no one else may. `rows` is a query of accessed_at and more columns.
+/// Puts rows into the trail as a superuser can: no one else may. `rows` is a query of accessed_at
+/// and more columns.
 const PUT: &str = "CREATE SEQUENCE places;
     CREATE FUNCTION put(key uuid, times timestamptz[], reason text = NULL, role_name text = 'app', sub text = NULL,
         addr inet = NULL, kind text = 'decrypt') RETURNS void LANGUAGE sql AS $$
@@ -25,7 +27,7 @@ const PUT: &str = "CREATE SEQUENCE places;
         FROM unnest(times) t, watchllm.provider_key_records r WHERE r.id = key $$";
 
 /// A vault into which rows can be put. Nothing of its own happens on the days of the tests.
-pub fn vault() -> (Vault, Client) {
+pub(crate) fn vault() -> (Vault, Client) {
     let vault = Vault::with("");
     let mut c = vault.connect();
     one(&mut c, PUT);
@@ -46,14 +48,18 @@ fn put(c: &mut Client, key: &str, times: &[&str], more: &str) {
     one(c, &format!("SELECT put('{key}', ARRAY[{times}]::timestamptz[]{more})"));
 }
 
-/// What a detector finds between two times of that month: observed, expected, begin and end as times of the day.
+/// What a detector finds between two times of that month: observed, expected, begin and end as
+/// times of the day.
 fn found(c: &mut Client, detector: &str, since: &str, until: &str) -> Vec<String> {
     let sql = format!(
         "SELECT coalesce(subject, ''), observed, expected, to_char(window_start AT TIME ZONE 'UTC', 'DD HH24:MI:SS.US'),
             to_char(window_end AT TIME ZONE 'UTC', 'DD HH24:MI:SS.US')
         FROM watchllm.detect_{detector}('2024-03-{since}Z', '2024-03-{until}Z') ORDER BY window_start, 1"
     );
-    rows(c, &sql).iter().map(|row| row.replace(".000000", "").trim_start_matches('|').to_owned()).collect()
+    rows(c, &sql)
+        .iter()
+        .map(|row| row.replace(".000000", "").trim_start_matches('|').to_owned())
+        .collect()
 }
 
 fn on_the_fifth(c: &mut Client, detector: &str) -> Vec<String> {
@@ -74,9 +80,17 @@ fn a_minute_has_both_its_ends_and_the_hundred_and_first_is_found() {
     put(c, &over, &["10:01:00"], "");
     put(c, &late, &["10:01:00.000001"], "");
     assert_eq!(on_the_fifth(c, "rapid_automated_access"), ["101|100|05 10:01:00|05 10:01:00"]);
-    assert_eq!(one(c, "SELECT provider_key_id FROM watchllm.detect_rapid_automated_access('2024-03-05Z')"), over);
+    assert_eq!(
+        one(c, "SELECT provider_key_id FROM watchllm.detect_rapid_automated_access('2024-03-05Z')"),
+        over
+    );
     // a limit of the key's own
-    one(c, &format!("SELECT watchllm.set_setting('max_accesses_per_minute', '101', provider_key_id => '{over}')"));
+    one(
+        c,
+        &format!(
+            "SELECT watchllm.set_setting('max_accesses_per_minute', '101', provider_key_id => '{over}')"
+        ),
+    );
     assert_eq!(on_the_fifth(c, "rapid_automated_access"), [""; 0]);
 }
 
@@ -86,11 +100,19 @@ fn a_limit_that_only_one_key_or_project_has_is_not_overlooked() {
     let (vault, mut c) = vault();
     let c = &mut c;
     assert_eq!(
-        one(c, "SELECT watchllm.effective_setting('stale_after'), watchllm.lowest_setting('stale_after')"),
+        one(
+            c,
+            "SELECT watchllm.effective_setting('stale_after'), watchllm.lowest_setting('stale_after')"
+        ),
         "30d|43200min"
     );
     let ids = [(); 2].map(|()| vault.key("plainly-fake").to_string());
-    let names = ["max_accesses_per_minute", "max_accesses_per_hour", "max_accesses_per_day", "max_failures_per_hour"];
+    let names = [
+        "max_accesses_per_minute",
+        "max_accesses_per_hour",
+        "max_accesses_per_day",
+        "max_failures_per_hour",
+    ];
     for id in &ids {
         put(c, id, &["10:00:00", "10:00:01", "10:00:02"], "");
         put(c, id, &["10:00:00", "10:00:01", "10:00:02"], ", 'inactive'");
@@ -99,7 +121,10 @@ fn a_limit_that_only_one_key_or_project_has_is_not_overlooked() {
         FROM watchllm.key_access_anomalies('2024-03-05Z', '2024-03-06Z') GROUP BY 2";
     assert_eq!(rows(c, all), [""; 0]);
     for name in names {
-        one(c, &format!("SELECT watchllm.set_setting('{name}', '2', provider_key_id => '{}')", ids[0]));
+        one(
+            c,
+            &format!("SELECT watchllm.set_setting('{name}', '2', provider_key_id => '{}')", ids[0]),
+        );
         assert_eq!(one(c, &format!("SELECT watchllm.lowest_setting('{name}')")), "2");
     }
     assert_eq!(rows(c, all), [format!("poten rapid repea unusu|{}", ids[0])]);
@@ -122,7 +147,8 @@ fn an_episode_lasts_until_half_the_limit_is_left_and_the_next_is_another() {
     set(c, "max_accesses_per_minute", "4");
     let id = vault.key("plainly-fake").to_string();
     // five within a minute; 20, 30 and 40 are left when the next two come
-    let first = ["10:00:00", "10:00:10", "10:00:20", "10:00:30", "10:00:40", "10:01:15", "10:01:16"];
+    let first =
+        ["10:00:00", "10:00:10", "10:00:20", "10:00:30", "10:00:40", "10:01:15", "10:01:16"];
     put(c, &id, &first, "");
     let one_episode = ["5|4|05 10:00:40|05 10:01:16"];
     assert_eq!(on_the_fifth(c, "rapid_automated_access"), one_episode);
@@ -130,7 +156,10 @@ fn an_episode_lasts_until_half_the_limit_is_left_and_the_next_is_another() {
     put(c, &id, &["10:01:41", "10:01:42"], "");
     assert_eq!(on_the_fifth(c, "rapid_automated_access"), one_episode);
     put(c, &id, &["10:01:42.5", "10:01:43", "10:01:44"], "");
-    assert_eq!(on_the_fifth(c, "rapid_automated_access"), [one_episode[0], "7|4|05 10:01:42.500000|05 10:01:44"]);
+    assert_eq!(
+        on_the_fifth(c, "rapid_automated_access"),
+        [one_episode[0], "7|4|05 10:01:42.500000|05 10:01:44"]
+    );
     // one that was under way begins with what is asked for
     let under_way = ["5|4|05 10:01:16|05 10:01:16", "7|4|05 10:01:42.500000|05 10:01:44"];
     assert_eq!(found(c, "rapid_automated_access", "05 10:01:10", "06 00:00"), under_way);
@@ -182,7 +211,10 @@ fn a_day_is_forty_eight_half_hours_over_two_days() {
     let [within, outside] = [(); 2].map(|()| vault.key("plainly-fake").to_string());
     put(c, &within, &["4 10:00:00", "4 23:00:00", "09:29:59.999999"], "");
     put(c, &outside, &["4 10:29:59.999999", "4 23:00:00", "10:00:00"], "");
-    assert_eq!(on_the_fifth(c, "unusually_high_access"), ["3|2|05 09:29:59.999999|05 09:29:59.999999"]);
+    assert_eq!(
+        on_the_fifth(c, "unusually_high_access"),
+        ["3|2|05 09:29:59.999999|05 09:29:59.999999"]
+    );
 }
 
 #[test]
@@ -208,7 +240,10 @@ fn what_was_blocked_counts_what_was_forbidden_does_not_and_failures_count_apart(
          WHERE provider_key_id IN ('{blocked}', '{failing}') ORDER BY provider_key_id = '{failing}', accessed_at"
     );
     assert_eq!(rows(c, &counts), ["f|1|0", "f|2|0", "f|3|0", "t|0|1", "t|0|2", "t|0|3"]);
-    assert_eq!(one(c, "SELECT count(*) FROM watchllm.key_access_anomalies('2024-03-05Z', '2024-03-06Z')"), "2");
+    assert_eq!(
+        one(c, "SELECT count(*) FROM watchllm.key_access_anomalies('2024-03-05Z', '2024-03-06Z')"),
+        "2"
+    );
 }
 
 #[test]
@@ -219,27 +254,34 @@ fn a_vault_that_is_emptied_is_found_by_each_name_of_the_caller() {
     let keys: Vec<String> = (0..8).map(|_| vault.key("plainly-fake").to_string()).collect();
     let who = ", role_name => 'web', sub => 'mallory', addr => '10.0.0.9'";
     // the first is used again within a minute of its first use, and so counts until 10:01:20
-    for (key, time) in [(0, "10:00:00"), (1, "10:00:10"), (0, "10:00:20"), (2, "10:00:50"), (3, "10:01:20")] {
+    for (key, time) in
+        [(0, "10:00:00"), (1, "10:00:10"), (0, "10:00:20"), (2, "10:00:50"), (3, "10:01:20")]
+    {
         put(c, &keys[key], &[time], who);
     }
     assert_eq!(on_the_fifth(c, "mass_key_reading"), [""; 0]); // the second is over at 10:01:10
     put(c, &keys[4], &["10:01:20"], who);
     let mallory = "|4|3|05 10:01:20|05 10:01:20";
-    let by_three = ["address:10.0.0.9", "role:web", "subject:mallory"].map(|name| format!("{name}{mallory}"));
+    let by_three =
+        ["address:10.0.0.9", "role:web", "subject:mallory"].map(|name| format!("{name}{mallory}"));
     assert_eq!(on_the_fifth(c, "mass_key_reading"), by_three);
     // many accesses to one key are none; and of untrusted claims nobody is named
     put(c, &keys[0], &["12:00:00", "12:00:01", "12:00:02", "12:00:03", "12:00:04"], who);
     assert_eq!(on_the_fifth(c, "mass_key_reading"), by_three);
-    // somebody who does as much in other weeks is let be: not the day itself, not the eighth day before
-    let peak =
-        |day: &str, keys: u32| format!("INSERT INTO watchllm.caller_peaks VALUES ('role', 'web', '{day}', {keys})");
+    // somebody who does as much in other weeks is let be: not the day itself, not the eighth day
+    // before
+    let peak = |day: &str, keys: u32| {
+        format!("INSERT INTO watchllm.caller_peaks VALUES ('role', 'web', '{day}', {keys})")
+    };
     one(c, &peak("2024-03-05", 9));
     one(c, &peak("2024-02-26", 9));
     assert_eq!(on_the_fifth(c, "mass_key_reading"), by_three);
     one(c, &peak("2024-02-27", 2));
     assert_eq!(on_the_fifth(c, "mass_key_reading"), [&*by_three[0], &*by_three[2]]);
     // it goes on over the limit with keys that are known, and ends with half of it
-    for (key, time) in [(5, "10:01:30"), (3, "10:02:10"), (4, "10:02:20"), (6, "10:02:21"), (7, "10:02:22")] {
+    for (key, time) in
+        [(5, "10:01:30"), (3, "10:02:10"), (4, "10:02:20"), (6, "10:02:21"), (7, "10:02:22")]
+    {
         put(c, &keys[key], &[time], ", role_name => 'other'");
     }
     put(c, &keys[0], &["10:03:10", "10:03:23"], ", role_name => 'other'");
@@ -275,13 +317,38 @@ fn strangers_and_sleepers_are_found_where_a_key_was_in_use_before() {
 
     let [slept, used, fresh, imported] = [(); 4].map(|()| vault.key("plainly-fake").to_string());
     for id in [&slept, &used, &imported] {
-        one(c, &format!("UPDATE watchllm.provider_key_records SET created_at = '2023-01-01' WHERE id = '{id}'"));
+        one(
+            c,
+            &format!(
+                "UPDATE watchllm.provider_key_records SET created_at = '2023-01-01' WHERE id = '{id}'"
+            ),
+        );
     }
-    one(c, &format!("UPDATE watchllm.provider_key_records SET created_at = '2024-02-28' WHERE id = '{fresh}'"));
-    one(c, &format!("SELECT put('{slept}', ARRAY['2024-02-04 10:00Z', '2024-03-05 10:00:01Z']::timestamptz[])"));
-    one(c, &format!("SELECT put('{used}', ARRAY['2024-02-04 10:00Z', '2024-03-05 10:00Z']::timestamptz[])"));
+    one(
+        c,
+        &format!(
+            "UPDATE watchllm.provider_key_records SET created_at = '2024-02-28' WHERE id = '{fresh}'"
+        ),
+    );
+    one(
+        c,
+        &format!(
+            "SELECT put('{slept}', ARRAY['2024-02-04 10:00Z', '2024-03-05 10:00:01Z']::timestamptz[])"
+        ),
+    );
+    one(
+        c,
+        &format!(
+            "SELECT put('{used}', ARRAY['2024-02-04 10:00Z', '2024-03-05 10:00Z']::timestamptz[])"
+        ),
+    );
     one(c, &format!("SELECT put('{fresh}', ARRAY['2024-03-05 10:00Z']::timestamptz[])"));
-    one(c, &format!("SELECT put('{imported}', ARRAY['2024-03-01 10:00Z']::timestamptz[], kind => 'import')"));
+    one(
+        c,
+        &format!(
+            "SELECT put('{imported}', ARRAY['2024-03-01 10:00Z']::timestamptz[], kind => 'import')"
+        ),
+    );
     put(c, &imported, &["10:00:00"], "");
     let woken = ["30|30|05 10:00:01|05 10:00:01"];
     assert_eq!(on_the_fifth(c, "dormant_key_used"), woken);
@@ -294,11 +361,15 @@ fn strangers_and_sleepers_are_found_where_a_key_was_in_use_before() {
         ),
         ["30", "399", "399"]
     ); // both first of all their uses
-    one(c, &format!("SELECT watchllm.set_setting('stale_after', '31d', provider_key_id => '{slept}')"));
+    one(
+        c,
+        &format!("SELECT watchllm.set_setting('stale_after', '31d', provider_key_id => '{slept}')"),
+    );
     assert_eq!(on_the_fifth(c, "dormant_key_used"), [""; 0]);
 }
 
-/// Days whose partition a statement reads; in a session of its own, whose counters hold nothing else.
+/// Days whose partition a statement reads; in a session of its own, whose counters hold nothing
+/// else.
 fn days_read(vault: &Vault, sql: &str) -> Vec<String> {
     let c = &mut vault.connect();
     one(c, "BEGIN");
@@ -329,9 +400,14 @@ fn days_that_are_not_asked_for_are_not_read() {
         ("key_access_anomalies", &["20240304", "20240305"]),
     ];
     for (function, days) in cases {
-        assert_eq!(days_read(&vault, &format!("SELECT * FROM watchllm.{function}({noon})")), days, "{function}");
+        assert_eq!(
+            days_read(&vault, &format!("SELECT * FROM watchllm.{function}({noon})")),
+            days,
+            "{function}"
+        );
     }
-    let midnight = "SELECT * FROM watchllm.detect_rapid_automated_access('2024-03-05Z', '2024-03-05 00:01Z')";
+    let midnight =
+        "SELECT * FROM watchllm.detect_rapid_automated_access('2024-03-05Z', '2024-03-05 00:01Z')";
     assert_eq!(days_read(&vault, midnight), ["20240304", "20240305"]);
     // one key is found by the index
     let c = &mut vault.connect();
@@ -353,30 +429,53 @@ fn a_tenant_finds_its_own_anomalies_and_nothing_of_callers() {
     set(c, "max_distinct_keys_per_minute", "1");
     let other = one(c, "SELECT watchllm.create_project('other')");
     let [ours, ours2] = [(); 2].map(|()| vault.key("plainly-fake").to_string());
-    let theirs = one(c, &format!("SELECT watchllm.store_provider_key('{other}', 'openai', 'plainly-fake')"));
+    let theirs =
+        one(c, &format!("SELECT watchllm.store_provider_key('{other}', 'openai', 'plainly-fake')"));
     for id in [&ours, &ours2, &theirs] {
         put(c, id, &["10:00:00", "10:00:01", "10:00:02"], "");
     }
     let tenant = login(c, "watchllm_tenant");
     one(c, &format!("SELECT watchllm.add_project_member('{other}', role_name => '{tenant}')"));
     // a limit of a project of others is not told
-    one(c, &format!("SELECT watchllm.set_setting('max_accesses_per_minute', '77', '{}')", vault.project));
+    one(
+        c,
+        &format!(
+            "SELECT watchllm.set_setting('max_accesses_per_minute', '77', '{}')",
+            vault.project
+        ),
+    );
     let all = "SELECT detector, provider_key_id FROM watchllm.key_access_anomalies('2024-03-05Z', '2024-03-06Z')";
     let t = &mut vault.server.connect("postgres", &tenant);
     assert_eq!(rows(t, all), [format!("rapid_automated_access|{theirs}")]);
     for detector in ["mass_key_reading", "new_address", "new_role", "dormant_key_used"] {
-        assert_eq!(rows(t, &format!("SELECT * FROM watchllm.detect_{detector}('2024-03-05Z')")), [""; 0]);
+        assert_eq!(
+            rows(t, &format!("SELECT * FROM watchllm.detect_{detector}('2024-03-05Z')")),
+            [""; 0]
+        );
     }
     let rates = "SELECT DISTINCT provider_key_id FROM watchllm.key_access_rates('2024-03-05Z')";
     assert_eq!(rows(t, rates), [&*theirs]);
-    let of_ours =
-        format!("SELECT * FROM watchllm.key_access_rates('2024-03-05Z', NULL, '{}', '{ours}')", vault.project);
+    let of_ours = format!(
+        "SELECT * FROM watchllm.key_access_rates('2024-03-05Z', NULL, '{}', '{ours}')",
+        vault.project
+    );
     assert_eq!(rows(t, &of_ours), [""; 0]);
     assert_eq!(rows(t, "SELECT * FROM watchllm.key_access_anomalies"), [""; 0]);
-    let own = one(t, &format!("SELECT watchllm.effective_setting('max_accesses_per_minute', '{}')", vault.project));
+    let own = one(
+        t,
+        &format!(
+            "SELECT watchllm.effective_setting('max_accesses_per_minute', '{}')",
+            vault.project
+        ),
+    );
     assert_eq!(own, "2");
-    assert_eq!(rows(c, all), [format!("rapid_automated_access|{theirs}"), "mass_key_reading|-".into()]);
-    for (role, expected) in [("watchllm_auditor", "00000"), ("watchllm_service", "42501"), ("", "42501")] {
+    assert_eq!(
+        rows(c, all),
+        [format!("rapid_automated_access|{theirs}"), "mass_key_reading|-".into()]
+    );
+    for (role, expected) in
+        [("watchllm_auditor", "00000"), ("watchllm_service", "42501"), ("", "42501")]
+    {
         let role = login(c, role);
         let s = &mut vault.server.connect("postgres", &role);
         assert_eq!(code(s, all), expected, "{role}");
@@ -388,18 +487,34 @@ fn a_tenant_finds_its_own_anomalies_and_nothing_of_callers() {
 fn nonsense_is_refused() {
     let (vault, mut c) = vault();
     let c = &mut c;
-    for function in ["key_access_rates", "key_access_anomalies", "detect_new_role", "detect_dormant_key_used"] {
+    for function in
+        ["key_access_rates", "key_access_anomalies", "detect_new_role", "detect_dormant_key_used"]
+    {
         let refused = refusal(c, &format!("SELECT * FROM watchllm.{function}(NULL)"));
-        assert_eq!((refused.code().code(), refused.message()), ("22004", "since must not be null"), "{function}");
+        assert_eq!(
+            (refused.code().code(), refused.message()),
+            ("22004", "since must not be null"),
+            "{function}"
+        );
         let none = format!("SELECT * FROM watchllm.{function}('2024-03-06Z', '2024-03-05Z')");
         assert_eq!(rows(c, &none), [""; 0]);
-        assert_eq!(code(c, &format!("SELECT * FROM watchllm.{function}('-infinity')")), "00000", "{function}");
+        assert_eq!(
+            code(c, &format!("SELECT * FROM watchllm.{function}('-infinity')")),
+            "00000",
+            "{function}"
+        );
     }
     vault.server.psql("postgres", "CREATE DATABASE bare");
     let bare = &mut vault.server.connect("bare", "postgres");
     one(bare, "CREATE EXTENSION watchllm_keys");
-    for function in ["key_access_rates", "key_access_anomalies", "detect_new_role", "detect_mass_key_reading"] {
-        assert_eq!(code(bare, &format!("SELECT * FROM watchllm.{function}(now())")), "55000", "{function}");
+    for function in
+        ["key_access_rates", "key_access_anomalies", "detect_new_role", "detect_mass_key_reading"]
+    {
+        assert_eq!(
+            code(bare, &format!("SELECT * FROM watchllm.{function}(now())")),
+            "55000",
+            "{function}"
+        );
     }
 }
 
@@ -408,7 +523,8 @@ fn one_key_is_judged_by_its_limits_and_a_foreign_one_is_none() {
     let (vault, mut c) = vault();
     let c = &mut c;
     let id = vault.key("plainly-fake").to_string();
-    let judge = |hours: i32| format!("SELECT * FROM watchllm.detect_unusual_key_access('{id}', {hours})");
+    let judge =
+        |hours: i32| format!("SELECT * FROM watchllm.detect_unusual_key_access('{id}', {hours})");
     assert_eq!(one(c, &judge(1)), "f|0|0|Normal");
     for _ in 0..5 {
         one(c, &decrypt(&id));
@@ -425,7 +541,12 @@ fn one_key_is_judged_by_its_limits_and_a_foreign_one_is_none() {
         ("max_accesses_per_hour", "Potential key theft"),
     ] {
         let limit = if setting == "max_failures_per_hour" { "1" } else { "4" };
-        one(c, &format!("SELECT watchllm.set_setting('{setting}', '{limit}', provider_key_id => '{id}')"));
+        one(
+            c,
+            &format!(
+                "SELECT watchllm.set_setting('{setting}', '{limit}', provider_key_id => '{id}')"
+            ),
+        );
         assert_eq!(one(c, &judge(3)), format!("t|5|2|{reason}"));
     }
     for hours in ["0", "745", "-1"] {
@@ -435,7 +556,13 @@ fn one_key_is_judged_by_its_limits_and_a_foreign_one_is_none() {
     let tenant = login(c, "watchllm_tenant");
     let t = &mut vault.server.connect("postgres", &tenant);
     assert_eq!(code(t, &judge(1)), "02000");
-    one(c, &format!("SELECT watchllm.add_project_member('{}', role_name => '{tenant}')", vault.project));
+    one(
+        c,
+        &format!(
+            "SELECT watchllm.add_project_member('{}', role_name => '{tenant}')",
+            vault.project
+        ),
+    );
     assert_eq!(one(t, &judge(3)), "t|5|2|Potential key theft");
 }
 
@@ -450,7 +577,8 @@ fn every_count_of_a_random_day_is_what_counting_by_hand_gives() {
     let start = 1_709_600_400_000_000i64; // 2024-03-05 01:00 UTC
     let mut random = 7u64;
     let mut next = |below: u64| {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((random >> 33) % below) as i64
     };
     let (mut at, mut schedule) = (start, Vec::new());
@@ -467,8 +595,9 @@ fn every_count_of_a_random_day_is_what_counting_by_hand_gives() {
     }
     for failed in [false, true] {
         let times = schedule.iter().filter(|(_, other)| *other == failed);
-        let times: Vec<String> =
-            times.map(|(at, _)| format!("'epoch'::timestamptz + {at} * '1 us'::interval")).collect();
+        let times: Vec<String> = times
+            .map(|(at, _)| format!("'epoch'::timestamptz + {at} * '1 us'::interval"))
+            .collect();
         let reason = if failed { ", 'inactive'" } else { "" };
         one(c, &format!("SELECT put('{id}', ARRAY[{}]{reason})", times.join(",")));
     }
@@ -497,7 +626,13 @@ fn every_count_of_a_random_day_is_what_counting_by_hand_gives() {
         for row in rows {
             match kept.last_mut() {
                 Some(last) if last.0 == row.0 => {
-                    *last = (row.0, last.1.max(row.1), last.2.max(row.2), last.3.max(row.3), last.4.max(row.4));
+                    *last = (
+                        row.0,
+                        last.1.max(row.1),
+                        last.2.max(row.2),
+                        last.3.max(row.3),
+                        last.4.max(row.4),
+                    );
                 }
                 _ => kept.push(row),
             }
@@ -510,11 +645,19 @@ fn every_count_of_a_random_day_is_what_counting_by_hand_gives() {
     let answer = rows(c, sql);
     let counted = answer.iter().map(|row| {
         let numbers: Vec<i64> = row.split('|').map(|number| number.parse().unwrap()).collect();
-        (numbers[0], numbers[1] as usize, numbers[2] as usize, numbers[3] as usize, numbers[4] as usize)
+        (
+            numbers[0],
+            numbers[1] as usize,
+            numbers[2] as usize,
+            numbers[3] as usize,
+            numbers[4] as usize,
+        )
     });
     let counted: Vec<_> = counted.collect();
     assert_eq!(counted.len(), schedule.len());
-    let expected = expected.into_iter().map(|(at, minute, hour, day, failures, _)| (at, minute, hour, day, failures));
+    let expected = expected
+        .into_iter()
+        .map(|(at, minute, hour, day, failures, _)| (at, minute, hour, day, failures));
     assert_eq!(largest(counted), largest(expected.collect()));
 }
 

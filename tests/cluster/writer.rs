@@ -1,5 +1,6 @@
-//! The audit writer at work: whose rights it uses, what it makes ahead, what it counts, and that the trail refuses to
-//! be changed by anybody. Also `Vault`, the server with keys that rollback, crash, faults and durable attack.
+//! The audit writer at work: whose rights it uses, what it makes ahead, what it counts, and that
+//! the trail refuses to be changed by anybody. Also `Vault`, the server with keys that rollback,
+//! crash, faults and durable attack.
 
 use std::time::Duration;
 
@@ -9,68 +10,77 @@ use uuid::Uuid;
 use crate::crash::{assert_trail_holds, under_load};
 use crate::server::Server;
 
-pub const DECRYPT: &str = "SELECT watchllm.decrypt_provider_key($1, request_id => $2)";
+pub(crate) const DECRYPT: &str = "SELECT watchllm.decrypt_provider_key($1, request_id => $2)";
 
 /// A server whose database postgres holds a vault with one project.
-pub struct Vault {
+pub(crate) struct Vault {
     pub server: Server,
     pub project: Uuid,
 }
 
 impl Vault {
     /// With more lines in postgresql.conf; keys are not limited in number.
-    pub fn with(conf: &str) -> Vault {
+    pub(crate) fn with(conf: &str) -> Vault {
         let fast = "watchllm_keys.max_active_keys = 0\nwatchllm_keys.pbkdf2_iterations = 100000\n";
         let server = Server::with_vault_and(&format!("{fast}{conf}"));
-        let project = server.psql("postgres", "SELECT watchllm.create_project('acme')").parse().unwrap();
+        let project =
+            server.psql("postgres", "SELECT watchllm.create_project('acme')").parse().unwrap();
         Vault { server, project }
     }
 
-    pub fn connect(&self) -> Client {
+    pub(crate) fn connect(&self) -> Client {
         self.server.connect("postgres", "postgres")
     }
 
     /// Stores a key that holds `plaintext`.
-    pub fn key(&self, plaintext: &str) -> Uuid {
+    pub(crate) fn key(&self, plaintext: &str) -> Uuid {
         let sql = "SELECT watchllm.store_provider_key($1, 'openai', $2)";
         self.connect().query_one(sql, &[&self.project, &plaintext]).unwrap().get(0)
     }
 
     /// Rows of the trail with this request id.
-    pub fn rows(&self, request: &str) -> i64 {
+    pub(crate) fn rows(&self, request: &str) -> i64 {
         let sql = "SELECT count(*) FROM watchllm.provider_key_access_logs WHERE request_id = $1";
         self.connect().query_one(sql, &[&request]).unwrap().get(0)
     }
 
-    pub fn count(&self, sql: &str) -> i64 {
+    pub(crate) fn count(&self, sql: &str) -> i64 {
         self.server.psql("postgres", sql).parse().unwrap()
     }
 
     /// Today's partition of the trail (UTC), qualified.
-    pub fn today(&self) -> String {
+    pub(crate) fn today(&self) -> String {
         let day = "to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')";
-        self.server.psql("postgres", &format!("SELECT 'watchllm.provider_key_access_logs_' || {day}"))
+        self.server
+            .psql("postgres", &format!("SELECT 'watchllm.provider_key_access_logs_' || {day}"))
     }
 
     /// A session that keeps the writer out of the trail until it rolls back.
-    pub fn lock_trail(&self) -> Client {
+    pub(crate) fn lock_trail(&self) -> Client {
         let mut holder = self.connect();
-        holder.batch_execute("BEGIN; LOCK TABLE watchllm.provider_key_access_logs IN ACCESS EXCLUSIVE MODE").unwrap();
+        holder
+            .batch_execute(
+                "BEGIN; LOCK TABLE watchllm.provider_key_access_logs IN ACCESS EXCLUSIVE MODE",
+            )
+            .unwrap();
         holder
     }
 }
 
 /// The plaintext, or the SQLSTATE ("closed" when the connection broke).
-pub fn decrypt(client: &mut Client, key: Uuid, request: &str) -> Result<String, String> {
-    client.query_one(DECRYPT, &[&key, &request]).map(|row| row.get(0)).map_err(|error| sqlstate(&error))
+pub(crate) fn decrypt(client: &mut Client, key: Uuid, request: &str) -> Result<String, String> {
+    client
+        .query_one(DECRYPT, &[&key, &request])
+        .map(|row| row.get(0))
+        .map_err(|error| sqlstate(&error))
 }
 
-pub fn sqlstate(error: &postgres::Error) -> String {
+pub(crate) fn sqlstate(error: &postgres::Error) -> String {
     error.code().map_or("closed".into(), |code| code.code().into())
 }
 
 /// The SQLSTATE that a script ends with; "00000" when it does not fail.
-pub fn outcome(client: &mut Client, sql: &str) -> String {
+pub(crate) fn outcome(client: &mut Client, sql: &str) -> String {
     client.batch_execute(sql).map_or_else(|error| sqlstate(&error), |()| "00000".into())
 }
 
@@ -103,7 +113,8 @@ fn writes_as_the_owner_of_the_trail_behind_forced_row_security() {
 fn one_writer_a_database_is_shown_by_its_type() {
     let vault = Vault::with("");
     vault.key("sk-one");
-    let writers = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'watchllm_keys writer'";
+    let writers =
+        "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'watchllm_keys writer'";
     assert_eq!(vault.count(writers), 1);
     vault.server.psql("postgres", "CREATE DATABASE second");
     vault.server.psql("second", "CREATE EXTENSION watchllm_keys; SELECT watchllm.install();");
@@ -136,7 +147,9 @@ fn partitions_are_made_seven_days_ahead() {
 #[test]
 fn rows_lie_in_their_utc_day_whatever_the_time_zone() {
     // one of the two is always on another day than UTC
-    for (server_zone, client_zone) in [("Pacific/Kiritimati", "Etc/GMT+12"), ("Etc/GMT+12", "Pacific/Kiritimati")] {
+    for (server_zone, client_zone) in
+        [("Pacific/Kiritimati", "Etc/GMT+12"), ("Etc/GMT+12", "Pacific/Kiritimati")]
+    {
         let vault = Vault::with(&format!("timezone = '{server_zone}'"));
         let key = vault.key("sk-zone");
         let mut client = vault.connect();
@@ -172,7 +185,10 @@ fn nobody_changes_the_trail_not_even_a_superuser() {
             }
         }
     }
-    assert_eq!(vault.count("SELECT count(*) FROM watchllm.provider_key_access_logs WHERE success"), before);
+    assert_eq!(
+        vault.count("SELECT count(*) FROM watchllm.provider_key_access_logs WHERE success"),
+        before
+    );
 }
 
 #[test]
@@ -208,7 +224,8 @@ fn reading_leaves_no_dead_rows_and_takes_no_transaction_id() {
     for n in 0..2000 {
         let mut transaction = client.transaction().unwrap();
         transaction.query_one(&statement, &[&key, &format!("clean-{n}")]).unwrap();
-        let xid = transaction.query_one("SELECT pg_current_xact_id_if_assigned() IS NULL", &[]).unwrap();
+        let xid =
+            transaction.query_one("SELECT pg_current_xact_id_if_assigned() IS NULL", &[]).unwrap();
         assert!(xid.get::<_, bool>(0), "decrypt took a transaction id");
         transaction.commit().unwrap();
     }
@@ -247,7 +264,11 @@ fn a_writer_that_stands_still_is_seen_and_nothing_is_disclosed() {
     let writer = vault.server.writer_pid("postgres").unwrap();
     vault.server.kill_backend(writer, "STOP");
     let refused = vault.server.psql_result("postgres", &decrypt);
-    assert!(refused.stderr.contains("ERROR:  53000") && refused.stdout.is_empty(), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("ERROR:  53000") && refused.stdout.is_empty(),
+        "{}",
+        refused.stderr
+    );
     let seen = vault.server.psql("postgres", problem);
     vault.server.kill_backend(writer, "CONT");
     assert!(seen.contains("does not answer"), "{seen}");

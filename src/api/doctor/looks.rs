@@ -1,13 +1,14 @@
-//! Looks of the doctor at the catalog: walls, rights, and what surrounds the vault (roles, functions of others, settings
-//! that write into the log); and at keys and members. What each reads and when it is wrong: `store/doctor`.
+//! Looks of the doctor at the catalog: walls, rights, and what surrounds the vault (roles,
+//! functions of others, settings that write into the log); and at keys and members. What each reads
+//! and when it is wrong: `store/doctor`.
 
 use super::{Check, check, listed, not_looked_at};
-use crate::acting_owner::{Owner, session};
 use crate::error::Error;
+use crate::postgres::{Owner, session};
 use crate::store::doctor::{self, Counted, Seen};
 
-/// A look at the catalog: the name of its check, what it counts, what is so when nothing is wrong, and what to do
-/// otherwise.
+/// A look at the catalog: the name of its check, what it counts, what is so when nothing is wrong,
+/// and what to do otherwise.
 struct Look {
     name: &'static str,
     seen: fn() -> Vec<Seen>,
@@ -129,16 +130,22 @@ const SURROUNDINGS: &[Look] = &[
     },
     Look {
         name: "trusted_claim_roles",
-        seen: || doctor::trusted_roles(&session::setting(c"watchllm_keys.trusted_claim_roles").unwrap_or_default()),
+        seen: || {
+            doctor::trusted_roles(
+                &session::setting(c"watchllm_keys.trusted_claim_roles").unwrap_or_default(),
+            )
+        },
         fine: "trusted to bring JWT claims",
         hint: "Sessions of these roles say which tenant asks: each must exist, be no superuser and have no rights of its own (NOINHERIT). Set watchllm_keys.trusted_claim_roles.",
     },
 ];
 
 /// All of them.
-pub fn checks(owner: &Result<Owner, Error>) -> Vec<Check> {
+pub(super) fn checks(owner: &Result<Owner, Error>) -> Vec<Check> {
     let walls = WALLS.iter().map(|look| match (look.seen)() {
-        nothing if nothing.is_empty() => not_looked_at(look.name, "there is nothing in schema watchllm"),
+        nothing if nothing.is_empty() => {
+            not_looked_at(look.name, "there is nothing in schema watchllm")
+        }
         seen => judged(look, seen, false),
     });
     let rights = RIGHTS.iter().map(|look| judged(look, (look.seen)(), false));
@@ -152,7 +159,8 @@ pub fn checks(owner: &Result<Owner, Error>) -> Vec<Check> {
 
 /// Names what is wrong; else says how many were looked at and, with `names`, which.
 fn judged(look: &Look, seen: Vec<Seen>, names: bool) -> Check {
-    let wrong: Vec<&str> = seen.iter().filter(|seen| seen.wrong).map(|seen| seen.what.as_str()).collect();
+    let wrong: Vec<&str> =
+        seen.iter().filter(|seen| seen.wrong).map(|seen| seen.what.as_str()).collect();
     check(look.name, (!wrong.is_empty()).then(|| (listed(&wrong), look.hint)), || {
         let all: Vec<&str> = seen.iter().map(|seen| seen.what.as_str()).collect();
         match (names, all.len()) {
@@ -166,20 +174,37 @@ fn judged(look: &Look, seen: Vec<Seen>, names: bool) -> Check {
 /// A live key without an envelope is lost.
 fn key_envelopes(owner: &Result<Owner, Error>) -> Check {
     let hint = "These keys do not open: rotate them, or restore their rows from a backup.";
-    counted("key_envelopes", owner, doctor::keys, "live keys, each with the envelope of its active version", hint)
+    counted(
+        "key_envelopes",
+        owner,
+        doctor::keys,
+        "live keys, each with the envelope of its active version",
+        hint,
+    )
 }
 
 /// A member is kept by name: the next role of that name inherits it.
 fn project_members(owner: &Result<Owner, Error>) -> Check {
     let hint = "The next role of that name would be a member: SELECT watchllm.remove_project_member(project_id, role_name => …);";
-    counted("project_members", owner, doctor::members, "members by database role, each role exists", hint)
+    counted(
+        "project_members",
+        owner,
+        doctor::members,
+        "members by database role, each role exists",
+        hint,
+    )
 }
 
 /// An adopted table that is not followed any more: its projects and ours drift apart.
 fn adopted_tables(owner: &Result<Owner, Error>) -> Check {
-    let hint =
-        "Our triggers are gone, or the table was renamed: SELECT watchllm.adopt_projects('schema.table', …); again.";
-    counted("adopted_tables", owner, doctor::adopted, "adopted projects tables, each followed by our triggers", hint)
+    let hint = "Our triggers are gone, or the table was renamed: SELECT watchllm.adopt_projects('schema.table', …); again.";
+    counted(
+        "adopted_tables",
+        owner,
+        doctor::adopted,
+        "adopted projects tables, each followed by our triggers",
+        hint,
+    )
 }
 
 /// A count of our tables, where they are there.

@@ -1,6 +1,7 @@
-//! The doctor: `security_check()` looks at everything the promises rest on and says what it saw, a row per check. It
-//! repairs nothing, but calls the audit writer, so that the answer is of now. `vault` looks at this server's part,
-//! `looks` at the catalog; what each look reads: `store/doctor`.
+//! The doctor: `security_check()` looks at everything the promises rest on and says what it saw, a
+//! row per check. It repairs nothing, but calls the audit writer, so that the answer is of now.
+//! `vault` looks at this server's part, `looks` at the catalog; what each look reads:
+//! `store/doctor`.
 
 mod looks;
 mod vault;
@@ -23,15 +24,21 @@ struct Check {
     hint: Option<&'static str>,
 }
 
-/// Checks everything that the vault's promises rest on: a row per check, `ok` false for what is wrong, with a hint, and
-/// NULL for what could not be looked at. Works where the vault is not installed or the library not preloaded, and says
-/// so. Starts the audit writer. For watchllm_admin and watchllm_auditor; 42501 for others.
+/// Checks everything that the vault's promises rest on: a row per check, `ok` false for what is
+/// wrong, with a hint, and NULL for what could not be looked at. Works where the vault is not
+/// installed or the library not preloaded, and says so. Starts the audit writer. For watchllm_admin
+/// and watchllm_auditor; 42501 for others.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn security_check() -> Result<
     TableIterator<
         'static,
-        (name!(check_name, String), name!(ok, Option<bool>), name!(detail, String), name!(hint, Option<String>)),
+        (
+            name!(check_name, String),
+            name!(ok, Option<bool>),
+            name!(detail, String),
+            name!(hint, Option<String>),
+        ),
     >,
     ErrorReport,
 > {
@@ -41,12 +48,19 @@ fn security_check() -> Result<
     let owner = installed::owner();
     // The writer and the keyring are seen at work; what is in their way is one of the rows.
     let ready = audit::look();
-    let checks = vault::checks(&owner, &ready, &audit::state()).into_iter().chain(looks::checks(&owner));
-    Ok(TableIterator::new(checks.map(|c| (c.name.to_owned(), c.ok, c.detail, c.hint.map(str::to_owned)))))
+    let checks =
+        vault::checks(&owner, &ready, &audit::state()).into_iter().chain(looks::checks(&owner));
+    Ok(TableIterator::new(
+        checks.map(|c| (c.name.to_owned(), c.ok, c.detail, c.hint.map(str::to_owned))),
+    ))
 }
 
 /// A check that is fine, or not.
-fn check(name: &'static str, problem: Option<(String, &'static str)>, fine: impl FnOnce() -> String) -> Check {
+fn check(
+    name: &'static str,
+    problem: Option<(String, &'static str)>,
+    fine: impl FnOnce() -> String,
+) -> Check {
     match problem {
         Some((detail, hint)) => Check { name, ok: Some(false), detail, hint: Some(hint) },
         None => Check { name, ok: Some(true), detail: fine(), hint: None },

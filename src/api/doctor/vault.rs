@@ -1,17 +1,21 @@
-//! Looks of the doctor at this server's part of the vault: the library, the installation, the keyring and where it is
-//! kept, the audit writer and the room it needs.
+//! Looks of the doctor at this server's part of the vault: the library, the installation, the
+//! keyring and where it is kept, the audit writer and the room it needs.
 
 use super::{Check, check, listed, not_looked_at, problem};
-use crate::acting_owner::{Owner, session};
 use crate::audit::State;
 use crate::crypto::keyring::Keyring;
 use crate::error::Error;
+use crate::postgres::{Owner, session};
 use crate::settings::{self, KeyringSource};
 use crate::store::installed;
 use std::path::Path;
 
 /// All of them. `ready` is what came of asking for the vault.
-pub fn checks(owner: &Result<Owner, Error>, ready: &Result<(), Error>, state: &State) -> Vec<Check> {
+pub(super) fn checks(
+    owner: &Result<Owner, Error>,
+    ready: &Result<(), Error>,
+    state: &State,
+) -> Vec<Check> {
     vec![
         preloaded(state),
         installed_here(owner),
@@ -32,7 +36,11 @@ fn preloaded(state: &State) -> Check {
 /// Whether the tables are there, complete, and nobody else's.
 fn installed_here(owner: &Result<Owner, Error>) -> Check {
     check("installed", owner.as_ref().err().map(problem), || {
-        format!("version {}, schema version {}", env!("CARGO_PKG_VERSION"), installed::SCHEMA_VERSION)
+        format!(
+            "version {}, schema version {}",
+            env!("CARGO_PKG_VERSION"),
+            installed::SCHEMA_VERSION
+        )
     })
 }
 
@@ -45,7 +53,10 @@ fn encoding() -> Check {
 /// What the keyring in use opens, and what was wrong with the last one.
 fn master_key(state: &State, ready: &Result<(), Error>) -> Check {
     const NAME: &str = "master_key";
-    if let Err(error @ (Error::NoMasterKey(_) | Error::WrongMasterKey(_) | Error::UnknownMasterKey(_))) = ready {
+    if let Err(
+        error @ (Error::NoMasterKey(_) | Error::WrongMasterKey(_) | Error::UnknownMasterKey(_)),
+    ) = ready
+    {
         return check(NAME, Some(problem(error)), String::new);
     }
     if let Some(refused) = &state.keyring_problem {
@@ -54,14 +65,18 @@ fn master_key(state: &State, ready: &Result<(), Error>) -> Check {
     }
     match (state.active_version, ready) {
         (Some(active), _) => check(NAME, None, || {
-            format!("version {active} is active; the keyring opens versions {}", listed(&state.versions))
+            format!(
+                "version {active} is active; the keyring opens versions {}",
+                listed(&state.versions)
+            )
         }),
         (None, Err(error)) => not_looked_at(NAME, error.message()),
         (None, Ok(())) => not_looked_at(NAME, "the audit writer loads it"),
     }
 }
 
-/// Owner and mode of the file are looked at anew: what was loaded at the last start says nothing of today.
+/// Owner and mode of the file are looked at anew: what was loaded at the last start says nothing of
+/// today.
 fn keyring_file() -> Check {
     const NAME: &str = "keyring_file";
     let path = match settings::keyring_source() {
@@ -72,14 +87,19 @@ fn keyring_file() -> Check {
         }
         KeyringSource::Nothing => {
             let nothing = Error::NoMasterKey(
-                "neither watchllm_keys.master_key_file nor watchllm_keys.master_key_command is set".into(),
+                "neither watchllm_keys.master_key_file nor watchllm_keys.master_key_command is set"
+                    .into(),
             );
             return check(NAME, Some(problem(&nothing)), String::new);
         }
     };
-    let Some(server) = session::server_uid() else { return not_looked_at(NAME, "the server's user is not known") };
+    let Some(server) = session::server_uid() else {
+        return not_looked_at(NAME, "the server's user is not known");
+    };
     match Keyring::look_at_file(Path::new(&path), server) {
-        Ok((owner, mode)) => check(NAME, None, || format!("owned by user {owner}, mode {mode:04o}")),
+        Ok((owner, mode)) => {
+            check(NAME, None, || format!("owned by user {owner}, mode {mode:04o}"))
+        }
         Err(error) => {
             let hint = "chown it to the server's user and chmod 600; whoever could read it may have copied it.";
             check(NAME, Some((error.to_string(), hint)), String::new)
@@ -91,13 +111,26 @@ fn keyring_file() -> Check {
 fn audit_writer(state: &State, ready: &Result<(), Error>) -> Check {
     const NAME: &str = "audit_writer";
     if !state.preloaded || session::is_standby() {
-        return not_looked_at(NAME, if state.preloaded { "a hot standby has none" } else { "not preloaded" });
+        return not_looked_at(
+            NAME,
+            if state.preloaded { "a hot standby has none" } else { "not preloaded" },
+        );
     }
-    let hint = "See the server log, and max_worker_processes. Until it runs, every call fails closed.";
+    let hint =
+        "See the server log, and max_worker_processes. Until it runs, every call fails closed.";
     let stuck = match (state.writer_state.as_str(), ready, &state.problem) {
         ("running", _, None) => None,
         ("running", _, Some(problem)) => Some(problem.clone()),
-        (_, Err(error @ (Error::NotInstalled | Error::Restoring | Error::Refused(_) | Error::Parallel)), _) => {
+        (
+            _,
+            Err(
+                error @ (Error::NotInstalled
+                | Error::Restoring
+                | Error::Refused(_)
+                | Error::Parallel),
+            ),
+            _,
+        ) => {
             return not_looked_at(NAME, error.message());
         }
         (_, Err(error), _) => Some(error.message()),
@@ -117,6 +150,9 @@ fn worker_slots() -> Check {
         (format!("all {room} background worker slots are taken: a writer that ends cannot be replaced"), hint)
     });
     check("worker_slots", full, || {
-        format!("{} of {room} background worker slots are free (parallel queries use them too)", room - running)
+        format!(
+            "{} of {room} background worker slots are free (parallel queries use them too)",
+            room - running
+        )
     })
 }

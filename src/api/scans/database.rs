@@ -1,5 +1,6 @@
-//! The database's own texts, scanned: where a key stands that somebody wrote into a function, a comment or a setting. What
-//! there is to read is in `store/definitions`; what the caller may not read is said.
+//! The database's own texts, scanned: where a key stands that somebody wrote into a function, a
+//! comment or a setting. What there is to read is in `store/definitions`; what the caller may not
+//! read is said.
 
 use super::table::Columns;
 use super::{Place, Scan, begin};
@@ -10,10 +11,11 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::cell::LazyCell;
 
-/// Scans the definitions that the caller may read: functions, views, rules, comments, defaults, constraints, triggers,
-/// policies, indexes, settings of roles and databases, options of foreign servers and user mappings, subscriptions,
-/// pg_cron's jobs, texts of pg_stat_statements. A row per key and place; each key is an incident once. What it may not
-/// read a NOTICE names. Errors: not an auditor 42501.
+/// Scans the definitions that the caller may read: functions, views, rules, comments, defaults,
+/// constraints, triggers, policies, indexes, settings of roles and databases, options of foreign
+/// servers and user mappings, subscriptions, pg_cron's jobs, texts of pg_stat_statements. A row per
+/// key and place; each key is an incident once. What it may not read a NOTICE names. Errors: not an
+/// auditor 42501.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn scan_database_for_leaks() -> Result<
@@ -38,7 +40,10 @@ fn scan_database_for_leaks() -> Result<
         passed_over("connection strings of subscriptions", "only superusers may read them");
     }
     if hidden.mappings {
-        passed_over("options of some user mappings", "their server's owner and superusers may read them");
+        passed_over(
+            "options of some user mappings",
+            "their server's owner and superusers may read them",
+        );
     }
     search_jobs(&mut scan)?;
     search_statements(&mut scan)?;
@@ -70,8 +75,12 @@ fn search_statements(scan: &mut Scan) -> Result<(), Error> {
         passed_over("pg_stat_statements", "you may not read it, or it is not preloaded");
         return Ok(());
     };
-    if definitions::each_statement(&schema, |place, text| search(scan, text, || place.to_owned()))? {
-        passed_over("statements of other roles in pg_stat_statements", "members of pg_read_all_stats may read them");
+    if definitions::each_statement(&schema, |place, text| search(scan, text, || place.to_owned()))?
+    {
+        passed_over(
+            "statements of other roles in pg_stat_statements",
+            "members of pg_read_all_stats may read them",
+        );
     }
     Ok(())
 }

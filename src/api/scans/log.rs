@@ -1,10 +1,11 @@
-//! The server log, scanned: its files are read by the server in pieces of a megabyte, whatever their format and size.
-//! Which files there are: `server_log`. That nothing was found and that nothing was looked at are told apart.
+//! The server log, scanned: its files are read by the server in pieces of a megabyte, whatever
+//! their format and size. Which files there are: `server_log`. That nothing was found and that
+//! nothing was looked at are told apart.
 
 use super::{Place, Scan, back, begin};
-use crate::acting_owner::session;
 use crate::api::access::Access;
 use crate::error::Error;
+use crate::postgres::session;
 use crate::redact;
 use crate::server_log;
 use pgrx::datum::Interval;
@@ -19,9 +20,10 @@ const AT_ONCE: u64 = 1 << 16;
 /// Where the logging collector notes the files it writes, in the data directory.
 const NOTE: &str = "current_logfiles";
 
-/// Scans the server's log files (plain, csv, json, packed by gzip) that were modified since a time back from now. A row
-/// per key and file; each key is an incident once. Where the server does not write its log to files it can find, a NOTICE
-/// says so. Reads as the server's own user, which needs no right of the caller's on files. Errors: not an administrator 42501.
+/// Scans the server's log files (plain, csv, json, packed by gzip) that were modified since a time
+/// back from now. A row per key and file; each key is an incident once. Where the server does not
+/// write its log to files it can find, a NOTICE says so. Reads as the server's own user, which
+/// needs no right of the caller's on files. Errors: not an administrator 42501.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn scan_server_log(
@@ -53,7 +55,8 @@ fn scan_server_log(
     Ok(TableIterator::new(scan.finish()))
 }
 
-/// The log files there are. What is not there is said: nothing found is not the same as nothing looked at.
+/// The log files there are. What is not there is said: nothing found is not the same as nothing
+/// looked at.
 fn files(since: SystemTime) -> Vec<PathBuf> {
     let directory = session::setting(c"log_directory").unwrap_or_default();
     let collects = session::setting(c"logging_collector").is_some_and(|value| value == "on");
@@ -63,7 +66,11 @@ fn files(since: SystemTime) -> Vec<PathBuf> {
     }
     let mut files = listed.unwrap_or_default();
     let note = std::fs::read_to_string(NOTE).unwrap_or_default();
-    files.extend(server_log::current_files(&note).into_iter().filter(|path| server_log::is_recent(path, since)));
+    files.extend(
+        server_log::current_files(&note)
+            .into_iter()
+            .filter(|path| server_log::is_recent(path, since)),
+    );
     if !collects {
         files.extend(of_standard_error(since));
     }
@@ -74,8 +81,8 @@ fn files(since: SystemTime) -> Vec<PathBuf> {
     files
 }
 
-/// Where there is no logging collector (Debian's default): the file that the server's standard error goes to, and what
-/// logrotate made of it.
+/// Where there is no logging collector (Debian's default): the file that the server's standard
+/// error goes to, and what logrotate made of it.
 fn of_standard_error(since: SystemTime) -> Vec<PathBuf> {
     let file = server_log::standard_error();
     let named = file.as_ref().and_then(|path| Some((path.parent()?, path.file_name()?.to_str()?)));

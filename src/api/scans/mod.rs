@@ -1,17 +1,17 @@
-//! Scans for leaked keys: of a table, of the server log, of the database's definitions. Each reads as the caller what the
-//! caller may read, answers a row per key and place, never a key, and raises an incident of what was not found before.
-//! What is common to them is here.
+//! Scans for leaked keys: of a table, of the server log, of the database's definitions. Each reads
+//! as the caller what the caller may read, answers a row per key and place, never a key, and raises
+//! an incident of what was not found before. What is common to them is here.
 
 mod database;
 mod log;
 mod table;
 
-use crate::acting_owner::session;
 use crate::api::access::Access;
 use crate::api::finder::{Finder, Found, StoredAs};
 use crate::audit::{Standing, commit};
 use crate::caller::Context;
 use crate::error::Error;
+use crate::postgres::session;
 use crate::redact;
 use crate::store::{self, Id};
 use crate::trail::{AccessType, FailureReason, Incident, IncidentType, Severity, incident};
@@ -19,14 +19,15 @@ use pgrx::notice;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 
-/// Rows of an answer at most, of keys that are not ours and of ours. A scanned text may be an attacker's, made of keys.
+/// Rows of an answer at most, of keys that are not ours and of ours. A scanned text may be an
+/// attacker's, made of keys.
 const MOST: usize = 10_000;
 /// A NOTICE says how far a scan is, each time so much was searched: every few seconds.
 const BYTES_PER_NOTICE: usize = 64 << 20;
 const DAY: i64 = 86_400_000_000;
 
-/// Where a text stands: as people are shown it, and what its incidents are about. A log file is renamed and packed, but
-/// what it says is not new again.
+/// Where a text stands: as people are shown it, and what its incidents are about. A log file is
+/// renamed and packed, but what it says is not new again.
 struct Place {
     shown: String,
     identity: String,
@@ -70,7 +71,10 @@ fn begin(may: fn(&Access) -> Result<(), Error>) -> Result<Access, Error> {
     may(&access)?;
     if session::is_read_only() {
         let hint = "Call it outside of a read-only transaction.";
-        return Err(access.refuse(FailureReason::BadInput, Error::BadInput("a scan writes down what it finds", hint)));
+        return Err(access.refuse(
+            FailureReason::BadInput,
+            Error::BadInput("a scan writes down what it finds", hint),
+        ));
     }
     Ok(access)
 }
@@ -83,7 +87,8 @@ impl Scan {
         Ok(Scan { access, finder, source, leaks: BTreeMap::new(), ours: 0, more: 0, searched: 0 })
     }
 
-    /// Searches a text of any length, piece by piece. The place may be one that is only looked up when it is told.
+    /// Searches a text of any length, piece by piece. The place may be one that is only looked up
+    /// when it is told.
     fn search<P: Deref<Target = Place>>(&mut self, place: P, text: &[u8]) -> Result<(), Error> {
         let mut from = 0;
         while let Some(piece) = redact::piece(&text[from..], true).filter(|_| from < text.len()) {
@@ -94,11 +99,20 @@ impl Scan {
     }
 
     /// Searches a piece; what begins from `next` on is searched with the next piece.
-    fn search_piece<P: Deref<Target = Place>>(&mut self, place: &P, piece: &[u8], next: usize) -> Result<(), Error> {
+    fn search_piece<P: Deref<Target = Place>>(
+        &mut self,
+        place: &P,
+        piece: &[u8],
+        next: usize,
+    ) -> Result<(), Error> {
         session::check_interrupts();
         let text = String::from_utf8_lossy(piece);
         // Bytes that are no UTF-8 are replaced by longer ones.
-        let next = if next >= piece.len() { text.len() } else { String::from_utf8_lossy(&piece[..next]).len() };
+        let next = if next >= piece.len() {
+            text.len()
+        } else {
+            String::from_utf8_lossy(&piece[..next]).len()
+        };
         for found in self.finder.find(&text)?.into_iter().filter(|found| found.start < next) {
             self.note(place, found);
         }
@@ -106,7 +120,11 @@ impl Scan {
         self.searched += piece.len();
         if self.searched / BYTES_PER_NOTICE > before {
             let (megabytes, count) = (self.searched >> 20, self.leaks.len());
-            notice!("{}: {megabytes} MB searched, {count} keys found; now at {}", self.source, place.shown);
+            notice!(
+                "{}: {megabytes} MB searched, {count} keys found; now at {}",
+                self.source,
+                place.shown
+            );
         }
         Ok(())
     }
@@ -125,7 +143,8 @@ impl Scan {
         }
         self.ours += usize::from(found.ours.is_some());
         let (id, version) = found.ours.map_or(([0; 16], 0), |ours| (ours.key, ours.version));
-        let parts = [b"leak", place.identity.as_bytes(), &found.fingerprint, &id, &version.to_be_bytes()];
+        let parts =
+            [b"leak", place.identity.as_bytes(), &found.fingerprint, &id, &version.to_be_bytes()];
         let incident = incident::identity(&parts);
         let Found { provider, kind, redacted, .. } = found;
         self.leaks.insert(key, Leak { incident, provider, kind, redacted, occurrences: 1 });
@@ -135,23 +154,37 @@ impl Scan {
     fn finish(self) -> Vec<Row> {
         let mut incidents: BTreeMap<Id, Incident> = BTreeMap::new();
         for ((ours, place, _), leak) in &self.leaks {
-            incidents.entry(leak.incident).or_insert_with(|| incident_of(self.source, *ours, place, leak));
+            incidents
+                .entry(leak.incident)
+                .or_insert_with(|| incident_of(self.source, *ours, place, leak));
         }
-        // In the order of their ids, so that two scans at once do not wait for each other in a circle.
-        let new: BTreeMap<Id, bool> =
-            incidents.into_iter().map(|(id, incident)| (id, raise(&self.access, &incident))).collect();
+        // In the order of their ids, so that two scans at once do not wait for each other in a
+        // circle.
+        let new: BTreeMap<Id, bool> = incidents
+            .into_iter()
+            .map(|(id, incident)| (id, raise(&self.access, &incident)))
+            .collect();
         let is_new = |leak: &Leak| new.get(&leak.incident).copied().unwrap_or(false);
         let mut rows: Vec<Row> = Vec::with_capacity(self.leaks.len() + 1);
         let of = |((ours, place, _), leak): (&(Option<StoredAs>, String, [u8; 32]), &Leak)| {
             let key = ours.map(|ours| pgrx::Uuid::from_bytes(ours.key));
-            let (provider, kind, redacted) = (leak.provider.clone(), leak.kind.clone(), leak.redacted.clone());
+            let (provider, kind, redacted) =
+                (leak.provider.clone(), leak.kind.clone(), leak.redacted.clone());
             (place.clone(), provider, kind, redacted, key, leak.occurrences, is_new(leak))
         };
         rows.extend(self.leaks.iter().filter(|((ours, ..), _)| ours.is_some()).map(of));
         rows.extend(self.leaks.iter().filter(|((ours, ..), _)| ours.is_none()).map(of));
         if self.more > 0 {
             let is_new = raise(&self.access, &no_more(self.source));
-            rows.push(("elsewhere".into(), None, "more keys".into(), redact::MASK.into(), None, self.more, is_new));
+            rows.push((
+                "elsewhere".into(),
+                None,
+                "more keys".into(),
+                redact::MASK.into(),
+                None,
+                self.more,
+                is_new,
+            ));
         }
         rows
     }
@@ -178,7 +211,8 @@ fn incident_of(source: &str, ours: Option<StoredAs>, place: &str, leak: &Leak) -
 /// The incident that there is more than an answer holds, one a day.
 fn no_more(source: &str) -> Incident {
     let now = session::now();
-    let details = serde_json::json!({ "what": "more keys lie in clear than a scan lists", "source": source });
+    let details =
+        serde_json::json!({ "what": "more keys lie in clear than a scan lists", "source": source });
     Incident {
         id: incident::identity(&[b"leak", b"more", source.as_bytes(), &(now / DAY).to_be_bytes()]),
         kind: IncidentType::LeakedKey,
@@ -199,11 +233,15 @@ fn raise(access: &Access, incident: &Incident) -> bool {
     is_new
 }
 
-/// The moment that lies this far back, in microseconds since 1970; a time before 1970 is its beginning.
+/// The moment that lies this far back, in microseconds since 1970; a time before 1970 is its
+/// beginning.
 fn back(access: &Access, since: pgrx::datum::Interval) -> Result<i64, Error> {
     let back = since.as_micros();
     let from = i128::from(session::now()) - back;
     let from = i64::try_from(from.max(0)).ok().filter(|_| back >= 0);
-    let bad = Error::BadInput("since is not a time back from now", "Give an interval such as '24 hours'.");
+    let bad = Error::BadInput(
+        "since is not a time back from now",
+        "Give an interval such as '24 hours'.",
+    );
     access.accept(from.ok_or(bad))
 }

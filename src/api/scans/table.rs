@@ -1,11 +1,11 @@
-//! A table, scanned: its rows are read as the caller and by no SQL, so that nothing of its owner's runs (DESIGN §5). It is
-//! judged by `store/named_source`, as an import's is.
+//! A table, scanned: its rows are read as the caller and by no SQL, so that nothing of its owner's
+//! runs (DESIGN §5). It is judged by `store/named_source`, as an import's is.
 
 use super::{Place, Scan, back, begin};
-use crate::acting_owner::named_table::{self, Leaf, NamedRow};
-use crate::acting_owner::{StepMemory, session};
 use crate::api::access::Access;
 use crate::error::Error;
+use crate::postgres::named_table::{self, Leaf, NamedRow};
+use crate::postgres::{StepMemory, session};
 use crate::redact;
 use crate::store::named_source::{self, Source};
 use crate::trail::FailureReason;
@@ -15,14 +15,16 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::ffi::{CStr, CString};
 
-const TEXTS: [pg_sys::Oid; 4] = [pg_sys::TEXTOID, pg_sys::VARCHAROID, pg_sys::JSONOID, pg_sys::JSONBOID];
+const TEXTS: [pg_sys::Oid; 4] =
+    [pg_sys::TEXTOID, pg_sys::VARCHAROID, pg_sys::JSONOID, pg_sys::JSONBOID];
 const TIMES: [pg_sys::Oid; 3] = [pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPOID, pg_sys::DATEOID];
 const DAY: i64 = 86_400_000_000;
 
-/// Scans a table for keys in its columns of type text, varchar, json and jsonb, or in those named; with `time_column` and
-/// `since` only rows of that time or none. A row per key and column; each key is an incident once. Reads as the caller.
-/// Errors: not an auditor, or may not read the source 42501; no table, or row security hides rows of it 22023; no such
-/// column 42703, one of another type 22023.
+/// Scans a table for keys in its columns of type text, varchar, json and jsonb, or in those named;
+/// with `time_column` and `since` only rows of that time or none. A row per key and column; each
+/// key is an incident once. Reads as the caller. Errors: not an auditor, or may not read the source
+/// 42501; no table, or row security hides rows of it 22023; no such column 42703, one of another
+/// type 22023.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn scan_table_for_leaks(
@@ -48,16 +50,18 @@ fn scan_table_for_leaks(
     let access = begin(Access::must_audit)?;
     let source = access.need(source, "source")?.oid();
     let names = match columns {
-        Some(columns) => {
-            columns.into_iter().map(|name| access.need(name, "a column")).collect::<Result<Vec<_>, _>>()?
-        }
+        Some(columns) => columns
+            .into_iter()
+            .map(|name| access.need(name, "a column"))
+            .collect::<Result<Vec<_>, _>>()?,
         None => named_source::text_columns(source),
     };
     let since = match (time_column, since) {
         (Some(_), Some(since)) => Some(back(&access, since)?),
         (None, None) => None,
         _ => {
-            let error = Error::BadInput("time_column and since belong together", "Give both, or neither.");
+            let error =
+                Error::BadInput("time_column and since belong together", "Give both, or neither.");
             return Err(access.refuse(FailureReason::BadInput, error).into());
         }
     };
@@ -72,7 +76,7 @@ fn scan_table_for_leaks(
 }
 
 /// What of a table is read.
-pub struct Columns {
+pub(super) struct Columns {
     names: Vec<String>,
     time_column: Option<String>,
     /// Rows before it are passed over; microseconds since 1970.
@@ -81,15 +85,20 @@ pub struct Columns {
 
 impl Columns {
     /// The columns to search, each once, and which rows.
-    pub fn new(mut names: Vec<String>, time_column: Option<&str>, since: Option<i64>) -> Columns {
+    pub(super) fn new(
+        mut names: Vec<String>,
+        time_column: Option<&str>,
+        since: Option<i64>,
+    ) -> Columns {
         names.sort();
         names.dedup();
         Columns { names, time_column: time_column.map(str::to_owned), since }
     }
 
     /// Judges the table as the caller.
-    pub fn judge(&self, source: pg_sys::Oid) -> Result<Source, Error> {
-        let names = self.names.iter().chain(&self.time_column).map(|name| CString::new(name.as_str()));
+    pub(super) fn judge(&self, source: pg_sys::Oid) -> Result<Source, Error> {
+        let names =
+            self.names.iter().chain(&self.time_column).map(|name| CString::new(name.as_str()));
         let names: Vec<CString> = names.filter_map(Result::ok).collect();
         let names: Vec<&CStr> = names.iter().map(|name| name.as_c_str()).collect();
         named_source::judge(source, &names, |leaf| self.judge_columns(leaf))
@@ -110,18 +119,25 @@ impl Columns {
         }
         let Some(time_column) = &self.time_column else { return Ok(()) };
         let shown = || redact::clean(time_column, 63);
-        let kind = leaf.column_type(self.names.len()).ok_or_else(|| Error::NoSuchColumn(shown()))?;
+        let kind =
+            leaf.column_type(self.names.len()).ok_or_else(|| Error::NoSuchColumn(shown()))?;
         let hint = "Name a column of type timestamptz, timestamp or date.";
-        if TIMES.contains(&kind) { Ok(()) } else { Err(Error::BadInput("the time column is no time", hint)) }
+        if TIMES.contains(&kind) {
+            Ok(())
+        } else {
+            Err(Error::BadInput("the time column is no time", hint))
+        }
     }
 
     /// Searches every row; memory that PostgreSQL needs for one is given back before the next.
-    pub fn search(&self, scan: &mut Scan, source: &Source) -> Result<(), Error> {
+    pub(super) fn search(&self, scan: &mut Scan, source: &Source) -> Result<(), Error> {
         let memory = StepMemory::new();
         let places: Vec<Vec<Place>> = source
             .names
             .iter()
-            .map(|table| self.names.iter().map(|column| Place::named(&format!("{table}.{column}"))).collect())
+            .map(|table| {
+                self.names.iter().map(|column| Place::named(&format!("{table}.{column}"))).collect()
+            })
             .collect();
         named_table::read(&source.leaves, |rows| {
             rows.each(|at, row| {
@@ -133,7 +149,10 @@ impl Columns {
 
     /// Searches one row, if it is of the time that is asked for.
     fn search_row(&self, scan: &mut Scan, places: &[Place], row: &NamedRow) -> Result<(), Error> {
-        if self.since.is_some_and(|since| time(row, self.names.len()).is_some_and(|time| time < since)) {
+        if self
+            .since
+            .is_some_and(|since| time(row, self.names.len()).is_some_and(|time| time < since))
+        {
             return Ok(());
         }
         for (number, place) in places.iter().enumerate() {
@@ -143,11 +162,13 @@ impl Columns {
     }
 }
 
-/// The time of a row in microseconds since 1970; None where it has none. What has no time zone may lie a day off: then the
-/// later is taken, so that no row is missed.
+/// The time of a row in microseconds since 1970; None where it has none. What has no time zone may
+/// lie a day off: then the later is taken, so that no row is missed.
 fn time(row: &NamedRow, column: usize) -> Option<i64> {
     let since_2000 = match row.column_type(column)? {
-        pg_sys::DATEOID => i64::from(row.get::<i32>(column)?).saturating_mul(DAY).saturating_add(2 * DAY),
+        pg_sys::DATEOID => {
+            i64::from(row.get::<i32>(column)?).saturating_mul(DAY).saturating_add(2 * DAY)
+        }
         pg_sys::TIMESTAMPOID => row.get::<i64>(column)?.saturating_add(DAY),
         _ => row.get::<i64>(column)?,
     };

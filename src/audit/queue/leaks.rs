@@ -1,7 +1,7 @@
-//! What the log hook masked, on its way to a writer: a table in shared memory, never the text itself.
-//! Unsafe lives here. Every process leaves word in it, also in a critical section, also while it dies: so no lock, no
-//! allocation, and nothing at all where there is no shared memory: the logger lets go of it, the postmaster at its end
-//! (both were segmentation faults, FACTS §3).
+//! What the log hook masked, on its way to a writer: a table in shared memory, never the text
+//! itself. Unsafe lives here. Every process leaves word in it, also in a critical section, also
+//! while it dies: so no lock, no allocation, and nothing at all where there is no shared memory:
+//! the logger lets go of it, the postmaster at its end (both were segmentation faults, FACTS §3).
 
 use crate::trail::Leak;
 use pgrx::pg_sys;
@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
 
 /// Leaks that wait at a time: a writer takes them once a second. More are counted.
 const CELLS: usize = 256;
-/// How long a leak waits for the writer of its own database; then any writer reports it (microseconds).
+/// How long a leak waits for the writer of its own database; then any writer reports it
+/// (microseconds).
 const PATIENCE: i64 = 10_000_000;
 
 const FREE: u32 = 0;
@@ -20,8 +21,8 @@ const FILLING: u32 = 1;
 const FULL: u32 = 2;
 const TAKING: u32 = 3;
 
-/// The names in a leak are constants of this library, which every process of the server has at the same address: the
-/// postmaster loaded it, and they are its forks.
+/// The names in a leak are constants of this library, which every process of the server has at the
+/// same address: the postmaster loaded it, and they are its forks.
 #[repr(C)]
 struct Cell {
     state: AtomicU32,
@@ -45,22 +46,24 @@ unsafe extern "C" {
     static UsedShmemSegAddr: *mut c_void;
 }
 
-pub const fn size() -> usize {
+pub(crate) const fn size() -> usize {
     size_of::<Table>()
 }
 
 /// Takes its place in shared memory at server start.
 ///
 /// # Safety
-/// `memory` is `size()` bytes of shared memory that every process maps, all zero when `first`; called in the postmaster.
-pub unsafe fn startup(memory: *mut u8, first: bool) {
+/// `memory` is `size()` bytes of shared memory that every process maps, all zero when `first`;
+/// called in the postmaster.
+pub(crate) unsafe fn startup(memory: *mut u8, first: bool) {
     let table = memory.cast::<Table>();
     if first && let Ok(secret) = crate::crypto::random::random_bytes() {
         // SAFETY: as promised by the caller; nobody else runs yet.
         unsafe { (*table).secret = secret };
     }
     TABLE.store(table, Release);
-    // SAFETY: registered in the postmaster after its own detaching of the memory, so it is called before that.
+    // SAFETY: registered in the postmaster after its own detaching of the memory, so it is called
+    // before that.
     unsafe { pg_sys::on_shmem_exit(Some(forget), pg_sys::Datum::from(0)) };
 }
 
@@ -71,7 +74,7 @@ unsafe extern "C-unwind" fn forget(_code: i32, _argument: pg_sys::Datum) {
 }
 
 /// Whether this process has shared memory now.
-pub fn is_mapped() -> bool {
+pub(crate) fn is_mapped() -> bool {
     // SAFETY: reads a process-local pointer.
     unsafe { !(&raw const UsedShmemSegAddr).read_volatile().is_null() }
 }
@@ -84,11 +87,12 @@ fn table() -> Option<*mut Table> {
 /// The cells from one on, as addresses: what another process writes is no reference of ours.
 fn cells(table: *mut Table, first: usize) -> impl Iterator<Item = *mut Cell> {
     // SAFETY: within the table.
-    (0..CELLS).map(move |i| unsafe { (&raw mut (*table).cells).cast::<Cell>().add((first + i) % CELLS) })
+    (0..CELLS)
+        .map(move |i| unsafe { (&raw mut (*table).cells).cast::<Cell>().add((first + i) % CELLS) })
 }
 
 /// Hash of a key under the secret of this server run; None where there is no shared memory.
-pub fn hash(key: &[u8]) -> Option<u64> {
+pub(crate) fn hash(key: &[u8]) -> Option<u64> {
     let table = table()?;
     let mut hasher = std::hash::DefaultHasher::new();
     // SAFETY: written once, before any other process ran.
@@ -99,9 +103,10 @@ pub fn hash(key: &[u8]) -> Option<u64> {
 }
 
 /// Leaves word of a leak; where there is no room it is counted.
-pub fn push(leak: Leak) {
+pub(crate) fn push(leak: Leak) {
     let Some(table) = table() else { return };
-    // SAFETY: atomics of shared memory; a cell's leak belongs to whoever moved its state to FILLING.
+    // SAFETY: atomics of shared memory; a cell's leak belongs to whoever moved its state to
+    // FILLING.
     unsafe {
         let first = (*table).next.fetch_add(1, Relaxed) as usize;
         for cell in cells(table, first % CELLS) {
@@ -115,13 +120,14 @@ pub fn push(leak: Leak) {
     }
 }
 
-/// The writer's: takes what its database is to report, what has waited too long for another's writer, and how many were
-/// dropped.
-pub fn take(database: u32, now: i64) -> (Vec<Leak>, u64) {
+/// The writer's: takes what its database is to report, what has waited too long for another's
+/// writer, and how many were dropped.
+pub(crate) fn take(database: u32, now: i64) -> (Vec<Leak>, u64) {
     let Some(table) = table() else { return (vec![], 0) };
     let mut taken = vec![];
     for cell in cells(table, 0) {
-        // SAFETY: atomics of shared memory; a cell's leak belongs to whoever moved its state to TAKING.
+        // SAFETY: atomics of shared memory; a cell's leak belongs to whoever moved its state to
+        // TAKING.
         unsafe {
             if (*cell).state.compare_exchange(FULL, TAKING, AcqRel, Relaxed).is_err() {
                 continue;

@@ -1,6 +1,7 @@
-//! The queue's place in shared memory: asked for and laid out when the server starts, by PostgreSQL's two hooks.
-//! Unsafe lives here. Laid out in place, because its 20 MB would not fit a stack: slots, their rings, one waiter per
-//! server process, the keyrings, then what the log hook masked.
+//! The queue's place in shared memory: asked for and laid out when the server starts, by
+//! PostgreSQL's two hooks. Unsafe lives here. Laid out in place, because its 20 MB would not fit a
+//! stack: slots, their rings, one waiter per server process, the keyrings, then what the log hook
+//! masked.
 
 use super::leaks;
 use super::{CAPACITY, DIRECTORY, Entry, SLOT_COUNT, SLOTS, Slot, WAITER_COUNT, WAITERS, Waiter};
@@ -15,16 +16,20 @@ static PREVIOUS_REQUEST: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 static PREVIOUS_STARTUP: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
 
 /// Asks PostgreSQL for shared memory; called while libraries are preloaded.
-pub fn install_hooks() {
+pub(crate) fn install_hooks() {
     // SAFETY: the postmaster is single-threaded; function pointers are kept as they were.
     unsafe {
         PREVIOUS_REQUEST.store(
-            std::mem::transmute::<pg_sys::shmem_request_hook_type, *mut ()>(pg_sys::shmem_request_hook),
+            std::mem::transmute::<pg_sys::shmem_request_hook_type, *mut ()>(
+                pg_sys::shmem_request_hook,
+            ),
             Relaxed,
         );
         pg_sys::shmem_request_hook = Some(request);
         PREVIOUS_STARTUP.store(
-            std::mem::transmute::<pg_sys::shmem_startup_hook_type, *mut ()>(pg_sys::shmem_startup_hook),
+            std::mem::transmute::<pg_sys::shmem_startup_hook_type, *mut ()>(
+                pg_sys::shmem_startup_hook,
+            ),
             Relaxed,
         );
         pg_sys::shmem_startup_hook = Some(startup);
@@ -40,15 +45,21 @@ fn sizes() -> (usize, usize, usize, usize) {
         slots,
         ring,
         waiters,
-        slots * size_of::<Slot>() + ring + waiters * size_of::<Waiter>() + shared_keyring::size(slots) + leaks::size(),
+        slots * size_of::<Slot>()
+            + ring
+            + waiters * size_of::<Waiter>()
+            + shared_keyring::size(slots)
+            + leaks::size(),
     )
 }
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn request() {
-    // SAFETY: calls the hook that was there before, then asks for memory where PostgreSQL allows it.
+    // SAFETY: calls the hook that was there before, then asks for memory where PostgreSQL allows
+    // it.
     unsafe {
-        let previous: pg_sys::shmem_request_hook_type = std::mem::transmute(PREVIOUS_REQUEST.load(Relaxed));
+        let previous: pg_sys::shmem_request_hook_type =
+            std::mem::transmute(PREVIOUS_REQUEST.load(Relaxed));
         if let Some(previous) = previous {
             previous();
         }
@@ -60,10 +71,12 @@ unsafe extern "C-unwind" fn request() {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn startup() {
-    // SAFETY: runs once per process under AddinShmemInitLock; the memory is as large as `request` asked for, laid
-    // out in place because its 20 MB would not fit a stack; all-zero bytes are valid slots, entries and waiters.
+    // SAFETY: runs once per process under AddinShmemInitLock; the memory is as large as `request`
+    // asked for, laid out in place because its 20 MB would not fit a stack; all-zero bytes are
+    // valid slots, entries and waiters.
     unsafe {
-        let previous: pg_sys::shmem_startup_hook_type = std::mem::transmute(PREVIOUS_STARTUP.load(Relaxed));
+        let previous: pg_sys::shmem_startup_hook_type =
+            std::mem::transmute(PREVIOUS_STARTUP.load(Relaxed));
         if let Some(previous) = previous {
             previous();
         }

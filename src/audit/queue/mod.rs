@@ -1,23 +1,26 @@
-//! The queue of audit events in shared memory: one slot per database, one waiter per server process.
-//! Unsafe lives here. A producer copies its event in under the slot's lock and sleeps; the slot's writer takes
-//! batches out, commits them and answers each event with a verdict. Nothing inside a locked section may raise an
-//! ERROR. Orders of stores and the traps behind them: FACTS §2.
+//! The queue of audit events in shared memory: one slot per database, one waiter per server
+//! process. Unsafe lives here. A producer copies its event in under the slot's lock and sleeps; the
+//! slot's writer takes batches out, commits them and answers each event with a verdict. Nothing
+//! inside a locked section may raise an ERROR. Orders of stores and the traps behind them: FACTS
+//! §2.
 
-pub mod leaks;
+pub(crate) mod leaks;
 mod memory;
 
-pub use memory::install_hooks;
+pub(crate) use memory::install_hooks;
 
 use crate::audit::wakeup::Sleeper;
 use crate::shared_keyring;
 use crate::trail::{Event, Notice, Verdict};
 use pgrx::pg_sys;
 use std::ptr;
-use std::sync::atomic::{AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::*};
+use std::sync::atomic::{
+    AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering::*,
+};
 use std::time::Duration;
 
 /// Tickets of one process that can be open at once; a push is never longer.
-pub const MAX_CHUNK: usize = 512;
+pub(crate) const MAX_CHUNK: usize = 512;
 
 /// Incidents that wait to be told at a time; more are in the table all the same.
 const MAX_NOTICES: usize = 128;
@@ -25,7 +28,7 @@ const MAX_NOTICES: usize = 128;
 /// Whether a slot's writer serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
-pub enum WriterState {
+pub(crate) enum WriterState {
     Absent = 0,
     Starting = 1,
     Running = 2,
@@ -36,7 +39,7 @@ const LONELY: u32 = 8;
 
 /// One database's queue and what is known of its writer.
 #[repr(C)]
-pub struct Slot {
+pub(crate) struct Slot {
     lock: *mut pg_sys::LWLock,
     ring: *mut Entry,
     pub database: AtomicU32,
@@ -72,7 +75,7 @@ pub struct Slot {
 /// An event in the queue, and who waits for it.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct Entry {
+pub(crate) struct Entry {
     pub ticket: u64,
     pub process: u32,
     /// Whether the caller had the right to what it tried.
@@ -85,7 +88,8 @@ pub struct Entry {
 struct Waiter {
     ticket: AtomicU64,
     sleeper: Sleeper,
-    /// Each a ticket (upper 56 bits) and its verdict: an answer to an earlier ticket never passes for a later one's.
+    /// Each a ticket (upper 56 bits) and its verdict: an answer to an earlier ticket never passes
+    /// for a later one's.
     verdicts: [AtomicU64; MAX_CHUNK],
 }
 
@@ -99,45 +103,51 @@ static WAITER_COUNT: AtomicUsize = AtomicUsize::new(0);
 static MINE: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 /// Whether the library was preloaded, so that there is shared memory.
-pub fn exists() -> bool {
+pub(crate) fn exists() -> bool {
     !SLOTS.load(Acquire).is_null()
 }
 
-pub fn capacity() -> usize {
+pub(crate) fn capacity() -> usize {
     CAPACITY.load(Relaxed)
 }
 
 /// The longest push: a quarter of the queue (DESIGN §8).
-pub fn chunk() -> usize {
+pub(crate) fn chunk() -> usize {
     (capacity() / 4).clamp(1, MAX_CHUNK)
 }
 
-/// A slot by number. Numbers come from `claim`, `find` and the writer's argument, which the writer checks.
-pub fn slot(number: usize) -> &'static Slot {
-    // SAFETY: SLOTS points at SLOT_COUNT slots that live as long as the process; all shared fields are atomics or
-    // guarded by `lock`.
+/// A slot by number. Numbers come from `claim`, `find` and the writer's argument, which the writer
+/// checks.
+pub(crate) fn slot(number: usize) -> &'static Slot {
+    // SAFETY: SLOTS points at SLOT_COUNT slots that live as long as the process; all shared fields
+    // are atomics or guarded by `lock`.
     unsafe { &*SLOTS.load(Acquire).add(number.min(SLOT_COUNT.load(Relaxed) - 1)) }
 }
 
 /// The slot of a database, if it has one.
-pub fn find(database: u32) -> Option<usize> {
+pub(crate) fn find(database: u32) -> Option<usize> {
     let mine = MINE.load(Relaxed);
     if mine != usize::MAX && slot(mine).database.load(Acquire) == database {
         return Some(mine);
     }
-    let found = (0..SLOT_COUNT.load(Relaxed)).find(|&i| slot(i).database.load(Acquire) == database)?;
+    let found =
+        (0..SLOT_COUNT.load(Relaxed)).find(|&i| slot(i).database.load(Acquire) == database)?;
     MINE.store(found, Relaxed);
     Some(found)
 }
 
-/// Finds or takes a slot: a free one, or one whose writer left and whose queue is empty. None: all are in use.
-pub fn claim(database: u32, fresh_epoch: i64) -> Option<usize> {
+/// Finds or takes a slot: a free one, or one whose writer left and whose queue is empty. None: all
+/// are in use.
+pub(crate) fn claim(database: u32, fresh_epoch: i64) -> Option<usize> {
     let number = locked(DIRECTORY.load(Relaxed), || {
-        let first = |wanted: &dyn Fn(&Slot) -> bool| (0..SLOT_COUNT.load(Relaxed)).find(|&i| wanted(slot(i)));
+        let first = |wanted: &dyn Fn(&Slot) -> bool| {
+            (0..SLOT_COUNT.load(Relaxed)).find(|&i| wanted(slot(i)))
+        };
         if let Some(known) = first(&|slot| slot.database.load(Acquire) == database) {
             return Some(known);
         }
-        let taken = first(&|slot| slot.database.load(Acquire) == 0).or_else(|| first(&Slot::let_go))?;
+        let taken =
+            first(&|slot| slot.database.load(Acquire) == 0).or_else(|| first(&Slot::let_go))?;
         // Before the slot is ours: nobody may seal under the root keys of the database that had it.
         shared_keyring::hand_over(taken, database);
         slot(taken).epoch.store(fresh_epoch, Release);
@@ -149,12 +159,13 @@ pub fn claim(database: u32, fresh_epoch: i64) -> Option<usize> {
 }
 
 impl Slot {
-    /// Takes the slot from a database whose writer left and whose queue is empty; under the lock, so that nobody of that
-    /// database can push meanwhile.
+    /// Takes the slot from a database whose writer left and whose queue is empty; under the lock,
+    /// so that nobody of that database can push meanwhile.
     fn let_go(&self) -> bool {
         self.locked(|| {
-            let abandoned =
-                self.state() == WriterState::Absent && self.is_empty() && self.writer_pid.load(Acquire) == 0;
+            let abandoned = self.state() == WriterState::Absent
+                && self.is_empty()
+                && self.writer_pid.load(Acquire) == 0;
             if abandoned {
                 self.database.store(0, SeqCst);
             }
@@ -162,7 +173,7 @@ impl Slot {
         })
     }
 
-    pub fn state(&self) -> WriterState {
+    pub(crate) fn state(&self) -> WriterState {
         match self.state.load(SeqCst) {
             2 => WriterState::Running,
             1 => WriterState::Starting,
@@ -170,48 +181,54 @@ impl Slot {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.waiting() == 0
     }
 
     /// Events not answered yet.
-    pub fn waiting(&self) -> u64 {
+    pub(crate) fn waiting(&self) -> u64 {
         let tail = self.tail.load(Acquire);
         self.head.load(SeqCst).saturating_sub(tail)
     }
 
-    /// Whether writer and waiter may look for each other before they sleep: only while one caller is alone with the
-    /// writer. Beside others spinning takes the processor from who could work (FACTS §2: 20 % at four clients).
-    pub fn has_one_caller(&self) -> bool {
+    /// Whether writer and waiter may look for each other before they sleep: only while one caller
+    /// is alone with the writer. Beside others spinning takes the processor from who could work
+    /// (FACTS §2: 20 % at four clients).
+    pub(crate) fn has_one_caller(&self) -> bool {
         self.pushes_in_a_row.load(Relaxed) >= LONELY
     }
 
     /// Runs `work` under the slot's lock; `work` must not raise an ERROR.
-    pub fn locked<T>(&self, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn locked<T>(&self, work: impl FnOnce() -> T) -> T {
         locked(self.lock, work)
     }
 
-    /// Whether the oldest event was pushed before `moment` (microseconds since 1970) and is not answered yet. Under the
-    /// lock, so that nobody overwrites the entry meanwhile.
-    pub fn is_stuck_since(&self, moment: i64) -> bool {
-        self.locked(|| !self.is_empty() && self.entry(self.tail.load(Acquire)).event.accessed_at < moment)
+    /// Whether the oldest event was pushed before `moment` (microseconds since 1970) and is not
+    /// answered yet. Under the lock, so that nobody overwrites the entry meanwhile.
+    pub(crate) fn is_stuck_since(&self, moment: i64) -> bool {
+        self.locked(|| {
+            !self.is_empty() && self.entry(self.tail.load(Acquire)).event.accessed_at < moment
+        })
     }
 
     /// The event with this sequence, between tail and head; for the writer, or under the lock.
-    pub fn entry(&self, sequence: u64) -> Entry {
-        // SAFETY: between tail and head an entry is complete (head is published after it) and not overwritten.
+    pub(crate) fn entry(&self, sequence: u64) -> Entry {
+        // SAFETY: between tail and head an entry is complete (head is published after it) and not
+        // overwritten.
         unsafe { *self.ring.add((sequence % capacity() as u64) as usize) }
     }
 
-    /// Puts `events` into the queue and answers the last ticket; None when there is no room now. The last quarter of
-    /// the queue is kept for `authorised` events.
-    pub fn push(&self, database: u32, events: &[Event], authorised: bool) -> Option<u64> {
+    /// Puts `events` into the queue and answers the last ticket; None when there is no room now.
+    /// The last quarter of the queue is kept for `authorised` events.
+    pub(crate) fn push(&self, database: u32, events: &[Event], authorised: bool) -> Option<u64> {
         let process = my_process();
         let waiter = waiter(process)?;
         let room = if authorised { capacity() } else { capacity() - capacity() / 4 } as u64;
         let pushed = self.locked(|| {
             let head = self.head.load(Relaxed);
-            if self.database.load(Acquire) != database || self.waiting() + events.len() as u64 > room {
+            if self.database.load(Acquire) != database
+                || self.waiting() + events.len() as u64 > room
+            {
                 return None;
             }
             let first = waiter.ticket.load(Relaxed) + 1;
@@ -233,21 +250,22 @@ impl Slot {
     }
 
     /// The writer's: answers one event.
-    pub fn answer(&self, entry: &Entry, verdict: Verdict) {
+    pub(crate) fn answer(&self, entry: &Entry, verdict: Verdict) {
         if let Some(waiter) = waiter(entry.process) {
             let answer = entry.ticket << 8 | u64::from(verdict.to_byte());
             waiter.verdicts[entry.ticket as usize % MAX_CHUNK].fetch_max(answer, SeqCst);
         }
     }
 
-    /// Leaves word for the writer to tell listeners; where there is no room, or the slot is another database's by now, the
-    /// incident is in the table only.
-    pub fn announce(&self, database: u32, notice: Notice) {
+    /// Leaves word for the writer to tell listeners; where there is no room, or the slot is another
+    /// database's by now, the incident is in the table only.
+    pub(crate) fn announce(&self, database: u32, notice: Notice) {
         self.locked(|| {
             let len = self.notices_len.load(Relaxed) as usize;
             if len < MAX_NOTICES && self.database.load(Acquire) == database {
                 let this = ptr::from_ref(self).cast_mut();
-                // SAFETY: under the lock that guards the notices; `self` lies in shared memory that is never moved.
+                // SAFETY: under the lock that guards the notices; `self` lies in shared memory that
+                // is never moved.
                 unsafe { (&raw mut (*this).notices).cast::<Notice>().add(len).write(notice) };
                 self.notices_len.store(len as u32 + 1, Release);
             }
@@ -255,12 +273,12 @@ impl Slot {
         self.writer.wake();
     }
 
-    pub fn has_notices(&self) -> bool {
+    pub(crate) fn has_notices(&self) -> bool {
         self.notices_len.load(Acquire) > 0
     }
 
     /// The writer's: takes what listeners are to be told.
-    pub fn take_notices(&self) -> Vec<Notice> {
+    pub(crate) fn take_notices(&self) -> Vec<Notice> {
         self.locked(|| {
             let len = self.notices_len.swap(0, AcqRel) as usize;
             self.notices[..len.min(MAX_NOTICES)].to_vec()
@@ -268,19 +286,22 @@ impl Slot {
     }
 
     /// Says what the writer last stumbled over; cut to 200 bytes.
-    pub fn set_problem(&self, problem: &str) {
+    pub(crate) fn set_problem(&self, problem: &str) {
         let problem = &problem[..problem.floor_char_boundary(200)];
         self.locked(|| {
             let this = ptr::from_ref(self).cast_mut();
-            // SAFETY: under the lock that guards both fields; `self` lies in shared memory that is never moved.
+            // SAFETY: under the lock that guards both fields; `self` lies in shared memory that is
+            // never moved.
             unsafe {
-                (&raw mut (*this).problem).cast::<u8>().copy_from_nonoverlapping(problem.as_ptr(), problem.len());
+                (&raw mut (*this).problem)
+                    .cast::<u8>()
+                    .copy_from_nonoverlapping(problem.as_ptr(), problem.len());
                 (*this).problem_len = problem.len() as u32;
             }
         });
     }
 
-    pub fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         let mut copy = [0u8; 200];
         let len = self.locked(|| {
             copy = self.problem;
@@ -291,34 +312,34 @@ impl Slot {
 }
 
 /// The verdict of this process's ticket, once it is there.
-pub fn verdict(ticket: u64) -> Option<Verdict> {
+pub(crate) fn verdict(ticket: u64) -> Option<Verdict> {
     let answer = waiter(my_process())?.verdicts[ticket as usize % MAX_CHUNK].load(SeqCst);
     (answer >> 8 == ticket).then(|| Verdict::from_byte(answer as u8))
 }
 
 /// Sleeps until this process's ticket is answered, or for `longest`.
-pub fn sleep_for_verdict(ticket: u64, longest: Duration) {
+pub(crate) fn sleep_for_verdict(ticket: u64, longest: Duration) {
     if let Some(waiter) = waiter(my_process()) {
         waiter.sleeper.sleep_unless(|| verdict(ticket).is_some(), longest);
     }
 }
 
 /// Wakes every process that waits: the writer leaves, somebody must start another.
-pub fn wake_all_waiting() {
+pub(crate) fn wake_all_waiting() {
     for process in 0..WAITER_COUNT.load(Relaxed) as u32 {
         wake(process);
     }
 }
 
 /// Wakes a process that waits for a verdict; one that does not is not disturbed.
-pub fn wake(process: u32) {
+pub(crate) fn wake(process: u32) {
     if let Some(waiter) = waiter(process) {
         waiter.sleeper.wake();
     }
 }
 
 /// This process's number among the server's processes.
-pub fn my_process() -> u32 {
+pub(crate) fn my_process() -> u32 {
     #[cfg(any(feature = "pg15", feature = "pg16"))]
     // SAFETY: MyProc is set in every process that runs SQL.
     unsafe {
@@ -333,13 +354,15 @@ pub fn my_process() -> u32 {
 
 fn waiter(process: u32) -> Option<&'static Waiter> {
     let waiters = WAITERS.load(Acquire);
-    // SAFETY: WAITERS points at WAITER_COUNT waiters, all of them atomics, for as long as the process lives.
+    // SAFETY: WAITERS points at WAITER_COUNT waiters, all of them atomics, for as long as the
+    // process lives.
     (!waiters.is_null() && (process as usize) < WAITER_COUNT.load(Relaxed))
         .then(|| unsafe { &*waiters.add(process as usize) })
 }
 
 fn locked<T>(lock: *mut pg_sys::LWLock, work: impl FnOnce() -> T) -> T {
-    // SAFETY: the lock lies in shared memory; `work` raises no ERROR, so that acquire and release are a pair.
+    // SAFETY: the lock lies in shared memory; `work` raises no ERROR, so that acquire and release
+    // are a pair.
     unsafe {
         pg_sys::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
         let answer = work();

@@ -1,23 +1,24 @@
-//! What `security_check()` reads: each look answers what it saw, and whether that is wrong. Catalogs are read as the
-//! caller, whoever it is; counts of our tables as their owner. Nothing here changes or locks anything.
+//! What `security_check()` reads: each look answers what it saw, and whether that is wrong.
+//! Catalogs are read as the caller, whoever it is; counts of our tables as their owner. Nothing
+//! here changes or locks anything.
 
 mod rights;
 mod roles;
 
-pub use rights::*;
-pub use roles::*;
+pub(crate) use rights::*;
+pub(crate) use roles::*;
 
-use crate::acting_owner::{Owner, Statement};
+use crate::postgres::{Owner, Statement};
 use crate::store::value;
 
 /// One thing that was looked at.
-pub struct Seen {
+pub(crate) struct Seen {
     pub what: String,
     pub wrong: bool,
 }
 
 /// A look at keys or members: how many there are, and a sample of the wrong ones.
-pub struct Counted {
+pub(crate) struct Counted {
     pub all: i64,
     pub wrong: i64,
     pub sample: Vec<String>,
@@ -116,41 +117,47 @@ static MEMBERS_WITHOUT_ROLE: Statement = Statement::new(
     &[],
 );
 
-static ADOPTED: Statement =
-    Statement::new(adopted!("pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE s.triggers < 2)", ""), &[]);
+static ADOPTED: Statement = Statement::new(
+    adopted!("pg_catalog.count(*), pg_catalog.count(*) FILTER (WHERE s.triggers < 2)", ""),
+    &[],
+);
 
 static ADOPTED_WITHOUT_TRIGGERS: Statement = Statement::new(
-    adopted!("pg_catalog.format('%I.%I', s.schema_name, s.table_name)", "WHERE s.triggers < 2 ORDER BY 1 LIMIT 10"),
+    adopted!(
+        "pg_catalog.format('%I.%I', s.schema_name, s.table_name)",
+        "WHERE s.triggers < 2 ORDER BY 1 LIMIT 10"
+    ),
     &[],
 );
 
 /// Tables and partitions of schema watchllm; wrong: without forced row-level security.
-pub fn row_security() -> Vec<Seen> {
+pub(crate) fn row_security() -> Vec<Seen> {
     seen(&ROW_SECURITY)
 }
 
-/// The two triggers of each append-only table and partition; wrong: missing, switched off, or not ours.
-pub fn append_only() -> Vec<Seen> {
+/// The two triggers of each append-only table and partition; wrong: missing, switched off, or not
+/// ours.
+pub(crate) fn append_only() -> Vec<Seen> {
     seen(&APPEND_ONLY)
 }
 
 /// Views of schema watchllm; wrong: one that does not read with the rights of its reader.
-pub fn views() -> Vec<Seen> {
+pub(crate) fn views() -> Vec<Seen> {
     seen(&VIEWS)
 }
 
 /// Live keys; wrong: those whose active version has no envelope.
-pub fn keys(owner: Owner) -> Counted {
+pub(crate) fn keys(owner: Owner) -> Counted {
     counted(owner, &KEYS, &KEYS_WITHOUT_ENVELOPE)
 }
 
 /// Members by database role; wrong: those whose role is gone.
-pub fn members(owner: Owner) -> Counted {
+pub(crate) fn members(owner: Owner) -> Counted {
     counted(owner, &MEMBERS, &MEMBERS_WITHOUT_ROLE)
 }
 
 /// Adopted projects tables; wrong: those that our triggers no longer follow.
-pub fn adopted(owner: Owner) -> Counted {
+pub(crate) fn adopted(owner: Owner) -> Counted {
     counted(owner, &ADOPTED, &ADOPTED_WITHOUT_TRIGGERS)
 }
 
@@ -159,6 +166,7 @@ fn seen(statement: &Statement) -> Vec<Seen> {
 }
 
 fn counted(owner: Owner, counts: &Statement, sample: &Statement) -> Counted {
-    let (all, wrong) = counts.read(owner, &[], |row| (value(row, 1), value(row, 2))).pop().unwrap_or_default();
+    let (all, wrong) =
+        counts.read(owner, &[], |row| (value(row, 1), value(row, 2))).pop().unwrap_or_default();
     Counted { all, wrong, sample: sample.read(owner, &[], |row| value(row, 1)) }
 }

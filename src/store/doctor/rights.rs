@@ -1,11 +1,12 @@
-//! Looks at grants, policies and functions, read from the catalogs as anybody may. What a grant is compared with is
-//! DESIGN §5: nothing for PUBLIC and anon, no write for anybody, envelopes for nobody, fixed search paths.
+//! Looks at grants, policies and functions, read from the catalogs as anybody may. What a grant is
+//! compared with is DESIGN §5: nothing for PUBLIC and anon, no write for anybody, envelopes for
+//! nobody, fixed search paths.
 
 use super::{Seen, seen};
-use crate::acting_owner::Statement;
+use crate::postgres::Statement;
 
-// A function of another with a name of ours can fit a call better than ours does ('…'::text against uuid), and then gets
-// the key; an operator likewise.
+// A function of another with a name of ours can fit a call better than ours does ('…'::text against
+// uuid), and then gets the key; an operator likewise.
 static SCHEMA: Statement = Statement::new(
     "WITH functions AS (
          SELECT p.oid, p.proname, p.proowner, EXISTS (
@@ -163,32 +164,33 @@ static DEFINER_FUNCTIONS: Statement = Statement::new(
 );
 
 /// The schema, its functions and operators; wrong: what somebody else put there, or could.
-pub fn schema() -> Vec<Seen> {
+pub(crate) fn schema() -> Vec<Seen> {
     seen(&SCHEMA)
 }
 
-/// Everything in schema watchllm that can be granted, and its policies; wrong: what PUBLIC or anon has.
-pub fn public_grants() -> Vec<Seen> {
+/// Everything in schema watchllm that can be granted, and its policies; wrong: what PUBLIC or anon
+/// has.
+pub(crate) fn public_grants() -> Vec<Seen> {
     seen(&PUBLIC_GRANTS)
 }
 
 /// Tables and granted columns; wrong: where anybody but the owner may do more than read.
-pub fn write_grants() -> Vec<Seen> {
+pub(crate) fn write_grants() -> Vec<Seen> {
     seen(&WRITE_GRANTS)
 }
 
 /// The tables that hold ciphertext; wrong: whoever can read one, and policies on them.
-pub fn envelopes() -> Vec<Seen> {
+pub(crate) fn envelopes() -> Vec<Seen> {
     seen(&ENVELOPES)
 }
 
 /// Functions of the extension; wrong: SECURITY DEFINER, or a search_path that its caller chooses.
-pub fn extension_functions() -> Vec<Seen> {
+pub(crate) fn extension_functions() -> Vec<Seen> {
     seen(&EXTENSION_FUNCTIONS)
 }
 
-/// SECURITY DEFINER functions of the database whose owners may open keys; wrong: callable by others, and with a
-/// search_path that those others choose.
-pub fn definer_functions() -> Vec<Seen> {
+/// SECURITY DEFINER functions of the database whose owners may open keys; wrong: callable by
+/// others, and with a search_path that those others choose.
+pub(crate) fn definer_functions() -> Vec<Seen> {
     seen(&DEFINER_FUNCTIONS)
 }

@@ -1,8 +1,9 @@
-//! Looks at roles and at settings of the server, read from the catalogs as anybody may. Wrong is what passes by the
-//! vault's walls without being a superuser, and what writes statements or parameters into the server log.
+//! Looks at roles and at settings of the server, read from the catalogs as anybody may. Wrong is
+//! what passes by the vault's walls without being a superuser, and what writes statements or
+//! parameters into the server log.
 
 use super::{Seen, seen};
-use crate::acting_owner::Statement;
+use crate::postgres::Statement;
 use crate::store::oids::TEXT;
 use crate::store::value;
 
@@ -57,7 +58,8 @@ static PREDEFINED: Statement = Statement::new(
     &[],
 );
 
-// The default names a role that plain PostgreSQL has not: then nobody's claims count, which is no fault.
+// The default names a role that plain PostgreSQL has not: then nobody's claims count, which is no
+// fault.
 static TRUSTED_ROLES: Statement = Statement::new(
     "SELECT t.name || coalesce(' ' || w.why, ''), w.wrong
      FROM pg_catalog.string_to_table($1, ',') AS s (item)
@@ -98,8 +100,9 @@ static SUPABASE_ROLES: Statement = Statement::new(
     &[],
 );
 
-/// Settings that write statements or parameters into the server log, as new sessions have them (reset_val), and as
-/// ALTER ROLE and ALTER DATABASE set them. A library's setting counts also where its library is not loaded yet.
+/// Settings that write statements or parameters into the server log, as new sessions have them
+/// (reset_val), and as ALTER ROLE and ALTER DATABASE set them. A library's setting counts also
+/// where its library is not loaded yet.
 macro_rules! log_settings {
     ($values:literal) => {
         concat!(
@@ -150,46 +153,49 @@ static LOG_OVERRIDES: Statement = Statement::new(
 );
 
 /// What `watchllm_owner` is, its memberships, and who owns what is in the schema.
-pub fn owner_role() -> Vec<Seen> {
+pub(crate) fn owner_role() -> Vec<Seen> {
     seen(&OWNER_ROLE)
 }
 
 /// Superusers; never wrong, because every server has one.
-pub fn superusers() -> Vec<Seen> {
+pub(crate) fn superusers() -> Vec<Seen> {
     seen(&SUPERUSERS)
 }
 
 /// Roles that pass by row-level security; wrong: those that log in.
-pub fn bypassrls_roles() -> Vec<Seen> {
+pub(crate) fn bypassrls_roles() -> Vec<Seen> {
     seen(&BYPASSRLS)
 }
 
 /// Roles with CREATEROLE; wrong: those that log in, where they can grant themselves any role.
-pub fn createrole_roles() -> Vec<Seen> {
+pub(crate) fn createrole_roles() -> Vec<Seen> {
     seen(&CREATEROLE)
 }
 
 /// Members of the predefined roles that reach tables or files; wrong: those that log in.
-pub fn predefined_roles() -> Vec<Seen> {
+pub(crate) fn predefined_roles() -> Vec<Seen> {
     seen(&PREDEFINED)
 }
 
-/// The roles of `watchllm_keys.trusted_claim_roles`; wrong: too powerful to be a door, or not there.
-pub fn trusted_roles(setting: &str) -> Vec<Seen> {
-    TRUSTED_ROLES.read_as_caller(&[setting.into()], |row| Seen { what: value(row, 1), wrong: value(row, 2) })
+/// The roles of `watchllm_keys.trusted_claim_roles`; wrong: too powerful to be a door, or not
+/// there.
+pub(crate) fn trusted_roles(setting: &str) -> Vec<Seen> {
+    TRUSTED_ROLES
+        .read_as_caller(&[setting.into()], |row| Seen { what: value(row, 1), wrong: value(row, 2) })
 }
 
-/// What Supabase's roles have of ours, where they exist; wrong: anything but what `install()` grants.
-pub fn supabase_roles() -> Vec<Seen> {
+/// What Supabase's roles have of ours, where they exist; wrong: anything but what `install()`
+/// grants.
+pub(crate) fn supabase_roles() -> Vec<Seen> {
     seen(&SUPABASE_ROLES)
 }
 
 /// Settings of the server that write statements or parameters into its log.
-pub fn log_settings() -> Vec<Seen> {
+pub(crate) fn log_settings() -> Vec<Seen> {
     seen(&LOG_SETTINGS)
 }
 
 /// The same settings of single roles and of this database.
-pub fn log_overrides() -> Vec<Seen> {
+pub(crate) fn log_overrides() -> Vec<Seen> {
     seen(&LOG_OVERRIDES)
 }

@@ -1,0 +1,69 @@
+//! What the watch is told and what it tells: an access as it is counted, a finding for people to
+//! look at, a caller that met a key. Made of events (trail/event), written down by the writer
+//! (audit/watch).
+
+use super::detector::{Detector, KeyId, Subject};
+use crate::trail::{AccessType, CallerKind, Event, FailureReason};
+use std::rc::Rc;
+
+/// An access to a key by somebody with the right, as it is counted.
+#[derive(Clone, Copy)]
+pub struct Access<'a> {
+    pub at: i64,
+    pub key: KeyId,
+    /// It failed for a reason of its own, rather than because it was blocked.
+    pub failed: bool,
+    /// Role, trusted subject and address, by `CallerKind`.
+    pub callers: [Option<&'a str>; 3],
+}
+
+impl<'a> Access<'a> {
+    /// None: the event is no access to a key, or of somebody without the right, or failed for the
+    /// vault's own fault: a lost master key must not block every key.
+    pub fn of(event: &'a Event) -> Option<Access<'a>> {
+        let key = (event.project_id?, event.provider_key_id?);
+        let opens = matches!(event.access_type, AccessType::Decrypt | AccessType::Validate);
+        let foreign = matches!(
+            event.failure,
+            Some(
+                FailureReason::NotAuthorized
+                    | FailureReason::NotFound
+                    | FailureReason::UnknownMasterKey
+                    | FailureReason::WrongMasterKey
+            )
+        );
+        let failed = !matches!(
+            event.failure,
+            None | Some(FailureReason::Blocked | FailureReason::CallerBlocked)
+        );
+        let subject = event.claims_sub.get().filter(|_| event.claims_trusted);
+        let callers = [event.session_role.get(), subject, event.client_addr.get()];
+        let callers = callers.map(|name| name.filter(|name| !name.is_empty()));
+        (opens && !foreign).then_some(Access { at: event.accessed_at, key, failed, callers })
+    }
+}
+
+/// Something that a person must look at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Finding {
+    pub incident: [u8; 16],
+    pub detector: Detector,
+    pub subject: Subject,
+    pub began: i64,
+    pub observed: u32,
+    pub limit: u32,
+    /// The key or the caller is blocked from this access on.
+    pub blocks: bool,
+    /// When it was over, and how many accesses there were meanwhile.
+    pub ended: Option<(i64, u64)>,
+}
+
+/// A caller that used a key and was not known to this day's writer: the table knows whether it is
+/// new.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Meeting {
+    pub key: KeyId,
+    pub kind: CallerKind,
+    pub subject: Rc<str>,
+    pub at: i64,
+}

@@ -1,0 +1,328 @@
+//! Callers, and how many different keys each opened within the last minute: somebody who empties
+//! the vault. A pair of caller and key counts for a minute after its last access; the pairs lie in
+//! the order of that access, so that those that are over are found at once. Memory is bounded: of
+//! more callers or pairs the idlest are let go.
+
+use super::buckets::{MINUTE, day_of};
+use crate::trail::CallerKind;
+use lru::LruCache;
+use std::rc::Rc;
+
+/// Callers of one kind that are known at a time, about 150 bytes each.
+pub(super) const MAX_CALLERS: usize = 10_000;
+/// Pairs of caller and key within the last minute, about 80 bytes each.
+pub(super) const MAX_PAIRS: usize = 65_536;
+/// Days whose busiest minute is kept: today and the week before.
+pub(super) const DAYS: usize = 8;
+
+/// The place of a caller.
+pub(super) type Place = u32;
+
+pub(super) struct Caller {
+    pub kind: CallerKind,
+    pub name: Rc<str>,
+    /// Given once and never again, unlike its place.
+    pub serial: u32,
+    /// Different keys opened within the last minute.
+    pub distinct: u32,
+    /// An episode is open.
+    pub flagged: bool,
+    /// The most keys of a minute, by day; `day` is the newest.
+    busiest: [u32; DAYS],
+    day: i32,
+    is_changed: bool,
+}
+
+pub(super) struct Callers {
+    names: [LruCache<Rc<str>, Place>; 3],
+    callers: Vec<Caller>,
+    free: Vec<Place>,
+    /// Caller and key, with the time of the last access.
+    pairs: LruCache<(Place, u32), i64>,
+    changed: Vec<Place>,
+    serials: u32,
+}
+
+/// The busiest minute of a caller on a day (since 1970).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Peak {
+    pub kind: CallerKind,
+    pub subject: Rc<str>,
+    pub day: i32,
+    pub distinct_keys: u32,
+}
+
+impl Default for Callers {
+    fn default() -> Self {
+        Callers {
+            names: std::array::from_fn(|_| LruCache::unbounded()),
+            callers: Vec::new(),
+            free: Vec::new(),
+            pairs: LruCache::unbounded(),
+            changed: Vec::new(),
+            serials: 0,
+        }
+    }
+}
+
+impl Callers {
+    /// Counts an access of a caller to a key. Answers the caller's place, and whether this caller
+    /// had not used the key within the last minute; None: there are more active callers than can be
+    /// told apart. Its busiest minute is not touched: `raise` does that, for what was not refused.
+    pub(super) fn open(
+        &mut self,
+        kind: CallerKind,
+        name: &str,
+        key: u32,
+        at: i64,
+    ) -> Option<(Place, bool)> {
+        let place = self.place(kind, name)?;
+        let fresh = self.pairs.put((place, key), at).is_none();
+        if fresh {
+            if self.pairs.len() > MAX_PAIRS {
+                self.let_go_oldest();
+            }
+            self.callers[place as usize].distinct += 1;
+        }
+        Some((place, fresh))
+    }
+
+    /// The caller got the key that it opened at last: its present minute may be its busiest.
+    pub(super) fn raise(&mut self, place: Place, at: i64) {
+        let caller = &mut self.callers[place as usize];
+        caller.raise(day_of(at), caller.distinct);
+        self.mark_changed(place);
+    }
+
+    /// Lets go of the pairs whose minute is over.
+    pub(super) fn forget(&mut self, now: i64) {
+        while self.pairs.peek_lru().is_some_and(|(_, &last)| now - last > MINUTE) {
+            self.let_go_oldest();
+        }
+    }
+
+    /// As after a clock was set back: nothing counts any more.
+    pub(super) fn forget_all(&mut self) {
+        self.pairs.clear();
+        self.callers.iter_mut().for_each(|caller| caller.distinct = 0);
+    }
+
+    pub(super) fn get(&self, place: Place) -> &Caller {
+        &self.callers[place as usize]
+    }
+
+    pub(super) fn flag(&mut self, place: Place, flagged: bool) {
+        self.callers[place as usize].flagged = flagged;
+    }
+
+    /// The place of a caller that is known.
+    pub(super) fn find(&self, kind: CallerKind, name: &str) -> Option<Place> {
+        self.names[kind as usize].peek(name).copied()
+    }
+
+    /// The place of a caller, a new one if there is room.
+    pub(super) fn place(&mut self, kind: CallerKind, name: &str) -> Option<Place> {
+        if let Some(&place) = self.names[kind as usize].get(name) {
+            return Some(place);
+        }
+        if self.names[kind as usize].len() >= MAX_CALLERS {
+            self.let_go_idlest(kind)?;
+        }
+        let name: Rc<str> = name.into();
+        self.serials = self.serials.wrapping_add(1);
+        let caller = Caller {
+            kind,
+            name: name.clone(),
+            serial: self.serials,
+            distinct: 0,
+            flagged: false,
+            busiest: [0; DAYS],
+            day: 0,
+            is_changed: false,
+        };
+        let place = self.free.pop().unwrap_or(self.callers.len() as Place);
+        if let Some(old) = self.callers.get_mut(place as usize) {
+            *old = caller;
+        } else {
+            self.callers.push(caller);
+        }
+        self.names[kind as usize].put(name, place);
+        Some(place)
+    }
+
+    /// Takes up the busiest minute of a day that an earlier writer saw.
+    pub(super) fn remember(&mut self, peak: &Peak) {
+        if let Some(place) = self.place(peak.kind, &peak.subject) {
+            self.callers[place as usize].raise(peak.day, peak.distinct_keys);
+        }
+    }
+
+    /// Busiest minutes that rose since the last time, at most `most` of them.
+    pub(super) fn changed(&mut self, most: usize) -> Vec<Peak> {
+        // The oldest first: until it is told, a caller cannot leave its place.
+        let part: Vec<Place> = self.changed.drain(..most.min(self.changed.len())).collect();
+        let mut peak = |place: Place| {
+            let caller = &mut self.callers[place as usize];
+            caller.is_changed = false;
+            let distinct_keys = caller.busiest[caller.day.rem_euclid(DAYS as i32) as usize];
+            Peak { kind: caller.kind, subject: caller.name.clone(), day: caller.day, distinct_keys }
+        };
+        part.into_iter().map(&mut peak).collect()
+    }
+
+    /// Has a busiest minute told again, as it could not be written.
+    pub(super) fn put_back(&mut self, peak: &Peak) {
+        if let Some(place) = self.find(peak.kind, &peak.subject)
+            && !std::mem::replace(&mut self.callers[place as usize].is_changed, true)
+        {
+            self.changed.push(place);
+        }
+    }
+
+    fn mark_changed(&mut self, place: Place) {
+        let caller = &mut self.callers[place as usize];
+        if !caller.is_changed && caller.is_busiest_now() {
+            caller.is_changed = true;
+            self.changed.push(place);
+        }
+    }
+
+    fn let_go_oldest(&mut self) {
+        if let Some(((place, _), _)) = self.pairs.pop_lru() {
+            let distinct = &mut self.callers[place as usize].distinct;
+            *distinct = distinct.saturating_sub(1);
+        }
+    }
+
+    /// The idlest caller of a kind leaves its place, unless all are active.
+    fn let_go_idlest(&mut self, kind: CallerKind) -> Option<()> {
+        let (_, &place) = self.names[kind as usize].peek_lru()?;
+        let caller = &self.callers[place as usize];
+        if caller.distinct > 0 || caller.is_changed || caller.flagged {
+            return None;
+        }
+        self.names[kind as usize].pop_lru();
+        self.free.push(place);
+        Some(())
+    }
+}
+
+impl Caller {
+    /// More different keys within a minute are an anomaly: the limit, or three times its own
+    /// busiest minute of the seven days before. Today does not count, so that nobody is slowly led
+    /// up to an emptied vault.
+    pub(super) fn limit(&self, distinct: u32, now: i64) -> u32 {
+        distinct.max(self.busiest_before(day_of(now)).saturating_mul(3))
+    }
+
+    fn busiest_before(&self, today: i32) -> u32 {
+        let days = (today - DAYS as i32 + 1)..today;
+        days.filter(|day| (self.day - DAYS as i32 + 1..=self.day).contains(day))
+            .map(|day| self.busiest[day.rem_euclid(DAYS as i32) as usize])
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn is_busiest_now(&self) -> bool {
+        self.busiest[self.day.rem_euclid(DAYS as i32) as usize] == self.distinct
+    }
+
+    fn raise(&mut self, day: i32, distinct: u32) {
+        if day > self.day {
+            let first = (self.day + 1).max(day - DAYS as i32 + 1);
+            (first..=day)
+                .for_each(|passed| self.busiest[passed.rem_euclid(DAYS as i32) as usize] = 0);
+            self.day = day;
+        }
+        if day > self.day - DAYS as i32 {
+            let busiest = &mut self.busiest[day.rem_euclid(DAYS as i32) as usize];
+            *busiest = distinct.max(*busiest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::anomaly::DAY;
+
+    fn distinct(callers: &mut Callers, now: i64) -> u32 {
+        callers.forget(now);
+        callers.find(CallerKind::Role, "app").map_or(0, |place| callers.get(place).distinct)
+    }
+
+    #[test]
+    fn a_key_counts_once_and_for_a_minute_after_its_last_access() {
+        let mut callers = Callers::default();
+        for (key, at) in [(1, 0), (2, 10), (1, 30), (3, 40)] {
+            callers.open(CallerKind::Role, "app", key, at * 1_000_000);
+        }
+        assert_eq!(distinct(&mut callers, 70_000_000), 3); // the second key was used at 10: both ends count
+        assert_eq!(distinct(&mut callers, 70_000_001), 2);
+        assert_eq!(distinct(&mut callers, 90_000_001), 1);
+        assert_eq!(distinct(&mut callers, 100_000_001), 0);
+    }
+
+    #[test]
+    fn callers_of_one_name_and_two_kinds_are_two() {
+        let mut callers = Callers::default();
+        let role = callers.open(CallerKind::Role, "app", 1, 0);
+        let subject = callers.open(CallerKind::Subject, "app", 1, 0);
+        assert_ne!(role, subject);
+        assert_eq!(distinct(&mut callers, 0), 1);
+    }
+
+    #[test]
+    fn the_limit_is_three_times_the_busiest_minute_of_the_week_before_and_not_of_today() {
+        let mut callers = Callers::default();
+        let place = callers.place(CallerKind::Role, "app").unwrap();
+        let name: Rc<str> = "app".into();
+        for (day, distinct_keys) in [(91, 1_000), (92, 40), (95, 30), (99, 900)] {
+            callers.remember(&Peak {
+                kind: CallerKind::Role,
+                subject: name.clone(),
+                day,
+                distinct_keys,
+            });
+        }
+        assert_eq!(callers.get(place).limit(50, 99 * DAY), 120); // 92 is the seventh day before
+        assert_eq!(callers.get(place).limit(50, 100 * DAY), 2_700);
+        assert_eq!(callers.get(place).limit(50, 107 * DAY), 50);
+        assert_eq!(callers.get(place).limit(5_000, 100 * DAY), 5_000);
+    }
+
+    #[test]
+    fn the_busiest_minute_is_told_when_it_rises() {
+        let mut callers = Callers::default();
+        let open = |callers: &mut Callers, key, at| {
+            let (place, _) = callers.open(CallerKind::Address, "10.0.0.1", key, at).unwrap();
+            callers.raise(place, at);
+        };
+        (0..5).for_each(|key| open(&mut callers, key, DAY));
+        let peaks = callers.changed(10);
+        assert_eq!((peaks.len(), peaks[0].day, peaks[0].distinct_keys), (1, 1, 5));
+        assert!(callers.changed(10).is_empty());
+        callers.forget(DAY + 2 * MINUTE);
+        open(&mut callers, 1, DAY + 2 * MINUTE);
+        assert!(callers.changed(10).is_empty());
+    }
+
+    #[test]
+    fn more_callers_or_pairs_than_there_is_room_for_take_no_more_memory() {
+        let mut callers = Callers::default();
+        for i in 0..MAX_CALLERS as i64 * 2 {
+            callers.open(CallerKind::Address, &format!("10.{i}"), 1, i);
+        }
+        assert_eq!(callers.names[CallerKind::Address as usize].len(), MAX_CALLERS);
+        assert!(callers.open(CallerKind::Address, "late", 1, 0).is_none());
+        callers.forget(MINUTE * 2);
+        callers.changed(usize::MAX);
+        assert!(callers.open(CallerKind::Address, "late", 1, MINUTE * 2).is_some());
+        assert_eq!(callers.callers.len(), MAX_CALLERS);
+        for key in 0..MAX_PAIRS as u32 * 2 {
+            callers.open(CallerKind::Role, "app", key, MINUTE * 2);
+        }
+        assert_eq!(callers.pairs.len(), MAX_PAIRS);
+        assert!(distinct(&mut callers, MINUTE * 2) as usize <= MAX_PAIRS);
+    }
+}

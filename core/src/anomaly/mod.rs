@@ -1,0 +1,22 @@
+//! The watch: what is counted of accesses and refusals as they happen, and what follows from the
+//! counts. Pure: no pgrx, no unsafe; time is an argument. Bounded memory, constant cost per event.
+//! DESIGN §8.
+#![forbid(unsafe_code)]
+
+mod access;
+pub mod action;
+mod buckets;
+mod callers;
+mod detector;
+mod key;
+mod limits;
+pub mod refusals;
+mod watch;
+
+pub use access::{Access, Finding, Meeting};
+pub use buckets::{DAY, MINUTE, day_of};
+pub use callers::Peak;
+pub use detector::{Detector, KeyId, Subject};
+pub use limits::{Limits, Override, Rules};
+pub use refusals::Refusals;
+pub use watch::Watch;

@@ -1,0 +1,473 @@
+//! The watch: every access of somebody with the right is counted before it is answered, and what
+//! crosses a limit is a finding, and is refused where that was asked for. Constant cost per access;
+//! keys and callers that are idle the longest are let go. One finding per episode: it begins with
+//! the access that crosses, and ends when half the limit is reached.
+
+use super::access::{Access, Finding, Meeting};
+use super::buckets::MINUTE;
+use super::callers::{Callers, Peak, Place};
+use super::detector::{Detector, KeyId, Subject};
+use super::key::{Count, Key};
+use super::limits::Rules;
+use crate::trail::incident::identity;
+use crate::trail::{CallerKind, FailureReason};
+use lru::LruCache;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+/// Keys that are counted at a time: about 1.1 kB each at the default limits.
+pub(super) const MAX_KEYS: usize = 50_000;
+/// Findings and first meetings that wait to be written.
+const MAX_WAITING: usize = 4_096;
+/// A clock that goes back by more than this was set: what was counted before counts no more.
+const SET_BACK: i64 = 60 * MINUTE;
+
+/// An episode that has not ended.
+#[derive(Clone, Copy)]
+struct Episode {
+    incident: [u8; 16],
+    began: i64,
+    accesses: u64,
+}
+
+pub struct Watch {
+    rules: Rules,
+    generation: u32,
+    keys: LruCache<KeyId, Key>,
+    serials: u32,
+    callers: Callers,
+    blocked: HashSet<KeyId>,
+    /// By `CallerKind`.
+    blocked_callers: [HashSet<Rc<str>>; 3],
+    episodes: HashMap<(Detector, Subject), Episode>,
+    findings: Vec<Finding>,
+    meetings: Vec<Meeting>,
+    woken: Vec<(KeyId, i64)>,
+    newest: i64,
+    /// The counters are being filled from the trail: only the last minute is whole.
+    is_filling: bool,
+    /// Findings that found no room to wait.
+    pub lost: u64,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Watch {
+            rules: Rules::default(),
+            generation: 1,
+            keys: LruCache::unbounded(),
+            serials: 0,
+            callers: Callers::default(),
+            blocked: HashSet::new(),
+            blocked_callers: Default::default(),
+            episodes: HashMap::new(),
+            findings: Vec::new(),
+            meetings: Vec::new(),
+            woken: Vec::new(),
+            newest: i64::MIN,
+            is_filling: false,
+            lost: 0,
+        }
+    }
+}
+
+impl Watch {
+    /// Counts an access and says why it is refused, if it is; the access that crosses a limit is
+    /// refused already.
+    pub fn judge(&mut self, access: &Access) -> Option<FailureReason> {
+        self.keep_time(access.at);
+        let serial = self.count(access);
+        if access.failed {
+            return None;
+        }
+        let opened_another = self.count_callers(access, serial);
+        let refusal = self.refusal(access);
+        // What is refused raises nobody's busiest minute: a thief's attempts would be let be
+        // tomorrow.
+        if refusal.is_none() {
+            opened_another
+                .into_iter()
+                .flatten()
+                .for_each(|place| self.callers.raise(place, access.at));
+        }
+        refusal
+    }
+
+    fn refusal(&self, access: &Access) -> Option<FailureReason> {
+        if self.blocked.contains(&access.key) {
+            return Some(FailureReason::Blocked);
+        }
+        let is_blocked = |(blocked, name): (&HashSet<Rc<str>>, &Option<&str>)| {
+            name.is_some_and(|name| blocked.contains(name))
+        };
+        let blocked = self.blocked_callers.iter().zip(&access.callers).any(is_blocked);
+        blocked.then_some(FailureReason::CallerBlocked)
+    }
+
+    /// What an earlier writer recorded follows, and then `look_at_all`.
+    pub fn begin_filling(&mut self) {
+        self.is_filling = true;
+    }
+
+    /// Counts what an earlier writer recorded: no verdict, no finding. Rows may come in any order.
+    pub fn remember(&mut self, access: &Access) {
+        let key = self.key(access.key);
+        if access.failed {
+            key.failed(access.at);
+        } else {
+            key.opened(access.at);
+        }
+    }
+
+    /// As `remember`, of the last minute: callers too.
+    pub fn remember_callers(&mut self, access: &Access) {
+        let serial = self.key(access.key).serial;
+        for (&kind, name) in CallerKind::ALL.iter().zip(&access.callers) {
+            name.and_then(|name| self.callers.open(kind, name, serial, access.at));
+        }
+    }
+
+    pub fn remember_peak(&mut self, peak: &Peak) {
+        self.callers.remember(peak);
+    }
+
+    /// Takes up an episode that an earlier writer began.
+    pub fn remember_episode(
+        &mut self,
+        detector: Detector,
+        subject: Subject,
+        incident: [u8; 16],
+        began: i64,
+    ) {
+        self.flag(detector, &subject, true);
+        self.episodes.insert((detector, subject), Episode { incident, began, accesses: 0 });
+    }
+
+    pub fn set_rules(&mut self, rules: Rules) {
+        self.rules = rules;
+        self.generation = self.generation.wrapping_add(1);
+    }
+
+    pub fn block(&mut self, key: KeyId) {
+        self.blocked.insert(key);
+    }
+
+    /// A finding that is still to be written must not block it again.
+    pub fn unblock(&mut self, key: &KeyId) {
+        self.blocked.remove(key);
+        self.let_be(&Subject::Key(*key));
+    }
+
+    pub fn block_caller(&mut self, kind: CallerKind, subject: &str) {
+        self.blocked_callers[kind as usize].insert(subject.into());
+    }
+
+    pub fn unblock_caller(&mut self, kind: CallerKind, subject: &str) {
+        self.blocked_callers[kind as usize].remove(subject);
+        self.let_be(&Subject::Caller(kind, subject.into()));
+    }
+
+    fn let_be(&mut self, subject: &Subject) {
+        let of_it = self.findings.iter_mut().filter(|finding| finding.subject == *subject);
+        of_it.for_each(|finding| finding.blocks = false);
+    }
+
+    /// Ends the episodes that are over `now`. While the counters are being filled, those of an hour
+    /// or a day seem over.
+    pub fn end_episodes(&mut self, now: i64) {
+        self.callers.forget(now);
+        let is_whole =
+            |detector: Detector| !self.is_filling || detector.window() == Some("1 minute");
+        let subjects: Vec<(Detector, Subject)> =
+            self.episodes.keys().filter(|(detector, _)| is_whole(*detector)).cloned().collect();
+        for (detector, subject) in subjects {
+            let (count, limit) = self.count_of(detector, &subject, now);
+            if count > limit / 2 {
+                continue;
+            }
+            self.flag(detector, &subject, false);
+            if let Some(episode) = self.episodes.remove(&(detector, subject.clone())) {
+                let ended = Some((now, episode.accesses));
+                let (incident, began) = (episode.incident, episode.began);
+                self.found(Finding {
+                    incident,
+                    detector,
+                    subject,
+                    began,
+                    observed: count,
+                    limit,
+                    blocks: false,
+                    ended,
+                });
+            }
+        }
+    }
+
+    /// Looks at every key once, when the counters have been filled from the trail: an earlier
+    /// writer may have died between the access that crossed a limit and its incident.
+    pub fn look_at_all(&mut self, now: i64) {
+        self.is_filling = false;
+        let keys: Vec<KeyId> = self.keys.iter().map(|(key, _)| *key).collect();
+        for id in keys {
+            let Some(key) = self.keys.peek_mut(&id) else { continue };
+            let (limits, flagged) = (key.limits, key.flagged);
+            for detector in
+                Detector::ALL.iter().copied().filter(|detector| flagged & detector.bit() == 0)
+            {
+                let Some(limit) = limits.of(detector) else { continue };
+                let observed = self.keys.peek_mut(&id).map_or(0, |key| key.count(detector, now));
+                if observed > limit {
+                    self.begin(detector, Subject::Key(id), now, observed, limit);
+                }
+            }
+        }
+    }
+
+    /// Findings since the last time.
+    pub fn take_findings(&mut self) -> Vec<Finding> {
+        std::mem::take(&mut self.findings)
+    }
+
+    /// Puts back what could not be written.
+    pub fn put_back(&mut self, findings: Vec<Finding>) {
+        self.findings.splice(0..0, findings);
+    }
+
+    /// Callers that met a key, at most `most` of them.
+    pub fn take_meetings(&mut self, most: usize) -> Vec<Meeting> {
+        self.meetings.drain(..most.min(self.meetings.len())).collect()
+    }
+
+    pub fn put_back_meetings(&mut self, meetings: Vec<Meeting>) {
+        self.meetings.splice(0..0, meetings);
+    }
+
+    /// Keys that were not seen for a day, and the time they were used.
+    pub fn take_woken(&mut self) -> Vec<(KeyId, i64)> {
+        std::mem::take(&mut self.woken)
+    }
+
+    pub fn put_back_woken(&mut self, woken: Vec<(KeyId, i64)>) {
+        self.woken.splice(0..0, woken);
+    }
+
+    /// Microseconds without an access after which this key counts as asleep.
+    pub fn stale_after(&self, key: &KeyId) -> i64 {
+        self.rules.of(key).stale
+    }
+
+    pub fn put_back_peaks(&mut self, peaks: &[Peak]) {
+        peaks.iter().for_each(|peak| self.callers.put_back(peak));
+    }
+
+    pub fn changed_peaks(&mut self, most: usize) -> Vec<Peak> {
+        self.callers.changed(most)
+    }
+
+    pub fn has_findings(&self) -> bool {
+        !self.findings.is_empty()
+    }
+
+    /// Whether a detector blocks this key.
+    pub fn blocks(&self, detector: Detector, key: &KeyId) -> bool {
+        self.rules.of(key).block(detector)
+    }
+
+    /// A finding that was made elsewhere: in the tables.
+    pub fn found(&mut self, finding: Finding) {
+        if finding.blocks {
+            match &finding.subject {
+                Subject::Key(key) => self.blocked.insert(*key),
+                Subject::Caller(kind, name) => {
+                    self.blocked_callers[*kind as usize].insert(name.clone())
+                }
+            };
+        }
+        if self.findings.len() < MAX_WAITING {
+            self.findings.push(finding);
+        } else {
+            self.lost += 1;
+        }
+    }
+
+    fn keep_time(&mut self, at: i64) {
+        if at.saturating_add(SET_BACK) < self.newest {
+            self.keys.clear();
+            self.callers.forget_all();
+            self.newest = at;
+        }
+        self.newest = self.newest.max(at);
+        self.callers.forget(self.newest);
+    }
+
+    /// Counts the access against its key and answers the key's serial.
+    fn count(&mut self, access: &Access) -> u32 {
+        let at = access.at;
+        let key = self.key(access.key);
+        let (flagged, serial) = (key.flagged, key.serial);
+        if access.failed {
+            let count = key.failed(at);
+            self.weigh(access.key, at, flagged, count);
+            return serial;
+        }
+        let was_asleep = key.was_asleep(at);
+        let counts = key.opened(at);
+        if was_asleep && self.woken.len() < MAX_WAITING {
+            self.woken.push((access.key, at));
+        }
+        counts.into_iter().for_each(|count| self.weigh(access.key, at, flagged, count));
+        serial
+    }
+
+    /// Begins an episode where a count is over its limit, or goes on with the one that is open.
+    fn weigh(&mut self, key: KeyId, at: i64, flagged: u8, (detector, observed, limit): Count) {
+        if flagged & detector.bit() != 0 {
+            self.go_on(detector, Subject::Key(key));
+        } else if observed > limit {
+            self.begin(detector, Subject::Key(key), at, observed, limit);
+        }
+    }
+
+    /// Answers the callers for whom the key is another one within this minute.
+    fn count_callers(&mut self, access: &Access, key: u32) -> [Option<Place>; 3] {
+        let mut opened_another = [None; 3];
+        for ((&kind, name), another) in
+            CallerKind::ALL.iter().zip(&access.callers).zip(&mut opened_another)
+        {
+            let opened = name.and_then(|name| self.callers.open(kind, name, key, access.at));
+            let Some((place, fresh)) = opened else { continue };
+            if fresh {
+                self.meet(access, place);
+                *another = Some(place);
+            }
+            let caller = self.callers.get(place);
+            if !fresh && !caller.flagged {
+                continue;
+            }
+            let (observed, limit) = (caller.distinct, caller.limit(self.rules.distinct, access.at));
+            if caller.flagged {
+                self.go_on(Detector::MassReading, Subject::Caller(kind, caller.name.clone()));
+            } else if observed > limit {
+                let subject = Subject::Caller(kind, caller.name.clone());
+                self.begin(Detector::MassReading, subject, access.at, observed, limit);
+            }
+        }
+        opened_another
+    }
+
+    /// Remembers that a caller used a key, for the table to say whether it is new: at most once a
+    /// day for each.
+    fn meet(&mut self, access: &Access, place: Place) {
+        let caller = self.callers.get(place);
+        let Some(key) = self.keys.peek_mut(&access.key) else { return };
+        if key.knows(caller.serial, access.at) {
+            return;
+        }
+        if self.meetings.len() >= MAX_WAITING {
+            return; // and not known: the next access tries again
+        }
+        key.meet(caller.serial, access.at);
+        let subject = caller.name.clone();
+        self.meetings.push(Meeting { key: access.key, kind: caller.kind, subject, at: access.at });
+    }
+
+    fn key(&mut self, id: KeyId) -> &mut Key {
+        if self.keys.len() >= MAX_KEYS && !self.keys.contains(&id) {
+            self.keys.pop_lru();
+        }
+        let (rules, generation) = (&self.rules, self.generation);
+        let (serials, episodes) = (&mut self.serials, &self.episodes);
+        let key = self.keys.get_or_insert_mut(id, || {
+            *serials = serials.wrapping_add(1);
+            let open =
+                |detector: &&Detector| episodes.contains_key(&(**detector, Subject::Key(id)));
+            let flagged =
+                Detector::ALL.iter().filter(open).fold(0, |set, detector| set | detector.bit());
+            Key::new(*serials, flagged, rules.of(&id), generation)
+        });
+        if key.generation != generation {
+            (key.limits, key.generation) = (rules.of(&id), generation);
+        }
+        key
+    }
+
+    fn begin(&mut self, detector: Detector, subject: Subject, at: i64, observed: u32, limit: u32) {
+        let incident = match &subject {
+            Subject::Key((project, key)) => {
+                identity(&[detector.word().as_bytes(), project, key, &at.to_be_bytes()])
+            }
+            Subject::Caller(kind, name) => identity(&[
+                detector.word().as_bytes(),
+                kind.word().as_bytes(),
+                name.as_bytes(),
+                &at.to_be_bytes(),
+            ]),
+        };
+        let blocks = match &subject {
+            Subject::Key(key) => self.blocks(detector, key),
+            Subject::Caller(..) => self.rules.base.block(detector),
+        };
+        // Without room for its finding it has not begun: the next access tries again.
+        if self.findings.len() < MAX_WAITING {
+            self.flag(detector, &subject, true);
+            self.episodes
+                .insert((detector, subject.clone()), Episode { incident, began: at, accesses: 1 });
+        }
+        self.found(Finding {
+            incident,
+            detector,
+            subject,
+            began: at,
+            observed,
+            limit,
+            blocks,
+            ended: None,
+        });
+    }
+
+    fn go_on(&mut self, detector: Detector, subject: Subject) {
+        if let Some(episode) = self.episodes.get_mut(&(detector, subject)) {
+            episode.accesses += 1;
+        }
+    }
+
+    fn flag(&mut self, detector: Detector, subject: &Subject, flagged: bool) {
+        match subject {
+            Subject::Key(id) => {
+                if let Some(key) = self.keys.peek_mut(id) {
+                    let others = key.flagged & !detector.bit();
+                    key.flagged = if flagged { others | detector.bit() } else { others };
+                }
+            }
+            Subject::Caller(kind, name) => {
+                let place = if flagged {
+                    self.callers.place(*kind, name)
+                } else {
+                    self.callers.find(*kind, name)
+                };
+                place.into_iter().for_each(|place| self.callers.flag(place, flagged));
+            }
+        }
+    }
+
+    /// The present count and the limit of an episode.
+    fn count_of(&mut self, detector: Detector, subject: &Subject, now: i64) -> (u32, u32) {
+        let distinct = self.rules.distinct;
+        match subject {
+            Subject::Caller(kind, name) => {
+                self.callers.find(*kind, name).map_or((0, distinct), |place| {
+                    let caller = self.callers.get(place);
+                    (caller.distinct, caller.limit(distinct, now))
+                })
+            }
+            Subject::Key(id) => {
+                let count = self.keys.peek_mut(id).map_or(0, |key| key.count(detector, now));
+                (count, self.rules.of(id).of(detector).unwrap_or_default())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;

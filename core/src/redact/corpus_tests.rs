@@ -1,0 +1,164 @@
+//! A corpus made from a seed: every known format in every carrier, and what looks like a key and is
+//! none. Keys are made from the shapes of `formats`, not from the rules, so that both can be wrong
+//! apart from each other.
+
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::string::string_regex;
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use super::carriers::{CARRIERS, Carrier};
+use super::examples::expand;
+use super::formats::{FORMATS, Format};
+use super::negatives;
+use crate::redact::mask::redact;
+
+struct Corpus(TestRunner);
+
+/// A key, the part of it that must not survive, and the name that makes it one.
+struct Key {
+    text: String,
+    secret: String,
+    name: String,
+}
+
+impl Corpus {
+    fn new(seed: u8) -> Corpus {
+        let random = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
+        Corpus(TestRunner::new_with_rng(Config::default(), random))
+    }
+
+    fn text(&mut self, shape: &str) -> String {
+        string_regex(shape).expect("a shape").new_tree(&mut self.0).expect("a text").current()
+    }
+
+    fn key(&mut self, format: &Format, turn: usize) -> Key {
+        let shape = regex::Regex::new(format.shape).expect("a shape");
+        // What stands around a password must be an address as it occurs: any text would do for its
+        // shape.
+        let ascii =
+            format.shape.replace("(?i)", "").replace("(?i:bearer)", "(?:bearer|Bearer|BEARER)");
+        let made = match format.kind {
+            "url_userinfo" => "[a-z]{4,8}://[a-z]{0,10}:[A-Za-z0-9!#$^*_.-]{3,40}@".to_owned(),
+            "url_query" => ascii.replace(r#"[^\s&"\x27<>\\]"#, "[A-Za-z0-9%._~+/=-]"),
+            "bearer" => ascii.replace(r"\s+", " "),
+            "header_kv" | "env_kv" => {
+                ascii.replace(r"\s*", " ?").replace(r"\s+", " ").replace(r"\\*", "")
+            }
+            _ => ascii,
+        };
+        loop {
+            let text = self.text(&made);
+            let found = shape.captures(&text).expect("its own shape");
+            let start = match found.get(1) {
+                Some(group) => group.start(),
+                None if format.kind == "bearer" => {
+                    text.len()
+                        - text.trim_start_matches(|c: char| c != ' ' && c != '%' && c != '+').len()
+                        + 1
+                }
+                None => format.prefix.len(),
+            };
+            let start = if format.kind == "bearer" && text[start - 1..].starts_with("%20") {
+                start + 2
+            } else {
+                start
+            };
+            let end = found.get(1).map_or(text.len(), |group| group.end());
+            // What is made by chance may be a placeholder: a run of one character, or too few of
+            // them.
+            let secret = text[start..end].to_owned();
+            let kinds = secret.chars().collect::<std::collections::HashSet<_>>().len();
+            if format.kind == "url_userinfo" || kinds >= 8 {
+                let name = match format.context {
+                    [] => "value".to_owned(),
+                    names => names[turn % names.len()].to_owned(),
+                };
+                return Key { text, secret, name };
+            }
+        }
+    }
+}
+
+/// Whether six characters of the secret in a row are still there, as they are or as the carrier
+/// writes them.
+fn survives(masked: &str, before: &str, secret: &str, key: &str) -> bool {
+    // Six characters that also stand in what is no secret (a label, the carrier) tell nothing.
+    let empty = before.replace(key, "");
+    let pieces = secret.as_bytes().windows(6.min(secret.len()));
+    pieces
+        .filter_map(|piece| std::str::from_utf8(piece).ok())
+        .any(|piece| masked.contains(piece) && !empty.contains(piece))
+}
+
+fn is_plain(format: &Format) -> bool {
+    format.context.is_empty() && format.provider != "generic"
+}
+
+#[test]
+fn no_key_survives_in_any_carrier() {
+    let mut corpus = Corpus::new(7);
+    let (mut tried, mut missed, mut partial, mut plain_missed) = (0, vec![], vec![], vec![]);
+    for turn in 0..3 {
+        for format in FORMATS {
+            for (number, Carrier { name, carry, plain }) in CARRIERS.iter().enumerate() {
+                let key = corpus.key(format, turn + number);
+                let text = carry(&key.text, &key.name);
+                let masked = redact(&text);
+                tried += 1;
+                let what = || {
+                    format!(
+                        "{} {} in {name}: {text:.300} -> {masked:.300}",
+                        format.provider, format.kind
+                    )
+                };
+                if masked == text || masked.contains(&key.secret) {
+                    missed.push(what());
+                    if *plain && is_plain(format) {
+                        plain_missed.push(what());
+                    }
+                } else if survives(&masked, &text, &key.secret, &key.text) {
+                    partial.push(what());
+                }
+                assert_eq!(redact(&masked), masked, "masked twice: {}", what());
+                if serde_json::from_str::<serde_json::Value>(&text).is_ok() {
+                    assert!(
+                        serde_json::from_str::<serde_json::Value>(&masked).is_ok(),
+                        "no JSON any more: {}",
+                        what()
+                    );
+                }
+            }
+        }
+    }
+    let recall = 1.0 - missed.len() as f64 / tried as f64;
+    println!(
+        "{tried} texts, {} missed, {} in part, recall {recall:.4}",
+        missed.len(),
+        partial.len()
+    );
+    missed.iter().chain(&partial).for_each(|what| println!("{what}"));
+    assert!(CARRIERS.len() >= 40 && FORMATS.len() == 93);
+    assert!(plain_missed.is_empty(), "{plain_missed:#?}");
+    assert!(partial.is_empty(), "{partial:#?}");
+    assert!(recall >= 0.995, "{recall}");
+}
+
+#[test]
+fn what_only_looks_like_a_key_stays() {
+    let mut corpus = Corpus::new(11);
+    let fixed =
+        negatives::FIXED.iter().map(|text| expand(text).replace('‹', "<").replace('›', ">"));
+    let made: Vec<String> = negatives::MADE
+        .iter()
+        .flat_map(|shape| (0..12).map(|_| corpus.text(shape)).collect::<Vec<_>>())
+        .collect();
+    let texts: Vec<String> = fixed.chain(made).collect();
+    let changed: Vec<_> = texts
+        .iter()
+        .filter(|text| redact(text) != **text)
+        .map(|text| (text, redact(text)))
+        .collect();
+    println!("{} texts, {} changed", texts.len(), changed.len());
+    assert!(texts.len() >= 600, "{}", texts.len());
+    assert!(changed.len() <= 1, "{changed:#?}");
+}

@@ -1,0 +1,21 @@
+//! Examples of keys for tests, built when the tests run: no file of ours may hold anything that
+//! looks live, or every scanner in the world reports this repository.
+
+/// Replaces `<60>` by 60 sequential characters, `<hex 32>` and `<low 48>` by hexadecimal and
+/// lower-case ones.
+pub(crate) fn expand(example: &str) -> String {
+    let mut text = String::new();
+    let mut parts = example.split('<');
+    text.push_str(parts.next().unwrap_or_default());
+    for part in parts {
+        let (what, after) = part.split_once('>').expect("a closing >");
+        let (alphabet, count) = match what.split_once(' ') {
+            Some(("hex", count)) => ("0123456789abcdef", count),
+            Some((_, count)) => ("0123456789abcdefghijklmnopqrstuvwxyz", count),
+            None => ("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", what),
+        };
+        text.extend(alphabet.chars().cycle().take(count.parse().expect("a count")));
+        text.push_str(after);
+    }
+    text
+}

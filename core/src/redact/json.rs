@@ -1,0 +1,126 @@
+//! JSON whose keys are masked stays JSON, and loses nothing else: numbers of any size, spaces, the
+//! order and the repetition of names stay as they are written. What is masked is `mask`'s business;
+//! here are the strings and names it lies in.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::extra::{ExtraPatterns, redact_with};
+use super::mask::redact_pausing;
+use super::scan::MASK;
+
+/// Masks the keys in a JSON text, also those written with escapes, and in its strings and names
+/// what extra patterns match. Without keys the text is not copied; else what held some is shown to
+/// `seen`: the text, and strings without their escapes.
+pub fn redact_json<'t>(
+    text: &'t str,
+    extra: Option<&ExtraPatterns>,
+    seen: &mut dyn FnMut(&str),
+    pause: &mut dyn FnMut(),
+) -> Cow<'t, str> {
+    let masked = redact_pausing(text, pause);
+    if let Cow::Owned(_) = masked {
+        seen(text);
+    }
+    // Some keys come into sight only when escapes are undone: jsonb has done that, json keeps what
+    // was written. A pattern of somebody's may match over the end of a string, so it sees strings
+    // alone.
+    let again = with_strings(&masked, |literal| {
+        let escaped = literal.contains('\\');
+        // Half a surrogate pair is JSON, but no text: it stays as it is.
+        let plain = (escaped || extra.is_some())
+            .then(|| serde_json::from_str::<String>(literal).ok())??;
+        let masked = redact_with(&plain, extra, pause);
+        if masked == plain {
+            return None;
+        }
+        seen(&plain);
+        serde_json::to_string(&masked).ok()
+    });
+    let masked = again.map_or(masked, Cow::Owned);
+    match &masked {
+        Cow::Borrowed(_) => masked,
+        Cow::Owned(text) => told_apart(text).map_or(masked, Cow::Owned),
+    }
+}
+
+/// The text with those of its string literals replaced for which `change` has another; None:
+/// nothing changed.
+fn with_strings(text: &str, mut change: impl FnMut(&str) -> Option<String>) -> Option<String> {
+    let (mut changed, mut copied) = (String::new(), 0);
+    for place in literals(text) {
+        if let Some(literal) = change(&text[place.clone()]) {
+            changed.push_str(&text[copied..place.start]);
+            changed.push_str(&literal);
+            copied = place.end;
+        }
+    }
+    changed.push_str(&text[copied..]);
+    (copied > 0).then_some(changed)
+}
+
+/// The text with names of one object that masking made equal told apart by a number, for jsonb
+/// keeps only one of two equal names; None: there are none.
+fn told_apart(text: &str) -> Option<String> {
+    let (mut apart, mut copied, mut read) = (String::new(), 0, 0);
+    // Of each object that is open, how often each masked name was given.
+    let mut open: Vec<HashMap<String, usize>> = vec![];
+    for place in literals(text) {
+        for byte in text[read..place.start].bytes() {
+            match byte {
+                b'{' => open.push(HashMap::new()),
+                b'}' => drop(open.pop()),
+                _ => (),
+            }
+        }
+        read = place.end;
+        let name = text[place.clone()].trim_matches('"');
+        let is_name = name.contains(MASK) && text[place.end..].trim_start().starts_with(':');
+        let Some(given) = open.last_mut().filter(|_| is_name) else { continue };
+        let mut number = given.get(name).copied().unwrap_or(0);
+        let mut unique = name.to_owned();
+        while number > 0 && given.contains_key(&unique) {
+            number += 1;
+            unique = format!("{name} ({number})");
+        }
+        given.insert(name.to_owned(), number.max(1));
+        if number > 0 {
+            apart.push_str(&text[copied..place.start]);
+            apart.push_str(&format!("\"{unique}\""));
+            copied = place.end;
+            given.insert(unique, 1);
+        }
+    }
+    apart.push_str(&text[copied..]);
+    (copied > 0).then_some(apart)
+}
+
+/// The places of the string literals, with their quotes; of one that does not end to the end of the
+/// text.
+fn literals(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
+    let mut from = 0;
+    std::iter::from_fn(move || {
+        let start = from + text[from..].find('"')?;
+        from = literal_end(text, start);
+        Some(start..from)
+    })
+}
+
+fn literal_end(text: &str, start: usize) -> usize {
+    let bytes = text.as_bytes();
+    let mut at = start + 1;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'"' => return at + 1,
+            // What is escaped may be longer than a byte, but is no quote then.
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
+    text.len()
+}
+
+#[cfg(test)]
+#[path = "json_tests.rs"]
+mod tests;

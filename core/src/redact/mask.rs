@@ -1,0 +1,172 @@
+//! Masks keys: in a copy, with `...[REDACTED]`, or in place and of the same length, for the server
+//! log (FACTS §3: what hides a key in a log line may allocate nothing).
+
+use std::borrow::Cow;
+
+use super::anchors::ANCHORS;
+use super::scan::{Finding, MASK, Scan};
+
+/// How often a masked text is masked again: what comes into sight by masking is masked too, and
+/// masking twice changes nothing. Two passes are the rule.
+const PASSES: usize = 8;
+
+/// Makes the tables now, once per process: for the start of the server, so that its forked backends
+/// need not. Afterwards scanning allocates nothing.
+pub fn prepare() -> bool {
+    std::sync::LazyLock::force(&ANCHORS);
+    // the scan's own tables come with the first text
+    !contains_key("no key")
+}
+
+/// Masks every key: the public prefix stays, the rest of the whole run becomes `...[REDACTED]`.
+/// Masking twice changes nothing. A text without keys is not copied.
+pub fn redact(text: &str) -> Cow<'_, str> {
+    redact_pausing(text, &mut || ())
+}
+
+/// The same; calls `pause` every 64 kB, which may unwind: a query can then be cancelled.
+pub fn redact_pausing<'t>(text: &'t str, pause: &mut dyn FnMut()) -> Cow<'t, str> {
+    let Some(mut masked) = mask_once(text.as_bytes(), pause) else { return Cow::Borrowed(text) };
+    for _ in 1..PASSES {
+        match mask_once(&masked, pause) {
+            Some(again) => masked = again,
+            None => break,
+        }
+    }
+    Cow::Owned(into_text(masked))
+}
+
+/// Keys are ASCII, so what is left is as valid as it was.
+pub(super) fn into_text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes)
+        .unwrap_or_else(|bytes| String::from_utf8_lossy(bytes.as_bytes()).into_owned())
+}
+
+fn mask_once(text: &[u8], pause: &mut dyn FnMut()) -> Option<Vec<u8>> {
+    let mut scan = Scan::new(false);
+    let mut masked = Vec::new();
+    let mut copied = 0;
+    while let Some(finding) = scan.next(text, pause) {
+        masked.extend_from_slice(&text[copied..finding.secret]);
+        masked.extend_from_slice(MASK.as_bytes());
+        copied = scan.at;
+    }
+    if copied == 0 {
+        return None;
+    }
+    masked.extend_from_slice(&text[copied..]);
+    Some(masked)
+}
+
+/// Tells whether a text holds a key.
+pub fn contains_key(text: &str) -> bool {
+    findings(text).next().is_some()
+}
+
+/// Lists the keys in a text, in order, without overlap.
+pub fn findings(text: &str) -> impl Iterator<Item = Finding> + '_ {
+    let mut scan = Scan::new(false);
+    std::iter::from_fn(move || scan.next(text.as_bytes(), &mut || ()))
+}
+
+/// Whether the end of a text may have cut a key in two.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Ends {
+    Whole,
+    Cut,
+}
+
+/// Lists the keys in any bytes. Allocates nothing once `prepare` was called.
+pub fn findings_in(text: &[u8], ends: Ends) -> impl Iterator<Item = Finding> + '_ {
+    let mut scan = Scan::new(ends == Ends::Cut);
+    std::iter::from_fn(move || scan.next(text, &mut || ()))
+}
+
+/// Masks keys by as many `*`, in any bytes; says of each what it is and its bytes, before they are
+/// masked, and answers how many there were. Allocates nothing once `prepare` was called. In a text
+/// that was cut, what touches its end counts as a key from 8 bytes on.
+pub fn mask_each(text: &mut [u8], ends: Ends, found: &mut dyn FnMut(&Finding, &[u8])) -> usize {
+    let mut scan = Scan::new(ends == Ends::Cut);
+    let mut count = 0;
+    while let Some(finding) = scan.next(text, &mut || ()) {
+        found(&finding, &text[finding.start..finding.end]);
+        text[finding.secret..finding.end].fill(b'*');
+        count += 1;
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redact::scan::examples::expand;
+
+    fn in_place(text: &str, ends: Ends) -> (String, usize) {
+        let mut bytes = expand(text).into_bytes();
+        let count = mask_each(&mut bytes, ends, &mut |_, _| ());
+        (into_text(bytes), count)
+    }
+
+    #[test]
+    fn a_key_is_masked_in_place_by_as_many_stars() {
+        let text = "a sk-proj-<40>, api_key='<hex 20>' gsk_<52>\n";
+        let masked = format!(
+            "a sk-proj-{}, api_key='{}' gsk_{}\n",
+            "*".repeat(40),
+            "*".repeat(20),
+            "*".repeat(52)
+        );
+        assert_eq!(in_place(text, Ends::Whole), (masked, 3));
+        assert_eq!(in_place("nothing", Ends::Cut), ("nothing".into(), 0));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_masked_too() {
+        let key = expand("sk-ant-api03-<60>");
+        let mut bytes = [b"\xff\xfe\0", key.as_bytes(), b"\xc3\x28\0"].concat();
+        assert_eq!(mask_each(&mut bytes, Ends::Whole, &mut |_, _| ()), 1);
+        assert_eq!(bytes, [&b"\xff\xfe\0sk-ant-api03-"[..], &[b'*'; 60], b"\xc3\x28\0"].concat());
+    }
+
+    #[test]
+    fn in_a_cut_text_eight_bytes_at_the_end_are_a_key() {
+        for text in [
+            "SELECT store('sk-proj-x01234567",
+            "SELECT 'sk-x0123456",
+            "gsk_a1B2c3D4",
+            "AIzaa1B2c3D4",
+            "api_key = 'a1B2c3D4e",
+            "Bearer eyJhbGciOi",
+        ] {
+            let (masked, count) = in_place(text, Ends::Cut);
+            assert_eq!((count, masked.len()), (1, text.len()), "{text} {masked}");
+            assert!(masked.ends_with("*****"), "{masked}");
+            assert_eq!(in_place(text, Ends::Whole).1, 0, "{text}");
+            assert_eq!(in_place(&format!("{text} "), Ends::Cut).1, 0, "{text}");
+        }
+        assert_eq!(in_place("SELECT 'sk-proj-x0", Ends::Cut).1, 0);
+    }
+
+    /// What lies in sight of a key is the same wherever the text is looked at in chunks.
+    #[test]
+    fn the_borders_of_chunks_hide_nothing() {
+        let keys = expand("gsk_<52> mistral: <32>Q\u{e9} api_key=<hex 24>");
+        for filler in ["lorem ipsum ", "x", "/usr/lib/"] {
+            for shift in 0..150 {
+                let text = format!(
+                    "{} {keys}",
+                    filler.repeat((1 << 16) / filler.len() + 1).split_at((1 << 16) - shift).0
+                );
+                assert_eq!(findings(&text).count(), 3, "{filler} {shift}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_text_is_interrupted() {
+        let text = "SELECT 1; ".repeat(1 << 17);
+        let mut pauses = 0;
+        redact_pausing(&text, &mut || pauses += 1);
+        assert!(pauses >= 16, "{pauses}");
+    }
+}

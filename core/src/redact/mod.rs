@@ -1,0 +1,34 @@
+//! The redaction room: finds provider keys in text and masks them; tells a key's provider and its
+//! hint. Pure: text in, text out, no PostgreSQL, no unsafe. The shapes are data in `rules`, taken
+//! from the scanners that `leak_formats.json` names; DESIGN §6 fixes the hint.
+#![forbid(unsafe_code)]
+
+mod anchors;
+mod bytes;
+mod candidates;
+mod escapes;
+mod extra;
+mod hint;
+mod json;
+mod mask;
+mod named;
+mod patterns;
+mod pieces;
+mod proof;
+mod rule;
+mod rules;
+mod scan;
+mod structure;
+mod text;
+
+pub use candidates::{Candidate, candidates};
+pub use extra::{EXTRA_KEY, ExtraPatterns, all_findings, redact_with};
+pub use hint::{key_hint, provider_of};
+pub use json::redact_json;
+pub use mask::{
+    Ends, contains_key, findings, findings_in, mask_each, prepare, redact, redact_pausing,
+};
+pub use patterns::{Patterns, Refusal};
+pub use pieces::{Piece, piece};
+pub use scan::{Finding, MASK};
+pub use text::{clean, cut, is_visible};

@@ -1,0 +1,98 @@
+//! Free text from callers (names, user agents, notes) before it is stored or queued: masked, made
+//! visible, cut. Lengths are bytes and stand in DESIGN §11.
+
+use super::mask::redact;
+
+/// Cuts to at most `max_bytes`, at a character boundary.
+pub fn cut(text: &str, max_bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(max_bytes)]
+}
+
+/// What is read beyond the length that is kept: longer than any key (4,096 bytes), so that one that
+/// begins within the kept part is seen whole.
+const BEYOND: usize = 8_192;
+
+/// Masks keys, makes control characters visible and cuts, in this order. Reads a bounded part of
+/// the text: a caller may give a gigabyte.
+///
+/// Masking comes before cutting: a key that straddles the cut would lose its end, no longer have
+/// the length its rule asks for, and stay in clear. Control characters other than a space become
+/// `?`: NUL cannot be stored in `text`, and line breaks, escape sequences and direction marks let a
+/// caller forge what a reader of the trail sees.
+pub fn clean(text: &str, max_bytes: usize) -> String {
+    let read = cut(text, max_bytes.saturating_add(BEYOND));
+    // What masking shortens brings the end of the part nearer: a key cut in two there must not come
+    // into sight.
+    let whole = if read.len() < text.len() { without_last_run(read) } else { read };
+    let visible: String = redact(whole).chars().map(visible).collect();
+    cut(&visible, max_bytes).to_owned()
+}
+
+/// The text without the run of non-blanks at its end, but for at most half of what was read beyond.
+fn without_last_run(text: &str) -> &str {
+    let run = text.len() - text.trim_end_matches(|c: char| !c.is_whitespace()).len();
+    cut(text, text.len() - run.min(BEYOND / 2))
+}
+
+/// Whether nothing in the text is invisible or moves what stands beside it.
+pub fn is_visible(text: &str) -> bool {
+    text.chars().all(|character| visible(character) == character)
+}
+
+/// Replaces what would not be seen, or would change how the rest is seen (Unicode TR 36 §2.6), by
+/// `?`.
+pub(super) fn visible(character: char) -> char {
+    let unseen = matches!(
+        character,
+        '\u{AD}' | '\u{61C}' | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
+            | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E007F}'
+    );
+    if character.is_control() || unseen { '?' } else { character }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::redact::scan::examples::expand;
+
+    #[test]
+    fn cuts_at_a_character() {
+        assert_eq!(cut("abc", 3), "abc");
+        assert_eq!(cut("abc", 2), "ab");
+        assert_eq!(cut("aü", 2), "a");
+        assert_eq!(cut("𝄞", 3), "");
+        assert_eq!(cut("abc", usize::MAX), "abc");
+        assert_eq!(cut("", 0), "");
+    }
+
+    #[test]
+    fn a_key_that_straddles_the_cut_does_not_survive() {
+        let key = expand("sk-proj-<60>");
+        for before in 0..120 {
+            let text = format!("{}{key}", " ".repeat(before));
+            let cleaned = clean(&text, 100);
+            assert!(!cleaned.contains("sk-proj-0"), "{before}: {cleaned}");
+            assert!(cleaned.len() <= 100);
+        }
+    }
+
+    #[test]
+    fn control_characters_become_visible() {
+        assert_eq!(clean("a\0b\nc\td\u{1b}[31m\u{7f}\u{85}e f", 100), "a?b?c?d?[31m??e f");
+        assert_eq!(clean("abc\u{202e}cba\u{2028}", 100), "abc?cba?");
+        assert_eq!(clean("größe 東京 🗝", 100), "größe 東京 🗝");
+    }
+
+    #[test]
+    fn a_gigabyte_is_not_read_and_a_key_cut_in_two_is_not_seen() {
+        let long = "x".repeat(1 << 20);
+        assert_eq!(clean(&long, 256), long[..256]);
+        // Keys that shrink to almost nothing, then one that lies across the end of what is read.
+        let key = format!("sk-proj-{} ", "Ab3".repeat(1200));
+        for shift in 0..40 {
+            let text = format!("{}{}", " ".repeat(shift), key.repeat(5));
+            let cleaned = clean(&text, 256);
+            assert!(!cleaned.contains("Ab3"), "{cleaned}");
+        }
+    }
+}

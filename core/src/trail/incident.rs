@@ -1,0 +1,97 @@
+//! An incident: something a person must look at. Pure data; no key is ever in it. Its identity may
+//! be computed from what it is about, so that what is found again is not an incident again. DESIGN
+//! §6, §11.
+
+use sha2::{Digest, Sha256};
+
+words! {
+    /// What kind of incident: a leaked key, what the detector of that name found, or a key to
+    /// rotate.
+    IncidentType {
+        LeakedKey = "leaked_key", RapidAutomatedAccess = "rapid_automated_access",
+        PotentialKeyTheft = "potential_key_theft", UnusuallyHighAccess = "unusually_high_access",
+        RepeatedFailures = "repeated_failures", MassKeyReading = "mass_key_reading", NewAddress = "new_address",
+        NewRole = "new_role", DormantKeyUsed = "dormant_key_used", RotationDue = "rotation_due",
+    }
+}
+
+words! {
+    /// How urgent it is.
+    Severity { Low = "low", Medium = "medium", High = "high", Critical = "critical" }
+}
+
+/// An incident before it is stored. `details` is a JSON object; `detected_at` microseconds since
+/// 1970.
+pub struct Incident {
+    pub id: [u8; 16],
+    pub kind: IncidentType,
+    pub severity: Severity,
+    pub project_id: Option<[u8; 16]>,
+    pub provider_key_id: Option<[u8; 16]>,
+    pub details: String,
+    pub detected_at: i64,
+}
+
+/// What listeners are told: which incident, and of what type. They read the row under their own
+/// rights.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Notice {
+    pub incident: [u8; 16],
+    pub kind: IncidentType,
+}
+
+impl Notice {
+    /// The payload of the notification: a JSON object of id and type.
+    pub fn payload(&self) -> String {
+        format!(r#"{{"id":"{}","type":"{}"}}"#, hyphened(self.incident), self.kind.word())
+    }
+}
+
+impl Incident {
+    pub fn notice(&self) -> Notice {
+        Notice { incident: self.id, kind: self.kind }
+    }
+}
+
+/// A uuid as people write it.
+pub fn hyphened(id: [u8; 16]) -> String {
+    let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+/// The identity of the incident that is about exactly these parts (RFC 9562, version 8). A part
+/// that is a key must come as its fingerprint.
+pub fn identity(parts: &[&[u8]]) -> [u8; 16] {
+    let mut digest = Sha256::new_with_prefix(b"watchllm_keys incident v1");
+    for part in parts {
+        digest.update((part.len() as u32).to_be_bytes());
+        digest.update(part);
+    }
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest.finalize()[..16]);
+    (id[6], id[8]) = (id[6] & 0x0f | 0x80, id[8] & 0x3f | 0x80);
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_is_that_of_its_parts_and_their_borders() {
+        assert_eq!(identity(&[b"ab", b"c"]), identity(&[b"ab", b"c"]));
+        assert_ne!(identity(&[b"ab", b"c"]), identity(&[b"a", b"bc"]));
+        assert_ne!(identity(&[b"ab"]), identity(&[b"ab", b""]));
+        let id = identity(&[]);
+        assert_eq!((id[6] >> 4, id[8] >> 6), (8, 2));
+    }
+
+    #[test]
+    fn a_notice_tells_id_and_type_and_nothing_else() {
+        let notice = Notice { incident: [0x1f; 16], kind: IncidentType::LeakedKey };
+        assert_eq!(
+            notice.payload(),
+            r#"{"id":"1f1f1f1f-1f1f-1f1f-1f1f-1f1f1f1f1f1f","type":"leaked_key"}"#
+        );
+    }
+}

@@ -1,0 +1,34 @@
+//! What is recorded of every access, how the records are chained, and what incidents are. Pure: no
+//! pgrx, no unsafe, no connection. Rule: DESIGN §6 and §11 (Bytes, Lengths, access_type,
+//! failure_reason).
+#![forbid(unsafe_code)]
+
+/// A list of words that tables and people know, one variant each.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[repr(u8)]
+        pub enum $name { $($variant),+ }
+
+        impl $name {
+            pub const ALL: &'static [$name] = &[$($name::$variant),+];
+
+            pub const fn word(self) -> &'static str {
+                match self { $($name::$variant => $word),+ }
+            }
+        }
+    };
+}
+
+pub(crate) use words;
+
+pub mod chain;
+pub mod event;
+pub mod incident;
+pub mod leak;
+
+pub use chain::{MacKey, Row};
+pub use event::{AccessType, Bounded, CallerKind, Event, FailureReason, Verdict};
+pub use incident::{Incident, IncidentType, Notice, Severity};
+pub use leak::{Channel, Leak};

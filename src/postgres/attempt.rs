@@ -1,0 +1,40 @@
+//! Work that may fail without harm to the statement it is done in. Unsafe: a subtransaction by
+//! hand, as PL/pgSQL's EXCEPTION blocks have it.
+
+use pgrx::pg_sys;
+use pgrx::{PgSqlErrorCode, PgTryBuilder};
+use std::panic::AssertUnwindSafe;
+
+/// Runs `work` in a subtransaction and undoes it alone when it raises an ERROR (None) or answers
+/// none. A cancelled statement stays cancelled.
+pub(crate) fn attempt<T>(work: impl FnOnce() -> Option<T>) -> Option<T> {
+    // SAFETY: begun and ended in pairs; memory context and resource owner are put back as they
+    // were, as after an EXCEPTION block. What was opened inside (SPI, snapshots, locks) PostgreSQL
+    // gives back with the subtransaction.
+    unsafe {
+        let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
+        let restore = move || {
+            pg_sys::MemoryContextSwitchTo(context);
+            pg_sys::CurrentResourceOwner = owner;
+        };
+        pg_sys::BeginInternalSubTransaction(std::ptr::null());
+        pg_sys::MemoryContextSwitchTo(context);
+        PgTryBuilder::new(AssertUnwindSafe(|| {
+            let answer = work();
+            match answer {
+                Some(_) => pg_sys::ReleaseCurrentSubTransaction(),
+                None => pg_sys::RollbackAndReleaseCurrentSubTransaction(),
+            }
+            restore();
+            answer
+        }))
+        .catch_when(PgSqlErrorCode::ERRCODE_QUERY_CANCELED, |error| error.rethrow())
+        .catch_others(move |_| {
+            pg_sys::MemoryContextSwitchTo(context);
+            pg_sys::RollbackAndReleaseCurrentSubTransaction();
+            restore();
+            None
+        })
+        .execute()
+    }
+}

@@ -1,0 +1,38 @@
+//! Memory for one step of a long run: what PostgreSQL allocates in it (arguments, values, slots) is
+//! given back after the step instead of at the end of the statement. Unsafe: a memory context by
+//! hand. It is a child of the statement's, so that an ERROR needs no cleaning up here.
+
+use pgrx::pg_sys;
+
+/// Memory that is emptied after each step.
+pub(crate) struct StepMemory(pg_sys::MemoryContext);
+
+impl StepMemory {
+    pub(crate) fn new() -> StepMemory {
+        // SAFETY: a child of the current context, which outlives this call; sizes are PostgreSQL's
+        // defaults.
+        StepMemory(unsafe {
+            pg_sys::AllocSetContextCreateInternal(
+                pg_sys::CurrentMemoryContext,
+                c"watchllm_keys step".as_ptr(),
+                pg_sys::ALLOCSET_DEFAULT_MINSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_INITSIZE as usize,
+                pg_sys::ALLOCSET_DEFAULT_MAXSIZE as usize,
+            )
+        })
+    }
+
+    /// Runs a step; its answer must not lie in PostgreSQL's memory, so it borrows nothing.
+    pub(crate) fn run<T: 'static>(&self, step: impl FnOnce() -> T) -> T {
+        // SAFETY: switches the process's current context and back; an ERROR in between switches by
+        // itself.
+        unsafe {
+            let before = pg_sys::CurrentMemoryContext;
+            pg_sys::CurrentMemoryContext = self.0;
+            let answer = step();
+            pg_sys::CurrentMemoryContext = before;
+            pg_sys::MemoryContextReset(self.0);
+            answer
+        }
+    }
+}
