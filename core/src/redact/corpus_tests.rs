@@ -162,11 +162,8 @@ fn no_key_survives_in_any_carrier() {
         }
     }
     let recall = 1.0 - missed.len() as f64 / tried as f64;
-    println!(
-        "{tried} texts, {} missed, {} in part, recall {recall:.4}",
-        missed.len(),
-        partial.len()
-    );
+    let (lost, cut) = (missed.len(), partial.len());
+    println!("{tried} texts, {lost} missed, {cut} in part, recall {recall:.4}");
     missed.iter().chain(&partial).for_each(|what| println!("{what}"));
     assert!(CARRIERS.len() >= 40 && FORMATS.len() == 93);
     assert!(plain_missed.is_empty(), "{plain_missed:#?}");
