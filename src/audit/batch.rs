@@ -6,7 +6,7 @@ use super::queue::{self, Entry, Slot};
 use super::writer::{Failure, Writer, transaction};
 use crate::anomaly::Access;
 use crate::error::Error;
-use crate::postgres::{relation_changes, session};
+use crate::postgres::{clock, relation_changes};
 use crate::store;
 use crate::trail::chain::{self, MacKey};
 use crate::trail::{Event, FailureReason, Row, Verdict};
@@ -63,7 +63,7 @@ pub(super) fn serve(writer: &mut Writer) {
 fn take(writer: &mut Writer) -> Vec<Taken> {
     let slot = writer.slot;
     let tail = slot.tail.load(Acquire);
-    let (count, now) = (slot.waiting().min(MAX_BATCH), session::now());
+    let (count, now) = (slot.waiting().min(MAX_BATCH), clock::now());
     let mut one = |sequence| {
         let mut entry = slot.entry(sequence);
         let can_write = writer.chain.is_some();

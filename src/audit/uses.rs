@@ -5,7 +5,7 @@
 use super::writer::{Writer, transaction};
 use super::{leaks, rotation, watch};
 use crate::anomaly::KeyId;
-use crate::postgres::session;
+use crate::postgres::{clock, session};
 use crate::store;
 use crate::trail::{
     AccessType, Bounded, CallerKind, Event, FailureReason, Incident, IncidentType, Notice,
@@ -211,7 +211,7 @@ fn tell(writer: &mut Writer) {
 }
 
 fn make_partitions_ahead(writer: &mut Writer) {
-    let today = (session::now() / 86_400_000_000) as i32;
+    let today = (clock::now() / 86_400_000_000) as i32;
     for day in today.max(writer.uses.made_until + 1)..=today + DAYS_AHEAD {
         let made = transaction(|| {
             store::trail::make_partition(store::installed::owner()?, day);

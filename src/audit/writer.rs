@@ -11,7 +11,7 @@ use super::warm_up::WarmUp;
 use super::{batch, take_up, wakeup};
 use crate::anomaly::{Refusals, Watch};
 use crate::error::Error;
-use crate::postgres::session;
+use crate::postgres::{process, session};
 use crate::settings;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
@@ -122,7 +122,7 @@ fn be_the_only_one(database: u32, number: usize) -> bool {
     slot.locked(|| {
         let free = slot.database.load(Acquire) == database && slot.writer_pid.load(Acquire) == 0;
         if free {
-            slot.writer_pid.store(session::backend_pid(), Release);
+            slot.writer_pid.store(process::backend_pid(), Release);
         }
         free
     })
@@ -133,7 +133,7 @@ fn be_the_only_one(database: u32, number: usize) -> bool {
 #[pg_guard]
 unsafe extern "C-unwind" fn hand_over(_code: i32, argument: pg_sys::Datum) {
     let slot = queue::slot(argument.value());
-    if slot.writer_pid.load(Acquire) == session::backend_pid() {
+    if slot.writer_pid.load(Acquire) == process::backend_pid() {
         slot.writer_pid.store(0, Release);
         slot.state.store(WriterState::Absent as u32, SeqCst);
     }
@@ -248,10 +248,10 @@ pub(super) fn transaction<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<
 impl Writer {
     fn serve(&mut self) -> ! {
         loop {
-            if session::must_end() {
+            if process::must_end() {
                 self.end();
             }
-            session::check_interrupts();
+            process::check_interrupts();
             self.reload_if_wanted();
             if !self.slot.is_empty() || self.spin() {
                 batch::serve(self);
@@ -270,7 +270,7 @@ impl Writer {
     /// Told to end between two batches: what is counted is known to this process alone, so it is
     /// written first.
     fn end(&mut self) -> ! {
-        session::put_off_the_end();
+        process::put_off_the_end();
         batch::write_counted(self);
         super::uses::flush(self);
         leave()
@@ -293,7 +293,7 @@ impl Writer {
                 || slot.reloads_wanted.load(SeqCst) != slot.reloads_done.load(SeqCst)
                 || slot.settings_changes.load(SeqCst) != seen
         };
-        session::while_waiting(|| slot.writer.sleep_unless(wanted, self.next_beat()));
+        process::while_waiting(|| slot.writer.sleep_unless(wanted, self.next_beat()));
     }
 
     /// How long after the last beat the next one is due.
@@ -346,7 +346,7 @@ impl Writer {
             pg_sys::pgstat_report_stat(true);
             pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null());
         }
-        if !session::postmaster_lives() {
+        if !process::postmaster_lives() {
             leave();
         }
         // Twice in a row: anybody's DROP DATABASE takes the lock for a moment before it is refused.
