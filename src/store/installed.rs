@@ -58,12 +58,12 @@ pub(crate) fn owner() -> Result<Owner, Error> {
         Some((.., Some(problem))) if problem == "foreign_owner" => Err(Error::Refused(
             "watchllm_owner must own every table of watchllm_keys, and have no members and no \
              special rights",
-            "SELECT * FROM watchllm.security_check() says what differs. \
+            "watchllm.security_check() says what differs. \
              See docs/security.md#roles.",
         )),
         Some((.., Some(problem))) if problem == "foreign_trigger" => Err(Error::Refused(
             "somebody put a trigger or rule on a table that the audit writer writes",
-            "SELECT watchllm.install(); as superuser names it, and how to drop it. \
+            "watchllm.install() as superuser names it, and how to drop it. \
              See docs/reference.md#42501.",
         )),
         _ => Err(Error::NotInstalled),
