@@ -2,7 +2,7 @@
 //! names what does not exist. What the page says of each (signature, callers, default, range) must
 //! agree.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::catalog::{Catalog, Relation, Setting, written};
 use crate::page::{Heading, Page};
@@ -10,45 +10,54 @@ use crate::re;
 use crate::sources::Sources;
 
 pub(crate) fn against_catalog(page: &Page, catalog: &Catalog) -> Vec<String> {
-    let mut complaints = Vec::new();
-    let functions = entries(page, "Functions");
-    let names = catalog.functions.keys().cloned().collect();
-    complaints.extend(both_ways("function", &names, &functions));
-    for heading in &functions {
-        if let Some(function) = catalog.functions.get(&heading.text) {
-            let of_it = page.below(heading);
-            complaints.extend(differs(
-                heading,
-                "signatures",
-                &function.signatures,
-                &signatures(&of_it),
-            ));
-            complaints.extend(differs(
-                heading,
-                "callers",
-                &function.callers,
-                &listed(&of_it, "Callers"),
-            ));
-        }
-    }
-    for (kind, section, relations) in
-        [("view", "Views", &catalog.views), ("table", "Tables", &catalog.readable_tables)]
-    {
-        let headings = entries(page, section);
-        complaints.extend(both_ways(kind, &relations.keys().cloned().collect(), &headings));
-        for heading in &headings {
-            let relation = relations.get(&heading.text);
-            complaints.extend(
-                relation.into_iter().flat_map(|relation| tells_relation(page, heading, relation)),
-            );
-        }
-    }
+    let mut complaints = functions(page, catalog);
+    complaints.extend(relations(page, "view", "Views", &catalog.views));
+    complaints.extend(relations(page, "table", "Tables", &catalog.readable_tables));
     let settings = entries(page, "Settings");
-    complaints.extend(both_ways("setting", &catalog.settings.keys().cloned().collect(), &settings));
+    complaints.extend(both_ways("setting", &names(&catalog.settings), &settings));
     for heading in &settings {
         let setting = catalog.settings.get(&heading.text);
-        complaints
-            .extend(setting.into_iter().flat_map(|setting| tells_setting(page, heading, setting)));
+        let tells = setting.into_iter().flat_map(|setting| tells_setting(page, heading, setting));
+        complaints.extend(tells);
+    }
+    complaints
+}
+
+fn names<T>(there: &BTreeMap<String, T>) -> BTreeSet<String> {
+    there.keys().cloned().collect()
+}
+
+fn functions(page: &Page, catalog: &Catalog) -> Vec<String> {
+    let headings = entries(page, "Functions");
+    let mut complaints = both_ways("function", &names(&catalog.functions), &headings);
+    for heading in &headings {
+        let Some(function) = catalog.functions.get(&heading.text) else { continue };
+        let of_it = page.below(heading);
+        let callers = listed(&of_it, "Callers");
+        complaints.extend(differs(
+            heading,
+            "signatures",
+            &function.signatures,
+            &signatures(&of_it),
+        ));
+        complaints.extend(differs(heading, "callers", &function.callers, &callers));
+    }
+    complaints
+}
+
+fn relations(
+    page: &Page,
+    kind: &str,
+    section: &str,
+    there: &BTreeMap<String, Relation>,
+) -> Vec<String> {
+    let headings = entries(page, section);
+    let mut complaints = both_ways(kind, &names(there), &headings);
+    for heading in &headings {
+        let relation = there.get(&heading.text);
+        let tells =
+            relation.into_iter().flat_map(|relation| tells_relation(page, heading, relation));
+        complaints.extend(tells);
     }
     complaints
 }
@@ -63,7 +72,7 @@ pub(crate) fn against_sources(page: &Page, sources: &Sources) -> Vec<String> {
         complaints.extend(both_ways(kind, words, &entries(page, section)));
     }
     let codes = entries(page, "SQLSTATEs");
-    complaints.extend(both_ways("SQLSTATE", &sources.errors.keys().cloned().collect(), &codes));
+    complaints.extend(both_ways("SQLSTATE", &names(&sources.errors), &codes));
     for heading in &codes {
         complaints.extend(tells_errors(page, heading, sources));
     }
