@@ -2,17 +2,10 @@
 //! is. `Recorder` is what the API holds: it proves that the vault is ready and writes events
 //! through the queue. Sees neither plaintext nor ciphertext. Flows: DESIGN §8.
 
-mod batch;
 pub(crate) mod commit;
-mod leaks;
 pub(crate) mod queue;
-mod rotation;
 mod start;
-mod take_up;
-mod uses;
 mod wakeup;
-mod warm_up;
-mod watch;
 mod writer;
 
 use crate::crypto::RootKey;

@@ -2,7 +2,7 @@
 //! evidence, block, end), who used which key first, busiest minutes. How its counters are filled:
 //! `warm_up`. DESIGN §8.
 
-use super::writer::{Failure, Writer, transaction};
+use super::{Failure, Writer, transaction};
 use crate::anomaly::{DAY, Detector, Finding, KeyId, MINUTE, Meeting, Subject, Watch, day_of};
 use crate::error::Error;
 use crate::postgres::{Owner, clock, session};

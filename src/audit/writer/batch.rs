@@ -2,9 +2,9 @@
 //! answered. The audit transaction writes log rows only. The chain's head is kept in memory and
 //! read again whenever a relation changed or a batch failed (FACTS §2).
 
-use super::queue::{self, Entry, Slot};
-use super::writer::{Failure, Writer, transaction};
+use super::{Failure, Writer, transaction};
 use crate::anomaly::Access;
+use crate::audit::queue::{self, Entry, Slot};
 use crate::error::Error;
 use crate::postgres::{clock, relation_changes};
 use crate::store;
@@ -237,7 +237,7 @@ fn answer(writer: &mut Writer, taken: &[Taken], verdict: Verdict) {
         slot.events.fetch_add(rows.len() as u64, AcqRel);
         for (_, event) in rows {
             writer.uses.count(event);
-            super::watch::take_up_block(&mut writer.watch, event);
+            super::findings::take_up_block(&mut writer.watch, event);
         }
     }
     let waiting: BTreeSet<u32> = taken.iter().map(|taken| taken.entry.process).collect();

@@ -2,7 +2,7 @@
 //! event is served, the day before that in the background; and the limits, read from the settings
 //! when they change.
 
-use super::writer::{Failure, Writer, transaction};
+use super::{Failure, Writer, transaction};
 use crate::anomaly::{self, KeyId, Limits, MINUTE, Override, Rules};
 use crate::postgres::{Owner, clock};
 use crate::settings::{

@@ -4,7 +4,7 @@
 
 use super::batch::{self, Chain};
 use super::warm_up;
-use super::writer::{Failure, Writer, transaction};
+use super::{Failure, Writer, transaction};
 use crate::anomaly::Watch;
 use crate::crypto::envelope::{Binding, open, seal};
 use crate::crypto::keyring::Keyring;

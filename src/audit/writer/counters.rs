@@ -2,8 +2,8 @@
 //! failures, last use of each key), incidents, partitions ahead; and a third, which tells
 //! listeners. Gathered in memory; a failure harms no answer and is tried again.
 
-use super::writer::{Writer, transaction};
-use super::{leaks, rotation, watch};
+use super::{Writer, transaction};
+use super::{findings, leaks, rotation};
 use crate::anomaly::KeyId;
 use crate::postgres::{clock, session};
 use crate::store;
@@ -103,7 +103,7 @@ pub(super) fn flush(writer: &mut Writer) {
     }
     make_partitions_ahead(writer);
     write_blocks(writer);
-    watch::flush(writer);
+    findings::flush(writer);
     write_incidents(writer);
     leaks::write(writer);
     rotation::look(writer);

@@ -2,7 +2,7 @@
 //! and makes an incident of each that has come to a stage (rotation soon, rotation required), once
 //! per stage and version. A failure is tried again.
 
-use super::writer::{Writer, transaction};
+use super::{Writer, transaction};
 use crate::postgres::{clock, session};
 use crate::settings::watch::{rotation_required_after, rotation_warn_after};
 use crate::store;

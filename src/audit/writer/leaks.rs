@@ -1,8 +1,8 @@
 //! The writer's part of the log hook: what was masked becomes incidents, about once a second,
 //! beside the other counters. A failure harms no answer and is tried again.
 
-use super::queue::leaks;
-use super::writer::{Writer, transaction};
+use super::{Writer, transaction};
+use crate::audit::queue::leaks;
 use crate::crypto::random::random_bytes;
 use crate::postgres::{clock, session};
 use crate::redact;
