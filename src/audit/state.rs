@@ -2,7 +2,7 @@
 //! started, nothing is waited for.
 
 use super::queue;
-use crate::postgres::session;
+use crate::postgres::{clock, session};
 use crate::settings;
 use crate::shared_keyring;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -61,7 +61,7 @@ pub(crate) fn state() -> State {
             .collect(),
         keyring_problem: shared_keyring::last_problem(number).map(|problem| problem.message()),
         problem: slot
-            .is_stuck_since(session::now() - settings::audit_timeout().as_micros() as i64)
+            .is_stuck_since(clock::now() - settings::audit_timeout().as_micros() as i64)
             .then(|| {
                 "events wait longer than audit_timeout: the audit writer does not answer".into()
             }),

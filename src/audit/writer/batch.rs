@@ -8,7 +8,7 @@ use super::findings;
 use super::transaction::{Failure, as_owner};
 use crate::anomaly::{Access, Refusals, Watch};
 use crate::audit::queue::{self, Entry, Slot};
-use crate::postgres::session;
+use crate::postgres::clock;
 use crate::store;
 use crate::trail::{Event, FailureReason, Verdict};
 use pgrx::{PgSqlErrorCode, log};
@@ -64,7 +64,7 @@ impl Desk {
     fn take(&mut self) -> Vec<Taken> {
         let slot = self.slot;
         let tail = slot.tail.load(Acquire);
-        let (count, now) = (slot.waiting().min(MAX_BATCH), session::now());
+        let (count, now) = (slot.waiting().min(MAX_BATCH), clock::now());
         let can_write = self.chain.is_some();
         let one = |sequence| {
             let mut entry = slot.entry(sequence);

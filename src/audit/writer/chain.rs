@@ -6,7 +6,8 @@ use super::transaction::{Failure, as_owner};
 use crate::crypto::envelope::{Binding, open};
 use crate::crypto::random;
 use crate::error::Error;
-use crate::postgres::{Owner, relation_changes, session};
+use crate::id::IdentityId;
+use crate::postgres::{Owner, clock, process, relation_changes, session};
 use crate::shared_keyring;
 use crate::store;
 use crate::trail::chain::{self, MacKey};
@@ -19,7 +20,7 @@ const DAYS_AHEAD: i32 = 7;
 pub(super) struct Chain {
     key: MacKey,
     key_version: i32,
-    identity_id: [u8; 16],
+    identity_id: IdentityId,
     /// None: read it again.
     head: Option<Head>,
     /// Days (since 1970) whose partition is known to be there.
@@ -122,7 +123,7 @@ impl Chain {
 
 /// Makes the partitions of the coming days; answers the last day (since 1970) that has one.
 pub(super) fn make_partitions_ahead(made_until: i32) -> i32 {
-    let today = (session::now() / 86_400_000_000) as i32;
+    let today = (clock::now() / 86_400_000_000) as i32;
     let days = today.max(made_until + 1)..=today + DAYS_AHEAD;
     days.take_while(|day| make_partition(*day).is_ok()).last().unwrap_or(made_until)
 }
@@ -162,14 +163,15 @@ fn mac_key(owner: Owner, slot_number: usize) -> Result<(i32, MacKey), Error> {
 
 /// A restored or copied database gets an identity of its own, so that two chains never pass for
 /// one.
-fn identity(owner: Owner) -> Result<[u8; 16], Error> {
-    let (system, database) = (session::system_identifier(), session::database());
+fn identity(owner: Owner) -> Result<IdentityId, Error> {
+    let (system, database) = (process::system_identifier(), session::database());
     if let Some(known) = store::admin::identity(owner, system, database) {
         return Ok(known);
     }
     let mut new =
         random::random_bytes::<16>().map_err(|error| Error::Internal(error.to_string()))?;
     (new[6], new[8]) = (new[6] & 0x0f | 0x40, new[8] & 0x3f | 0x80);
+    let new = IdentityId::new(new);
     store::admin::insert_identity(
         owner,
         new,

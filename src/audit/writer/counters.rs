@@ -3,8 +3,8 @@
 //! were opened. A failure harms no answer and is tried again.
 
 use super::transaction::now_or_later;
-use crate::anomaly::KeyId;
 use crate::audit::queue::Slot;
+use crate::id::{KeyRef, ProviderKeyId};
 use crate::store;
 use crate::trail::{
     AccessType, Bounded, CallerKind, Event, FailureReason, Incident, IncidentType, Severity,
@@ -18,11 +18,11 @@ const AT_ONCE: usize = 256;
 /// What is not written yet.
 #[derive(Default)]
 pub(super) struct Counters {
-    uses: HashMap<([u8; 16], [u8; 16]), store::trail::Uses>,
+    uses: HashMap<KeyRef, store::trail::Uses>,
     /// Compromised versions that were opened, by key and version: one incident each, however often.
-    opened_compromised: HashMap<([u8; 16], Option<i32>), Event>,
+    opened_compromised: HashMap<(ProviderKeyId, Option<i32>), Event>,
     /// Keys that were blocked, and since when; None: unblocked.
-    blocks: Vec<([u8; 16], [u8; 16], Option<i64>)>,
+    blocks: Vec<(KeyRef, Option<i64>)>,
     /// Callers that were let in again.
     unblocked: Vec<(CallerKind, Bounded<128>)>,
 }
@@ -37,13 +37,10 @@ impl Counters {
         if let Some((kind, subject)) = event.about_caller.filter(|_| event.success()) {
             self.unblocked.push((kind, subject));
         }
-        let (Some(project_id), Some(provider_key_id)) = (event.project_id, event.provider_key_id)
-        else {
-            return;
-        };
+        let Some(key) = event.key() else { return };
         if matches!(event.access_type, AccessType::Block | AccessType::Unblock) && event.success() {
             let since = (event.access_type == AccessType::Block).then_some(event.accessed_at);
-            self.blocks.push((project_id, provider_key_id, since));
+            self.blocks.push((key, since));
         }
         // An imported key brings along when it was last used: no access, but shown with the key.
         let brought = event.last_used_at.filter(|_| event.success());
@@ -51,11 +48,10 @@ impl Counters {
             return;
         }
         if event.compromised && event.success() && event.access_type == AccessType::Decrypt {
-            self.opened_compromised.entry((provider_key_id, event.key_version)).or_insert(*event);
+            self.opened_compromised.entry((key.key, event.key_version)).or_insert(*event);
         }
-        let entry = self.uses.entry((project_id, provider_key_id)).or_insert(store::trail::Uses {
-            project_id,
-            provider_key_id,
+        let entry = self.uses.entry(key).or_insert(store::trail::Uses {
+            key,
             accesses: 0,
             failures: 0,
             last_used_at: None,
@@ -73,8 +69,8 @@ impl Counters {
     }
 
     /// A key that an earlier writer was told to block; it may not have lived to write that down.
-    pub(super) fn block_again(&mut self, (project, key): KeyId, since: i64) {
-        self.blocks.push((project, key, Some(since)));
+    pub(super) fn block_again(&mut self, key: KeyRef, since: i64) {
+        self.blocks.push((key, Some(since)));
     }
 
     /// Whether something waits that should be seen at once.
@@ -94,8 +90,7 @@ impl Counters {
             store::trail::count_use(owner, &batch);
         });
         if written.is_none() {
-            let again =
-                batch.into_iter().map(|uses| ((uses.project_id, uses.provider_key_id), uses));
+            let again = batch.into_iter().map(|uses| (uses.key, uses));
             self.uses.extend(again);
         }
     }
@@ -107,8 +102,8 @@ impl Counters {
             return;
         }
         let written = now_or_later("blocks are written", |owner| {
-            for (project, key, since) in &blocks {
-                store::trail::block(owner, *project, *key, *since);
+            for (key, since) in &blocks {
+                store::trail::block(owner, *key, *since);
             }
             for (kind, subject) in &unblocked {
                 store::watch::unblock_caller(owner, *kind, subject.get().unwrap_or_default());
@@ -140,15 +135,17 @@ impl Counters {
 /// The incident of a version that is opened although it is marked compromised; its evidence is the
 /// first such access.
 fn compromised_use(event: &Event) -> Incident {
-    let (key, version) =
-        (event.provider_key_id.unwrap_or_default(), event.key_version.unwrap_or_default());
+    let (key, version) = (
+        event.provider_key_id.unwrap_or(ProviderKeyId::NIL),
+        event.key_version.unwrap_or_default(),
+    );
     let details = serde_json::json!({
         "what": "a version marked compromised was opened",
         "key_version": version,
-        "event_id": incident::hyphened(event.id),
+        "event_id": event.id.to_string(),
     });
     Incident {
-        id: incident::identity(&[b"opened", &key, &version.to_be_bytes()]),
+        id: incident::identity(&[b"opened", key.bytes(), &version.to_be_bytes()]),
         kind: IncidentType::LeakedKey,
         severity: Severity::High,
         project_id: event.project_id,

@@ -3,9 +3,10 @@
 //! are filled: `warm_up` (docs/architecture.md).
 
 use super::transaction::now_or_later;
-use crate::anomaly::{DAY, Detector, Finding, KeyId, MINUTE, Meeting, Subject, Watch, day_of};
+use crate::anomaly::{DAY, Detector, Finding, MINUTE, Meeting, Subject, Watch, day_of};
 use crate::audit::queue::Slot;
-use crate::postgres::{Owner, session};
+use crate::id::KeyRef;
+use crate::postgres::{Owner, clock};
 use crate::redact;
 use crate::store;
 use crate::trail::{AccessType, CallerKind, Event, Incident, Notice, incident};
@@ -24,10 +25,10 @@ pub(super) fn take_up_block(watch: &mut Watch, event: &Event) {
     }
     if let Some((kind, subject)) = event.about_caller {
         watch.unblock_caller(kind, subject.get().unwrap_or_default());
-    } else if let (Some(project), Some(key)) = (event.project_id, event.provider_key_id) {
+    } else if let Some(key) = event.key() {
         match event.access_type {
-            AccessType::Block => watch.block((project, key)),
-            _ => watch.unblock(&(project, key)),
+            AccessType::Block => watch.block(key),
+            _ => watch.unblock(&key),
         }
     }
 }
@@ -40,7 +41,7 @@ pub(super) fn flush(slot: &Slot, watch: &mut Watch) {
             "watchllm_keys writer: {lost} findings of the watch found no room to wait for being written"
         );
     }
-    watch.end_episodes(session::now());
+    watch.end_episodes(clock::now());
     write_meetings(watch);
     look_at_woken(watch);
     write_findings(slot, watch);
@@ -65,7 +66,7 @@ fn write_findings(slot: &Slot, watch: &mut Watch) {
 /// Writes one finding; listeners are told of a new one.
 fn write(owner: Owner, finding: &Finding) -> Option<Notice> {
     let (project, key) = match &finding.subject {
-        Subject::Key((project, key)) => (Some(*project), Some(*key)),
+        Subject::Key(key) => (Some(key.project), Some(key.key)),
         Subject::Caller(..) => (None, None),
     };
     let (id, began) = (finding.incident, finding.began);
@@ -97,7 +98,7 @@ fn mark_subject(owner: Owner, finding: &Finding) {
         Subject::Key(key) => {
             store::watch::detected(owner, *key, finding.began);
             if finding.blocks {
-                store::trail::block(owner, key.0, key.1, Some(finding.began));
+                store::trail::block(owner, *key, Some(finding.began));
             }
         }
         Subject::Caller(kind, subject) if finding.blocks => {
@@ -136,13 +137,13 @@ fn evidence(owner: Owner, finding: &Finding) -> Option<String> {
 
 fn warn(finding: &Finding) {
     let whom = match &finding.subject {
-        Subject::Key((_, key)) => format!("provider key {}", incident::hyphened(*key)),
+        Subject::Key(key) => format!("provider key {}", key.key),
         Subject::Caller(kind, subject) => {
             format!("caller: {} {}", kind.word(), redact::clean(subject, EVIDENCE))
         }
     };
     let blocked = if finding.blocks { ", blocked" } else { "" };
-    let (what, id) = (finding.detector.says(finding.limit), incident::hyphened(finding.incident));
+    let (what, id) = (finding.detector.says(finding.limit), finding.incident);
     warning!("watchllm_keys: {what}; {whom}{blocked}; incident {id}");
 }
 
@@ -172,12 +173,12 @@ fn look_at_woken(watch: &mut Watch) {
     let mut woken = watch.take_woken();
     while !woken.is_empty() {
         let part = woken[..woken.len().min(AT_ONCE)].to_vec();
-        let keys: Vec<KeyId> = part.iter().map(|(key, _)| *key).collect();
+        let keys: Vec<KeyRef> = part.iter().map(|(key, _)| *key).collect();
         let last_used =
             now_or_later("what slept is looked up", |owner| store::watch::last_used(owner, &keys));
         let Some(last_used) = last_used else { return watch.put_back_woken(woken) };
         woken.drain(..part.len());
-        let last_used: HashMap<KeyId, i64> = last_used.into_iter().collect();
+        let last_used: HashMap<KeyRef, i64> = last_used.into_iter().collect();
         for (key, at) in &part {
             let asleep = last_used.get(key).map_or(0, |last| at.saturating_sub(*last));
             if asleep > watch.stale_after(key) {
@@ -189,9 +190,15 @@ fn look_at_woken(watch: &mut Watch) {
 }
 
 /// A finding of a moment: it has no episode. One a day for the same.
-fn find(watch: &mut Watch, detector: Detector, key: KeyId, at: i64, observed: u32, about: &[u8]) {
+fn find(watch: &mut Watch, detector: Detector, key: KeyRef, at: i64, observed: u32, about: &[u8]) {
     let day = day_of(at).to_be_bytes();
-    let incident = incident::identity(&[detector.word().as_bytes(), &key.0, &key.1, about, &day]);
+    let incident = incident::identity(&[
+        detector.word().as_bytes(),
+        key.project.bytes(),
+        key.key.bytes(),
+        about,
+        &day,
+    ]);
     let blocks = watch.blocks(detector, &key);
     let subject = Subject::Key(key);
     watch.found(Finding {

@@ -7,7 +7,7 @@ use crate::crypto::envelope::{Binding, seal};
 use crate::crypto::keyring::Keyring;
 use crate::crypto::{RootKey, Secret, canary, random, signing};
 use crate::error::Error;
-use crate::postgres::{Owner, session};
+use crate::postgres::{Owner, process};
 use crate::settings::{self, KeyringSource};
 use crate::shared_keyring::{self, Entry};
 use crate::store;
@@ -96,7 +96,7 @@ pub(super) fn load(
 fn read_keyring(meanwhile: &mut dyn FnMut() -> bool) -> Result<Keyring, Error> {
     let read = match settings::keyring_source() {
         KeyringSource::File(path) => {
-            let uid = session::server_uid()
+            let uid = process::server_uid()
                 .ok_or_else(|| Error::NoMasterKey("the server's user is unknown".into()))?;
             Keyring::read_file(Path::new(&path), uid)
         }

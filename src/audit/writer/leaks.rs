@@ -4,7 +4,8 @@
 use super::transaction::now_or_later;
 use crate::audit::queue::{Slot, leaks};
 use crate::crypto::random::random_bytes;
-use crate::postgres::session;
+use crate::id::IncidentId;
+use crate::postgres::{clock, session};
 use crate::redact;
 use crate::store;
 use crate::trail::leak::{Names, overflow};
@@ -22,7 +23,7 @@ pub(super) struct Pending {
 
 impl Pending {
     fn gather(&mut self) {
-        let (leaks, dropped) = leaks::take(session::database().to_u32(), session::now());
+        let (leaks, dropped) = leaks::take(session::database().to_u32(), clock::now());
         self.leaks.extend(leaks);
         self.dropped += dropped + self.leaks.len().saturating_sub(MOST) as u64;
         self.leaks.truncate(MOST);
@@ -49,7 +50,7 @@ impl Pending {
         if self.dropped > 0
             && let Ok(id) = random_bytes()
         {
-            incidents.push(overflow(self.dropped, id, session::now()));
+            incidents.push(overflow(self.dropped, IncidentId::new(id), clock::now()));
         }
         incidents
     }

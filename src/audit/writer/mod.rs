@@ -19,7 +19,7 @@ use crate::anomaly::Watch;
 use crate::audit::queue::{self, WriterState};
 use crate::audit::wakeup;
 use crate::error::Error;
-use crate::postgres::session;
+use crate::postgres::{self, session};
 use crate::{settings, shared_keyring, store};
 use batch::Desk;
 use chain::Chain;
@@ -141,7 +141,7 @@ impl Writer {
             if desk.chain.is_some() && !desk.slot.is_empty() {
                 desk.serve();
             }
-            !session::must_end()
+            !postgres::process::must_end()
         };
         keyring::load(self.slot_number, &mut self.keyring, &mut meanwhile)
     }
@@ -186,10 +186,10 @@ impl Writer {
 impl Writer {
     fn serve(&mut self) -> ! {
         loop {
-            if session::must_end() {
+            if postgres::process::must_end() {
                 self.end();
             }
-            session::check_interrupts();
+            postgres::process::check_interrupts();
             self.reload_if_wanted();
             if !self.desk.slot.is_empty() || self.spin() {
                 self.desk.serve();
@@ -208,7 +208,7 @@ impl Writer {
     /// Told to end between two batches: what is counted is known to this process alone, so it is
     /// written first.
     fn end(&mut self) -> ! {
-        session::put_off_the_end();
+        postgres::process::put_off_the_end();
         self.desk.write_counted();
         self.flush();
         process::leave()
@@ -232,7 +232,7 @@ impl Writer {
                 || slot.reloads_wanted.load(SeqCst) != slot.reloads_done.load(SeqCst)
                 || slot.settings_changes.load(SeqCst) != seen
         };
-        session::while_waiting(|| slot.writer.sleep_unless(wanted, self.next_beat()));
+        postgres::process::while_waiting(|| slot.writer.sleep_unless(wanted, self.next_beat()));
     }
 
     /// How long after the last beat the next one is due.
@@ -282,7 +282,7 @@ impl Writer {
         self.fill_watch();
         self.flush();
         process::report();
-        if !session::postmaster_lives() {
+        if !postgres::process::postmaster_lives() {
             process::leave();
         }
         // Twice in a row: anybody's DROP DATABASE takes the lock for a moment before it is refused.

@@ -4,7 +4,7 @@
 
 use super::transaction::transaction;
 use crate::audit::queue::{self, WriterState};
-use crate::postgres::session;
+use crate::postgres::{process, session};
 use crate::settings;
 use pgrx::{pg_guard, pg_sys};
 use std::sync::atomic::Ordering::*;
@@ -47,7 +47,7 @@ fn be_the_only_one(database: u32, slot_number: usize) -> bool {
     slot.locked(|| {
         let free = slot.database.load(Acquire) == database && slot.writer_pid.load(Acquire) == 0;
         if free {
-            slot.writer_pid.store(session::backend_pid(), Release);
+            slot.writer_pid.store(process::backend_pid(), Release);
         }
         free
     })
@@ -58,7 +58,7 @@ fn be_the_only_one(database: u32, slot_number: usize) -> bool {
 #[pg_guard]
 unsafe extern "C-unwind" fn hand_over(_code: i32, argument: pg_sys::Datum) {
     let slot = queue::slot(argument.value());
-    if slot.writer_pid.load(Acquire) == session::backend_pid() {
+    if slot.writer_pid.load(Acquire) == process::backend_pid() {
         slot.writer_pid.store(0, Release);
         slot.state.store(WriterState::Absent as u32, SeqCst);
     }

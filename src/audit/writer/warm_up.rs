@@ -3,8 +3,9 @@
 //! when they change.
 
 use super::transaction::{Failure, as_owner, now_or_later};
-use crate::anomaly::{self, KeyId, Limits, MINUTE, Override, Rules, Watch};
-use crate::postgres::{Owner, session};
+use crate::anomaly::{self, Limits, MINUTE, Override, Rules, Watch};
+use crate::id::KeyRef;
+use crate::postgres::{Owner, clock};
 use crate::settings::{
     self,
     watch::{Threshold, threshold},
@@ -24,7 +25,7 @@ const LAST_MINUTE: i64 = 100_000;
 const DAY: i64 = anomaly::DAY + 30 * MINUTE;
 
 /// A key that people blocked, and when.
-pub(super) type Block = (KeyId, i64);
+pub(super) type Block = (KeyRef, i64);
 
 /// How far the counters are filled from the trail.
 pub(super) struct WarmUp {
@@ -42,7 +43,7 @@ impl WarmUp {
     /// the day before it later. `until`: the last row of the trail. Answers too which keys are to be
     /// written down as blocked once more, and since when.
     pub(super) fn begin(watch: &mut Watch, until: i64) -> Result<(WarmUp, Vec<Block>), Failure> {
-        let now = session::now();
+        let now = clock::now();
         let (before, blocks) = as_owner(|owner| {
             watch.set_rules(rules(owner));
             store::watch::blocked_keys(owner).into_iter().for_each(|key| watch.block(key));
@@ -81,7 +82,7 @@ impl WarmUp {
         self.before = rows.last().map(|row| row.place);
         if rows.len() < ROWS_AT_ONCE as usize {
             self.before = None;
-            watch.look_at_all(session::now());
+            watch.look_at_all(clock::now());
             let (rows, time) = (self.rows, self.began.elapsed().as_millis());
             log!(
                 "watchllm_keys writer: the watch's counters are filled from {rows} rows of the trail after {time} ms"
@@ -128,7 +129,7 @@ fn rules(owner: Owner) -> Rules {
             rules.distinct = own.value.parse().unwrap_or(rules.distinct);
         }
         let scope = match (own.project, own.key) {
-            (Some(project), Some(key)) => rules.keys.entry((project, key)).or_default(),
+            (Some(project), Some(key)) => rules.keys.entry(KeyRef { project, key }).or_default(),
             (Some(project), None) => rules.projects.entry(project).or_default(),
             (None, _) => &mut database,
         };
