@@ -194,7 +194,7 @@ fn raise(trigger: &PgTrigger, found: &[Masked]) {
 
 /// One incident for each kind of key and column, and one for each of our keys.
 fn raise_each(owner: Owner, table: &Table, found: &[Masked]) -> Option<()> {
-    let recorder = audit::at_hand();
+    let recorder = audit::ready_now();
     let finder = recorder.and_then(|recorder| Finder::new(recorder).ok());
     let stored_as =
         |key: &str| finder.as_ref().map(|finder| finder.stored_as(key)).unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Events of changes wait here until their transaction commits: written in pre-commit, dropped with
 //! a rollback. Unsafe: transaction callbacks. What fails here aborts the transaction, so that no
 //! change commits unrecorded; interrupts and our own deadline bound the wait (statement_timeout
-//! does not reach COMMIT). DESIGN §8.
+//! does not reach COMMIT; docs/architecture.md).
 
 use super::Recorder;
 use crate::error::Error;
@@ -67,13 +67,14 @@ unsafe extern "C-unwind" fn at_transaction_end(
         // A transaction of others in which a key was masked can be prepared; its incident is then
         // not announced.
         XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE if changes || incidents => {
-            if event == XACT_EVENT_COMMIT {
-                let stored: Vec<_> =
-                    STORED.with_borrow(|stored| stored.iter().map(|(_, notice)| *notice).collect());
-                VAULT.get().into_iter().for_each(|recorder| recorder.tell(&stored));
+            if event == XACT_EVENT_COMMIT
+                && let Some(recorder) = VAULT.get()
+            {
+                let stored = |stored: &Vec<(_, Notice)>| stored.iter().map(|(_, n)| *n).collect();
+                recorder.tell(STORED.with_borrow(stored));
                 let is_setting = |(_, event): &(_, Event)| event.access_type == AccessType::Setting;
                 if KEPT.with_borrow(|kept| kept.iter().any(is_setting)) {
-                    VAULT.get().into_iter().for_each(Recorder::tell_of_settings);
+                    recorder.tell_of_settings();
                 }
             }
             KEPT.with_borrow_mut(Vec::clear);

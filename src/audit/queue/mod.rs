@@ -10,6 +10,7 @@ mod memory;
 pub(crate) use memory::install_hooks;
 
 use crate::audit::wakeup::Sleeper;
+use crate::postgres::session;
 use crate::shared_keyring;
 use crate::trail::{Event, Notice, Verdict};
 use pgrx::pg_sys;
@@ -257,9 +258,15 @@ impl Slot {
         }
     }
 
-    /// Leaves word for the writer to tell listeners; where there is no room, or the slot is another
+    /// Leaves word for the writer to tell listeners of incidents of this process's database.
+    pub(crate) fn announce_all(&self, notices: Vec<Notice>) {
+        let database = session::database().to_u32();
+        notices.into_iter().for_each(|notice| self.announce(database, notice));
+    }
+
+    /// Leaves word of one; where there is no room, or the slot is another
     /// database's by now, the incident is in the table only.
-    pub(crate) fn announce(&self, database: u32, notice: Notice) {
+    fn announce(&self, database: u32, notice: Notice) {
         self.locked(|| {
             let len = self.notices_len.load(Relaxed) as usize;
             if len < MAX_NOTICES && self.database.load(Acquire) == database {
