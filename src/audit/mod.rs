@@ -17,6 +17,7 @@ mod writer;
 
 use crate::crypto::RootKey;
 use crate::error::Error;
+use crate::moment::Span;
 use crate::postgres::{Owner, session};
 use crate::trail::{Event, FailureReason, Notice, Verdict};
 use crate::{settings, shared_keyring, store};
@@ -155,11 +156,9 @@ pub(crate) fn state() -> State {
             .map(|(v, _)| v)
             .collect(),
         keyring_problem: keyring_problem(number).map(|problem| problem.message()),
-        problem: slot
-            .is_stuck_since(session::now() - settings::audit_timeout().as_micros() as i64)
-            .then(|| {
-                "events wait longer than audit_timeout: the audit writer does not answer".into()
-            }),
+        problem: slot.is_stuck_since(session::now() - Span::of(settings::audit_timeout())).then(
+            || "events wait longer than audit_timeout: the audit writer does not answer".into(),
+        ),
         ..idle
     }
 }
@@ -316,7 +315,7 @@ impl Recorder {
 /// A transaction that locked the trail would wait for a writer that waits for it: PostgreSQL cannot
 /// see that circle.
 fn refuse_own_trail(owner: Owner) -> Result<(), Error> {
-    let today = store::trail::partition_name((session::now() / 86_400_000_000) as i32);
+    let today = store::trail::partition_name(session::now().day());
     let partition = session::relation(&today);
     if session::blocks_inserts(owner.trail()) || partition.is_some_and(session::blocks_inserts) {
         return Err(Error::OwnTrail);

@@ -4,6 +4,7 @@
 
 use super::writer::{Writer, transaction};
 use crate::id::{IncidentId, KeyRef};
+use crate::moment::Moment;
 use crate::postgres::session;
 use crate::settings::watch::{rotation_required_after, rotation_warn_after};
 use crate::store;
@@ -79,7 +80,7 @@ fn alert(after: KeyRef) -> Result<Outcome, crate::error::Error> {
     Ok((next, fresh.into_iter().map(Incident::notice).collect()))
 }
 
-fn incident_of(key: &Aged, stage: Stage, now: i64) -> Incident {
+fn incident_of(key: &Aged, stage: Stage, now: Moment) -> Incident {
     let (what, word, severity) = match stage {
         Stage::Soon => ("this provider key should be rotated soon", "Rotation Soon", Severity::Low),
         Stage::Required => {
@@ -88,7 +89,7 @@ fn incident_of(key: &Aged, stage: Stage, now: i64) -> Incident {
     };
     let details = serde_json::json!({
         "what": what, "stage": word, "provider": key.provider, "key_version": key.version, "days_old": key.days_old,
-        "days_left": (key.due_at - now).div_euclid(86_400_000_000),
+        "days_left": (key.due_at - now).whole_days(),
     });
     Incident {
         id: incident::identity(&[

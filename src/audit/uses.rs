@@ -5,6 +5,7 @@
 use super::writer::{Writer, transaction};
 use super::{leaks, rotation, watch};
 use crate::id::{KeyRef, ProviderKeyId};
+use crate::moment::Moment;
 use crate::postgres::session;
 use crate::store;
 use crate::trail::{
@@ -26,7 +27,7 @@ pub(super) struct Uses {
     /// Compromised versions that were opened, by key and version: one incident each, however often.
     opened_compromised: HashMap<(ProviderKeyId, Option<i32>), Event>,
     /// Keys that were blocked, and since when; None: unblocked.
-    blocks: Vec<(KeyRef, Option<i64>)>,
+    blocks: Vec<(KeyRef, Option<Moment>)>,
     /// Callers that were let in again.
     unblocked: Vec<(CallerKind, Bounded<128>)>,
     /// Keys that the log hook masked.
@@ -81,7 +82,7 @@ impl Uses {
 
 impl Uses {
     /// A key that an earlier writer was told to block; it may not have lived to write that down.
-    pub(super) fn block_again(&mut self, key: KeyRef, since: i64) {
+    pub(super) fn block_again(&mut self, key: KeyRef, since: Moment) {
         self.blocks.push((key, Some(since)));
     }
 
@@ -206,7 +207,7 @@ fn tell(writer: &mut Writer) {
 }
 
 fn make_partitions_ahead(writer: &mut Writer) {
-    let today = (session::now() / 86_400_000_000) as i32;
+    let today = session::now().day();
     for day in today.max(writer.uses.made_until + 1)..=today + DAYS_AHEAD {
         let made = transaction(|| {
             store::trail::make_partition(store::installed::owner()?, day);

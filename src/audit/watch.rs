@@ -3,9 +3,10 @@
 //! `warm_up`. DESIGN §8.
 
 use super::writer::{Failure, Writer, transaction};
-use crate::anomaly::{DAY, Detector, Finding, MINUTE, Meeting, Subject, Watch, day_of};
+use crate::anomaly::{Detector, Finding, Meeting, Subject, Watch};
 use crate::error::Error;
 use crate::id::KeyRef;
+use crate::moment::{Moment, Span};
 use crate::postgres::{Owner, session};
 use crate::redact;
 use crate::store;
@@ -140,7 +141,7 @@ fn details(finding: &Finding) -> String {
 /// Who used the key within the last minute: a note, which the staff alone reads.
 fn evidence(owner: Owner, finding: &Finding) -> Option<String> {
     let Subject::Key(key) = &finding.subject else { return None };
-    let callers = store::watch::callers(owner, *key, finding.began - MINUTE, finding.began);
+    let callers = store::watch::callers(owner, *key, finding.began - Span::MINUTE, finding.began);
     let text = format!("callers within the minute before: {}", callers.join("; "));
     (!callers.is_empty()).then(|| redact::clean(&text, EVIDENCE))
 }
@@ -201,11 +202,11 @@ fn look_at_woken(writer: &mut Writer) {
             return writer.watch.put_back_woken(woken);
         };
         woken.drain(..part.len());
-        let last_used: HashMap<KeyRef, i64> = last_used.into_iter().collect();
+        let last_used: HashMap<KeyRef, Moment> = last_used.into_iter().collect();
         for (key, at) in &part {
-            let asleep = last_used.get(key).map_or(0, |last| at.saturating_sub(*last));
+            let asleep = last_used.get(key).map_or(Span::NONE, |last| *at - *last);
             if asleep > writer.watch.stale_after(key) {
-                let days = (asleep / DAY) as u32;
+                let days = asleep.whole_days() as u32;
                 find(&mut writer.watch, Detector::DormantKey, *key, *at, days, b"");
             }
         }
@@ -213,8 +214,15 @@ fn look_at_woken(writer: &mut Writer) {
 }
 
 /// A finding of a moment: it has no episode. One a day for the same.
-fn find(watch: &mut Watch, detector: Detector, key: KeyRef, at: i64, observed: u32, about: &[u8]) {
-    let day = day_of(at).to_be_bytes();
+fn find(
+    watch: &mut Watch,
+    detector: Detector,
+    key: KeyRef,
+    at: Moment,
+    observed: u32,
+    about: &[u8],
+) {
+    let day = at.day().to_be_bytes();
     let incident = incident::identity(&[
         detector.word().as_bytes(),
         key.project.bytes(),

@@ -1,12 +1,23 @@
 //! What this process knows of its own session: users, role, settings, time, locks. Reads only, no
 //! judgement (that is `caller.rs`). Unsafe: thin reads of PostgreSQL's process-local state.
 
+use crate::moment::{Moment, Span};
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
 use std::time::Duration;
 
-/// Microseconds between 1970-01-01 and 2000-01-01, where PostgreSQL's timestamps begin.
-pub(crate) const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
+/// 2000-01-01, where PostgreSQL's timestamps begin.
+const POSTGRES_EPOCH: Span = Span::new(946_684_800_000_000);
+
+/// The moment of a PostgreSQL timestamp.
+pub(crate) fn moment(since_2000: i64) -> Moment {
+    Moment::new(since_2000) + POSTGRES_EPOCH
+}
+
+/// A moment as PostgreSQL counts: microseconds since 2000.
+pub(crate) fn since_2000(moment: Moment) -> i64 {
+    (moment - POSTGRES_EPOCH).micros()
+}
 
 /// The user whose rights count now: a SECURITY DEFINER wrapper counts as its owner.
 pub(crate) fn effective_user() -> pg_sys::Oid {
@@ -75,10 +86,9 @@ pub(crate) fn override_setting(name: &CStr, value: &str) {
     }
 }
 
-/// Microseconds since 1970, UTC.
-pub(crate) fn now() -> i64 {
+pub(crate) fn now() -> Moment {
     // SAFETY: reads the clock.
-    unsafe { pg_sys::GetCurrentTimestamp() + POSTGRES_EPOCH }
+    moment(unsafe { pg_sys::GetCurrentTimestamp() })
 }
 
 pub(crate) fn backend_pid() -> i32 {
