@@ -9,7 +9,7 @@ use crate::crypto::fingerprint::FingerprintKey;
 use crate::error::Error;
 use crate::extra_patterns;
 use crate::id::{ProjectId, ProviderKeyId};
-use crate::postgres::session;
+use crate::postgres::process;
 use crate::redact::{self, Candidate, ExtraPatterns, Finding};
 use crate::store;
 use crate::store::keys::Known;
@@ -165,7 +165,7 @@ impl Finder {
         let mut ours = Ours::new();
         let mut candidates = redact::candidates(text);
         loop {
-            session::check_interrupts();
+            process::check_interrupts();
             let some: Vec<Candidate> = candidates.by_ref().take(AT_ONCE).collect();
             if some.is_empty() {
                 return Ok(innermost(ours));

@@ -6,7 +6,7 @@ use crate::caller::{Caller, Context};
 use crate::error::Error;
 use crate::id::ProviderKeyId;
 use crate::moment::Moment;
-use crate::postgres::session;
+use crate::postgres::clock;
 use crate::store;
 use crate::store::history::Read;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -98,7 +98,7 @@ fn failed_access_attempts(
     let owner = audit::ready_to_read()?;
     let caller = Caller::new(Context::default());
     let back = since.ok_or(Error::NullInput("since"))?.as_micros();
-    let from = i128::from(session::now().micros()) - back;
+    let from = i128::from(clock::now().micros()) - back;
     // Nothing was recorded before 1970.
     let from = i64::try_from(from.max(0)).ok().filter(|_| back >= 0);
     let from = from.map(Moment::new).ok_or(Error::BadInput(

@@ -7,7 +7,7 @@ use crate::caller::{Caller, Context};
 use crate::error::Error;
 use crate::id::ProviderKeyId;
 use crate::moment::Span;
-use crate::postgres::session;
+use crate::postgres::clock;
 use crate::store;
 use crate::store::history::Rates;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -49,12 +49,8 @@ fn detect_unusual_key_access(
         .into());
     }
     let key = store::keys::within(owner, &caller.may_see(owner), id).ok_or(Error::NoSuchKey)?;
-    let rates = store::history::rates(
-        owner,
-        session::now() - Span::HOUR * hours.into(),
-        key.project_id,
-        id,
-    );
+    let rates =
+        store::history::rates(owner, clock::now() - Span::HOUR * hours.into(), key.project_id, id);
     let crossed = |(name, count): (&str, i64)| {
         let limit = effective(owner, name, Some(key.project_id), Some(id))
             .and_then(|limit| limit.parse::<i64>().ok());

@@ -4,7 +4,7 @@
 use crate::audit::queue::leaks;
 use crate::extra_patterns;
 use crate::moment::Span;
-use crate::postgres::session::moment;
+use crate::postgres::clock::moment;
 use crate::redact::{self, Ends, Finding};
 use crate::trail::{Channel, Leak};
 use pgrx::pg_sys;

@@ -2,7 +2,7 @@
 //! asked by every function and by the writer; its answer is remembered until a relation changes.
 
 use crate::error::Error;
-use crate::postgres::{Owner, Statement, relation_changes, session};
+use crate::postgres::{Owner, Statement, lookup, relation_changes};
 use pgrx::pg_sys;
 
 /// The schema version that this build installs.
@@ -67,7 +67,7 @@ pub(crate) fn owner() -> Result<Owner, Error> {
 
 /// The recorded schema version; 0 before the first install.
 pub(crate) fn schema_version() -> i32 {
-    if session::relation("install_history").is_none() {
+    if lookup::relation("install_history").is_none() {
         return 0;
     }
     VERSION.read_as_caller(&[], |row| row.get::<i32>(1)).pop().flatten().unwrap_or(0)

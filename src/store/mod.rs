@@ -22,7 +22,7 @@ pub(crate) mod watch;
 
 use crate::id::{Id, ProjectId};
 use crate::moment::Moment;
-use crate::postgres::session;
+use crate::postgres::clock;
 use pgrx::datum::{FromDatum, TimestampWithTimeZone, Uuid};
 use pgrx::pg_sys;
 
@@ -44,13 +44,13 @@ pub(crate) fn id_of<T: Id>(uuid: Uuid) -> T {
 
 /// A moment as SQL has it; None: its timestamps do not reach so far.
 fn timestamp(moment: Moment) -> Option<TimestampWithTimeZone> {
-    TimestampWithTimeZone::try_from(session::since_2000(moment)).ok()
+    TimestampWithTimeZone::try_from(clock::since_2000(moment)).ok()
 }
 
 /// A timestamptz column that is not NULL.
 fn moment(row: &crate::postgres::Row, column: i32) -> Moment {
     let at = row.get::<TimestampWithTimeZone>(column);
-    at.map_or(Moment::EPOCH, |at| session::moment(at.into_inner()))
+    at.map_or(Moment::EPOCH, |at| clock::moment(at.into_inner()))
 }
 
 /// A uuid column.

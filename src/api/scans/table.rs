@@ -5,8 +5,8 @@ use super::{Place, Scan, back, begin};
 use crate::api::access::Access;
 use crate::error::Error;
 use crate::moment::{Moment, Span};
-use crate::postgres::named_table::{self, Leaf, NamedRow};
-use crate::postgres::{StepMemory, session};
+use crate::postgres::table::{self, Leaf, NamedRow};
+use crate::postgres::{StepMemory, clock, process};
 use crate::redact;
 use crate::store::named_source::{self, Source};
 use crate::trail::FailureReason;
@@ -140,9 +140,9 @@ impl Columns {
                 self.names.iter().map(|column| Place::named(&format!("{table}.{column}"))).collect()
             })
             .collect();
-        named_table::read(&source.leaves, |rows| {
+        table::read(&source.leaves, |rows| {
             rows.each(|at, row| {
-                session::check_interrupts();
+                process::check_interrupts();
                 memory.run(|| self.search_row(scan, &places[at.leaf()], row))
             })
         })
@@ -173,5 +173,5 @@ fn time(row: &NamedRow, column: usize) -> Option<Moment> {
         pg_sys::TIMESTAMPOID => row.get::<i64>(column)?.saturating_add(DAY),
         _ => row.get::<i64>(column)?,
     };
-    Some(session::moment(since_2000))
+    Some(clock::moment(since_2000))
 }
