@@ -19,7 +19,7 @@ use std::path::Path;
 
 /// Rooms by floor, the lowest first: an import only ever points to a lower one.
 const FLOORS: [&[&str]; 8] = [
-    &["id"],
+    &["id", "moment"],
     &["crypto", "trail", "redact", "server_log"],
     &["anomaly"], // below store, which writes down what it found
     &["postgres", "error", "settings"],

@@ -240,7 +240,7 @@ impl Recorder {
 /// A transaction that locked the trail would wait for a writer that waits for it: PostgreSQL cannot
 /// see that circle.
 fn refuse_own_trail(owner: Owner) -> Result<(), Error> {
-    let today = store::trail::partition_name((clock::now() / 86_400_000_000) as i32);
+    let today = store::trail::partition_name(clock::now().day());
     let partition = lookup::relation(&today);
     if locks::blocks_inserts(owner.trail()) || partition.is_some_and(locks::blocks_inserts) {
         return Err(Error::OwnTrail);

@@ -2,6 +2,7 @@
 //! started, nothing is waited for.
 
 use super::queue;
+use crate::moment::Span;
 use crate::postgres::{clock, session};
 use crate::settings;
 use crate::shared_keyring;
@@ -60,11 +61,9 @@ pub(crate) fn state() -> State {
             .map(|(v, _)| v)
             .collect(),
         keyring_problem: shared_keyring::last_problem(number).map(|problem| problem.message()),
-        problem: slot
-            .is_stuck_since(clock::now() - settings::audit_timeout().as_micros() as i64)
-            .then(|| {
-                "events wait longer than audit_timeout: the audit writer does not answer".into()
-            }),
+        problem: slot.is_stuck_since(clock::now() - Span::of(settings::audit_timeout())).then(
+            || "events wait longer than audit_timeout: the audit writer does not answer".into(),
+        ),
         ..idle
     }
 }

@@ -5,6 +5,7 @@
 use super::oids::*;
 use super::{id, timestamp, uuid};
 use crate::id::{IncidentId, ProjectId, ProviderKeyId};
+use crate::moment::Moment;
 use crate::postgres::{Owner, Statement};
 use crate::trail::{Incident, Notice};
 use pgrx::datum::DatumWithOid;
@@ -79,7 +80,7 @@ pub(crate) fn add_event(
     project: Option<ProjectId>,
     event: &str,
     note: &str,
-    at: i64,
+    at: Moment,
 ) {
     let arguments = [
         uuid(*incident).into(),

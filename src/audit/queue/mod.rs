@@ -10,6 +10,7 @@ mod memory;
 pub(crate) use memory::install_hooks;
 
 use crate::audit::wakeup::Sleeper;
+use crate::moment::Moment;
 use crate::postgres::session;
 use crate::shared_keyring;
 use crate::trail::{Event, Notice, Verdict};
@@ -204,9 +205,9 @@ impl Slot {
         locked(self.lock, work)
     }
 
-    /// Whether the oldest event was pushed before `moment` (microseconds since 1970) and is not
-    /// answered yet. Under the lock, so that nobody overwrites the entry meanwhile.
-    pub(crate) fn is_stuck_since(&self, moment: i64) -> bool {
+    /// Whether the oldest event was pushed before `moment` and is not answered yet. Under the lock,
+    /// so that nobody overwrites the entry meanwhile.
+    pub(crate) fn is_stuck_since(&self, moment: Moment) -> bool {
         self.locked(|| {
             !self.is_empty() && self.entry(self.tail.load(Acquire)).event.accessed_at < moment
         })

@@ -123,7 +123,7 @@ impl Chain {
 
 /// Makes the partitions of the coming days; answers the last day (since 1970) that has one.
 pub(super) fn make_partitions_ahead(made_until: i32) -> i32 {
-    let today = (clock::now() / 86_400_000_000) as i32;
+    let today = clock::now().day();
     let days = today.max(made_until + 1)..=today + DAYS_AHEAD;
     days.take_while(|day| make_partition(*day).is_ok()).last().unwrap_or(made_until)
 }

@@ -5,6 +5,7 @@
 use super::transaction::now_or_later;
 use crate::audit::queue::Slot;
 use crate::id::{KeyRef, ProviderKeyId};
+use crate::moment::Moment;
 use crate::store;
 use crate::trail::{
     AccessType, Bounded, CallerKind, Event, FailureReason, Incident, IncidentType, Severity,
@@ -22,7 +23,7 @@ pub(super) struct Counters {
     /// Compromised versions that were opened, by key and version: one incident each, however often.
     opened_compromised: HashMap<(ProviderKeyId, Option<i32>), Event>,
     /// Keys that were blocked, and since when; None: unblocked.
-    blocks: Vec<(KeyRef, Option<i64>)>,
+    blocks: Vec<(KeyRef, Option<Moment>)>,
     /// Callers that were let in again.
     unblocked: Vec<(CallerKind, Bounded<128>)>,
 }
@@ -69,7 +70,7 @@ impl Counters {
     }
 
     /// A key that an earlier writer was told to block; it may not have lived to write that down.
-    pub(super) fn block_again(&mut self, key: KeyRef, since: i64) {
+    pub(super) fn block_again(&mut self, key: KeyRef, since: Moment) {
         self.blocks.push((key, Some(since)));
     }
 

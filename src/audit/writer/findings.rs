@@ -3,9 +3,10 @@
 //! are filled: `warm_up` (docs/architecture.md).
 
 use super::transaction::now_or_later;
-use crate::anomaly::{DAY, Detector, Finding, MINUTE, Meeting, Subject, Watch, day_of};
+use crate::anomaly::{Detector, Finding, Meeting, Subject, Watch};
 use crate::audit::queue::Slot;
 use crate::id::KeyRef;
+use crate::moment::{Moment, Span};
 use crate::postgres::{Owner, clock};
 use crate::redact;
 use crate::store;
@@ -130,7 +131,7 @@ fn details(finding: &Finding) -> String {
 /// Who used the key within the last minute: a note, which the staff alone reads.
 fn evidence(owner: Owner, finding: &Finding) -> Option<String> {
     let Subject::Key(key) = &finding.subject else { return None };
-    let callers = store::watch::callers(owner, *key, finding.began - MINUTE, finding.began);
+    let callers = store::watch::callers(owner, *key, finding.began - Span::MINUTE, finding.began);
     let text = format!("callers within the minute before: {}", callers.join("; "));
     (!callers.is_empty()).then(|| redact::clean(&text, EVIDENCE))
 }
@@ -178,11 +179,11 @@ fn look_at_woken(watch: &mut Watch) {
             now_or_later("what slept is looked up", |owner| store::watch::last_used(owner, &keys));
         let Some(last_used) = last_used else { return watch.put_back_woken(woken) };
         woken.drain(..part.len());
-        let last_used: HashMap<KeyRef, i64> = last_used.into_iter().collect();
+        let last_used: HashMap<KeyRef, Moment> = last_used.into_iter().collect();
         for (key, at) in &part {
-            let asleep = last_used.get(key).map_or(0, |last| at.saturating_sub(*last));
+            let asleep = last_used.get(key).map_or(Span::NONE, |last| *at - *last);
             if asleep > watch.stale_after(key) {
-                let days = (asleep / DAY) as u32;
+                let days = asleep.whole_days() as u32;
                 find(watch, Detector::DormantKey, *key, *at, days, b"");
             }
         }
@@ -190,8 +191,15 @@ fn look_at_woken(watch: &mut Watch) {
 }
 
 /// A finding of a moment: it has no episode. One a day for the same.
-fn find(watch: &mut Watch, detector: Detector, key: KeyRef, at: i64, observed: u32, about: &[u8]) {
-    let day = day_of(at).to_be_bytes();
+fn find(
+    watch: &mut Watch,
+    detector: Detector,
+    key: KeyRef,
+    at: Moment,
+    observed: u32,
+    about: &[u8],
+) {
+    let day = at.day().to_be_bytes();
     let incident = incident::identity(&[
         detector.word().as_bytes(),
         key.project.bytes(),

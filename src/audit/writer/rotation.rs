@@ -5,6 +5,7 @@
 use super::transaction::now_or_later;
 use crate::audit::queue::Slot;
 use crate::id::{IncidentId, KeyRef};
+use crate::moment::Moment;
 use crate::postgres::{Owner, clock};
 use crate::settings::watch::{rotation_required_after, rotation_warn_after};
 use crate::store;
@@ -74,7 +75,7 @@ fn alert(owner: Owner, after: KeyRef) -> Outcome {
     (next, fresh.into_iter().map(Incident::notice).collect())
 }
 
-fn incident_of(key: &Aged, stage: Stage, now: i64) -> Incident {
+fn incident_of(key: &Aged, stage: Stage, now: Moment) -> Incident {
     let (what, word, severity) = match stage {
         Stage::Soon => ("this provider key should be rotated soon", "Rotation Soon", Severity::Low),
         Stage::Required => {
@@ -83,7 +84,7 @@ fn incident_of(key: &Aged, stage: Stage, now: i64) -> Incident {
     };
     let details = serde_json::json!({
         "what": what, "stage": word, "provider": key.provider, "key_version": key.version, "days_old": key.days_old,
-        "days_left": (key.due_at - now).div_euclid(86_400_000_000),
+        "days_left": (key.due_at - now).whole_days(),
     });
     Incident {
         id: incident::identity(&[

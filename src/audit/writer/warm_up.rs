@@ -3,8 +3,9 @@
 //! when they change.
 
 use super::transaction::{Failure, as_owner, now_or_later};
-use crate::anomaly::{self, Limits, MINUTE, Override, Rules, Watch};
+use crate::anomaly::{self, Limits, Override, Rules, Watch};
 use crate::id::KeyRef;
+use crate::moment::{Moment, Span};
 use crate::postgres::{Owner, clock};
 use crate::settings::{
     self,
@@ -22,18 +23,18 @@ const ROWS_AT_ONCE: i64 = 1_000;
 const LAST_MINUTE: i64 = 100_000;
 
 /// The longest window, and the half hour in which it begins.
-const DAY: i64 = anomaly::DAY + 30 * MINUTE;
+const DAY: Span = Span::minutes(24 * 60 + 30);
 
 /// A key that people blocked, and when.
-pub(super) type Block = (KeyRef, i64);
+pub(super) type Block = (KeyRef, Moment);
 
 /// How far the counters are filled from the trail.
 pub(super) struct WarmUp {
     /// The last row that an earlier writer wrote.
     until: i64,
-    since: i64,
+    since: Moment,
     /// The place before which is read next; None: all is read.
-    before: Option<(i64, i64, i64)>,
+    before: Option<(Moment, i64, i64)>,
     rows: u64,
     began: Instant,
 }
@@ -50,8 +51,8 @@ impl WarmUp {
             let blocked = store::watch::blocked_callers(owner);
             blocked.iter().for_each(|(kind, subject)| watch.block_caller(*kind, subject));
             store::watch::peaks(owner).iter().for_each(|peak| watch.remember_peak(peak));
-            let first = (now + MINUTE, i64::MAX, i64::MAX);
-            let minute = store::watch::past(owner, now - MINUTE, first, until, LAST_MINUTE);
+            let first = (now + Span::MINUTE, i64::MAX, i64::MAX);
+            let minute = store::watch::past(owner, now - Span::MINUTE, first, until, LAST_MINUTE);
             // The oldest first: pairs of caller and key lie in the order of their times.
             for access in minute.iter().rev().filter_map(store::watch::Past::access) {
                 watch.remember(&access);
@@ -118,7 +119,7 @@ fn rules(owner: Owner) -> Rules {
         hour: threshold(Threshold::AccessesPerHour),
         day: threshold(Threshold::AccessesPerDay),
         failures: threshold(Threshold::FailuresPerHour),
-        stale: i64::from(settings::watch::stale_after()) * MINUTE,
+        stale: Span::minutes(settings::watch::stale_after().into()),
         blocks,
     };
     let mut rules =
@@ -148,7 +149,8 @@ fn override_by(scope: &mut Override, name: &str, value: &str) {
         "max_accesses_per_day" => scope.day = count,
         "max_failures_per_hour" => scope.failures = count,
         "stale_after" => {
-            scope.stale = settings::watch::minutes(value).map(|minutes| i64::from(minutes) * MINUTE)
+            scope.stale =
+                settings::watch::minutes(value).map(|minutes| Span::minutes(minutes.into()))
         }
         "anomaly_action" => scope.blocks = anomaly::action::blocking(value).ok(),
         _ => (),
