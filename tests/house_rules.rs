@@ -347,8 +347,8 @@ fn files(directory: &Path, below: &str, ending: &str) -> Vec<(String, String)> {
     found
 }
 
-/// What `scripts/rooms.py` draws of the house at `root`, and whether it found nothing wrong: no arrow
-/// that points up, no circle among the rooms nor among the files of one room.
+/// Runs `scripts/rooms.py` at `root`: its drawing, and whether it found nothing wrong. Wrong is an
+/// arrow that points up, and a circle among the rooms or among the files of one room.
 fn drawing(root: &Path) -> (String, bool) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/rooms.py");
     let drawn = Command::new("python3").arg(script).current_dir(root).output();
