@@ -58,7 +58,7 @@ def arrows(code):
             at, path = at[:-1] or at, path[1:]
         while path and (*at, path[0]) in code:
             at, path = (*at, path[0]), path[1:]
-        on = known[at].get(path[0]) if path and steps else None
+        on = known.get(at, {}).get(path[0]) if path and steps else None
         return resolve(at, on + path[1:], steps - 1) if on else at
 
     def named(at):

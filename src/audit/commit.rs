@@ -1,7 +1,7 @@
 //! Events of changes wait here until their transaction commits: written in pre-commit, dropped with
-//! a rollback. Unsafe: transaction callbacks. What fails here aborts the transaction, so that no
-//! change commits unrecorded; interrupts and our own deadline bound the wait (statement_timeout
-//! does not reach COMMIT; docs/architecture.md).
+//! a rollback. Unsafe: transaction callbacks. A failure here aborts the transaction, so that no
+//! change commits unrecorded. Interrupts and our own deadline end the wait, because
+//! statement_timeout does not reach COMMIT (docs/architecture.md).
 
 use super::Recorder;
 use crate::error::Error;
@@ -16,14 +16,17 @@ use std::ffi::c_void;
 /// Events written at a time: 150 kB of copies.
 const PART: usize = 128;
 
+/// What a transaction keeps, each with the subtransaction it belongs to.
+type Kept<T> = RefCell<Vec<(pg_sys::SubTransactionId, T)>>;
+
 thread_local! {
-    /// Events of this transaction, each with the subtransaction it belongs to.
-    static KEPT: RefCell<Vec<(pg_sys::SubTransactionId, Event)>> = const { RefCell::new(Vec::new()) };
+    /// Events of this transaction.
+    static KEPT: Kept<Event> = const { RefCell::new(Vec::new()) };
     /// Incidents stored in this transaction, of which listeners are told once it has committed.
-    static STORED: RefCell<Vec<(pg_sys::SubTransactionId, Notice)>> = const { RefCell::new(Vec::new()) };
-    /// The vault as the last change found it. Nothing is looked up by SQL at commit: no search_path
-    /// is fixed there, and whoever prepared a type or an operator in the session's path would run
-    /// as whoever commits.
+    static STORED: Kept<Notice> = const { RefCell::new(Vec::new()) };
+    /// The vault as the last change found it. At commit nothing is looked up by SQL, because no
+    /// search_path is fixed there. A type or an operator that somebody prepared in the session's
+    /// path would run with the rights of the role that commits.
     static VAULT: Cell<Option<Recorder>> = const { Cell::new(None) };
 }
 

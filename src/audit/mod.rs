@@ -70,8 +70,8 @@ pub(crate) fn ready_now() -> Option<Recorder> {
     serves.then_some(Recorder { owner, slot })
 }
 
-/// What the keyring's first load stumbled over is the caller's error, and a WARNING in the server
-/// log is the record of a call that cannot be recorded.
+/// Waits for the keyring's first load; its problem is the caller's error. This call cannot be
+/// recorded, so a WARNING in the server log is its record.
 fn await_keyring(slot: usize) -> Result<(), Error> {
     if shared_keyring::is_ready(slot) {
         return Ok(());

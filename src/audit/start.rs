@@ -1,5 +1,5 @@
 //! Starting the writer of a database when somebody needs it. Whoever waits may start it: PostgreSQL
-//! itself restarts a worker after a second at the earliest, we within milliseconds (FACTS §2).
+//! itself restarts a worker after a second at the earliest, we within milliseconds (docs/facts.md).
 
 use super::queue::{self, WriterState};
 use crate::crypto::random;

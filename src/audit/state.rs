@@ -33,7 +33,8 @@ pub(crate) fn state() -> State {
     if !queue::exists() {
         return State { writer_state: "absent".into(), ..State::default() };
     }
-    let unknown = "the audit writer has not run since the server started: nothing is known of the keyring yet";
+    let unknown = "the audit writer has not run since the server started: \
+                   nothing is known of the keyring yet";
     let idle = State {
         problem: Some(unknown.into()),
         preloaded: true,

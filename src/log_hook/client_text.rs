@@ -1,7 +1,7 @@
-//! The client's own statement text: whether a text is it, what was seen in it when it was masked,
-//! and the masked copy that stands in its place. Unsafe: `debug_query_string`, and an allocator
-//! that answers null where Rust's would end the process. It runs where nothing may be allocated by
-//! PostgreSQL or raised (docs/log-channels.md).
+//! The client's own statement text: what was seen in it when it was masked, and the masked copy
+//! that the STATEMENT line shows in its place. Unsafe: `debug_query_string`, and memory taken by
+//! hand, because no memory must be no panic. Nothing here may raise an ERROR or allocate by
+//! PostgreSQL (docs/facts.md).
 
 use super::masking;
 use pgrx::pg_sys;

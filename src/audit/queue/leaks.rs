@@ -1,7 +1,7 @@
-//! What the log hook masked, on its way to a writer: a table in shared memory, never the text
-//! itself. Unsafe lives here. Every process leaves word in it, also in a critical section, also
-//! while it dies: so no lock, no allocation, and nothing at all where there is no shared memory:
-//! the logger lets go of it, the postmaster at its end (both were segmentation faults, FACTS §3).
+//! The keys that the log hook masked, on their way to a writer: a table in shared memory, without
+//! the text itself. Unsafe lives here. A process writes to it also in a critical section, and while
+//! it dies: so it takes no lock and allocates nothing. The logger, and the postmaster at its end,
+//! have no shared memory; there nothing is written (both were segmentation faults).
 
 use crate::moment::{Moment, Span};
 use crate::trail::Leak;
@@ -21,8 +21,8 @@ const FILLING: u32 = 1;
 const FULL: u32 = 2;
 const TAKING: u32 = 3;
 
-/// The names in a leak are constants of this library, which every process of the server has at the
-/// same address: the postmaster loaded it, and they are its forks.
+/// The names in a leak are constants of this library. Every process of the server has them at the
+/// same address, because the postmaster loaded the library and they are its forks.
 #[repr(C)]
 struct Cell {
     state: AtomicU32,

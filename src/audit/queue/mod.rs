@@ -1,8 +1,7 @@
 //! The queue of audit events in shared memory: one slot per database, one waiter per server
-//! process. Unsafe lives here. A producer copies its event in under the slot's lock and sleeps; the
+//! process. Unsafe lives here. A caller copies its event in under the slot's lock, and sleeps. The
 //! slot's writer takes batches out, commits them and answers each event with a verdict. Nothing
-//! inside a locked section may raise an ERROR. Orders of stores and the traps behind them: FACTS
-//! §2.
+//! inside a locked section may raise an ERROR. Why stores have their order: docs/facts.md.
 
 pub(crate) mod leaks;
 mod memory;
@@ -113,7 +112,7 @@ pub(crate) fn capacity() -> usize {
     CAPACITY.load(Relaxed)
 }
 
-/// The longest push: a quarter of the queue (DESIGN §8).
+/// The longest push: a quarter of the queue (docs/architecture.md).
 pub(crate) fn chunk() -> usize {
     (capacity() / 4).clamp(1, MAX_CHUNK)
 }
@@ -161,8 +160,8 @@ pub(crate) fn claim(database: u32, fresh_epoch: i64) -> Option<usize> {
 }
 
 impl Slot {
-    /// Takes the slot from a database whose writer left and whose queue is empty; under the lock,
-    /// so that nobody of that database can push meanwhile.
+    /// Takes the slot from a database whose writer left and whose queue is empty. The lock keeps
+    /// that database from pushing meanwhile.
     fn let_go(&self) -> bool {
         self.locked(|| {
             let abandoned = self.state() == WriterState::Absent
@@ -195,7 +194,7 @@ impl Slot {
 
     /// Whether writer and waiter may look for each other before they sleep: only while one caller
     /// is alone with the writer. Beside others spinning takes the processor from who could work
-    /// (FACTS §2: 20 % at four clients).
+    /// (20 % at four clients, docs/facts.md).
     pub(crate) fn has_one_caller(&self) -> bool {
         self.pushes_in_a_row.load(Relaxed) >= LONELY
     }

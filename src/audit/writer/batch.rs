@@ -59,8 +59,8 @@ impl Desk {
         }
     }
 
-    /// Refusals past their caller's rate are taken out here. Without a chain nothing can be written,
-    /// nor promised.
+    /// Refusals past their caller's rate are taken out here. Without a chain nothing can be
+    /// written, nor promised.
     fn take(&mut self) -> Vec<Taken> {
         let slot = self.slot;
         let tail = slot.tail.load(Acquire);
@@ -168,8 +168,8 @@ impl Desk {
         }
     }
 
-    /// Answers what an earlier writer committed but did not live to answer: epoch and queue sequence
-    /// tell. What that writer refused stays refused: its row says so.
+    /// Answers the events that an earlier writer committed but did not live to answer: epoch and
+    /// queue sequence tell. An event that it refused stays refused, as its row says.
     pub(super) fn answer_committed(&mut self, last: &store::trail::Last) -> Result<(), Failure> {
         let (slot, tail) = (self.slot, self.slot.tail.load(Acquire));
         if last.epoch != slot.epoch.load(Acquire) || (last.queue_seq as u64) < tail {

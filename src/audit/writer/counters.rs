@@ -1,6 +1,6 @@
-//! What the writer counts of recorded events, gathered in memory and written about once a second:
-//! accesses, failures and last use of each key, blocks, and incidents of compromised versions that
-//! were opened. A failure harms no answer and is tried again.
+//! Counters of recorded events, gathered in memory and written about once a second: accesses,
+//! failures and last use of each key. With them go blocks, and incidents of compromised versions
+//! that were opened. A failure harms no answer and is tried again.
 
 use super::transaction::now_or_later;
 use crate::audit::queue::Slot;

@@ -1,6 +1,6 @@
-//! What the writer writes down for the watch, about once a second: what was found (incident,
-//! evidence, block, end), who used which key first, and busiest minutes. How the watch's counters
-//! are filled: `warm_up` (docs/architecture.md).
+//! The watch's findings become rows, about once a second: incidents with their evidence, block and
+//! end. So do the callers that are new to a key, and busiest minutes. `warm_up` fills the watch's
+//! counters (docs/architecture.md).
 
 use super::transaction::now_or_later;
 use crate::anomaly::{Detector, Finding, Meeting, Subject, Watch};
@@ -39,7 +39,8 @@ pub(super) fn flush(slot: &Slot, watch: &mut Watch) {
     let lost = std::mem::take(&mut watch.lost);
     if lost > 0 {
         warning!(
-            "watchllm_keys writer: {lost} findings of the watch found no room to wait for being written"
+            "watchllm_keys writer: {lost} findings of the watch found no room \
+             to wait for being written"
         );
     }
     watch.end_episodes(clock::now());
@@ -56,7 +57,7 @@ fn write_findings(slot: &Slot, watch: &mut Watch) {
         let fresh = now_or_later("incidents are written", |owner| -> Vec<Notice> {
             part.iter().filter_map(|finding| write(owner, finding)).collect()
         });
-        // The rest waits too: each part could wait as long for the same lock, and callers behind it.
+        // The rest waits too: callers would wait as long behind each part for the same lock.
         let Some(fresh) = fresh else { return watch.put_back(findings) };
         part.iter().filter(|finding| finding.ended.is_none()).for_each(warn);
         slot.announce_all(fresh);
@@ -112,7 +113,8 @@ fn mark_subject(owner: Owner, finding: &Finding) {
 /// What everybody may read who may read the incident: counts and windows; of callers only where no
 /// tenant reads it.
 fn details(finding: &Finding) -> String {
-    let mut details = serde_json::json!({ "what": finding.detector.says(finding.limit), "blocked": finding.blocks });
+    let what = finding.detector.says(finding.limit);
+    let mut details = serde_json::json!({ "what": what, "blocked": finding.blocks });
     if let Some(window) = finding.detector.window() {
         details["window"] = window.into();
         details["observed"] = finding.observed.into();

@@ -36,8 +36,8 @@ const SOON: Duration = Duration::from_millis(100);
 /// The writer spins only within this time of its last event.
 const BUSY: Duration = Duration::from_millis(5);
 
-/// The writer of one database. The desk is a field of its own: it serves callers while the keyring's
-/// command runs.
+/// The writer of one database. The desk is a field of its own: it serves callers while the
+/// keyring's command runs.
 struct Writer {
     slot_number: usize,
     desk: Desk,

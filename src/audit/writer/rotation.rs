@@ -1,6 +1,6 @@
-//! Rotation, as the writer looks after it: once a minute it goes through the keys, a page a second,
-//! and makes an incident of each that has come to a stage (rotation soon, rotation required), once
-//! per stage and version. A failure is tried again.
+//! Keys that have to be rotated become incidents: once per version and stage (rotation soon,
+//! rotation required). Once a minute the writer begins a walk through the keys, a page a second. A
+//! failure is tried again.
 
 use super::transaction::now_or_later;
 use crate::audit::queue::Slot;
@@ -83,7 +83,11 @@ fn incident_of(key: &Aged, stage: Stage, now: Moment) -> Incident {
         }
     };
     let details = serde_json::json!({
-        "what": what, "stage": word, "provider": key.provider, "key_version": key.version, "days_old": key.days_old,
+        "what": what,
+        "stage": word,
+        "provider": key.provider,
+        "key_version": key.version,
+        "days_old": key.days_old,
         "days_left": (key.due_at - now).whole_days(),
     });
     Incident {

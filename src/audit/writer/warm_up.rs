@@ -1,6 +1,6 @@
-//! The watch of a new writer: filled from the trail, blocks and the last minute before the first
-//! event is served, the day before that in the background; and the limits, read from the settings
-//! when they change.
+//! The watch of a new writer is filled from the trail. Blocks and the last minute come before the
+//! first event is served, the day before that in the background. The limits are read here too, from
+//! the settings when they change.
 
 use super::transaction::{Failure, as_owner, now_or_later};
 use crate::anomaly::{self, Limits, Override, Rules, Watch};
@@ -40,9 +40,9 @@ pub(super) struct WarmUp {
 }
 
 impl WarmUp {
-    /// Fills the watch for a new writer: blocks, limits, open episodes and the last minute at once,
-    /// the day before it later. `until`: the last row of the trail. Answers too which keys are to be
-    /// written down as blocked once more, and since when.
+    /// Fills the watch for a new writer: limits, blocks, open episodes and the last minute. The day
+    /// before follows in steps. `until` is the last row of the trail. Answers too which keys have
+    /// to be written down as blocked once more.
     pub(super) fn begin(watch: &mut Watch, until: i64) -> Result<(WarmUp, Vec<Block>), Failure> {
         let now = clock::now();
         let (before, blocks) = as_owner(|owner| {
@@ -86,7 +86,8 @@ impl WarmUp {
             watch.look_at_all(clock::now());
             let (rows, time) = (self.rows, self.began.elapsed().as_millis());
             log!(
-                "watchllm_keys writer: the watch's counters are filled from {rows} rows of the trail after {time} ms"
+                "watchllm_keys writer: the watch's counters are filled from {rows} rows \
+                 of the trail after {time} ms"
             );
         }
         true
