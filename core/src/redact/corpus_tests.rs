@@ -165,7 +165,7 @@ fn no_key_survives_in_any_carrier() {
     let (lost, cut) = (missed.len(), partial.len());
     println!("{tried} texts, {lost} missed, {cut} in part, recall {recall:.4}");
     missed.iter().chain(&partial).for_each(|what| println!("{what}"));
-    assert!(CARRIERS.len() >= 40 && FORMATS.len() == 93);
+    assert!(CARRIERS.len() >= 40 && FORMATS.len() >= 93);
     assert!(plain_missed.is_empty(), "{plain_missed:#?}");
     assert!(partial.is_empty(), "{partial:#?}");
     assert!(recall >= 0.995, "{recall}");
