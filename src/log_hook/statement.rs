@@ -5,10 +5,10 @@
 //! to drop. A text that may be parsed again (nested statements) is never changed, only copied.
 
 use super::activity::{self, text_of};
-use super::catalog::{self, Place, Places};
-use super::masking::Key;
+use super::catalog::{self, PlacedKey, Places};
+use super::masking::MaskedKey;
 use super::{intake, masking, message, plan_source};
-use crate::postgres::hooks::Chain;
+use crate::postgres::hooks::HookChain;
 use crate::redact::Ends;
 use crate::settings;
 use crate::trail::Channel;
@@ -18,9 +18,9 @@ use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, Ordering::Relaxed};
 
-static ANALYZE: Chain<pg_sys::post_parse_analyze_hook_type> = Chain::new();
-static START: Chain<pg_sys::ExecutorStart_hook_type> = Chain::new();
-static UTILITY: Chain<pg_sys::ProcessUtility_hook_type> = Chain::new();
+static ANALYZE: HookChain<pg_sys::post_parse_analyze_hook_type> = HookChain::new();
+static START: HookChain<pg_sys::ExecutorStart_hook_type> = HookChain::new();
+static UTILITY: HookChain<pg_sys::ProcessUtility_hook_type> = HookChain::new();
 
 /// The client's text that was looked at last, when its statement began, and whether anything in it
 /// was masked.
@@ -192,8 +192,11 @@ unsafe fn mask_clients(text: &mut [u8]) -> bool {
     let ours = intake::names_us(text);
     let mut is_first = true;
     let count = masking::mask_each(text, Ends::Whole, &mut |finding, bytes| {
-        let key = Key::of(finding, bytes);
-        Places::remember(Place { at: finding.start, key }, std::mem::replace(&mut is_first, false));
+        let key = MaskedKey::of(finding, bytes);
+        Places::remember(
+            PlacedKey { at: finding.start, key },
+            std::mem::replace(&mut is_first, false),
+        );
         // To hand us a key is no leak.
         if !ours {
             masking::report(&key, Channel::Statement);
@@ -242,8 +245,8 @@ unsafe fn mask_nested(text: &[u8]) -> bool {
 fn places(statement: &[u8], offset: usize) -> Places {
     let mut places = Places::NONE;
     for finding in masking::findings(statement) {
-        let key = Key::of(&finding, &statement[finding.start..finding.end]);
-        places.add(Place { at: offset + finding.start, key });
+        let key = MaskedKey::of(&finding, &statement[finding.start..finding.end]);
+        places.add(PlacedKey { at: offset + finding.start, key });
     }
     places
 }

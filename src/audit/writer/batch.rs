@@ -3,7 +3,7 @@
 //! read again whenever a relation changed or a batch failed (FACTS §2).
 
 use super::{Failure, Writer, transaction};
-use crate::anomaly::Access;
+use crate::anomaly::KeyAccess;
 use crate::audit::queue::{self, Entry, Slot};
 use crate::error::Error;
 use crate::id::IdentityId;
@@ -70,7 +70,7 @@ fn take(writer: &mut Writer) -> Vec<Taken> {
         let can_write = writer.chain.is_some();
         let counts = can_write && !entry.authorised && !entry.event.success();
         let has_row = !(counts && writer.refusals.takes(sequence, &entry.event, now));
-        let access = Access::of(&entry.event).filter(|_| can_write && entry.authorised);
+        let access = KeyAccess::of(&entry.event).filter(|_| can_write && entry.authorised);
         // Of what failed already the refusal changes nothing.
         let refused =
             access.and_then(|access| writer.watch.judge(&access)).filter(|_| entry.event.success());

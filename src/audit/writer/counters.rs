@@ -22,7 +22,7 @@ const DAYS_AHEAD: i32 = 7;
 
 /// What is not written yet.
 #[derive(Default)]
-pub(super) struct Uses {
+pub(super) struct Counters {
     pending: HashMap<KeyRef, store::trail::Uses>,
     /// Compromised versions that were opened, by key and version: one incident each, however often.
     opened_compromised: HashMap<(ProviderKeyId, Option<i32>), Event>,
@@ -38,7 +38,7 @@ pub(super) struct Uses {
     made_until: i32,
 }
 
-impl Uses {
+impl Counters {
     /// Counts an event of a known key. What somebody without the right tried does not count against
     /// the key.
     pub(super) fn count(&mut self, event: &Event) {
@@ -80,7 +80,7 @@ impl Uses {
     }
 }
 
-impl Uses {
+impl Counters {
     /// A key that an earlier writer was told to block; it may not have lived to write that down.
     pub(super) fn block_again(&mut self, key: KeyRef, since: Moment) {
         self.blocks.push((key, Some(since)));

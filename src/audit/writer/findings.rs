@@ -3,7 +3,7 @@
 //! `warm_up`. DESIGN §8.
 
 use super::{Failure, Writer, transaction};
-use crate::anomaly::{Detector, Finding, Meeting, Subject, Watch};
+use crate::anomaly::{Detector, Meeting, Subject, Watch, WatchFinding};
 use crate::error::Error;
 use crate::id::KeyRef;
 use crate::moment::{Moment, Span};
@@ -74,7 +74,7 @@ fn write_findings(writer: &mut Writer) {
 }
 
 /// Writes one finding; listeners are told of a new one.
-fn write(owner: Owner, finding: &Finding) -> Option<Notice> {
+fn write(owner: Owner, finding: &WatchFinding) -> Option<Notice> {
     let (project, key) = match &finding.subject {
         Subject::Key(key) => (Some(key.project), Some(key.key)),
         Subject::Caller(..) => (None, None),
@@ -121,7 +121,7 @@ fn write(owner: Owner, finding: &Finding) -> Option<Notice> {
 
 /// What everybody may read who may read the incident: counts and windows; of callers only where no
 /// tenant reads it.
-fn details(finding: &Finding) -> String {
+fn details(finding: &WatchFinding) -> String {
     let mut details = serde_json::json!({ "what": finding.detector.says(finding.limit), "blocked": finding.blocks });
     if let Some(window) = finding.detector.window() {
         details["window"] = window.into();
@@ -139,14 +139,14 @@ fn details(finding: &Finding) -> String {
 }
 
 /// Who used the key within the last minute: a note, which the staff alone reads.
-fn evidence(owner: Owner, finding: &Finding) -> Option<String> {
+fn evidence(owner: Owner, finding: &WatchFinding) -> Option<String> {
     let Subject::Key(key) = &finding.subject else { return None };
     let callers = store::watch::callers(owner, *key, finding.began - Span::MINUTE, finding.began);
     let text = format!("callers within the minute before: {}", callers.join("; "));
     (!callers.is_empty()).then(|| redact::clean(&text, EVIDENCE))
 }
 
-fn warn(finding: &Finding) {
+fn warn(finding: &WatchFinding) {
     let whom = match &finding.subject {
         Subject::Key(key) => format!("provider key {}", key.key),
         Subject::Caller(kind, subject) => {
@@ -232,7 +232,7 @@ fn find(
     ]);
     let blocks = watch.blocks(detector, &key);
     let subject = Subject::Key(key);
-    watch.found(Finding {
+    watch.found(WatchFinding {
         incident,
         detector,
         subject,

@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::postgres::{process, session};
 use crate::settings;
 use batch::Chain;
-use counters::Uses;
+use counters::Counters;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
@@ -57,7 +57,7 @@ struct Writer {
     pub slot: &'static Slot,
     pub chain: Option<Chain>,
     pub keyring: keyring::Loaded,
-    pub uses: Uses,
+    pub uses: Counters,
     /// Refusals that are counted and not yet written, with the first one's place in the queue.
     pub refusals: Refusals<u64>,
     pub watch: Watch,
@@ -103,7 +103,7 @@ pub extern "C-unwind" fn watchllm_keys_writer(argument: pg_sys::Datum) {
         slot: queue::slot(number),
         chain: None,
         keyring: keyring::Loaded::default(),
-        uses: Uses::default(),
+        uses: Counters::default(),
         refusals: Refusals::default(),
         watch: Watch::default(),
         warm_up: None,
