@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use super::rule::Rule;
 use super::rules::contexts::CONTEXTS;
-use super::rules::labels::{LABELS, Label, PARAMETERS};
+use super::rules::labels::{KeyLabel, LABELS, PARAMETERS};
 use super::rules::{self};
 
 /// What a fixed text stands for.
@@ -15,7 +15,7 @@ pub(super) enum Anchor {
     Prefix(&'static Rule, usize),
     /// The header of a JSON web token (RFC 7515 §3.1): base64url of `{"` or `{ `.
     WebToken,
-    Label(&'static Label),
+    Label(&'static KeyLabel),
     /// A parameter of an address, and its length.
     Parameter(usize),
     /// What stands before `user:password@`.

@@ -10,7 +10,7 @@ use crate::id::IdentityId;
 use crate::postgres::{clock, relation_changes};
 use crate::store;
 use crate::trail::chain::{self, MacKey};
-use crate::trail::{Event, FailureReason, Row, Verdict};
+use crate::trail::{Event, FailureReason, TrailRow, Verdict};
 use pgrx::log;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering::*;
@@ -184,12 +184,12 @@ fn chained<'a>(
     head: Head,
     events: &[Placed<'a>],
     epoch: i64,
-) -> (Vec<(Row<'a>, [u8; 32])>, [u8; 32]) {
+) -> (Vec<(TrailRow<'a>, [u8; 32])>, [u8; 32]) {
     let mut hash = head.hash;
     let rows = (0i64..)
         .zip(events)
         .map(|(i, (sequence, event))| {
-            let row = Row {
+            let row = TrailRow {
                 event,
                 seq: head.seq + 1 + i,
                 epoch,
