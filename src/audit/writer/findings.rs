@@ -3,7 +3,7 @@
 //! counters (docs/architecture.md).
 
 use super::transaction::now_or_later;
-use crate::anomaly::{Detector, Finding, Meeting, Subject, Watch};
+use crate::anomaly::{Detector, Meeting, Subject, Watch, WatchFinding};
 use crate::audit::queue::Slot;
 use crate::id::KeyRef;
 use crate::moment::{Moment, Span};
@@ -66,7 +66,7 @@ fn write_findings(slot: &Slot, watch: &mut Watch) {
 }
 
 /// Writes one finding; listeners are told of a new one.
-fn write(owner: Owner, finding: &Finding) -> Option<Notice> {
+fn write(owner: Owner, finding: &WatchFinding) -> Option<Notice> {
     let (project, key) = match &finding.subject {
         Subject::Key(key) => (Some(key.project), Some(key.key)),
         Subject::Caller(..) => (None, None),
@@ -95,7 +95,7 @@ fn write(owner: Owner, finding: &Finding) -> Option<Notice> {
 }
 
 /// Marks the key, and blocks the key or the caller where that was asked for.
-fn mark_subject(owner: Owner, finding: &Finding) {
+fn mark_subject(owner: Owner, finding: &WatchFinding) {
     match &finding.subject {
         Subject::Key(key) => {
             store::watch::detected(owner, *key, finding.began);
@@ -112,7 +112,7 @@ fn mark_subject(owner: Owner, finding: &Finding) {
 
 /// What everybody may read who may read the incident: counts and windows; of callers only where no
 /// tenant reads it.
-fn details(finding: &Finding) -> String {
+fn details(finding: &WatchFinding) -> String {
     let what = finding.detector.says(finding.limit);
     let mut details = serde_json::json!({ "what": what, "blocked": finding.blocks });
     if let Some(window) = finding.detector.window() {
@@ -131,14 +131,14 @@ fn details(finding: &Finding) -> String {
 }
 
 /// Who used the key within the last minute: a note, which the staff alone reads.
-fn evidence(owner: Owner, finding: &Finding) -> Option<String> {
+fn evidence(owner: Owner, finding: &WatchFinding) -> Option<String> {
     let Subject::Key(key) = &finding.subject else { return None };
     let callers = store::watch::callers(owner, *key, finding.began - Span::MINUTE, finding.began);
     let text = format!("callers within the minute before: {}", callers.join("; "));
     (!callers.is_empty()).then(|| redact::clean(&text, EVIDENCE))
 }
 
-fn warn(finding: &Finding) {
+fn warn(finding: &WatchFinding) {
     let whom = match &finding.subject {
         Subject::Key(key) => format!("provider key {}", key.key),
         Subject::Caller(kind, subject) => {
@@ -211,7 +211,7 @@ fn find(
     ]);
     let blocks = watch.blocks(detector, &key);
     let subject = Subject::Key(key);
-    watch.found(Finding {
+    watch.found(WatchFinding {
         incident,
         detector,
         subject,
