@@ -5,7 +5,7 @@
 //! to drop. A text that may be parsed again (nested statements) is never changed, only copied.
 
 use super::catalog::{self, PlacedKey, Places};
-use super::client_text::{self, Seen, text_of};
+use super::client_text::{self, SeenText, text_of};
 use super::masking::MaskedKey;
 use super::{activity, intake, masking, plan_source};
 use crate::postgres::hooks::HookChain;
@@ -163,7 +163,7 @@ unsafe fn range(query: *const pg_sys::Query, length: usize) -> Range<usize> {
 /// # Safety
 /// `text` is `debug_query_string`, or what that was a copy of; called while PostgreSQL analyzes or
 /// starts it.
-unsafe fn mask_clients(text: &mut [u8]) -> Seen {
+unsafe fn mask_clients(text: &mut [u8]) -> SeenText {
     let (address, since) = (text.as_mut_ptr().cast::<c_char>(), masking::statement_start());
     if let Some(seen) = client_text::seen(address) {
         return seen;
@@ -193,7 +193,7 @@ unsafe fn mask_clients(text: &mut [u8]) -> Seen {
             });
         }
     }
-    let seen = Seen { masked, keys: count > 0, ours };
+    let seen = SeenText { masked, keys: count > 0, ours };
     client_text::remember(address, since, seen);
     seen
 }
