@@ -165,7 +165,7 @@ fn write_meetings(watch: &mut Watch) {
         let detector =
             if meeting.kind == CallerKind::Role { Detector::NewRole } else { Detector::NewAddress };
         let name = [meeting.kind.word().as_bytes(), meeting.subject.as_bytes()].concat();
-        find(watch, detector, meeting.key, meeting.at, 1, &name);
+        add_finding(watch, detector, meeting.key, meeting.at, 1, &name);
     }
 }
 
@@ -185,14 +185,21 @@ fn look_at_woken(watch: &mut Watch) {
             let asleep = last_used.get(key).map_or(0, |last| at.saturating_sub(*last));
             if asleep > watch.stale_after(key) {
                 let days = (asleep / DAY) as u32;
-                find(watch, Detector::DormantKey, *key, *at, days, b"");
+                add_finding(watch, Detector::DormantKey, *key, *at, days, b"");
             }
         }
     }
 }
 
 /// A finding of a moment: it has no episode. One a day for the same.
-fn find(watch: &mut Watch, detector: Detector, key: KeyRef, at: i64, observed: u32, about: &[u8]) {
+fn add_finding(
+    watch: &mut Watch,
+    detector: Detector,
+    key: KeyRef,
+    at: i64,
+    observed: u32,
+    about: &[u8],
+) {
     let day = day_of(at).to_be_bytes();
     let incident = incident::identity(&[
         detector.word().as_bytes(),
