@@ -166,7 +166,7 @@ fn write_meetings(watch: &mut Watch) {
         let detector =
             if meeting.kind == CallerKind::Role { Detector::NewRole } else { Detector::NewAddress };
         let name = [meeting.kind.word().as_bytes(), meeting.subject.as_bytes()].concat();
-        find(watch, detector, meeting.key, meeting.at, 1, &name);
+        add_finding(watch, detector, meeting.key, meeting.at, 1, &name);
     }
 }
 
@@ -186,14 +186,14 @@ fn look_at_woken(watch: &mut Watch) {
             let asleep = last_used.get(key).map_or(Span::NONE, |last| *at - *last);
             if asleep > watch.stale_after(key) {
                 let days = asleep.whole_days() as u32;
-                find(watch, Detector::DormantKey, *key, *at, days, b"");
+                add_finding(watch, Detector::DormantKey, *key, *at, days, b"");
             }
         }
     }
 }
 
 /// A finding of a moment: it has no episode. One a day for the same.
-fn find(
+fn add_finding(
     watch: &mut Watch,
     detector: Detector,
     key: KeyRef,
