@@ -2,6 +2,8 @@
 //! numbers, names of our own settings and text that was redacted before it came. SQLSTATEs: DESIGN
 //! §11 (PostgREST maps them).
 
+mod input;
+
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::PgSqlErrorCode;
 

@@ -15,7 +15,7 @@ mod settings;
 mod shared_keyring;
 mod store;
 
-use watchllm_core::{anomaly, crypto, id, redact, server_log, trail};
+use watchllm_core::{anomaly, crypto, id, input, redact, server_log, trail};
 
 use pgrx::prelude::*;
 

@@ -21,7 +21,7 @@ use std::path::Path;
 const FLOORS: [&[&str]; 8] = [
     &["id"],
     &["crypto", "trail", "redact", "server_log"],
-    &["anomaly"], // below store, which writes down what it found
+    &["anomaly", "input"], // below store: what it writes down, and takes
     &["postgres", "error", "settings"],
     &["store", "shared_keyring", "extra_patterns"],
     &["audit", "caller"],

@@ -5,6 +5,7 @@
 use super::oids::*;
 use super::{Projects, timestamp, uuid, value};
 use crate::id::{ProjectId, ProviderKeyId};
+use crate::input::MaxRows;
 use crate::postgres::{Owner, Row as Answer, Statement};
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
 
@@ -84,9 +85,9 @@ pub(crate) fn history(
     owner: Owner,
     project: ProjectId,
     key: ProviderKeyId,
-    most: i32,
+    most: MaxRows,
 ) -> Vec<Read> {
-    HISTORY.read(owner, &[uuid(project).into(), uuid(key).into(), most.into()], read)
+    HISTORY.read(owner, &[uuid(project).into(), uuid(key).into(), most.number().into()], read)
 }
 
 /// Refused and failed accesses in these projects since `since` (microseconds since 1970), the

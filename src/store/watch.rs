@@ -6,6 +6,7 @@ use super::oids::*;
 use super::{id, micros, timestamp, uuid, value};
 use crate::anomaly::{Access, Detector, Finding, Meeting, Peak, Subject};
 use crate::id::{IncidentId, KeyRef};
+use crate::input::NamedCaller;
 use crate::postgres::{Owner, Row, Statement};
 use crate::trail::CallerKind;
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
@@ -244,12 +245,9 @@ pub(crate) fn unblock_caller(owner: Owner, kind: CallerKind, subject: &str) {
 }
 
 /// Whether a caller is blocked, and because of which incident.
-pub(crate) fn is_blocked(
-    owner: Owner,
-    kind: CallerKind,
-    subject: &str,
-) -> Option<Option<IncidentId>> {
-    IS_BLOCKED.read(owner, &[kind.word().into(), subject.into()], |row| id(row, 1)).pop()
+pub(crate) fn is_blocked(owner: Owner, caller: &NamedCaller) -> Option<Option<IncidentId>> {
+    let arguments = [caller.kind().word().into(), caller.subject().into()];
+    IS_BLOCKED.read(owner, &arguments, |row| id(row, 1)).pop()
 }
 
 /// The writer's: busiest minutes that rose.

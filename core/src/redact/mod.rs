@@ -19,7 +19,7 @@ mod rule;
 mod rules;
 mod scan;
 mod structure;
-mod text;
+mod visible;
 
 pub use candidates::{Candidate, candidates};
 pub use extra::{EXTRA_KEY, ExtraPatterns, all_findings, redact_with};
@@ -30,5 +30,7 @@ pub use mask::{
 };
 pub use patterns::{Patterns, Refusal};
 pub use pieces::{Piece, piece};
+#[cfg(test)]
+pub(crate) use scan::examples;
 pub use scan::{Finding, MASK};
-pub use text::{clean, cut, is_visible};
+pub use visible::{is_visible, visible};

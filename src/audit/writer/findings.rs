@@ -6,8 +6,8 @@ use super::{Failure, Writer, transaction};
 use crate::anomaly::{DAY, Detector, Finding, MINUTE, Meeting, Subject, Watch, day_of};
 use crate::error::Error;
 use crate::id::KeyRef;
+use crate::input::Note;
 use crate::postgres::{Owner, clock, session};
-use crate::redact;
 use crate::store;
 use crate::trail::{AccessType, CallerKind, Event, Incident, Notice, incident};
 use pgrx::{log, warning};
@@ -15,8 +15,6 @@ use std::collections::HashMap;
 
 /// Findings, meetings and peaks written at a time.
 const AT_ONCE: usize = 256;
-/// Bytes of evidence about callers, as a note may have them.
-const EVIDENCE: usize = 500;
 
 /// A key or caller that people block or let in again.
 pub(super) fn take_up_block(watch: &mut Watch, event: &Event) {
@@ -142,14 +140,14 @@ fn evidence(owner: Owner, finding: &Finding) -> Option<String> {
     let Subject::Key(key) = &finding.subject else { return None };
     let callers = store::watch::callers(owner, *key, finding.began - MINUTE, finding.began);
     let text = format!("callers within the minute before: {}", callers.join("; "));
-    (!callers.is_empty()).then(|| redact::clean(&text, EVIDENCE))
+    (!callers.is_empty()).then(|| Note::clean(&text).into_string())
 }
 
 fn warn(finding: &Finding) {
     let whom = match &finding.subject {
         Subject::Key(key) => format!("provider key {}", key.key),
         Subject::Caller(kind, subject) => {
-            format!("caller: {} {}", kind.word(), redact::clean(subject, EVIDENCE))
+            format!("caller: {} {}", kind.word(), Note::clean(subject).as_str())
         }
     };
     let blocked = if finding.blocks { ", blocked" } else { "" };

@@ -1,0 +1,69 @@
+//! Intervals, judged by their length as PostgreSQL compares them: a month is 30 days, a day 24
+//! hours. The interval itself stays as it was given: a month added to a date is a month.
+
+use super::Invalid;
+
+/// A time back from now, in microseconds, from nothing on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Back(i128);
+
+impl Back {
+    /// Parses the length of an interval in microseconds.
+    pub fn parse(micros: i128) -> Result<Back, Invalid> {
+        if micros < 0 { Err(Invalid::NotBack) } else { Ok(Back(micros)) }
+    }
+
+    /// The moment so far before `now`, in microseconds since 1970; nothing was recorded earlier.
+    pub fn before(self, now: i64) -> i64 {
+        i64::try_from(i128::from(now).saturating_sub(self.0).max(0)).unwrap_or(now)
+    }
+}
+
+/// How long a version of a key may be used; zero takes a key's own interval back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RotationInterval<T>(T);
+
+impl<T> RotationInterval<T> {
+    /// The longest: a hundred years of twelve months.
+    pub const MAX_MICROS: i128 = 36_000 * 86_400_000_000;
+
+    /// Parses an interval of this length in microseconds.
+    pub fn parse(interval: T, micros: i128) -> Result<RotationInterval<T>, Invalid> {
+        if (0..=Self::MAX_MICROS).contains(&micros) {
+            Ok(RotationInterval(interval))
+        } else {
+            Err(Invalid::RotationInterval)
+        }
+    }
+
+    /// The interval as it was given.
+    pub fn given(self) -> T {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_back_is_not_in_the_future() {
+        assert_eq!(Back::parse(0).map(|back| back.before(7)), Ok(7));
+        assert_eq!(Back::parse(5).map(|back| back.before(7)), Ok(2));
+        assert_eq!(Back::parse(8).map(|back| back.before(7)), Ok(0));
+        assert_eq!(Back::parse(i128::MAX).map(|back| back.before(i64::MAX)), Ok(0));
+        assert_eq!(Back::parse(-1), Err(Invalid::NotBack));
+        assert_eq!(Back::parse(i128::MIN), Err(Invalid::NotBack));
+    }
+
+    #[test]
+    fn a_rotation_interval_is_at_most_a_hundred_years() {
+        const MOST: i128 = RotationInterval::<()>::MAX_MICROS;
+        for good in [0, 1, MOST] {
+            assert_eq!(RotationInterval::parse("P90D", good).map(|it| it.given()), Ok("P90D"));
+        }
+        for bad in [-1, MOST + 1, i128::MIN, i128::MAX] {
+            assert_eq!(RotationInterval::parse((), bad), Err(Invalid::RotationInterval), "{bad}");
+        }
+    }
+}
