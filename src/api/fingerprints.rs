@@ -3,9 +3,9 @@
 //! every one.
 
 use crate::audit::Recorder;
+use crate::crypto::Sealed;
 use crate::crypto::envelope::{self, Binding};
 use crate::crypto::fingerprint::FingerprintKey;
-use crate::crypto::Sealed;
 use crate::error::Error;
 use crate::store;
 
