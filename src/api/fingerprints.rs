@@ -47,6 +47,7 @@ fn copies(recorder: Recorder, version: Option<i32>) -> Vec<(i32, Option<Sealed>)
     store::admin::audit_key(recorder.owner(), "fingerprint", version)
 }
 
+/// Opens the first copy whose master key is at hand.
 fn first_that_opens(
     recorder: Recorder,
     copies: &[(i32, Option<Sealed>)],
@@ -61,6 +62,7 @@ fn first_that_opens(
     copies.iter().find_map(open).ok_or_else(unopened)
 }
 
+/// The error where no copy opens.
 fn unopened() -> Error {
     Error::Internal("the fingerprint key does not open under any loaded master key".into())
 }

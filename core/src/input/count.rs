@@ -1,4 +1,5 @@
-//! Numbers that bound an answer: rows of a history, hours that are looked back.
+//! Numbers that bound an answer: rows of a history, hours that are looked back. What lies outside
+//! of its limits is refused, not cut: a caller must not take a part for the whole.
 
 use super::Invalid;
 

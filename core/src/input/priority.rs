@@ -1,4 +1,5 @@
-//! In which order the keys of a provider are tried: 1 first.
+//! In which order the keys of a provider are tried: 1 first. A new key without a priority of its
+//! own takes the lowest that is free.
 
 use super::Invalid;
 

@@ -1,4 +1,5 @@
-//! Which vendor a key is of: a slug, so that nothing else (a key, say) is ever kept in its place.
+//! Which vendor a key is of. It is a slug, so that nothing else is ever kept in its place: a caller
+//! who swaps provider and key must not leave the key in clear.
 
 use super::Invalid;
 use crate::redact;
