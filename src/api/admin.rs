@@ -30,7 +30,7 @@ fn install() -> Answer<String> {
     }
     let owner = installed::owner()?;
     installed::record_version(owner, env!("CARGO_PKG_VERSION"));
-    let today = (clock::now() / 86_400_000_000) as i32;
+    let today = clock::now().day();
     (today..=today + 7).for_each(|day| store::trail::make_partition(owner, day));
     let version = installed::SCHEMA_VERSION;
     Ok(match before {

@@ -38,7 +38,7 @@ fn detect_unusual_key_access(
     let id =
         store::id_of::<ProviderKeyId>(provider_key_id.ok_or(Error::NullInput("provider_key_id"))?);
     let back = hours_back.ok_or(Error::NullInput("hours_back"))?;
-    let back = HoursBack::parse(back).map_err(Error::from)?.micros();
+    let back = HoursBack::parse(back).map_err(Error::from)?.span();
     let key = store::keys::within(owner, &caller.may_see(owner), id).ok_or(Error::NoSuchKey)?;
     let rates = store::history::rates(owner, clock::now() - back, key.project_id, id);
     let crossed = |(name, count): (&str, i64)| {

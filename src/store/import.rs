@@ -9,6 +9,7 @@ use super::{id_of, timestamp, uuid};
 use crate::error::Error;
 use crate::id::{Id, ProjectId, ProviderKeyId};
 use crate::input::{KeyName, Priority, ProviderSlug};
+use crate::moment::Moment;
 use crate::postgres::table::{self, Leaf, NamedRow, Place, Rows};
 use crate::postgres::{Owner, Statement, clock};
 use pgrx::datum::Uuid;
@@ -122,7 +123,7 @@ pub(crate) struct OldKeys<'a> {
     pub places: Vec<Place>,
 }
 
-/// A row as it was. Times: microseconds since 1970; those that are infinite are as if NULL.
+/// A row as it was. Times that are infinite are as if NULL.
 pub(crate) struct OldKey {
     pub id: Option<ProviderKeyId>,
     pub project_id: Option<ProjectId>,
@@ -134,8 +135,8 @@ pub(crate) struct OldKey {
     pub name: Option<String>,
     pub priority: Option<Priority>,
     pub is_active: bool,
-    pub created_at: Option<i64>,
-    pub last_used_at: Option<i64>,
+    pub created_at: Option<Moment>,
+    pub last_used_at: Option<Moment>,
 }
 
 /// Judges what the caller named, as the caller, and locks its shape until the transaction ends.
@@ -167,7 +168,7 @@ pub(crate) fn read<T>(source: &Source, work: impl FnOnce(&OldKeys) -> T) -> T {
         rows.each(|place, row| {
             let last = (
                 priority(row).map_or(i32::MAX, Priority::number),
-                time(row, CREATED_AT).unwrap_or(i64::MAX),
+                time(row, CREATED_AT).unwrap_or(Moment::LATEST),
             );
             sorted.push((
                 uuid_of::<ProjectId>(row, PROJECT_ID),
@@ -221,16 +222,16 @@ fn priority(row: &NamedRow) -> Option<Priority> {
 
 /// A timestamp with or without time zone: both are stored as microseconds since 2000, the latter
 /// taken for UTC.
-fn time(row: &NamedRow, column: usize) -> Option<i64> {
+fn time(row: &NamedRow, column: usize) -> Option<Moment> {
     let at = row.get::<i64>(column).filter(|at| *at != i64::MIN && *at != i64::MAX)?;
-    at.checked_add(clock::POSTGRES_EPOCH)
+    Some(clock::moment(at)).filter(|at| *at != Moment::LATEST)
 }
 
 /// An imported key, beside its first version; `created_at` in the future is cut to now.
 pub(crate) struct Imported<'a> {
     pub new: NewRecord<'a>,
     pub is_active: bool,
-    pub created_at: Option<i64>,
+    pub created_at: Option<Moment>,
 }
 
 /// Whether the key was stored (false: the id came to exist meanwhile).

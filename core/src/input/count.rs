@@ -2,6 +2,7 @@
 //! of its limits is refused, not cut: a caller must not take a part for the whole.
 
 use super::Invalid;
+use crate::moment::Span;
 
 /// Rows that a history shows at most, the newest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,9 +40,9 @@ impl HoursBack {
         }
     }
 
-    /// Counts the microseconds.
-    pub fn micros(self) -> i64 {
-        i64::from(self.0) * 3_600_000_000
+    /// How long they are.
+    pub fn span(self) -> Span {
+        Span::HOUR * self.0.into()
     }
 }
 
@@ -53,8 +54,8 @@ mod tests {
     fn numbers_lie_within_their_limits() {
         assert_eq!(MaxRows::parse(1).map(MaxRows::number), Ok(1));
         assert_eq!(MaxRows::parse(10_000).map(MaxRows::number), Ok(10_000));
-        assert_eq!(HoursBack::parse(1).map(HoursBack::micros), Ok(3_600_000_000));
-        assert_eq!(HoursBack::parse(744).map(HoursBack::micros), Ok(31 * 86_400_000_000));
+        assert_eq!(HoursBack::parse(1).map(HoursBack::span), Ok(Span::HOUR));
+        assert_eq!(HoursBack::parse(744).map(HoursBack::span), Ok(Span::days(31)));
         for bad in [0, -1, i32::MIN, i32::MAX] {
             assert_eq!(MaxRows::parse(bad), Err(Invalid::MaxRows));
             assert_eq!(HoursBack::parse(bad), Err(Invalid::HoursBack));

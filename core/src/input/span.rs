@@ -2,6 +2,7 @@
 //! hours. The interval itself stays as it was given: a month added to a date is a month.
 
 use super::Invalid;
+use crate::moment::{Moment, Span};
 
 /// A time back from now, in microseconds, from nothing on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,9 +14,11 @@ impl Back {
         if micros < 0 { Err(Invalid::NotBack) } else { Ok(Back(micros)) }
     }
 
-    /// The moment so far before `now`, in microseconds since 1970; nothing was recorded earlier.
-    pub fn before(self, now: i64) -> i64 {
-        i64::try_from(i128::from(now).saturating_sub(self.0).max(0)).unwrap_or(now)
+    /// The moment so far before `now`; one before 1970 is its beginning: nothing was recorded
+    /// earlier.
+    pub fn before(self, now: Moment) -> Moment {
+        let micros = i128::from(now.micros()).saturating_sub(self.0).max(0);
+        i64::try_from(micros).map_or(now, Moment::new)
     }
 }
 
@@ -25,7 +28,7 @@ pub struct RotationInterval<T>(T);
 
 impl<T> RotationInterval<T> {
     /// The longest: a hundred years of twelve months.
-    pub const MAX_MICROS: i128 = 36_000 * 86_400_000_000;
+    pub const MAX_MICROS: i128 = Span::days(36_000).micros() as i128;
 
     /// Parses an interval of this length in microseconds.
     pub fn parse(interval: T, micros: i128) -> Result<RotationInterval<T>, Invalid> {
@@ -48,10 +51,12 @@ mod tests {
 
     #[test]
     fn a_time_back_is_not_in_the_future() {
-        assert_eq!(Back::parse(0).map(|back| back.before(7)), Ok(7));
-        assert_eq!(Back::parse(5).map(|back| back.before(7)), Ok(2));
-        assert_eq!(Back::parse(8).map(|back| back.before(7)), Ok(0));
-        assert_eq!(Back::parse(i128::MAX).map(|back| back.before(i64::MAX)), Ok(0));
+        let back = |micros, now| Back::parse(micros).map(|back| back.before(Moment::new(now)));
+        for (micros, now, then) in
+            [(0, 7, 7), (5, 7, 2), (8, 7, 0), (i128::MAX, i64::MAX, 0), (i128::MAX, i64::MIN, 0)]
+        {
+            assert_eq!(back(micros, now), Ok(Moment::new(then)));
+        }
         assert_eq!(Back::parse(-1), Err(Invalid::NotBack));
         assert_eq!(Back::parse(i128::MIN), Err(Invalid::NotBack));
     }

@@ -13,6 +13,7 @@ use crate::caller::Context;
 use crate::error::Error;
 use crate::id::{IncidentId, ProviderKeyId};
 use crate::input::{Back, PlaceName};
+use crate::moment::Moment;
 use crate::postgres::{clock, process, session};
 use crate::redact;
 use crate::store;
@@ -26,7 +27,6 @@ use std::ops::Deref;
 const MOST: usize = 10_000;
 /// A NOTICE says how far a scan is, each time so much was searched: every few seconds.
 const BYTES_PER_NOTICE: usize = 64 << 20;
-const DAY: i64 = 86_400_000_000;
 
 /// Where a text stands: as people are shown it, and what its incidents are about. A log file is
 /// renamed and packed, but what it says is not new again.
@@ -219,10 +219,11 @@ fn incident_of(source: &str, ours: Option<StoredAs>, place: &str, leak: &Leak) -
 /// The incident that there is more than an answer holds, one a day.
 fn no_more(source: &str) -> Incident {
     let now = clock::now();
+    let day = i64::from(now.day());
     let details =
         serde_json::json!({ "what": "more keys lie in clear than a scan lists", "source": source });
     Incident {
-        id: incident::identity(&[b"leak", b"more", source.as_bytes(), &(now / DAY).to_be_bytes()]),
+        id: incident::identity(&[b"leak", b"more", source.as_bytes(), &day.to_be_bytes()]),
         kind: IncidentType::LeakedKey,
         severity: Severity::High,
         project_id: None,
@@ -241,7 +242,7 @@ fn raise(access: &Access, incident: &Incident) -> bool {
     is_new
 }
 
-/// The moment that lies this far back, in microseconds since 1970.
-fn back(access: &Access, since: pgrx::datum::Interval) -> Result<i64, Error> {
+/// The moment that lies this far back.
+fn back(access: &Access, since: pgrx::datum::Interval) -> Result<Moment, Error> {
     Ok(access.accept(Back::parse(since.as_micros()))?.before(clock::now()))
 }
