@@ -6,9 +6,9 @@ use super::transaction::now_or_later;
 use crate::anomaly::{Detector, Meeting, Subject, Watch, WatchFinding};
 use crate::audit::queue::Slot;
 use crate::id::KeyRef;
+use crate::input::Note;
 use crate::moment::{Moment, Span};
 use crate::postgres::{Owner, clock};
-use crate::redact;
 use crate::store;
 use crate::trail::{AccessType, CallerKind, Event, Incident, Notice, incident};
 use pgrx::warning;
@@ -16,8 +16,6 @@ use std::collections::HashMap;
 
 /// Findings, meetings and peaks written at a time.
 const AT_ONCE: usize = 256;
-/// Bytes of evidence about callers, as a note may have them.
-const EVIDENCE: usize = 500;
 
 /// A key or caller that people block or let in again.
 pub(super) fn take_up_block(watch: &mut Watch, event: &Event) {
@@ -135,14 +133,14 @@ fn evidence(owner: Owner, finding: &WatchFinding) -> Option<String> {
     let Subject::Key(key) = &finding.subject else { return None };
     let callers = store::watch::callers(owner, *key, finding.began - Span::MINUTE, finding.began);
     let text = format!("callers within the minute before: {}", callers.join("; "));
-    (!callers.is_empty()).then(|| redact::clean(&text, EVIDENCE))
+    (!callers.is_empty()).then(|| Note::clean(&text).into_string())
 }
 
 fn warn(finding: &WatchFinding) {
     let whom = match &finding.subject {
         Subject::Key(key) => format!("provider key {}", key.key),
         Subject::Caller(kind, subject) => {
-            format!("caller: {} {}", kind.word(), redact::clean(subject, EVIDENCE))
+            format!("caller: {} {}", kind.word(), Note::clean(subject).as_str())
         }
     };
     let blocked = if finding.blocks { ", blocked" } else { "" };
