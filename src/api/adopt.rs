@@ -7,7 +7,7 @@ use super::projects::delete_whole;
 use crate::caller::{Context, new_id};
 use crate::error::{Answer, Error};
 use crate::id::ProjectId;
-use crate::input::{ProjectName, Subject};
+use crate::input::{JwtSubject, ProjectName};
 use crate::postgres::table::{self, Leaf, NamedRow};
 use crate::postgres::{StepMemory, process, session};
 use crate::store::adoption::{self, Adoption, Project};
@@ -147,7 +147,7 @@ fn project(
     name: Option<String>,
 ) -> Result<Project, Error> {
     let id = id.ok_or(Error::NullInput("the id of an adopted project"))?;
-    let (id, owner_id) = (id_of(id), owner.map(Subject::adopted).transpose()?);
+    let (id, owner_id) = (id_of(id), owner.map(JwtSubject::adopted).transpose()?);
     Ok(Project { id, owner_id, name: ProjectName::adopted(name.as_deref(), id) })
 }
 

@@ -5,7 +5,7 @@ use super::access::Access;
 use crate::caller::{Caller, Context, new_id};
 use crate::error::{Answer, Error};
 use crate::id::ProjectId;
-use crate::input::{Member, ProjectName, Subject};
+use crate::input::{JwtSubject, Member, ProjectName};
 use crate::store::{self, installed};
 use crate::trail::{AccessType, Event, FailureReason};
 use pgrx::pg_sys::panic::ErrorReport;
@@ -32,7 +32,7 @@ fn create_project(
     let mut access = Access::begin(AccessType::Project, Context::default())?;
     access.must_administer()?;
     let name = access.accept(ProjectName::parse(access.need(name, "name")?))?;
-    let owner_id = access.accept(owner_id.map(Subject::parse).transpose())?;
+    let owner_id = access.accept(owner_id.map(JwtSubject::parse).transpose())?;
     let project: ProjectId = match id {
         Some(id) => store::id_of(id),
         None => new_id()?,

@@ -72,8 +72,8 @@ mod tests {
             (Invalid::ProviderNotSlug, input::ProviderSlug::MAX_BYTES),
             (Invalid::NameTooLong, input::KeyName::MAX_BYTES),
             (Invalid::NameTooLong, input::ProjectName::MAX_BYTES),
-            (Invalid::SubjectTooLong, input::Subject::MAX_BYTES),
-            (Invalid::AdoptedOwner, input::Subject::MAX_BYTES),
+            (Invalid::SubjectTooLong, input::JwtSubject::MAX_BYTES),
+            (Invalid::AdoptedOwner, input::JwtSubject::MAX_BYTES),
             (Invalid::MaxRows, input::MaxRows::MOST as usize),
             (Invalid::HoursBack, input::HoursBack::MOST as usize),
         ] {

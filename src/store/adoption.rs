@@ -6,7 +6,7 @@ use super::oids::*;
 use super::{id, id_of, uuid, value};
 use crate::error::Error;
 use crate::id::{AdoptionId, ProjectId};
-use crate::input::{ProjectName, Subject};
+use crate::input::{JwtSubject, ProjectName};
 use crate::postgres::{Owner, Statement};
 use pgrx::pg_sys;
 use pgrx::spi::{quote_literal, quote_qualified_identifier};
@@ -24,7 +24,7 @@ pub(crate) struct Adoption {
 /// A project as an adopted table has it.
 pub(crate) struct Project {
     pub id: ProjectId,
-    pub owner_id: Option<Subject>,
+    pub owner_id: Option<JwtSubject>,
     pub name: ProjectName,
 }
 
@@ -178,7 +178,7 @@ pub(crate) fn follow(owner: Owner, adoption: AdoptionId, project: &Project) -> b
 pub(crate) fn is_in_step(owner: Owner, adoption: AdoptionId, project: &Project) -> bool {
     let same = |row: &crate::postgres::Row| {
         row.get::<String>(1).as_deref() == Some(project.name.as_str())
-            && row.get::<String>(2).as_deref() == project.owner_id.as_ref().map(Subject::as_str)
+            && row.get::<String>(2).as_deref() == project.owner_id.as_ref().map(JwtSubject::as_str)
     };
     KNOWN
         .read(owner, &[uuid(project.id).into(), uuid(adoption).into()], same)
@@ -195,7 +195,7 @@ fn arguments(adoption: AdoptionId, project: &Project) -> [pgrx::datum::DatumWith
     [
         uuid(project.id).into(),
         project.name.as_str().into(),
-        project.owner_id.as_ref().map(Subject::as_str).into(),
+        project.owner_id.as_ref().map(JwtSubject::as_str).into(),
         uuid(adoption).into(),
     ]
 }

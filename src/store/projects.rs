@@ -4,7 +4,7 @@
 use super::oids::*;
 use super::{id, uuid, value};
 use crate::id::ProjectId;
-use crate::input::{ClaimedSubject, Member, ProjectName, RoleName, Subject};
+use crate::input::{ClaimedSubject, JwtSubject, Member, ProjectName, RoleName};
 use crate::postgres::{Owner, Statement};
 use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
@@ -65,12 +65,12 @@ pub(crate) fn create_project(
     owner: Owner,
     project: ProjectId,
     name: &ProjectName,
-    owner_id: Option<&Subject>,
+    owner_id: Option<&JwtSubject>,
 ) -> bool {
     !CREATE_PROJECT
         .change(
             owner,
-            &[uuid(project).into(), name.as_str().into(), owner_id.map(Subject::as_str).into()],
+            &[uuid(project).into(), name.as_str().into(), owner_id.map(JwtSubject::as_str).into()],
             |_| (),
         )
         .is_empty()

@@ -36,11 +36,11 @@ pub enum Invalid {
     RotationInterval,
     /// A subject of no bytes.
     SubjectEmpty,
-    /// A subject of more than `Subject::MAX_BYTES`.
+    /// A subject of more than `JwtSubject::MAX_BYTES`.
     SubjectTooLong,
     /// A subject that holds something of the shape of a key.
     SubjectIsKey,
-    /// An adopted project's owner of no bytes or more than `Subject::MAX_BYTES`.
+    /// An adopted project's owner of no bytes or more than `JwtSubject::MAX_BYTES`.
     AdoptedOwner,
     /// Neither or both of a member's two names are given.
     NotOneMember,

@@ -7,14 +7,14 @@ use crate::trail::{Bounded, CallerKind};
 
 /// The `sub` claim of a user's token: 1 to 128 bytes that are no key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subject(String);
+pub struct JwtSubject(String);
 
-impl Subject {
+impl JwtSubject {
     /// The most bytes of a subject.
     pub const MAX_BYTES: usize = 128;
 
     /// Parses a subject.
-    pub fn parse(text: &str) -> Result<Subject, Invalid> {
+    pub fn parse(text: &str) -> Result<JwtSubject, Invalid> {
         if text.is_empty() {
             Err(Invalid::SubjectEmpty)
         } else if text.len() > Self::MAX_BYTES {
@@ -22,15 +22,15 @@ impl Subject {
         } else if redact::contains_key(text) {
             Err(Invalid::SubjectIsKey)
         } else {
-            Ok(Subject(text.to_owned()))
+            Ok(JwtSubject(text.to_owned()))
         }
     }
 
     /// Parses the owner that an adopted table names. What looks like a key is an owner here: the
     /// application's rows are not refused for the names of its users.
-    pub fn adopted(text: String) -> Result<Subject, Invalid> {
+    pub fn adopted(text: String) -> Result<JwtSubject, Invalid> {
         if (1..=Self::MAX_BYTES).contains(&text.len()) {
-            Ok(Subject(text))
+            Ok(JwtSubject(text))
         } else {
             Err(Invalid::AdoptedOwner)
         }
@@ -57,7 +57,7 @@ impl RoleName {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Member {
     /// The subject of trusted claims.
-    Subject(Subject),
+    Subject(JwtSubject),
     /// Everybody with the privileges of this role.
     Role(RoleName),
 }
@@ -66,7 +66,7 @@ impl Member {
     /// Parses a member, of whose two names exactly one is given.
     pub fn parse(subject: Option<&str>, role_name: Option<&str>) -> Result<Member, Invalid> {
         match (subject, role_name) {
-            (Some(subject), None) => Subject::parse(subject).map(Member::Subject),
+            (Some(subject), None) => JwtSubject::parse(subject).map(Member::Subject),
             (None, Some(role)) => Ok(Member::Role(RoleName(role.to_owned()))),
             _ => Err(Invalid::NotOneMember),
         }
@@ -118,7 +118,7 @@ impl NamedCaller {
     }
 
     /// Takes the caller into an event.
-    pub fn bounded(&self) -> (CallerKind, Bounded<{ Subject::MAX_BYTES }>) {
+    pub fn bounded(&self) -> (CallerKind, Bounded<{ JwtSubject::MAX_BYTES }>) {
         (self.kind, Bounded::new(Some(&self.subject)))
     }
 }
@@ -130,20 +130,20 @@ mod tests {
 
     #[test]
     fn a_subject_is_bounded_and_no_key() {
-        let (longest, wide) = ("u".repeat(Subject::MAX_BYTES), "ü".repeat(64));
+        let (longest, wide) = ("u".repeat(JwtSubject::MAX_BYTES), "ü".repeat(64));
         for good in ["u-1", " ", "größe 日本", "a\nb", &longest, &wide] {
-            assert_eq!(Subject::parse(good).unwrap().as_str(), good);
-            assert_eq!(Subject::adopted(good.into()).unwrap().as_str(), good);
+            assert_eq!(JwtSubject::parse(good).unwrap().as_str(), good);
+            assert_eq!(JwtSubject::adopted(good.into()).unwrap().as_str(), good);
         }
-        assert_eq!(Subject::parse(""), Err(Invalid::SubjectEmpty));
+        assert_eq!(JwtSubject::parse(""), Err(Invalid::SubjectEmpty));
         for long in [longest + "u", wide + "u"] {
-            assert_eq!(Subject::parse(&long), Err(Invalid::SubjectTooLong));
-            assert_eq!(Subject::adopted(long), Err(Invalid::AdoptedOwner));
+            assert_eq!(JwtSubject::parse(&long), Err(Invalid::SubjectTooLong));
+            assert_eq!(JwtSubject::adopted(long), Err(Invalid::AdoptedOwner));
         }
-        assert_eq!(Subject::adopted(String::new()), Err(Invalid::AdoptedOwner));
+        assert_eq!(JwtSubject::adopted(String::new()), Err(Invalid::AdoptedOwner));
         let key = expand("sk-proj-<60>");
-        assert_eq!(Subject::parse(&key), Err(Invalid::SubjectIsKey));
-        assert!(Subject::adopted(key).is_ok());
+        assert_eq!(JwtSubject::parse(&key), Err(Invalid::SubjectIsKey));
+        assert!(JwtSubject::adopted(key).is_ok());
     }
 
     #[test]

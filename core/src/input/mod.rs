@@ -25,7 +25,7 @@ pub use free_text::{
     ShownTable, UserAgent,
 };
 pub use invalid::Invalid;
-pub use member::{Member, NamedCaller, RoleName, Subject};
+pub use member::{JwtSubject, Member, NamedCaller, RoleName};
 pub use name::{KeyName, ProjectName};
 pub use new_key::{GivenKey, NewKey};
 pub use priority::Priority;
