@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the envelope vectors, once: an implementation of DESIGN §3 and §11 that shares no code with src/crypto.
+"""Makes the envelope vectors, once, by docs/architecture.md#crypto: it shares no code with src/crypto.
 
     pip install cryptography && python3 make_envelopes.py
 
