@@ -1,17 +1,17 @@
-//! What in a text may be a whole key, of whatever shape: every run of characters between
-//! delimiters, and its parts behind the separators of headers, URLs and assignments, as they stand
-//! and as escapes of URLs and JSON write them. For callers that compare fingerprints: a match is
-//! certain, so it may be generous here.
+//! Candidates: every part of a text that may be a whole key of any shape. They are the runs between
+//! delimiters, and their parts behind the separators of headers, URLs and assignments. Each comes
+//! as written, and without the escapes of URLs and JSON. The caller compares fingerprints, which
+//! proves a match, so too many candidates do no harm.
 
-/// Bytes of the shortest key that is looked for: of fewer there are too many in any text.
+/// Bytes of the shortest key that is looked for. Any text has too many shorter parts.
 const SHORTEST: usize = 8;
-/// Bytes of the longest key, and what escaping may make of it.
+/// Bytes of the longest key, and of the longest text that escaping may make of it.
 const LONGEST: usize = 4096;
 const LONGEST_WRITTEN: usize = 3 * LONGEST;
-/// Parts of one run at most: more separators are no URL and no header.
+/// The most separators that are followed in one run. A URL or header has fewer.
 const MOST_PARTS: usize = 64;
 
-/// A text that may be a key, and where it stands as it is written; offsets in bytes.
+/// A text that may be a key, and its place in the text as written; offsets in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     pub key: String,
@@ -19,7 +19,7 @@ pub struct Candidate {
     pub end: usize,
 }
 
-/// Lists what may be a key, in order of the runs; the same piece in several spellings comes several
+/// Lists the candidates in the order of the runs. A piece with several spellings comes several
 /// times.
 pub fn candidates(text: &str) -> impl Iterator<Item = Candidate> + '_ {
     runs(text)
@@ -62,7 +62,8 @@ fn runs(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .filter(|(_, run)| (SHORTEST..=LONGEST_WRITTEN).contains(&run.len()))
 }
 
-/// The run, without punctuation at its ends too, and what stands between or behind its separators.
+/// The parts of a run: the run itself, the run without punctuation at its ends, and what stands
+/// between or behind its separators.
 fn parts(run: &str) -> Vec<(usize, &str)> {
     let mut parts = vec![(0, run)];
     let mut add = |part: &str| {
@@ -73,8 +74,7 @@ fn parts(run: &str) -> Vec<(usize, &str)> {
         &run[range(run, part.trim_matches(['.', ':', '!', '?', '\\', '*', '_']))]
     };
     add(bare(run));
-    // `$` ends what SQL quotes by dollars; two digits after `%` are a separator that is itself
-    // written so.
+    // `$` ends a text that SQL quotes with dollars. Two digits after `%` are an escaped separator.
     for (at, separator) in
         run.match_indices(['=', ':', '?', '&', '/', '@', '#', '%', '$']).take(MOST_PARTS)
     {
@@ -95,7 +95,7 @@ fn parts(run: &str) -> Vec<(usize, &str)> {
         add(until(&['$']));
         add(&run[..at]);
     }
-    // A line end or tab that JSON or C escaped: its letter would pass for the key's first.
+    // JSON or C escapes a line end or tab as `\n`, `\r` or `\t`. The key begins after that letter.
     for (at, _) in run
         .match_indices(['n', 'r', 't'])
         .filter(|(at, _)| run[..*at].ends_with('\\'))
@@ -117,8 +117,8 @@ fn range(run: &str, part: &str) -> std::ops::Range<usize> {
     at..at + part.len()
 }
 
-/// The text as it stands and, where it has escapes, without them: of URLs, of JSON, of JSON within
-/// JSON.
+/// The text as it stands, and without its escapes if it has any: those of URLs, of JSON, and of
+/// JSON within JSON.
 fn spellings(part: &str) -> Vec<String> {
     let mut spellings = vec![part.to_owned()];
     if part.contains('%') {
@@ -139,7 +139,7 @@ fn spellings(part: &str) -> Vec<String> {
     spellings
 }
 
-/// The text with its percent-encoding undone (RFC 3986 §2.1); None when there is nothing to undo.
+/// The text with its percent-encoding undone (RFC 3986 §2.1). None if there is none.
 fn without_percent(part: &str) -> Option<String> {
     let bytes = part.as_bytes();
     let mut plain = Vec::with_capacity(bytes.len());

@@ -1,5 +1,5 @@
 //! Free text from callers (names, user agents, notes) before it is stored or queued: masked, made
-//! visible, cut. Lengths are bytes and stand in DESIGN §11.
+//! visible, cut. Lengths are in bytes (docs/architecture.md#lengths).
 
 use super::mask::redact;
 
@@ -8,44 +8,45 @@ pub fn cut(text: &str, max_bytes: usize) -> &str {
     &text[..text.floor_char_boundary(max_bytes)]
 }
 
-/// What is read beyond the length that is kept: longer than any key (4,096 bytes), so that one that
-/// begins within the kept part is seen whole.
+/// How many bytes are read beyond the length that is kept. This is longer than any key (4,096
+/// bytes), so a key that begins in the kept part is read whole.
 const BEYOND: usize = 8_192;
 
-/// Masks keys, makes control characters visible and cuts, in this order. Reads a bounded part of
-/// the text: a caller may give a gigabyte.
+/// Masks keys, makes control characters visible, and cuts, in this order. Reads a bounded part of
+/// the text, because a caller may pass a gigabyte.
 ///
-/// Masking comes before cutting: a key that straddles the cut would lose its end, no longer have
-/// the length its rule asks for, and stay in clear. Control characters other than a space become
-/// `?`: NUL cannot be stored in `text`, and line breaks, escape sequences and direction marks let a
-/// caller forge what a reader of the trail sees.
+/// Masking comes before cutting. Otherwise a key across the cut would lose its end, be too short
+/// for its rule, and stay in clear. Control characters become `?`. NUL cannot be stored in `text`.
+/// Line breaks, escape sequences and direction marks let a caller forge what a reader of the trail
+/// sees.
 pub fn clean(text: &str, max_bytes: usize) -> String {
     let read = cut(text, max_bytes.saturating_add(BEYOND));
-    // What masking shortens brings the end of the part nearer: a key cut in two there must not come
-    // into sight.
+    // Masking shortens the text. A key cut in two at the end of what was read could then move into
+    // the kept part.
     let whole = if read.len() < text.len() { without_last_run(read) } else { read };
     let visible: String = redact(whole).chars().map(visible).collect();
     cut(&visible, max_bytes).to_owned()
 }
 
-/// The text without the run of non-blanks at its end, but for at most half of what was read beyond.
+/// The text without its last run of non-blanks. Removes at most half of what was read beyond.
 fn without_last_run(text: &str) -> &str {
     let run = text.len() - text.trim_end_matches(|c: char| !c.is_whitespace()).len();
     cut(text, text.len() - run.min(BEYOND / 2))
 }
 
-/// Whether nothing in the text is invisible or moves what stands beside it.
+/// Whether the text has no invisible character, and none that moves the text beside it.
 pub fn is_visible(text: &str) -> bool {
     text.chars().all(|character| visible(character) == character)
 }
 
-/// Replaces what would not be seen, or would change how the rest is seen (Unicode TR 36 §2.6), by
-/// `?`.
+/// Replaces a character by `?` if readers would not see it, or if it would change how the rest
+/// looks (Unicode TR 36 §2.6).
 pub(super) fn visible(character: char) -> char {
     let unseen = matches!(
         character,
         '\u{AD}' | '\u{61C}' | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
-            | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E007F}'
+            | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}'
+            | '\u{E0000}'..='\u{E007F}'
     );
     if character.is_control() || unseen { '?' } else { character }
 }
@@ -87,7 +88,7 @@ mod tests {
     fn a_gigabyte_is_not_read_and_a_key_cut_in_two_is_not_seen() {
         let long = "x".repeat(1 << 20);
         assert_eq!(clean(&long, 256), long[..256]);
-        // Keys that shrink to almost nothing, then one that lies across the end of what is read.
+        // Long keys that shrink to a few bytes, then one across the end of what is read.
         let key = format!("sk-proj-{} ", "Ab3".repeat(1200));
         for shift in 0..40 {
             let text = format!("{}{}", " ".repeat(shift), key.repeat(5));
