@@ -1,13 +1,13 @@
-//! What PostgREST hands on of a request, as JSON in settings of the transaction: the claims of a
-//! verified token, and the headers, of which three are taken. Whole headers are never kept: they
-//! carry the token itself. FACTS §4.
+//! The request behind a call, as PostgREST passes it: JSON in settings of the transaction. Read are
+//! the claims of a verified token, and three headers. All headers together are never kept, because
+//! they hold the token itself. See docs/facts.md#supabase-and-postgrest.
 
 use super::first_hop;
 use crate::postgres::session;
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 
-/// Of the claims only who it is; that the token was verified is the proxy's word.
+/// The one claim that is read. The proxy vouches that the token was verified.
 #[derive(Deserialize)]
 struct Claims {
     sub: Option<String>,
@@ -31,9 +31,9 @@ pub(super) struct Headers {
     pub user_agent: Option<String>,
 }
 
-/// The subject that the session's claims name; whether it counts is the caller's to judge. Anything
-/// that is not an object with one `sub` of text names nobody; nor does text with a NUL, which no
-/// column of ours could hold.
+/// The subject that the session's claims name. `Caller` decides whether it counts. Only a JSON
+/// object with one `sub` of text names a subject. Text with a NUL names nobody, because no column
+/// could hold it.
 pub(super) fn claimed_subject() -> Option<String> {
     subject_of(&session::setting(c"request.jwt.claims")?)
 }
@@ -55,13 +55,14 @@ impl Headers {
     }
 }
 
-/// What a JSON object says. A list is none: serde would take its first element for the first field.
+/// Parses a JSON object. A list is refused, because serde would read its first element as the first
+/// field.
 fn object<T: for<'a> Deserialize<'a>>(json: &str) -> Option<T> {
     json.trim_start().starts_with('{').then(|| serde_json::from_str(json).ok())?
 }
 
-/// An address as it is written usually, without a port, so that one client has one spelling; text
-/// that is none stays.
+/// The usual spelling of an address, without a port, so that one client has one spelling. Text that
+/// is no address stays as it is.
 fn address(text: &str) -> String {
     let host = text.parse::<SocketAddr>().map(|socket| socket.ip());
     let host =
