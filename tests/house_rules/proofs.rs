@@ -1,6 +1,7 @@
 //! Each rule of the house fails on a text that breaks it, and passes the nearest text that does
 //! not. Without this a rule that never matches anything would stay green for ever.
 
+use super::prose::prose;
 use super::{Source, broken, forget_test_files, sql_head};
 
 const HEAD: &str = "//! What lives here.\n//! What it may touch.\n";
@@ -151,6 +152,31 @@ fn queries_can_fail() {
         "src/audit/mod.rs",
         "/// See \"SELECT 1\".\n#[cfg(test)]\nmod tests { const A: &str = \"SELECT 1\"; }",
     );
+}
+
+#[test]
+fn prose_can_fail() {
+    let words = |count: usize| ["word"; 40][..count].join(" ");
+    let faults = |path: &str, text: &str| prose(path, text, true).len();
+    let two_lines = format!("    /// {}\n    /// {}.\n", words(13), words(13));
+    assert_eq!(faults("src/error.rs", &two_lines), 1);
+    assert_eq!(faults("src/error.rs", &two_lines.replace("word\n", "word:\n")), 0);
+    assert_eq!(faults("src/error.rs", &two_lines.replace("\n    /// ", "\n    ///\n    /// ")), 0);
+    assert_eq!(faults("src/error.rs", &format!("    a(); // {}", ["so"; 25].join(" "))), 0);
+    assert_eq!(faults("src/error.rs", &format!("a(); // {}", ["so"; 26].join(" "))), 1);
+    assert_eq!(faults("sql/a.sql", &format!("-- {}", ["so"; 26].join(" "))), 1);
+    assert_eq!(faults("sql/a.sql", &format!("-- {}", ["so"; 25].join(" "))), 0);
+    for riddle in ["Of what is short nothing is kept", "As few that", "What is refused is no event"]
+    {
+        assert_eq!(faults("src/error.rs", &format!("// Says. {riddle}.")), 1);
+    }
+    let fence = format!("/// ```text\n/// {}\n/// ```\n", ["so"; 26].join(" "));
+    assert_eq!(faults("src/error.rs", &fence), 0);
+    let long = format!("const A: &str = \"{}\";", words(20));
+    assert_eq!(faults("src/error.rs", &long), 1);
+    assert_eq!(prose("tests/a.rs", &long, false), Vec::<String>::new());
+    assert_eq!(faults("src/error.rs", &long.replace(' ', "-")), 0);
+    assert_eq!(faults("src/error.rs", &long.replace("\"word", "r\"word")), 0);
 }
 
 #[test]
