@@ -3,7 +3,7 @@
 # PostgreSQL with its server headers, cargo-pgrx. Rust and git are there already. Changes nothing
 # that is there; a second run does nothing. `setup.sh lint` also gets what only the linters need: a
 # Python that can make virtual environments. `setup.sh tests` also gets what only the tests need:
-# Node.js, npm and pgbouncer.
+# Node.js, npm, pgbouncer and Python.
 
 # shellcheck source=scripts/env.sh
 . "$(dirname "$0")/env.sh"
@@ -28,6 +28,7 @@ missing_tools() {
     [ "$WANTED" != lint ] || python3 -c 'import ensurepip, venv' 2>/dev/null || printf '%s\n' python3 python3-venv
     [ "$WANTED" != tests ] || have node || echo nodejs
     [ "$WANTED" != tests ] || have npm || echo npm
+    [ "$WANTED" != tests ] || have python3 || echo python3
 }
 
 pooler_found() { [ "$WANTED" != tests ] || have pgbouncer; }

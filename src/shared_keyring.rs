@@ -125,12 +125,14 @@ pub(crate) fn problem(slot: usize) -> Option<Error> {
     locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| ring.problem(ring.state.load(Acquire)))
 }
 
-/// The fault of the last load, even if the keyring of an earlier load still serves.
+/// The fault of the last load. If an earlier load still serves, the error says so.
 pub(crate) fn last_problem(slot: usize) -> Option<Error> {
-    locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| match ring.fault {
+    let problem = locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| match ring.fault {
         EMPTY => None,
         fault => ring.problem(fault),
-    })
+    })?;
+    let serves = is_ready(slot);
+    Some(if serves { Error::ReloadRefused(Box::new(problem)) } else { problem })
 }
 
 impl Ring {

@@ -16,7 +16,9 @@ use pgrx::prelude::*;
 #[search_path(pg_catalog, pg_temp)]
 fn install() -> Answer<String> {
     if !session::is_superuser(session::effective_user()) {
-        return Err(Error::Refused("only a superuser may install watchllm_keys").into());
+        let hint = "Connect as a superuser, then: SELECT watchllm.install(); \
+                    See docs/reference.md#install.";
+        return Err(Error::Refused("only a superuser may install watchllm_keys", hint).into());
     }
     let before = installed::schema_version();
     installed::run(installed::PREFLIGHT)?;
@@ -28,7 +30,7 @@ fn install() -> Answer<String> {
     }
     let owner = installed::owner()?;
     installed::record_version(owner, env!("CARGO_PKG_VERSION"));
-    let today = (clock::now() / 86_400_000_000) as i32;
+    let today = clock::now().day();
     (today..=today + 7).for_each(|day| store::trail::make_partition(owner, day));
     let version = installed::SCHEMA_VERSION;
     Ok(match before {

@@ -16,7 +16,7 @@ use crate::store;
 use crate::store::Projects;
 use crate::trail::{AccessType, Bounded, Event};
 use pgrx::pg_sys;
-use request::Headers;
+use request::{Headers, first_hop};
 use std::sync::OnceLock;
 
 /// What a caller says about the request behind a call. None: the value comes from the transaction's
@@ -176,12 +176,6 @@ impl Caller {
             about_caller: None,
         })
     }
-}
-
-/// The first address of a forwarded-for list is the client's. The others are proxies.
-fn first_hop(addresses: &str) -> &str {
-    let nearest = redact::cut(addresses, 16_384);
-    nearest.split(',').next().unwrap_or(nearest).trim()
 }
 
 /// A random uuid (RFC 9562, version 4).

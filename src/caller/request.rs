@@ -2,8 +2,8 @@
 //! the claims of a verified token, and three headers. All headers together are never kept, because
 //! they hold the token itself. See docs/facts.md#supabase-and-postgrest.
 
-use super::first_hop;
 use crate::postgres::session;
+use crate::redact;
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 
@@ -59,6 +59,12 @@ impl Headers {
 /// field.
 fn object<T: for<'a> Deserialize<'a>>(json: &str) -> Option<T> {
     json.trim_start().starts_with('{').then(|| serde_json::from_str(json).ok())?
+}
+
+/// The first address of a forwarded-for list is the client's. The others are proxies.
+pub(super) fn first_hop(addresses: &str) -> &str {
+    let nearest = redact::cut(addresses, 16_384);
+    nearest.split(',').next().unwrap_or(nearest).trim()
 }
 
 /// The usual spelling of an address, without a port, so that one client has one spelling. Text that

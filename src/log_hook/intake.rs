@@ -2,7 +2,7 @@
 //! STATEMENT and CONTEXT are hidden, and values in the statement's text are blanked. For a failing
 //! row only its line number stays. Unsafe: PostgreSQL's texts, changed in place.
 
-use super::activity::text_of;
+use super::client_text::text_of;
 use super::masking;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys;

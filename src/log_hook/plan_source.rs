@@ -3,7 +3,7 @@
 //! hook. Unsafe: walks PostgreSQL's tree of memory contexts, where the copy is an identifier. The
 //! copy is never parsed again: a new plan is made from the parse tree.
 
-use super::activity::text_of;
+use super::client_text::text_of;
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char};
 

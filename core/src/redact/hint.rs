@@ -2,8 +2,8 @@
 //! stored and displayed in clear. So it shows four characters of a long secret and none of a short
 //! one (docs/architecture.md#crypto).
 
+use super::finding::Finding;
 use super::mask::findings;
-use super::scan::Finding;
 use super::text::visible;
 
 /// The fewest characters of a secret part whose last four are shown. 28 stay unknown, which is over

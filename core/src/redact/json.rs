@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::extra::{ExtraPatterns, redact_with};
+use super::finding::MASK;
 use super::mask::redact_pausing;
-use super::scan::MASK;
 
 /// Masks the keys in a JSON text, also those written with escapes. Extra patterns are masked in its
 /// strings and names only. A text without keys is not copied. Otherwise `seen` gets what held a

@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 
 use super::anchors::ANCHORS;
-use super::scan::{Finding, MASK, Scan};
+use super::finding::{Finding, MASK};
+use super::scan::Scan;
 
 /// How often a masked text is masked again. Masking can make another key visible; that is masked
 /// too. Afterwards masking changes nothing more. Two passes are usual.

@@ -50,7 +50,7 @@ impl Columns {
         let e = row.event;
         self.bytes(Some(&row.seq.to_be_bytes()));
         self.bytes(Some(e.id.bytes()));
-        self.bytes(Some(&e.accessed_at.to_be_bytes()));
+        self.bytes(Some(&e.accessed_at.micros().to_be_bytes()));
         self.bytes(e.project_id.as_ref().map(|id| id.bytes().as_slice()));
         self.bytes(e.provider_key_id.as_ref().map(|id| id.bytes().as_slice()));
         self.text(e.provider.get());

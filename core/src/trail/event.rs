@@ -3,6 +3,7 @@
 //! redacted; `Bounded` only cuts. Lists and lengths: DESIGN §11.
 
 use crate::id::{EventId, KeyRef, ProjectId, ProviderKeyId};
+use crate::moment::Moment;
 
 /// Text of at most `N` bytes, or NULL, stored in place.
 #[derive(Clone, Copy)]
@@ -97,12 +98,11 @@ impl Verdict {
     }
 }
 
-/// One access, as its own process saw it. `accessed_at`: microseconds since 1970, UTC. Lengths in
-/// bytes.
+/// One access, as its own process saw it. Lengths in bytes.
 #[derive(Clone, Copy)]
 pub struct Event {
     pub id: EventId,
-    pub accessed_at: i64,
+    pub accessed_at: Moment,
     pub project_id: Option<ProjectId>,
     pub provider_key_id: Option<ProviderKeyId>,
     pub provider: Bounded<63>,
@@ -127,7 +127,7 @@ pub struct Event {
     pub compromised: bool,
     /// When an imported key was last used where it came from. No column of the trail: the writer
     /// shows it with the key.
-    pub last_used_at: Option<i64>,
+    pub last_used_at: Option<Moment>,
     /// The caller that is unblocked. No column of the trail: the note is kept with the incident
     /// that blocked it.
     pub about_caller: Option<(CallerKind, Bounded<128>)>,
@@ -145,7 +145,7 @@ impl Event {
 
     /// The UTC day the event belongs to, in days since 1970.
     pub fn day(&self) -> i32 {
-        self.accessed_at.div_euclid(86_400_000_000) as i32
+        self.accessed_at.day()
     }
 
     /// Counts another attempt in this row, which then says only what all its attempts share.
@@ -189,7 +189,7 @@ pub(crate) mod tests {
     pub(crate) fn event() -> Event {
         Event {
             id: EventId::new([1; 16]),
-            accessed_at: 1_700_000_000_000_000,
+            accessed_at: Moment::new(1_700_000_000_000_000),
             project_id: Some(ProjectId::new([2; 16])),
             provider_key_id: Some(ProviderKeyId::new([3; 16])),
             provider: Bounded::new(Some("openai")),
@@ -238,9 +238,9 @@ pub(crate) mod tests {
     #[test]
     fn days_are_utc_and_hold_before_1970() {
         let mut e = event();
-        e.accessed_at = 86_400_000_000;
+        e.accessed_at = Moment::EPOCH + crate::moment::Span::DAY;
         assert_eq!(e.day(), 1);
-        e.accessed_at = -1;
+        e.accessed_at = Moment::new(-1);
         assert_eq!(e.day(), -1);
     }
 }
