@@ -201,7 +201,8 @@ impl Error {
             }
             NoMasterKey(_) => {
                 "Set watchllm_keys.master_key_file or watchllm_keys.master_key_command, or mend \
-                 what it names, then: SELECT watchllm.reload_keyring(); See docs/install.md#2-the-master-key."
+                 what it names, then: SELECT watchllm.reload_keyring(); \
+                 See docs/install.md#2-the-master-key."
             }
             UnknownMasterKey(_) => {
                 "Put the line of this version back into the keyring, then: \

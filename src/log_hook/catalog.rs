@@ -19,7 +19,7 @@ pub(super) struct Place {
     pub key: Key,
 }
 
-const NOWHERE: Place = Place { at: 0, key: Key { provider: None, kind: "", run: None } };
+const NOWHERE: Place = Place { at: 0, key: Key { provider: None, kind: "", key_hash: None } };
 
 /// Keys of one text.
 #[derive(Clone, Copy)]

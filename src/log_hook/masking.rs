@@ -25,18 +25,18 @@ unsafe extern "C" {
 /// PostgreSQL writes this where it cuts a text.
 const DOTS: &[u8] = b"...";
 
-/// What is reported about a key. `run` is its hash. None if there is no writer to report to.
+/// What is reported about a key. `key_hash` is None if there is no writer to report to.
 #[derive(Clone, Copy)]
 pub(super) struct Key {
     pub provider: Option<&'static str>,
     pub kind: &'static str,
-    pub run: Option<u64>,
+    pub key_hash: Option<u64>,
 }
 
 /// This process's last report of a key.
 struct Last {
     pid: AtomicI32,
-    run: AtomicU64,
+    key_hash: AtomicU64,
     statement: AtomicI64,
     at: AtomicI64,
     /// How many other statements held it since then.
@@ -46,7 +46,7 @@ struct Last {
 static LAST: [Last; REMEMBERED] = [const {
     Last {
         pid: AtomicI32::new(0),
-        run: AtomicU64::new(0),
+        key_hash: AtomicU64::new(0),
         statement: AtomicI64::new(0),
         at: AtomicI64::new(0),
         count: AtomicU32::new(0),
@@ -133,18 +133,18 @@ pub(super) fn follow(copy: &mut [u8], masked: &[u8]) -> bool {
 impl Key {
     /// Describes a finding, with the hash of its bytes.
     pub(super) fn of(finding: &Finding, bytes: &[u8]) -> Key {
-        Key { provider: finding.provider, kind: finding.kind, run: leaks::hash(bytes) }
+        Key { provider: finding.provider, kind: finding.kind, key_hash: leaks::hash(bytes) }
     }
 }
 
 /// Reports a key to the writer, unless this process has just reported it.
 pub(super) fn report(key: &Key, channel: Channel) {
-    let Some(run) = key.run else { return };
+    let Some(key_hash) = key.key_hash else { return };
     let (pid, statement, now) = (my_pid(), statement_start(), GetCurrentTimestamp());
     // A key in the catalog stays visible, so it is an incident apart from a masked key.
-    let slot = if channel == Channel::Catalog { run ^ 1 } else { run };
+    let slot = if channel == Channel::Catalog { key_hash ^ 1 } else { key_hash };
     let last = &LAST[slot as usize % REMEMBERED];
-    let known = last.pid.load(Relaxed) == pid && last.run.load(Relaxed) == slot;
+    let known = last.pid.load(Relaxed) == pid && last.key_hash.load(Relaxed) == slot;
     if known && last.statement.load(Relaxed) == statement {
         return;
     }
@@ -155,7 +155,7 @@ pub(super) fn report(key: &Key, channel: Channel) {
         return;
     }
     last.pid.store(pid, Relaxed);
-    last.run.store(slot, Relaxed);
+    last.key_hash.store(slot, Relaxed);
     last.at.store(now, Relaxed);
     last.count.store(0, Relaxed);
     let (database, role) = who();
@@ -166,7 +166,7 @@ pub(super) fn report(key: &Key, channel: Channel) {
         channel,
         provider: key.provider,
         kind: key.kind,
-        run,
+        key_hash,
         statement_start: moment(statement),
         at: moment(now),
         count: waiting.saturating_add(1),
