@@ -27,14 +27,14 @@ const DOTS: &[u8] = b"...";
 
 /// What is reported about a key. `key_hash` is None if there is no writer to report to.
 #[derive(Clone, Copy)]
-pub(super) struct Key {
+pub(super) struct MaskedKey {
     pub provider: Option<&'static str>,
     pub kind: &'static str,
     pub key_hash: Option<u64>,
 }
 
 /// This process's last report of a key.
-struct Last {
+struct LastReport {
     pid: AtomicI32,
     key_hash: AtomicU64,
     statement: AtomicI64,
@@ -43,8 +43,8 @@ struct Last {
     count: AtomicU32,
 }
 
-static LAST: [Last; REMEMBERED] = [const {
-    Last {
+static LAST: [LastReport; REMEMBERED] = [const {
+    LastReport {
         pid: AtomicI32::new(0),
         key_hash: AtomicU64::new(0),
         statement: AtomicI64::new(0),
@@ -71,7 +71,7 @@ pub(super) fn findings(bytes: &[u8]) -> impl Iterator<Item = Finding> + '_ {
 
 /// Masks every key and reports it. Answers how many there were.
 pub(super) fn mask(bytes: &mut [u8], ends: Ends, channel: Channel) -> usize {
-    mask_each(bytes, ends, &mut |key, text| report(&Key::of(key, text), channel))
+    mask_each(bytes, ends, &mut |key, text| report(&MaskedKey::of(key, text), channel))
 }
 
 /// Masks every key without a report. Passing a key to us is no leak, and a further copy of a text
@@ -130,15 +130,15 @@ pub(super) fn follow(copy: &mut [u8], masked: &[u8]) -> bool {
     same
 }
 
-impl Key {
+impl MaskedKey {
     /// Describes a finding, with the hash of its bytes.
-    pub(super) fn of(finding: &Finding, bytes: &[u8]) -> Key {
-        Key { provider: finding.provider, kind: finding.kind, key_hash: leaks::hash(bytes) }
+    pub(super) fn of(finding: &Finding, bytes: &[u8]) -> MaskedKey {
+        MaskedKey { provider: finding.provider, kind: finding.kind, key_hash: leaks::hash(bytes) }
     }
 }
 
 /// Reports a key to the writer, unless this process has just reported it.
-pub(super) fn report(key: &Key, channel: Channel) {
+pub(super) fn report(key: &MaskedKey, channel: Channel) {
     let Some(key_hash) = key.key_hash else { return };
     let (pid, statement, now) = (my_pid(), statement_start(), GetCurrentTimestamp());
     // A key in the catalog stays visible, so it is an incident apart from a masked key.

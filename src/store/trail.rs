@@ -7,7 +7,7 @@ use super::{timestamp, uuid, value};
 use crate::id::{EventId, KeyRef, ProjectId};
 use crate::moment::Moment;
 use crate::postgres::{Owner, Statement};
-use crate::trail::{Event, FailureReason, Row};
+use crate::trail::{Event, FailureReason, TrailRow};
 use pgrx::datum::{Date, DatumWithOid, TimestampWithTimeZone, Uuid};
 use pgrx::pg_sys;
 
@@ -116,7 +116,7 @@ pub(crate) struct Uses {
 }
 
 /// Appends a batch; its rows are chained and carry their hashes.
-pub(crate) fn append(owner: Owner, rows: &[(Row<'_>, [u8; 32])]) -> u64 {
+pub(crate) fn append(owner: Owner, rows: &[(TrailRow<'_>, [u8; 32])]) -> u64 {
     match rows {
         [] => 0,
         [(row, hash)] => append_one(owner, row, hash),
@@ -129,7 +129,7 @@ pub(crate) fn client_address() -> Option<String> {
     CLIENT_ADDRESS.read_as_caller(&[], |row| row.get(1)).pop().flatten()
 }
 
-fn append_one(owner: Owner, row: &Row<'_>, hash: &[u8; 32]) -> u64 {
+fn append_one(owner: Owner, row: &TrailRow<'_>, hash: &[u8; 32]) -> u64 {
     let e = row.event;
     APPEND_ONE.write(
         owner,
@@ -166,11 +166,14 @@ fn append_one(owner: Owner, row: &Row<'_>, hash: &[u8; 32]) -> u64 {
     )
 }
 
-fn append_many(owner: Owner, rows: &[(Row<'_>, [u8; 32])]) -> u64 {
-    fn column<'a, T>(rows: &'a [(Row<'a>, [u8; 32])], get: impl Fn(&'a Row<'a>) -> T) -> Vec<T> {
+fn append_many(owner: Owner, rows: &[(TrailRow<'_>, [u8; 32])]) -> u64 {
+    fn column<'a, T>(
+        rows: &'a [(TrailRow<'a>, [u8; 32])],
+        get: impl Fn(&'a TrailRow<'a>) -> T,
+    ) -> Vec<T> {
         rows.iter().map(|(row, _)| get(row)).collect()
     }
-    fn event<'a, T>(rows: &'a [(Row<'a>, [u8; 32])], get: impl Fn(&'a Event) -> T) -> Vec<T> {
+    fn event<'a, T>(rows: &'a [(TrailRow<'a>, [u8; 32])], get: impl Fn(&'a Event) -> T) -> Vec<T> {
         rows.iter().map(|(row, _)| get(row.event)).collect()
     }
     APPEND.write(

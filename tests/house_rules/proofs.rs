@@ -1,8 +1,7 @@
 //! Each rule of the house fails on a text that breaks it, and passes the nearest text that does
 //! not. Without this a rule that never matches anything would stay green for ever.
 
-use super::prose::prose;
-use super::{Source, broken, drawing, forget_test_files, sql_head};
+use super::{Source, broken, doubles, drawing, forget_test_files, sql_head};
 
 const HEAD: &str = "//! What lives here.\n//! What it may touch.\n";
 
@@ -155,28 +154,32 @@ fn queries_can_fail() {
 }
 
 #[test]
-fn prose_can_fail() {
-    let words = |count: usize| ["word"; 40][..count].join(" ");
-    let faults = |path: &str, text: &str| prose(path, text, true).len();
-    let two_lines = format!("    /// {}\n    /// {}.\n", words(13), words(13));
-    assert_eq!(faults("src/error.rs", &two_lines), 1);
-    assert_eq!(faults("src/error.rs", &two_lines.replace("word\n", "word:\n")), 0);
-    assert_eq!(faults("src/error.rs", &two_lines.replace("\n    /// ", "\n    ///\n    /// ")), 0);
-    assert_eq!(faults("src/error.rs", &format!("    a(); // {}", ["so"; 25].join(" "))), 0);
-    assert_eq!(faults("src/error.rs", &format!("a(); // {}", ["so"; 26].join(" "))), 1);
-    assert_eq!(faults("sql/a.sql", &format!("-- {}", ["so"; 26].join(" "))), 1);
-    assert_eq!(faults("sql/a.sql", &format!("-- {}", ["so"; 25].join(" "))), 0);
-    for riddle in ["Of what is short nothing is kept", "As few that", "What is refused is no event"]
-    {
-        assert_eq!(faults("src/error.rs", &format!("// Says. {riddle}.")), 1);
+fn doubles_can_fail() {
+    let two = |path, body: &str| {
+        [Source::new("core/src/id.rs", "pub struct Key(u8);"), Source::new(path, body)]
+    };
+    for body in [
+        "enum Key {}",
+        "pub(crate) struct Key;",
+        "pub type Key<'a> = &'a str;",
+        "unsafe trait Key {}",
+        "words! { Key { A = \"a\" } }",
+        "mod a {\n    pub(super) union Key {}\n}",
+        "fn a(b: impl Fn() -> u8) {}\nstruct Key;",
+    ] {
+        assert_eq!(doubles(&two("src/store/keys.rs", body)).len(), 1, "{body}");
     }
-    let fence = format!("/// ```text\n/// {}\n/// ```\n", ["so"; 26].join(" "));
-    assert_eq!(faults("src/error.rs", &fence), 0);
-    let long = format!("const A: &str = \"{}\";", words(20));
-    assert_eq!(faults("src/error.rs", &long), 1);
-    assert_eq!(prose("tests/a.rs", &long, false), Vec::<String>::new());
-    assert_eq!(faults("src/error.rs", &long.replace(' ', "-")), 0);
-    assert_eq!(faults("src/error.rs", &long.replace("\"word", "r\"word")), 0);
+    for body in [
+        "struct Keys;",
+        "// struct Key;\nconst A: &str = \"\n struct Key;\";",
+        "impl A for B {\n    type Key = u8;\n}",
+        "trait A {\n    type Key;\n}",
+        "#[cfg(test)]\nmod tests {\n    struct Key;\n}",
+        "use crate::id::Key;\nfn a(key: Key) {}",
+    ] {
+        assert_eq!(doubles(&two("src/store/keys.rs", body)), Vec::<String>::new(), "{body}");
+    }
+    assert_eq!(doubles(&two("core/src/crypto/envelope_tests.rs", "struct Key;")).len(), 0);
 }
 
 #[test]

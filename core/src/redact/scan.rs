@@ -45,7 +45,7 @@ static ADDRESS: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Fin
 /// - done: the end of the last key; no key begins before it.
 /// - piece: up to here, words have been judged as keys without a prefix.
 /// - word: a run of letters, digits, `-` and `_`; a key without a prefix is one or begins with one.
-pub(super) struct Scan {
+pub(super) struct Scanner {
     /// Whether the text may be cut within a key.
     pub cut: bool,
     pub at: usize,
@@ -68,10 +68,10 @@ pub(super) struct Scan {
     marker: Option<usize>,
 }
 
-impl Scan {
-    pub(super) fn new(cut: bool) -> Scan {
+impl Scanner {
+    pub(super) fn new(cut: bool) -> Scanner {
         let near = [-1; CONTEXTS.len()];
-        Scan {
+        Scanner {
             cut,
             at: 0,
             zone_end: 0,

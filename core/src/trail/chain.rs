@@ -24,7 +24,7 @@ impl MacKey {
 }
 
 /// One row of the trail: an event and what the writer adds to it.
-pub struct Row<'a> {
+pub struct TrailRow<'a> {
     pub event: &'a Event,
     pub seq: i64,
     pub epoch: i64,
@@ -34,7 +34,7 @@ pub struct Row<'a> {
 }
 
 /// Computes the hash of `row` after `previous`.
-pub fn hash(key: &MacKey, previous: &[u8; 32], row: &Row<'_>) -> [u8; 32] {
+pub fn hash(key: &MacKey, previous: &[u8; 32], row: &TrailRow<'_>) -> [u8; 32] {
     let Ok(mac) = Hmac::<Sha256>::new_from_slice(key.0.as_slice()) else { return FIRST };
     let mut columns = Columns(mac);
     columns.0.update(previous);
@@ -46,7 +46,7 @@ pub fn hash(key: &MacKey, previous: &[u8; 32], row: &Row<'_>) -> [u8; 32] {
 struct Columns(Hmac<Sha256>);
 
 impl Columns {
-    fn row(&mut self, row: &Row<'_>) {
+    fn row(&mut self, row: &TrailRow<'_>) {
         let e = row.event;
         self.bytes(Some(&row.seq.to_be_bytes()));
         self.bytes(Some(e.id.bytes()));
@@ -101,7 +101,7 @@ mod tests {
     fn hashed(change: impl Fn(&mut Event), seq: i64, previous: [u8; 32]) -> [u8; 32] {
         let mut e = event();
         change(&mut e);
-        let row = Row {
+        let row = TrailRow {
             event: &e,
             seq,
             epoch: 5,

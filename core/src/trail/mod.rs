@@ -28,7 +28,7 @@ pub mod event;
 pub mod incident;
 pub mod leak;
 
-pub use chain::{MacKey, Row};
+pub use chain::{MacKey, TrailRow};
 pub use event::{AccessType, Bounded, CallerKind, Event, FailureReason, Verdict};
 pub use incident::{Incident, IncidentType, Notice, Severity};
 pub use leak::{Channel, Leak};

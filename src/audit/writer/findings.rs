@@ -3,7 +3,7 @@
 //! (docs/architecture.md#flows).
 
 use super::transaction::now_or_later;
-use crate::anomaly::{Detector, Finding, Meeting, Subject, Watch};
+use crate::anomaly::{Detector, Meeting, Subject, Watch, WatchFinding};
 use crate::audit::queue::Slot;
 use crate::id::KeyRef;
 use crate::moment::{Moment, Span};
@@ -67,7 +67,7 @@ fn write_findings(slot: &Slot, watch: &mut Watch) {
 }
 
 /// Writes one finding; listeners are told of a new one.
-fn write(owner: Owner, finding: &Finding) -> Option<Notice> {
+fn write(owner: Owner, finding: &WatchFinding) -> Option<Notice> {
     let (project, key) = match &finding.subject {
         Subject::Key(key) => (Some(key.project), Some(key.key)),
         Subject::Caller(..) => (None, None),
@@ -96,7 +96,7 @@ fn write(owner: Owner, finding: &Finding) -> Option<Notice> {
 }
 
 /// Marks the key, and blocks the key or the caller if its limits say so.
-fn mark_subject(owner: Owner, finding: &Finding) {
+fn mark_subject(owner: Owner, finding: &WatchFinding) {
     match &finding.subject {
         Subject::Key(key) => {
             store::watch::detected(owner, *key, finding.began);
@@ -113,7 +113,7 @@ fn mark_subject(owner: Owner, finding: &Finding) {
 
 /// Details that every reader of the incident may see: counts and windows. Callers are named only in
 /// incidents that no tenant reads.
-fn details(finding: &Finding) -> String {
+fn details(finding: &WatchFinding) -> String {
     let what = finding.detector.says(finding.limit);
     let mut details = serde_json::json!({ "what": what, "blocked": finding.blocks });
     if let Some(window) = finding.detector.window() {
@@ -132,14 +132,14 @@ fn details(finding: &Finding) -> String {
 }
 
 /// A note that names who used the key within the last minute. Only the staff reads notes.
-fn evidence(owner: Owner, finding: &Finding) -> Option<String> {
+fn evidence(owner: Owner, finding: &WatchFinding) -> Option<String> {
     let Subject::Key(key) = &finding.subject else { return None };
     let callers = store::watch::callers(owner, *key, finding.began - Span::MINUTE, finding.began);
     let text = format!("callers within the minute before: {}", callers.join("; "));
     (!callers.is_empty()).then(|| redact::clean(&text, EVIDENCE))
 }
 
-fn warn(finding: &Finding) {
+fn warn(finding: &WatchFinding) {
     let whom = match &finding.subject {
         Subject::Key(key) => format!("provider key {}", key.key),
         Subject::Caller(kind, subject) => {
@@ -213,7 +213,7 @@ fn find(
     ]);
     let blocks = watch.blocks(detector, &key);
     let subject = Subject::Key(key);
-    watch.found(Finding {
+    watch.found(WatchFinding {
         incident,
         detector,
         subject,
