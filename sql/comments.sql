@@ -1,5 +1,6 @@
--- One sentence for every table, column, trigger, policy and view: what it is, its unit, who writes it. Run by every
--- install(), after the objects themselves; functions are commented where they are made. psql shows them with \d+.
+-- One sentence for every table, column, trigger, policy and view: what it is, its unit, who writes
+-- it. Every install() runs this, after the objects exist. Functions are commented where they are
+-- created. psql shows the comments with \d+.
 
 COMMENT ON TABLE watchllm.install_history IS
     'What install() has brought here, a row per schema version and extension version; insert-only, written by '

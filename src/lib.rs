@@ -1,8 +1,7 @@
-//! watchllm_keys: a vault for LLM provider keys inside PostgreSQL. The door: rooms, the order of
-//! the SQL, what happens when the library is loaded. No logic lives here. Floors (an import only
-//! ever points down): api, log_hook, disclosed · audit, caller · store, shared_keyring,
-//! extra_patterns · anomaly · postgres, crypto, trail, redact, server_log, error, settings · id,
-//! moment.
+//! watchllm_keys: a vault for LLM provider keys inside PostgreSQL. This file lists the rooms and
+//! the order of the SQL, and sets up the library when it is loaded. Floors (an import only points
+//! down): api, log_hook, disclosed · audit, caller · store, shared_keyring, extra_patterns ·
+//! anomaly · postgres, crypto, trail, redact, server_log, error, settings · id, moment.
 
 mod api;
 mod audit;
@@ -32,7 +31,7 @@ extension_sql_file!("../sql/function_grants.sql", name = "function_grants", fina
 /// Runs when the server (preloaded) or a session loads the library.
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
-    // Only while libraries are preloaded can shared memory still be asked for.
+    // Shared memory can be requested only while libraries are preloaded.
     let preloaded = postgres::process::is_preloading();
     settings::define(preloaded);
     extra_patterns::define();

@@ -1,6 +1,6 @@
-//! Live counters and windows that disagree: one day of bursts, sweeps, pauses and failures, put
-//! into the trail, is judged by the watch itself, access by access, and looked for by the SQL
-//! windows. Each must find the same, at the same access.
+//! Live counters and SQL windows must agree. One day of bursts, sweeps, pauses and failures is put
+//! into the trail. The watch judges it access by access, and the SQL windows search it. Both must
+//! find the same, at the same access.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ struct Event {
     failed: bool,
 }
 
-/// A day that is the same in every run: 2024-03-05 from 00:30 UTC on, no two events in one
+/// A day that is the same in every run: 2024-03-05 from 00:30 UTC on. No two events share a
 /// microsecond.
 fn day() -> Vec<Event> {
     const SECOND: u64 = 1_000_000;

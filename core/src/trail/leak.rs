@@ -14,7 +14,7 @@ words! {
     }
 }
 
-/// One key masked. `run` is a hash of the key under a secret of this server run.
+/// One key masked. `key_hash` is a hash of the key under a secret of this server run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Leak {
     /// 0: the process served no database.
@@ -25,7 +25,7 @@ pub struct Leak {
     /// The one provider whose keys look like this, where there is one.
     pub provider: Option<&'static str>,
     pub kind: &'static str,
-    pub run: u64,
+    pub key_hash: u64,
     pub statement_start: Moment,
     pub at: Moment,
     /// How often since it was last reported.
@@ -47,7 +47,7 @@ impl Leak {
             if stays { b"stored in the catalog" } else { b"masked" },
             &self.database.to_be_bytes(),
             &self.backend_pid.to_be_bytes(),
-            &self.run.to_be_bytes(),
+            &self.key_hash.to_be_bytes(),
             &self.statement_start.micros().to_be_bytes(),
         ];
         let what = if stays {
@@ -96,7 +96,7 @@ mod tests {
         channel: Channel::Message,
         provider: Some("openai"),
         kind: "project key",
-        run: 0x1234_5678_9abc_def0,
+        key_hash: 0x1234_5678_9abc_def0,
         statement_start: Moment::new(1),
         at: Moment::new(2),
         count: 3,
@@ -111,7 +111,7 @@ mod tests {
             id(Leak { at: Moment::new(9), count: 1, channel: Channel::Detail, ..LEAK })
         );
         for other in [
-            Leak { run: 1, ..LEAK },
+            Leak { key_hash: 1, ..LEAK },
             Leak { statement_start: Moment::new(2), ..LEAK },
             Leak { backend_pid: 8, ..LEAK },
             Leak { channel: Channel::Catalog, ..LEAK },
@@ -124,7 +124,7 @@ mod tests {
     fn the_hash_is_not_told() {
         let details = LEAK.incident(&NAMES).details;
         assert!(
-            !details.contains(&LEAK.run.to_string()) && !details.contains("9abcdef0"),
+            !details.contains(&LEAK.key_hash.to_string()) && !details.contains("9abcdef0"),
             "{details}"
         );
     }
