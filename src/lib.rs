@@ -1,7 +1,8 @@
 //! watchllm_keys: a vault for LLM provider keys inside PostgreSQL. The door: rooms, the order of
 //! the SQL, what happens when the library is loaded. No logic lives here. Floors (an import only
 //! ever points down): api, log_hook, disclosed · audit, caller · store, shared_keyring,
-//! extra_patterns · anomaly · postgres, crypto, trail, redact, server_log, error, settings.
+//! extra_patterns · overrides · anomaly · postgres, crypto, trail, redact, server_log, setting,
+//! error, settings.
 
 mod api;
 mod audit;
@@ -15,7 +16,7 @@ mod settings;
 mod shared_keyring;
 mod store;
 
-use watchllm_core::{anomaly, crypto, redact, server_log, trail};
+use watchllm_core::{anomaly, crypto, overrides, redact, server_log, setting, trail};
 
 use pgrx::prelude::*;
 
@@ -24,6 +25,14 @@ pgrx::pg_module_magic!(name, version);
 extension_sql_file!("../sql/roles.sql", name = "roles", bootstrap);
 extension_sql_file!("../sql/functions.sql", name = "functions", requires = ["roles"]);
 extension_sql_file!("../sql/anomalies.sql", name = "anomalies", requires = ["functions"]);
+extension_sql_file!("../sql/anomalies/rapid_automated_access.sql", requires = ["anomalies"]);
+extension_sql_file!("../sql/anomalies/potential_key_theft.sql", requires = ["anomalies"]);
+extension_sql_file!("../sql/anomalies/unusually_high_access.sql", requires = ["anomalies"]);
+extension_sql_file!("../sql/anomalies/repeated_failures.sql", requires = ["anomalies"]);
+extension_sql_file!("../sql/anomalies/mass_key_reading.sql", requires = ["anomalies"]);
+extension_sql_file!("../sql/anomalies/new_address.sql", requires = ["anomalies"]);
+extension_sql_file!("../sql/anomalies/new_role.sql", requires = ["anomalies"]);
+extension_sql_file!("../sql/anomalies/dormant_key_used.sql", requires = ["anomalies"]);
 extension_sql_file!("../sql/rotation.sql", name = "rotation", requires = ["functions"]);
 extension_sql_file!("../sql/redact.sql", name = "redact", requires = [api::leaks::redact_text]);
 extension_sql_file!("../sql/function_grants.sql", name = "function_grants", finalize);

@@ -10,11 +10,12 @@ use crate::crypto::fingerprint::FingerprintKey;
 use crate::crypto::{Sealed, Secret};
 use crate::disclosed::Disclosed;
 use crate::error::Error;
+use crate::overrides::MAX_ACTIVE_KEYS;
 use crate::postgres::session;
 use crate::store::keys::{StoredKey, StoredVersion};
 use crate::store::{self, Id, Projects};
 use crate::trail::{AccessType, Bounded, Event, FailureReason};
-use crate::{log_hook, redact, settings};
+use crate::{log_hook, redact};
 
 /// One call: the vault found ready, who calls, and what will be recorded.
 pub(super) struct Access {
@@ -228,10 +229,9 @@ impl Access {
     }
 
     /// Active keys that a project may have per provider; 0 means no limit.
-    pub(super) fn max_active_keys(&self, project: Id) -> i32 {
-        let own =
-            store::settings::nearest(self.recorder.owner(), "max_active_keys", Some(project), None);
-        own.and_then(|own| own.parse().ok()).unwrap_or_else(settings::max_active_keys)
+    pub(super) fn max_active_keys(&self, project: Id) -> usize {
+        let owner = self.recorder.owner();
+        store::settings::number(owner, &MAX_ACTIVE_KEYS, Some(project), None) as usize
     }
 
     /// Refuses one active key too many; the project's row must be locked. Answers the lowest free
@@ -240,7 +240,7 @@ impl Access {
         let taken =
             store::keys::active_priorities(self.recorder.owner(), project, provider, except);
         let limit = self.max_active_keys(project);
-        if limit > 0 && taken.len() >= limit as usize {
+        if limit > 0 && taken.len() >= limit {
             let message = format!(
                 "the project has {} active keys of this provider; at most {limit} are allowed",
                 taken.len()

@@ -191,7 +191,7 @@ impl Import {
         let owner = self.access.recorder.owner();
         let taken = store::keys::active_priorities(owner, project, provider, id);
         let limit = self.access.max_active_keys(project);
-        let has_room = limit == 0 || taken.len() < limit as usize;
+        let has_room = limit == 0 || taken.len() < limit;
         let mut details = Vec::new();
         let outcome = match (old.is_active, has_room) {
             (true, false) => {

@@ -4,7 +4,6 @@
 
 use super::writer::{Writer, transaction};
 use crate::postgres::session;
-use crate::settings::watch::{rotation_required_after, rotation_warn_after};
 use crate::store;
 use crate::store::rotation::{Aged, Stage};
 use crate::trail::{Incident, IncidentType, Notice, Severity, incident};
@@ -57,8 +56,7 @@ type Outcome = (Option<([u8; 16], [u8; 16])>, Vec<Notice>);
 fn alert(after: ([u8; 16], [u8; 16])) -> Result<Outcome, crate::error::Error> {
     let owner = store::installed::owner()?;
     let now = session::now();
-    let page =
-        store::rotation::page(owner, after, PAGE, rotation_warn_after(), rotation_required_after());
+    let page = store::rotation::page(owner, after, PAGE);
     let last =
         page.last().filter(|_| page.len() == PAGE as usize).map(|key| (key.project, key.key));
     let due: Vec<Incident> =

@@ -8,8 +8,8 @@ use crate::anomaly::KeyId;
 use crate::postgres::session;
 use crate::store;
 use crate::trail::{
-    AccessType, Bounded, CallerKind, Event, FailureReason, Incident, IncidentType, Notice,
-    Severity, incident,
+    AccessType, Bounded, CallerKind, Counted, Event, Incident, IncidentType, Notice, Severity,
+    incident,
 };
 use pgrx::log;
 use std::collections::HashMap;
@@ -38,12 +38,9 @@ pub(super) struct Uses {
 }
 
 impl Uses {
-    /// Counts an event of a known key. What somebody without the right tried does not count against
-    /// the key.
+    /// Counts an event of a known key, as the watch does (`Event::counts`).
     pub(super) fn count(&mut self, event: &Event) {
-        let uses = matches!(event.access_type, AccessType::Decrypt | AccessType::Validate);
-        let foreign =
-            matches!(event.failure, Some(FailureReason::NotAuthorized | FailureReason::NotFound));
+        let counted = event.counts();
         if let Some((kind, subject)) = event.about_caller.filter(|_| event.success()) {
             self.unblocked.push((kind, subject));
         }
@@ -57,7 +54,7 @@ impl Uses {
         }
         // An imported key brings along when it was last used: no access, but shown with the key.
         let brought = event.last_used_at.filter(|_| event.success());
-        if foreign || !uses && brought.is_none() {
+        if counted.is_none() && brought.is_none() {
             return;
         }
         if event.compromised && event.success() && event.access_type == AccessType::Decrypt {
@@ -72,14 +69,13 @@ impl Uses {
                 last_used_at: None,
             });
         entry.last_used_at = entry.last_used_at.max(brought);
-        if !uses {
-            return;
+        match counted {
+            Some(Counted::Access) => entry.accesses += 1,
+            Some(Counted::Failure) => entry.failures += 1,
+            None => (),
         }
-        if event.success() {
-            entry.accesses += 1;
+        if counted.is_some() && event.success() {
             entry.last_used_at = entry.last_used_at.max(Some(event.accessed_at));
-        } else {
-            entry.failures += 1;
         }
     }
 }

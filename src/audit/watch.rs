@@ -122,7 +122,7 @@ fn write(owner: Owner, finding: &Finding) -> Option<Notice> {
 fn details(finding: &Finding) -> String {
     let mut details = serde_json::json!({ "what": finding.detector.says(finding.limit), "blocked": finding.blocks });
     if let Some(window) = finding.detector.window() {
-        details["window"] = window.into();
+        details["window"] = window.word().into();
         details["observed"] = finding.observed.into();
         details["limit"] = finding.limit.into();
     }

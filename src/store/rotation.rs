@@ -3,7 +3,8 @@
 //! ages.
 
 use super::oids::*;
-use super::{Id, id, micros, timestamp, uuid, value};
+use super::{Id, id, micros, settings, timestamp, uuid, value};
+use crate::overrides::{ROTATION_REQUIRED_AFTER, ROTATION_WARN_AFTER};
 use crate::postgres::{Owner, Statement};
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
 
@@ -65,20 +66,15 @@ pub(crate) struct Aged {
     pub stage: Option<Stage>,
 }
 
-/// At most `most` keys after this one; ages in minutes.
-pub(crate) fn page(
-    owner: Owner,
-    after: (Id, Id),
-    most: i32,
-    warn_after: i32,
-    required_after: i32,
-) -> Vec<Aged> {
+/// At most `most` keys after this one.
+pub(crate) fn page(owner: Owner, after: (Id, Id), most: i32) -> Vec<Aged> {
+    let minutes = |setting| settings::number_of_server(setting) as i32;
     let arguments = [
         uuid(after.0).into(),
         uuid(after.1).into(),
         most.into(),
-        warn_after.into(),
-        required_after.into(),
+        minutes(&ROTATION_WARN_AFTER).into(),
+        minutes(&ROTATION_REQUIRED_AFTER).into(),
     ];
     let rows = PAGE.read(owner, &arguments, |row| {
         let stage = match value::<i32>(row, 6) {
