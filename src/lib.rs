@@ -2,7 +2,7 @@
 //! the SQL, what happens when the library is loaded. No logic lives here. Floors (an import only
 //! ever points down): api, log_hook, disclosed · audit, caller · store, shared_keyring,
 //! extra_patterns · overrides · anomaly · postgres, crypto, trail, redact, server_log, setting,
-//! error, settings.
+//! error, settings · id.
 
 mod api;
 mod audit;
@@ -16,7 +16,7 @@ mod settings;
 mod shared_keyring;
 mod store;
 
-use watchllm_core::{anomaly, crypto, overrides, redact, server_log, setting, trail};
+use watchllm_core::{anomaly, crypto, id, overrides, redact, server_log, setting, trail};
 
 use pgrx::prelude::*;
 
@@ -41,13 +41,13 @@ extension_sql_file!("../sql/function_grants.sql", name = "function_grants", fina
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     // Only while libraries are preloaded can shared memory still be asked for.
-    let preloaded = postgres::session::is_preloading();
+    let preloaded = postgres::process::is_preloading();
     settings::define(preloaded);
     extra_patterns::define();
     postgres::session::reserve_settings();
     log_hook::install_hooks(preloaded);
     if preloaded {
-        postgres::session::forget_backtraces();
+        postgres::process::forget_backtraces();
         audit::queue::install_hooks();
         audit::commit::install_hooks();
     }

@@ -5,7 +5,7 @@ use super::access::Access;
 use crate::audit;
 use crate::caller::{Caller, Context};
 use crate::error::{Answer, Error};
-use crate::postgres::session;
+use crate::postgres::{clock, process, session};
 use crate::store::{self, installed};
 use crate::trail::AccessType;
 use pgrx::prelude::*;
@@ -16,7 +16,9 @@ use pgrx::prelude::*;
 #[search_path(pg_catalog, pg_temp)]
 fn install() -> Answer<String> {
     if !session::is_superuser(session::effective_user()) {
-        return Err(Error::Refused("only a superuser may install watchllm_keys").into());
+        let hint = "Connect as a superuser, then: SELECT watchllm.install(); \
+                    See docs/reference.md#install.";
+        return Err(Error::Refused("only a superuser may install watchllm_keys", hint).into());
     }
     let before = installed::schema_version();
     installed::run(installed::PREFLIGHT)?;
@@ -28,7 +30,7 @@ fn install() -> Answer<String> {
     }
     let owner = installed::owner()?;
     installed::record_version(owner, env!("CARGO_PKG_VERSION"));
-    let today = (session::now() / 86_400_000_000) as i32;
+    let today = (clock::now() / 86_400_000_000) as i32;
     (today..=today + 7).for_each(|day| store::trail::make_partition(owner, day));
     let version = installed::SCHEMA_VERSION;
     Ok(match before {
@@ -86,7 +88,7 @@ fn status() -> TableIterator<
     let problem = match (&found, state.preloaded) {
         (_, false) => Some(Error::NotPreloaded.message()),
         (Err(error), _) => Some(error.message()),
-        _ if session::is_standby() => Some(Error::Standby.message()),
+        _ if process::is_standby() => Some(Error::Standby.message()),
         _ => state.problem.clone().or_else(|| state.keyring_problem.clone()),
     };
     TableIterator::once((
@@ -94,7 +96,7 @@ fn status() -> TableIterator<
         if found.is_ok() { installed::SCHEMA_VERSION } else { 0 },
         state.preloaded,
         found.is_ok(),
-        session::is_standby(),
+        process::is_standby(),
         state.writer_state,
         state.writer_pid,
         state.starts as i64,

@@ -6,11 +6,12 @@ use super::access::Access;
 use super::projects::delete_whole;
 use crate::caller::{Context, new_id};
 use crate::error::{Answer, Error};
-use crate::postgres::named_table::{self, Leaf, NamedRow};
-use crate::postgres::{StepMemory, session};
+use crate::id::ProjectId;
+use crate::postgres::table::{self, Leaf, NamedRow};
+use crate::postgres::{StepMemory, process, session};
 use crate::redact;
-use crate::store::Id;
 use crate::store::adoption::{self, Adoption, Project};
+use crate::store::id_of;
 use crate::trail::{AccessType, FailureReason};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -84,7 +85,7 @@ fn look(
     let names: Vec<CString> =
         names.into_iter().flatten().filter_map(|name| CString::new(name).ok()).collect();
     let names: Vec<&std::ffi::CStr> = names.iter().map(|name| name.as_c_str()).collect();
-    let leaf = named_table::look(source, &names).ok_or_else(gone)?;
+    let leaf = table::look(source, &names).ok_or_else(gone)?;
     let is = |column: usize, types: &[pg_sys::Oid]| {
         leaf.column_type(column).is_some_and(|found| types.contains(&found))
     };
@@ -117,9 +118,9 @@ fn gone() -> Error {
 /// Takes in what the table holds now; what is in step already leaves no row in the trail.
 fn feed_all(access: &mut Access, adoption: &Adoption, leaf: Leaf) -> Result<i64, Error> {
     let (mut fed, memory) = (0, StepMemory::new());
-    named_table::read(&[leaf], |rows| {
+    table::read(&[leaf], |rows| {
         rows.each(|_, row| {
-            session::check_interrupts();
+            process::check_interrupts();
             fed += 1;
             memory.run(|| {
                 of_row(row, adoption).and_then(|project| update(access, adoption, &project))
@@ -151,11 +152,7 @@ fn project(
         return Err(Error::BadInput("the owner of an adopted project is empty or too long", hint));
     }
     let name = name.map(|name| redact::clean(name.trim(), 100)).filter(|name| !name.is_empty());
-    Ok(Project {
-        id: *id.as_bytes(),
-        owner_id: owner,
-        name: name.unwrap_or_else(|| id.to_string()),
-    })
+    Ok(Project { id: id_of(id), owner_id: owner, name: name.unwrap_or_else(|| id.to_string()) })
 }
 
 /// Takes one project in, on record.
@@ -172,7 +169,7 @@ fn feed(access: &mut Access, adoption: &Adoption, project: &Project) -> Result<(
 }
 
 /// Keeps the change of a project, under an event of its own.
-fn record(access: &mut Access, project: Id) -> Result<(), Error> {
+fn record(access: &mut Access, project: ProjectId) -> Result<(), Error> {
     access.event.id = new_id()?;
     access.event.project_id = Some(project);
     access.keep_change();
@@ -186,6 +183,8 @@ fn follow(trigger: &PgTrigger) -> Result<(), Error> {
     let Some(adoption) = adoption else {
         let error = Error::Refused(
             "this trigger serves only the projects table that was adopted under its name",
+            "Adopt the table again, if it or its columns were renamed: watchllm.adopt_projects(). \
+             See docs/tenants.md#your-own-projects-table.",
         );
         return Err(access.refuse(FailureReason::NotAuthorized, error));
     };

@@ -1,13 +1,14 @@
 //! Settings that a database, a project or a key has of its own, in place of the server's: which
 //! they are, who sets them, and what holds for a key. The writer reads them after the commit
-//! (audit/watch).
+//! (audit/writer/findings).
 
 use super::access::Access;
 use crate::caller::{Caller, Context};
 use crate::error::{Answer, Error};
+use crate::id::{ProjectId, ProviderKeyId};
 use crate::overrides;
 use crate::setting::{Form, Scope, Setting};
-use crate::store::{self, Id, Projects};
+use crate::store::{self, Projects, id_of};
 use crate::trail::{AccessType, FailureReason};
 use pgrx::prelude::*;
 use std::sync::LazyLock;
@@ -28,8 +29,8 @@ fn set_setting(
     access.must_administer()?;
     let name = access.need(name, "name")?;
     let setting = access.accept(known(name))?;
-    let key = provider_key_id.map(|id| access.find_to_change(*id.as_bytes())).transpose()?;
-    let project = project_id.map(|id| *id.as_bytes()).or(key.as_ref().map(|key| key.project_id));
+    let key = provider_key_id.map(|id| access.find_to_change(id_of(id))).transpose()?;
+    let project = project_id.map(id_of::<ProjectId>).or(key.as_ref().map(|key| key.project_id));
     if key.as_ref().is_some_and(|key| project != Some(key.project_id)) {
         return Err(access.refuse(FailureReason::NotFound, Error::NoSuchKey).into());
     }
@@ -73,15 +74,15 @@ fn effective_setting(
         return Ok(store::settings::of_server(setting));
     }
     let visible = Caller::new(Context::default()).may_see(owner);
-    let is_visible = |project: &Id| match &visible {
+    let is_visible = |project: &ProjectId| match &visible {
         Projects::Every => true,
         Projects::Own(own) => own.contains(project),
     };
-    let key = provider_key_id.map(|id| *id.as_bytes());
+    let key = provider_key_id.map(id_of::<ProviderKeyId>);
     // A key names its project; views name both, which saves the look.
     let of_key =
         || key.and_then(|key| store::keys::within(owner, &visible, key)).map(|key| key.project_id);
-    let project = project_id.map(|id| *id.as_bytes()).filter(is_visible).or_else(of_key);
+    let project = project_id.map(id_of::<ProjectId>).filter(is_visible).or_else(of_key);
     let key = key.filter(|_| project.is_some());
     Ok(store::settings::effective(owner, setting, project, key))
 }

@@ -5,7 +5,8 @@ use crate::anomaly::Detector;
 use crate::audit;
 use crate::caller::{Caller, Context};
 use crate::error::Error;
-use crate::postgres::session;
+use crate::id::ProviderKeyId;
+use crate::postgres::clock;
 use crate::store;
 use crate::store::history::Rates;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -37,7 +38,8 @@ fn detect_unusual_key_access(
 > {
     let owner = audit::ready_to_read()?;
     let caller = Caller::new(Context::default());
-    let id = *provider_key_id.ok_or(Error::NullInput("provider_key_id"))?.as_bytes();
+    let id =
+        store::id_of::<ProviderKeyId>(provider_key_id.ok_or(Error::NullInput("provider_key_id"))?);
     let hours = hours_back.ok_or(Error::NullInput("hours_back"))?;
     if !(1..=MAX_HOURS).contains(&hours) {
         return Err(Error::BadInput(
@@ -48,7 +50,7 @@ fn detect_unusual_key_access(
     }
     let key = store::keys::within(owner, &caller.may_see(owner), id).ok_or(Error::NoSuchKey)?;
     let rates =
-        store::history::rates(owner, session::now() - i64::from(hours) * HOUR, key.project_id, id);
+        store::history::rates(owner, clock::now() - i64::from(hours) * HOUR, key.project_id, id);
     let crossed = |detector: Detector, count: i64| {
         let of_key = |limit| store::settings::number(owner, limit, Some(key.project_id), Some(id));
         detector.limit().map(of_key).is_some_and(|limit| count > i64::from(limit))

@@ -2,7 +2,7 @@
 //! asked by every function and by the writer; its answer is remembered until a relation changes.
 
 use crate::error::Error;
-use crate::postgres::{Owner, Statement, relation_changes, session};
+use crate::postgres::{Owner, Statement, lookup, relation_changes};
 use pgrx::pg_sys;
 
 /// The schema version that this build installs.
@@ -56,10 +56,15 @@ pub(crate) fn owner() -> Result<Owner, Error> {
         }
         Some((.., Some(problem))) if problem == "restoring" => Err(Error::Restoring),
         Some((.., Some(problem))) if problem == "foreign_owner" => Err(Error::Refused(
-            "watchllm_owner must own every table of watchllm_keys, and have no members and no special rights",
+            "watchllm_owner must own every table of watchllm_keys, and have no members and no \
+             special rights",
+            "watchllm.security_check() says what differs. \
+             See docs/security.md#roles.",
         )),
         Some((.., Some(problem))) if problem == "foreign_trigger" => Err(Error::Refused(
             "somebody put a trigger or rule on a table that the audit writer writes",
+            "watchllm.install() as superuser names it, and how to drop it. \
+             See docs/reference.md#42501.",
         )),
         _ => Err(Error::NotInstalled),
     }
@@ -67,7 +72,7 @@ pub(crate) fn owner() -> Result<Owner, Error> {
 
 /// The recorded schema version; 0 before the first install.
 pub(crate) fn schema_version() -> i32 {
-    if session::relation("install_history").is_none() {
+    if lookup::relation("install_history").is_none() {
         return 0;
     }
     VERSION.read_as_caller(&[], |row| row.get::<i32>(1)).pop().flatten().unwrap_or(0)

@@ -3,7 +3,8 @@
 //! them up.
 
 use super::oids::*;
-use super::{Id, id, uuid, value};
+use super::{id, uuid, value};
+use crate::id::{ProjectId, ProviderKeyId};
 use crate::postgres::{Owner, Statement, session};
 use crate::setting::Setting;
 
@@ -38,8 +39,8 @@ static REMOVE: Statement = Statement::new(
 pub(crate) struct Own {
     pub name: String,
     pub value: String,
-    pub project: Option<Id>,
-    pub key: Option<Id>,
+    pub project: Option<ProjectId>,
+    pub key: Option<ProviderKeyId>,
 }
 
 pub(crate) fn all(owner: Owner) -> Vec<Own> {
@@ -57,7 +58,12 @@ pub(crate) fn exists(owner: Owner, name: &str) -> bool {
 }
 
 /// What holds for a key, a project or the database, if the server's setting does not.
-fn nearest(owner: Owner, name: &str, project: Option<Id>, key: Option<Id>) -> Option<String> {
+fn nearest(
+    owner: Owner,
+    name: &str,
+    project: Option<ProjectId>,
+    key: Option<ProviderKeyId>,
+) -> Option<String> {
     let arguments = [name.into(), project.map(uuid).into(), key.map(uuid).into()];
     NEAREST.read(owner, &arguments, |row| value(row, 1)).pop()
 }
@@ -72,14 +78,19 @@ pub(crate) fn of_server(setting: &Setting) -> Option<String> {
 pub(crate) fn effective(
     owner: Owner,
     setting: &Setting,
-    project: Option<Id>,
-    key: Option<Id>,
+    project: Option<ProjectId>,
+    key: Option<ProviderKeyId>,
 ) -> Option<String> {
     nearest(owner, setting.name(), project, key).or_else(|| of_server(setting))
 }
 
 /// The number that holds, as `effective`; what is unreadable counts as never set.
-pub(crate) fn number(owner: Owner, setting: &Setting, project: Option<Id>, key: Option<Id>) -> u32 {
+pub(crate) fn number(
+    owner: Owner,
+    setting: &Setting,
+    project: Option<ProjectId>,
+    key: Option<ProviderKeyId>,
+) -> u32 {
     let own = nearest(owner, setting.name(), project, key);
     own.and_then(|own| setting.number(&own)).unwrap_or_else(|| number_of_server(setting))
 }
@@ -95,8 +106,8 @@ pub(crate) fn set(
     owner: Owner,
     name: &str,
     value: Option<&str>,
-    project: Option<Id>,
-    key: Option<Id>,
+    project: Option<ProjectId>,
+    key: Option<ProviderKeyId>,
 ) {
     let (project, key) = (project.map(uuid), key.map(uuid));
     match value {

@@ -1,8 +1,9 @@
 //! What the watch is told and what it tells: an access as it is counted, a finding for people to
 //! look at, a caller that met a key. Made of events (trail/event), written down by the writer
-//! (audit/watch).
+//! (audit/writer/findings).
 
-use super::detector::{Detector, KeyId, Subject};
+use super::detector::{Detector, Subject};
+use crate::id::{IncidentId, KeyRef};
 use crate::trail::{AccessType, CallerKind, Counted, Event};
 use std::rc::Rc;
 
@@ -10,7 +11,7 @@ use std::rc::Rc;
 #[derive(Clone, Copy)]
 pub struct Access<'a> {
     pub at: i64,
-    pub key: KeyId,
+    pub key: KeyRef,
     pub access_type: AccessType,
     pub counted: Counted,
     /// Role, trusted subject and address, by `CallerKind`.
@@ -20,7 +21,7 @@ pub struct Access<'a> {
 impl<'a> Access<'a> {
     /// None: the event counts for no key.
     pub fn of(event: &'a Event) -> Option<Access<'a>> {
-        let key = (event.project_id?, event.provider_key_id?);
+        let key = event.key()?;
         let subject = event.claims_sub.get().filter(|_| event.claims_trusted);
         let callers = [event.session_role.get(), subject, event.client_addr.get()];
         let callers = callers.map(|name| name.filter(|name| !name.is_empty()));
@@ -32,7 +33,7 @@ impl<'a> Access<'a> {
 /// Something that a person must look at.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
-    pub incident: [u8; 16],
+    pub incident: IncidentId,
     pub detector: Detector,
     pub subject: Subject,
     pub began: i64,
@@ -48,7 +49,7 @@ pub struct Finding {
 /// new.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Meeting {
-    pub key: KeyId,
+    pub key: KeyRef,
     pub kind: CallerKind,
     pub subject: Rc<str>,
     pub at: i64,

@@ -59,7 +59,8 @@ fn plain_block() -> u16 {
 /// Refuses a text that is misspelt, or that names a detector of callers for a project or a key.
 fn check(text: &str, scope: Scope) -> Result<(), Wrong> {
     if let Err(problem) = blocking(text) {
-        let hint = "alert or block, and exceptions as detector=action, separated by commas; see the README, Watch.";
+        let hint = "alert or block, and exceptions as detector=action, separated by commas. \
+                    See docs/reference.md#watchllm_keysanomaly_action.";
         return Err((problem.to_str().unwrap_or_default(), hint));
     }
     let names = text.split(',').filter_map(|part| Detector::find(exception(part).0?));

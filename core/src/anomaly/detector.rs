@@ -3,17 +3,15 @@
 //! counters of a key, the limits and their settings, `anomaly_action`. Its SQL: sql/anomalies.
 
 use super::counter::Window;
+use crate::id::KeyRef;
 use crate::setting::{Scope, Setting};
 use crate::trail::{AccessType, CallerKind, Counted, IncidentType, Severity};
 use std::rc::Rc;
 
-/// A project's key: sixteen bytes each of project and key.
-pub type KeyId = ([u8; 16], [u8; 16]);
-
 /// Whom an incident of the watch is about.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Subject {
-    Key(KeyId),
+    Key(KeyRef),
     Caller(CallerKind, Rc<str>),
 }
 

@@ -4,7 +4,8 @@
 
 use super::action::{self, ANOMALY_ACTION};
 use super::buckets::MINUTE;
-use super::detector::{Detector, KeyId};
+use super::detector::Detector;
+use crate::id::{KeyRef, ProjectId};
 use crate::setting::{self, Scope, Setting};
 use std::collections::HashMap;
 
@@ -41,8 +42,8 @@ pub struct OwnLimits {
 pub struct Rules {
     /// Of the whole database.
     pub base: Limits,
-    pub projects: HashMap<[u8; 16], OwnLimits>,
-    pub keys: HashMap<KeyId, OwnLimits>,
+    pub projects: HashMap<ProjectId, OwnLimits>,
+    pub keys: HashMap<KeyRef, OwnLimits>,
 }
 
 impl OwnLimits {
@@ -103,8 +104,8 @@ impl Default for Limits {
 
 impl Rules {
     /// The limits of a key: its own before its project's before the database's.
-    pub fn of(&self, key: &KeyId) -> Limits {
-        let project = self.projects.get(&key.0).copied().unwrap_or_default();
+    pub fn of(&self, key: &KeyRef) -> Limits {
+        let project = self.projects.get(&key.project).copied().unwrap_or_default();
         let own = self.keys.get(key).copied().unwrap_or_default();
         self.base.overridden(&project).overridden(&own)
     }
@@ -120,6 +121,11 @@ impl Rules {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::ProviderKeyId;
+
+    fn key(project: u8, key: u8) -> KeyRef {
+        KeyRef { project: ProjectId::new([project; 16]), key: ProviderKeyId::new([key; 16]) }
+    }
 
     fn own(settings: &[(&str, &str)]) -> OwnLimits {
         let mut own = OwnLimits::default();
@@ -129,10 +135,10 @@ mod tests {
 
     #[test]
     fn a_keys_own_limit_beats_its_projects_beats_the_databases() {
-        let (ours, others) = (([1; 16], [2; 16]), ([1; 16], [3; 16]));
+        let (ours, others) = (key(1, 2), key(1, 3));
         let mut rules = Rules::default();
         let project = own(&[("max_accesses_per_minute", "7"), ("max_accesses_per_hour", "70")]);
-        rules.projects.insert([1; 16], project);
+        rules.projects.insert(ours.project, project);
         let theft = "potential_key_theft=block";
         rules
             .keys
@@ -143,7 +149,7 @@ mod tests {
         assert!(limits.block(Detector::Theft) && !limits.block(Detector::RapidAccess));
         let limits = rules.of(&others);
         assert_eq!((limits.of(Detector::RapidAccess), limits.blocks), (7, 0));
-        assert_eq!(rules.of(&([9; 16], [2; 16])), rules.base);
+        assert_eq!(rules.of(&key(9, 2)), rules.base);
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub use action::ANOMALY_ACTION;
 pub use buckets::{DAY, MINUTE, day_of};
 pub use callers::Peak;
 pub use counter::Window;
-pub use detector::{Detector, KeyId, Subject};
+pub use detector::{Detector, Subject};
 pub use limits::{Limits, OwnLimits, Rules, STALE_AFTER};
 pub use refusals::Refusals;
 pub use watch::Watch;

@@ -2,10 +2,11 @@
 //! event is served, the day before that in the background; and the limits, read from the settings
 //! when they change.
 
-use super::writer::{Failure, Writer, transaction};
-use crate::anomaly::{self, KeyId, MINUTE, Rules};
+use super::{Failure, Writer, transaction};
+use crate::anomaly::{self, MINUTE, Rules};
+use crate::id::KeyRef;
 use crate::overrides;
-use crate::postgres::{Owner, session};
+use crate::postgres::{Owner, clock};
 use crate::store;
 use pgrx::log;
 use std::collections::HashSet;
@@ -38,7 +39,7 @@ pub(super) fn start(writer: &mut Writer) -> Result<(), Failure> {
         return Ok(());
     }
     let until = writer.chain.as_ref().and_then(|chain| chain.head).map_or(0, |head| head.seq);
-    let now = session::now();
+    let now = clock::now();
     let watch = &mut writer.watch;
     let (before, blocks) = transaction(|| {
         let owner = store::installed::owner()?;
@@ -76,7 +77,7 @@ pub(super) fn start(writer: &mut Writer) -> Result<(), Failure> {
 
 /// Keys that people blocked within these rows, the newest first, and did not let in again. What
 /// they let in again and no writer wrote down stays blocked: they see it and say so once more.
-fn blocks_of(rows: &[store::watch::Past]) -> Vec<(KeyId, i64)> {
+fn blocks_of(rows: &[store::watch::Past]) -> Vec<(KeyRef, i64)> {
     let mut decided = HashSet::new();
     let changes = rows.iter().filter_map(|row| Some((row.block?, row.place.0)));
     let last = changes.filter(|((key, _), _)| decided.insert(*key));
@@ -110,7 +111,7 @@ pub(super) fn warm_up(writer: &mut Writer) -> bool {
     state.before = rows.last().map(|row| row.place);
     if rows.len() < ROWS_AT_ONCE as usize {
         state.before = None;
-        writer.watch.look_at_all(session::now());
+        writer.watch.look_at_all(clock::now());
         let (rows, time) = (state.rows, state.began.elapsed().as_millis());
         log!(
             "watchllm_keys writer: the watch's counters are filled from {rows} rows of the trail after {time} ms"
@@ -144,7 +145,7 @@ fn rules(owner: Owner) -> Rules {
                 rules.projects.entry(project).or_default().take(&own.name, &own.value);
             }
             (Some(project), Some(key)) => {
-                rules.keys.entry((project, key)).or_default().take(&own.name, &own.value);
+                rules.keys.entry(KeyRef { project, key }).or_default().take(&own.name, &own.value);
             }
         }
     }
