@@ -26,13 +26,19 @@ extension_sql_file!("../sql/roles.sql", name = "roles", bootstrap);
 extension_sql_file!("../sql/functions.sql", name = "functions", requires = ["roles"]);
 extension_sql_file!("../sql/anomalies.sql", name = "anomalies", requires = ["functions"]);
 extension_sql_file!("../sql/anomalies/rapid_automated_access.sql", requires = ["anomalies"]);
-extension_sql_file!("../sql/anomalies/potential_key_theft.sql", requires = ["anomalies"]);
-extension_sql_file!("../sql/anomalies/unusually_high_access.sql", requires = ["anomalies"]);
-extension_sql_file!("../sql/anomalies/repeated_failures.sql", requires = ["anomalies"]);
-extension_sql_file!("../sql/anomalies/mass_key_reading.sql", requires = ["anomalies"]);
-extension_sql_file!("../sql/anomalies/new_address.sql", requires = ["anomalies"]);
-extension_sql_file!("../sql/anomalies/new_role.sql", requires = ["anomalies"]);
-extension_sql_file!("../sql/anomalies/dormant_key_used.sql", requires = ["anomalies"]);
+extension_sql_file!(
+    "../sql/anomalies/potential_key_theft.sql",
+    requires = ["rapid_automated_access"]
+);
+extension_sql_file!(
+    "../sql/anomalies/unusually_high_access.sql",
+    requires = ["potential_key_theft"]
+);
+extension_sql_file!("../sql/anomalies/repeated_failures.sql", requires = ["unusually_high_access"]);
+extension_sql_file!("../sql/anomalies/mass_key_reading.sql", requires = ["repeated_failures"]);
+extension_sql_file!("../sql/anomalies/new_address.sql", requires = ["mass_key_reading"]);
+extension_sql_file!("../sql/anomalies/new_role.sql", requires = ["new_address"]);
+extension_sql_file!("../sql/anomalies/dormant_key_used.sql", requires = ["new_role"]);
 extension_sql_file!("../sql/rotation.sql", name = "rotation", requires = ["functions"]);
 extension_sql_file!("../sql/redact.sql", name = "redact", requires = [api::leaks::redact_text]);
 extension_sql_file!("../sql/function_grants.sql", name = "function_grants", finalize);

@@ -13,6 +13,8 @@
 
 #[path = "house_rules/proofs.rs"]
 mod proofs;
+#[path = "house_rules/rows.rs"]
+mod rows;
 
 use regex::Regex;
 use std::path::Path;

@@ -70,6 +70,26 @@ pub enum Counted {
     Failure,
 }
 
+impl Counted {
+    /// None: it counts for no key. A caller without the right harms nobody's key by failing on it,
+    /// and a master key that is lost or wrong is the vault's own fault: it must not block every key.
+    /// SQL says the same in counts_as_failure (sql/anomalies.sql), and nothing else says it.
+    pub fn of(access_type: AccessType, failure: Option<FailureReason>) -> Option<Counted> {
+        use FailureReason::*;
+        if !matches!(access_type, AccessType::Decrypt | AccessType::Validate) {
+            return None;
+        }
+        match failure {
+            None | Some(Blocked | CallerBlocked) => Some(Counted::Access),
+            Some(NotFound | NotAuthorized | UnknownMasterKey | WrongMasterKey) => None,
+            Some(
+                Inactive | Deleted | Compromised | DamagedEnvelope | VersionConflict | Limit
+                | BadInput,
+            ) => Some(Counted::Failure),
+        }
+    }
+}
+
 /// What the writer decided of one event, before the caller is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
@@ -147,22 +167,9 @@ impl Event {
         self.failure.is_none()
     }
 
-    /// How the event counts for its key; None: for no key. A caller without the right harms nobody's
-    /// key by failing on it, and a master key that is lost or wrong is the vault's own fault: it
-    /// must not block every key. In SQL: counts_as_failure (sql/anomalies.sql).
+    /// How the event counts for its key; None: for no key.
     pub fn counts(&self) -> Option<Counted> {
-        use FailureReason::*;
-        if !matches!(self.access_type, AccessType::Decrypt | AccessType::Validate) {
-            return None;
-        }
-        match self.failure {
-            None | Some(Blocked | CallerBlocked) => Some(Counted::Access),
-            Some(NotFound | NotAuthorized | UnknownMasterKey | WrongMasterKey) => None,
-            Some(
-                Inactive | Deleted | Compromised | DamagedEnvelope | VersionConflict | Limit
-                | BadInput,
-            ) => Some(Counted::Failure),
-        }
+        Counted::of(self.access_type, self.failure)
     }
 
     /// The key it is about, where its project is known too.
@@ -264,7 +271,7 @@ pub(crate) mod tests {
 
     #[test]
     fn what_was_blocked_counts_as_an_access_and_the_vaults_own_fault_for_no_key() {
-        let counts = |access_type, failure| Event { access_type, failure, ..event() }.counts();
+        let counts = Counted::of;
         for access_type in [AccessType::Decrypt, AccessType::Validate] {
             assert_eq!(counts(access_type, None), Some(Counted::Access));
             for (reason, counted) in [
