@@ -15,6 +15,8 @@
 mod proofs;
 #[path = "house_rules/prose.rs"]
 mod prose;
+#[path = "house_rules/rows.rs"]
+mod rows;
 
 use regex::Regex;
 use std::collections::BTreeMap;
@@ -22,10 +24,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// Rooms by floor, the lowest first. An import may only point to a lower floor.
-const FLOORS: [&[&str]; 8] = [
+const FLOORS: [&[&str]; 9] = [
     &["id", "moment"],
-    &["crypto", "trail", "redact", "server_log"],
+    &["crypto", "trail", "redact", "server_log", "setting"],
     &["anomaly", "input"], // below store: what it writes down, and takes
+    &["overrides"],        // the limits of the watch are among them
     &["postgres", "error", "settings"],
     &["store", "shared_keyring", "extra_patterns"],
     &["audit", "caller"],
@@ -43,7 +46,7 @@ const UNSAFE: [&str; 11] = [
     "audit/writer/transaction.rs",
     "audit/commit.rs",
     "shared_keyring",
-    "settings/watch.rs", // the hook that checks a setting
+    "settings/overridable.rs", // the hook that checks a setting
     "extra_patterns",
     "log_hook",
     "postgres",
