@@ -351,10 +351,14 @@ fn doubles(sources: &[Source]) -> Vec<String> {
     // without an equals sign it is a trait's own
     let alias = re(r"(?m)^\s*(?:pub(?:\([^)]*\))?\s+)?type\s+(\w+)[^;=]*=");
     let listed = re(r"\bwords!\s*\{\s*(\w+)\s*\{");
+    let (ids, id) = (re(r"\bids!\s*\{[\s\w]*\}"), re(r"\b([A-Z]\w*)"));
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for source in sources {
         let code = blank_items(&source.product, r"(?m)^\s*(unsafe\s+)?impl\b[^{;]*\{");
-        for name in [&declared, &alias, &listed].iter().flat_map(|kind| kind.captures_iter(&code)) {
+        let in_code = [&declared, &alias, &listed].into_iter().map(|kind| (kind, code.as_str()));
+        let in_lists = ids.find_iter(&code).map(|list| (&id, list.as_str()));
+        let names = in_code.chain(in_lists).flat_map(|(kind, text)| kind.captures_iter(text));
+        for name in names {
             let place = format!("{}{}", source.home, source.path);
             places.entry(name[1].to_string()).or_default().push(place);
         }
