@@ -2,8 +2,8 @@
 //! by minutes within the last hour, by half hours within the last day. What has not happened takes
 //! no memory but its place.
 
-use crate::moment::Moment;
 use super::buckets::{HalfHours, Hour, RareHour, Times};
+use crate::moment::Moment;
 
 /// The time within which something is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
