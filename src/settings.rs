@@ -139,6 +139,7 @@ pub(crate) fn define(preloaded: bool) {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a table: a row for each setting")]
 fn define_numbers() {
     let number = |name, short, long, setting, min, max, flags| {
         GucRegistry::define_int_guc(

@@ -14,8 +14,11 @@ pub const MAX_AGE: i32 = 36_525 * DAY;
 /// Where a setting holds, the widest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Scope {
+    /// The whole database.
     Database,
+    /// One project and its keys.
     Project,
+    /// One key.
     Key,
 }
 
@@ -25,25 +28,44 @@ pub type Wrong = (&'static str, &'static str);
 /// What a value must be, and what it is where nobody has set one.
 pub enum Form {
     /// A whole number.
-    Count { default: i32, least: i32, most: i32 },
+    Count {
+        /// What it is where nobody has set it.
+        default: i32,
+        /// The least it can be.
+        least: i32,
+        /// The most it can be.
+        most: i32,
+    },
     /// A time: a whole number with its unit, d, h or min. The default is in minutes.
-    Age { default: i32 },
+    Age {
+        /// What it is where nobody has set it, in minutes.
+        default: i32,
+    },
     /// Words that a function understands.
-    Words { default: &'static CStr, check: fn(&str, Scope) -> Result<(), Wrong> },
+    Words {
+        /// What it is where nobody has set it.
+        default: &'static CStr,
+        /// Whether these words will do in this scope.
+        check: fn(&str, Scope) -> Result<(), Wrong>,
+    },
 }
 
 /// A row of the settings that can be overridden.
 pub struct Setting {
     /// As the server knows it.
     pub guc: &'static CStr,
-    /// What it is, in a sentence, and a second one.
+    /// What it is, in a sentence.
     pub says: &'static CStr,
+    /// The second sentence: where it can be overridden.
     pub says_more: &'static CStr,
+    /// What a value must be.
     pub form: Form,
+    /// The narrowest scope that can have it of its own.
     pub narrowest: Scope,
 }
 
 impl Setting {
+    /// A setting that is a number within limits.
     pub const fn count(
         guc: &'static CStr,
         says: &'static CStr,
@@ -55,6 +77,7 @@ impl Setting {
         Setting { guc, says, says_more: overridden(narrowest), form, narrowest }
     }
 
+    /// A setting that is a time; its default is in minutes.
     pub const fn age(
         guc: &'static CStr,
         says: &'static CStr,

@@ -15,8 +15,9 @@ DECLARE
     first_read CONSTANT timestamptz := watchllm.first_read(since, '1 microsecond', '0');
     last_read  CONSTANT timestamptz := coalesce(until, 'infinity');
 BEGIN
-    -- Who slept within the time shows in it; when the others were last used the index finds at once. An import is no
-    -- access, but the key was not asleep where it comes from. Two days first: few keys need a look into all.
+    -- Who slept within the time shows in it; when the others were last used the index finds at
+    -- once. An import is no access, but the key was not asleep where it comes from. Two days first:
+    -- few keys need a look into all.
     RETURN QUERY
     WITH accesses AS MATERIALIZED (
         SELECT l.project_id, l.provider_key_id, l.accessed_at, l.access_type,

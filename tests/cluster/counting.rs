@@ -1,6 +1,6 @@
-//! What counts for a key: every access type with every failure reason, asked of the watch in Rust
-//! and of SQL, of each window over the trail, and of the counters that people see. A reason that one
-//! of them counts otherwise is found here.
+//! What counts for a key: every access type with every failure reason. The watch in Rust is asked,
+//! SQL is, each window over the trail, and the counters that people see. A reason that one of them
+//! counts otherwise is found here.
 
 use postgres::Client;
 

@@ -11,9 +11,13 @@ use std::rc::Rc;
 /// An access to a key by somebody with the right, as it is counted.
 #[derive(Clone, Copy)]
 pub struct KeyAccess<'a> {
+    /// When it was.
     pub at: Moment,
+    /// The key it was to.
     pub key: KeyRef,
+    /// What was attempted.
     pub access_type: AccessType,
+    /// Whether it counts as an access or as a failure.
     pub counted: Counted,
     /// Role, trusted subject and address, by `CallerKind`.
     pub callers: [Option<&'a str>; 3],
@@ -34,11 +38,17 @@ impl<'a> KeyAccess<'a> {
 /// Something that a person must look at.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WatchFinding {
+    /// The incident that it becomes.
     pub incident: IncidentId,
+    /// What saw it.
     pub detector: Detector,
+    /// The key or the caller it is about.
     pub subject: Subject,
+    /// When the limit was crossed.
     pub began: Moment,
+    /// How many there were within the window; of a dormant key the days it slept.
     pub observed: u32,
+    /// The number that was crossed.
     pub limit: u32,
     /// The key or the caller is blocked from this access on.
     pub blocks: bool,
@@ -50,8 +60,12 @@ pub struct WatchFinding {
 /// new.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Meeting {
+    /// The key that was used.
     pub key: KeyRef,
+    /// What kind of caller it is.
     pub kind: CallerKind,
+    /// Its name within its kind, at most 128 bytes.
     pub subject: Rc<str>,
+    /// When it was met.
     pub at: Moment,
 }

@@ -46,9 +46,13 @@ pub(super) struct Callers {
 /// The busiest minute of a caller on a day (since 1970).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Peak {
+    /// What kind of caller it is.
     pub kind: CallerKind,
+    /// Its name within its kind, at most 128 bytes.
     pub subject: Rc<str>,
+    /// The UTC day, in days since 1970.
     pub day: i32,
+    /// The most different keys that it opened within a minute of that day.
     pub distinct_keys: u32,
 }
 

@@ -8,10 +8,13 @@ use crate::moment::Moment;
 /// The time within which something is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Window {
+    /// The last 60 seconds, to the microsecond.
     Minute,
+    /// The last hour, by minutes.
     Hour,
     /// An hour of what is rare: half the memory, and at most 65,535 a minute.
     RareHour,
+    /// The last 24 hours, by half hours.
     Day,
 }
 

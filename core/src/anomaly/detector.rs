@@ -11,7 +11,9 @@ use std::rc::Rc;
 /// Whom an incident of the watch is about.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Subject {
+    /// A key.
     Key(KeyRef),
+    /// A caller, by its kind and its name within that.
     Caller(CallerKind, Rc<str>),
 }
 
@@ -61,9 +63,13 @@ macro_rules! detectors {
         /// What is looked for.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[repr(u8)]
-        pub enum Detector { $($name),+ }
+        pub enum Detector { $(
+            #[doc = concat!("The row `", stringify!($name), "` says what it looks for.")]
+            $name
+        ),+ }
 
         impl Detector {
+            /// Every detector, in the order of their bits.
             pub const ALL: &'static [Detector] = &[$(Detector::$name),+];
         }
 
@@ -194,6 +200,7 @@ const fn count_of_keys() -> usize {
 }
 
 impl Detector {
+    /// How many detectors there are.
     pub const COUNT: usize = Detector::ALL.len();
     /// Those that count what happens to a key.
     pub(super) const OF_KEYS: [Detector; count_of_keys()] = {
@@ -218,14 +225,17 @@ impl Detector {
         self.incident_type().word()
     }
 
+    /// The detector of this word; None: there is none.
     pub fn find(word: &str) -> Option<Detector> {
         Detector::ALL.iter().copied().find(|detector| detector.word() == word)
     }
 
+    /// What its incidents are called.
     pub fn incident_type(self) -> IncidentType {
         self.definition().incident
     }
 
+    /// How urgent its incidents are.
     pub fn severity(self) -> Severity {
         self.definition().severity
     }
