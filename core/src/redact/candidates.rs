@@ -14,8 +14,11 @@ const MOST_PARTS: usize = 64;
 /// A text that may be a key, and its place in the text as written; offsets in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
+    /// The key as it would be without escapes, 8 to 4,096 bytes.
     pub key: String,
+    /// Where it begins in the text.
     pub start: usize,
+    /// Where it ends there.
     pub end: usize,
 }
 
