@@ -7,6 +7,7 @@
 pub mod anomaly;
 pub mod crypto;
 pub mod id;
+pub mod input;
 pub mod moment;
 pub mod redact;
 pub mod server_log;

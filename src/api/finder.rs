@@ -2,13 +2,13 @@
 //! are ours. A `Finder` holds the fingerprint keys for one call; for long texts it also knows all
 //! stored fingerprints.
 
-use super::access::fingerprint_keys;
+use super::fingerprints::FingerprintKeys;
 use crate::audit::Recorder;
 use crate::crypto::Secret;
-use crate::crypto::fingerprint::FingerprintKey;
 use crate::error::Error;
 use crate::extra_patterns;
 use crate::id::{ProjectId, ProviderKeyId};
+use crate::input::{Invalid, KeyName};
 use crate::postgres::process;
 use crate::redact::{self, Candidate, ExtraPatterns, Finding};
 use crate::store;
@@ -46,7 +46,7 @@ pub(super) struct StoredAs {
 /// What finds keys during one call.
 pub(super) struct Finder {
     recorder: Recorder,
-    keys: Vec<(i32, FingerprintKey)>,
+    keys: FingerprintKeys,
     stored: Option<HashSet<[u8; 8]>>,
     /// What counts as a key beside the rules: for scans.
     extra: Option<&'static ExtraPatterns>,
@@ -59,7 +59,8 @@ type Ours = BTreeMap<(usize, usize), ([u8; 32], Vec<(StoredAs, String)>)>;
 impl Finder {
     /// Opens the fingerprint keys.
     pub(super) fn new(recorder: Recorder) -> Result<Finder, Error> {
-        Ok(Finder { recorder, keys: fingerprint_keys(recorder)?, stored: None, extra: None })
+        let keys = FingerprintKeys::all(recorder)?;
+        Ok(Finder { recorder, keys, stored: None, extra: None })
     }
 
     /// For scans: of texts of megabytes every word is compared in memory first, and extra patterns
@@ -68,6 +69,23 @@ impl Finder {
         let stored = store::leaks::fingerprints(recorder.owner(), MOST_KEPT)
             .map(|all| all.into_iter().collect());
         Ok(Finder { stored, extra: extra_patterns::in_force(), ..Finder::new(recorder)? })
+    }
+
+    /// The fingerprint keys that were opened for this call.
+    pub(super) fn keys(&self) -> &FingerprintKeys {
+        &self.keys
+    }
+
+    /// Judges a name: one that holds a key which this project has stored, in any version, is none.
+    /// Others' keys are not looked for: an answer would tell a tenant what they are.
+    pub(super) fn judge_name(
+        &self,
+        project: ProjectId,
+        name: &KeyName,
+    ) -> Result<Result<(), Invalid>, Error> {
+        let found = self.find(name.as_str())?;
+        let is_key = |found: &Found| found.ours.is_some_and(|ours| ours.project == project);
+        Ok(if found.iter().any(is_key) { Err(Invalid::NameIsKey) } else { Ok(()) })
     }
 
     /// The keys in a text, in order.
@@ -113,7 +131,7 @@ impl Finder {
     /// The fingerprint of a key under the newest fingerprint key.
     fn fingerprint(&self, key: &str) -> [u8; 32] {
         let secret = Secret::new(key.as_bytes().to_vec());
-        self.keys.first().map_or([0; 32], |(_, newest)| newest.fingerprint(&secret))
+        self.keys.current().map_or([0; 32], |(_, newest)| newest.fingerprint(&secret))
     }
 
     /// Which stored keys a piece of text is, as it stands or without the escapes it is written
@@ -131,7 +149,7 @@ impl Finder {
     /// What is stored of some keys: which of them, its fingerprint, and as what.
     fn known(&self, secrets: &[Secret]) -> Vec<(usize, [u8; 32], Known)> {
         let mut all = Vec::new();
-        for (version, key) in &self.keys {
+        for (version, key) in self.keys.each() {
             let may_be = |fingerprint: &[u8; 32]| {
                 let beginning = fingerprint.first_chunk::<8>();
                 self.stored.as_ref().is_none_or(|stored| {
@@ -146,8 +164,7 @@ impl Finder {
             }
             let fingerprints: Vec<[u8; 32]> =
                 wanted.iter().map(|(_, fingerprint)| *fingerprint).collect();
-            for known in
-                store::keys::by_fingerprints(self.recorder.owner(), *version, &fingerprints)
+            for known in store::keys::by_fingerprints(self.recorder.owner(), version, &fingerprints)
             {
                 let same = wanted
                     .iter()

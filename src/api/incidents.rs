@@ -1,23 +1,19 @@
 //! Incidents, as people work on them: what is open (a view), and that somebody looked. Both are
 //! insert-only: an incident is evidence.
 
-use super::access::{Access, fingerprints_of};
-use super::changes::check_api_key;
+use super::access::Access;
+use super::fingerprints::FingerprintKeys;
 use crate::audit::commit;
 use crate::caller::{Context, new_id};
-use crate::crypto::Secret;
 use crate::error::{Answer, Error};
 use crate::id::IncidentId;
+use crate::input::{ApiKey, Note, ReportSource};
 use crate::postgres::clock;
-use crate::redact;
 use crate::store;
 use crate::store::keys::{Known, StoredKey};
 use crate::trail::{AccessType, FailureReason, Incident, IncidentType, Severity, incident};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-
-/// Bytes of a note or of the name of a source that are kept.
-pub(super) const NOTE: usize = 500;
 
 /// Acknowledges an incident: somebody has looked at it, and says so in a note (cut at 500 bytes and
 /// redacted). It leaves `open_incidents`; a second acknowledgement is one more note. Errors: no
@@ -35,8 +31,8 @@ fn acknowledge_incident(
     let Some(project) = store::incidents::project_of(owner, incident) else {
         return Err(access.refuse(FailureReason::NotFound, Error::NoSuchIncident).into());
     };
-    let note = note.map(|note| redact::clean(note, NOTE));
-    store::incidents::acknowledge(owner, incident, project, note.as_deref(), access.caller.name());
+    let (note, by) = (note.map(Note::clean), access.caller.changes_as());
+    store::incidents::acknowledge(owner, incident, project, note.as_ref(), by);
     access.event.project_id = project;
     access.keep_change();
     Ok(())
@@ -72,14 +68,12 @@ fn report_leaked_key(
     let mut access =
         Access::begin_with_key(AccessType::Report, Context { request_id, ip_address, user_agent })?;
     access.must_open(None)?;
-    let text = access.need(api_key, "api_key")?;
-    access.accept(check_api_key(text))?;
-    let source = redact::clean(access.need(source, "source")?, NOTE);
+    let api_key = access.accept(ApiKey::parse(access.need(api_key, "api_key")?))?;
+    let source = ReportSource::clean(access.need(source, "source")?);
     let block = access.need(block, "block")?;
     let mut rows = Vec::new();
-    for (version, fingerprints) in
-        fingerprints_of(access.recorder, &[Secret::new(text.as_bytes().to_vec())])?
-    {
+    for (version, key) in FingerprintKeys::all(access.recorder)?.each() {
+        let fingerprints = [key.fingerprint(api_key.secret())];
         for known in store::keys::by_fingerprints(access.recorder.owner(), version, &fingerprints) {
             rows.extend(report(&mut access, &known, &source, block)?);
         }
@@ -99,7 +93,7 @@ type Reported = (pgrx::Uuid, pgrx::Uuid, String, i32, bool, bool);
 fn report(
     access: &mut Access,
     known: &Known,
-    source: &str,
+    source: &ReportSource,
     block: bool,
 ) -> Result<Option<Reported>, Error> {
     let owner = access.recorder.owner();
@@ -121,7 +115,7 @@ fn report(
         access.keep_change();
     }
     let (project, id) = (store::uuid(project), store::uuid(id));
-    Ok(Some((id, project, key.provider, number, in_use, blocked || key.is_blocked)))
+    Ok(Some((id, project, key.provider.into_string(), number, in_use, blocked || key.is_blocked)))
 }
 
 /// One incident for each version and source, however often it is reported.
@@ -131,17 +125,17 @@ fn raise(
     number: i32,
     in_use: bool,
     fingerprint: &[u8],
-    source: &str,
+    source: &ReportSource,
 ) {
     let details = serde_json::json!({
-        "what": "a provider key was reported as leaked", "source": source, "key_version": number, "in_use": in_use,
+        "what": "a provider key was reported as leaked", "source": source.as_str(), "key_version": number, "in_use": in_use,
     });
     let parts = [
         b"report",
         key.id.bytes().as_slice(),
         &number.to_be_bytes(),
         fingerprint,
-        source.as_bytes(),
+        source.as_str().as_bytes(),
     ];
     let incident = Incident {
         id: incident::identity(&parts),

@@ -8,6 +8,7 @@ use crate::audit::{self, commit};
 use crate::error::Error;
 use crate::extra_patterns;
 use crate::id::{IncidentId, KeyRef};
+use crate::input::{ShownName, ShownTable};
 use crate::moment::Moment;
 use crate::postgres::{
     JsonText, JsonbText, Owner, attempt, clock, locks, lookup, process, session,
@@ -90,7 +91,7 @@ fn redact_column(
     column: &str,
     found: &mut Vec<Masked>,
 ) -> Result<(), Error> {
-    let shown = || redact::clean(column, 63);
+    let shown = || ShownName::clean(column).into_string();
     let (number, kind, longest) = match row.get_attribute_by_name(column) {
         Some((number, found)) if !found.attisdropped => (number, found.atttypid, longest(found)),
         _ => return Err(Error::NoSuchColumn(shown())),
@@ -186,8 +187,10 @@ fn raise(trigger: &PgTrigger, found: &[Masked]) {
             return None;
         }
         let (name, table_owner) = store::leaks::table(relation)?;
-        let table =
-            MaskedTable { name: redact::clean(&name, 130), owner: redact::clean(&table_owner, 63) };
+        let table = MaskedTable {
+            name: ShownTable::clean(&name).into_string(),
+            owner: ShownName::clean(&table_owner).into_string(),
+        };
         raise_each(owner, &table, found)
     });
 }

@@ -4,6 +4,7 @@
 
 // A failed expectation here is a failed test.
 #![allow(
+    clippy::too_many_lines,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

@@ -145,71 +145,75 @@ const HOSTILE: &[&str] = &[
     "8f14e45fceea167a5a36dedd4bea2543.",
 ];
 
-/// Texts made of parts of keys. They hit an edge far more often than random characters.
+/// What keys begin with, and what names them.
+const STARTS: &[&str] = &[
+    "api_key",
+    "api_key=",
+    "authorization: ",
+    "mistral ",
+    "aws ",
+    "pinecone:",
+    "https://u:",
+    "?key=",
+    "&token=",
+    "ABSK",
+    "AQ.Ab8R",
+    "ya29.",
+    "al-",
+    "sk-",
+    "sk-proj-",
+    "sk-ant-api03-",
+    "Bearer ",
+    "hf_",
+    "fw_",
+    "r8_",
+    "AKIA",
+    "eyJ",
+    "gsk_",
+    "xai-",
+];
+
+/// What stands around keys, between them and in their place.
+const OTHERS: &[&str] = &[
+    "@",
+    ":",
+    "://",
+    "\\n",
+    "\\u003d",
+    "\\",
+    "%3D",
+    "%2F",
+    "&#x2F;",
+    "\"",
+    "\n",
+    "0a8e8f9a-3c1b-4b1f-9a52-2f5d6f7c8b9d",
+    "8f14e45fceea167a5a36dedd4bea2543",
+    "<",
+    ">",
+    "[",
+    "{",
+    ",",
+    ".",
+    "-",
+    "_",
+    "+",
+    "/",
+    "=",
+    " ",
+    "ü",
+    "𝄞",
+    "\0",
+    "...",
+    "[REDACTED]",
+    "...[REDACTED]",
+    "T3BlbkFJ",
+];
+
+/// Texts made of what keys are made of: far likelier to hit an edge than random characters.
 fn fragments() -> impl Strategy<Value = String> {
-    let starts = [
-        "api_key",
-        "api_key=",
-        "authorization: ",
-        "mistral ",
-        "aws ",
-        "pinecone:",
-        "https://u:",
-        "?key=",
-        "&token=",
-        "ABSK",
-        "AQ.Ab8R",
-        "ya29.",
-        "al-",
-        "sk-",
-        "sk-proj-",
-        "sk-ant-api03-",
-        "Bearer ",
-        "hf_",
-        "fw_",
-        "r8_",
-        "AKIA",
-        "eyJ",
-        "gsk_",
-        "xai-",
-    ];
-    let others = [
-        "@",
-        ":",
-        "://",
-        "\\n",
-        "\\u003d",
-        "\\",
-        "%3D",
-        "%2F",
-        "&#x2F;",
-        "\"",
-        "\n",
-        "0a8e8f9a-3c1b-4b1f-9a52-2f5d6f7c8b9d",
-        "8f14e45fceea167a5a36dedd4bea2543",
-        "<",
-        ">",
-        "[",
-        "{",
-        ",",
-        ".",
-        "-",
-        "_",
-        "+",
-        "/",
-        "=",
-        " ",
-        "ü",
-        "𝄞",
-        "\0",
-        "...",
-        "[REDACTED]",
-        "...[REDACTED]",
-        "T3BlbkFJ",
-    ];
     let fragment = prop_oneof![
-        3 => proptest::sample::select(starts.to_vec()).prop_map(str::to_owned),
-        2 => proptest::sample::select(others.to_vec()).prop_map(str::to_owned),
+        3 => proptest::sample::select(STARTS.to_vec()).prop_map(str::to_owned),
+        2 => proptest::sample::select(OTHERS.to_vec()).prop_map(str::to_owned),
         3 => "[a-z]{1,40}",
         3 => "[A-Za-z0-9]{1,80}",
         1 => "\\PC{0,5}",
@@ -250,9 +254,7 @@ proptest! {
 
     #[test]
     fn any_text_at_all_is_survived(text in any::<String>()) {
-        let _ = (redact(&text), contains_key(&text));
-        let _ = (crate::redact::key_hint(&text), crate::redact::provider_of(&text));
-        prop_assert!(crate::redact::clean(&text, 20).len() <= 20);
+        let _ = (redact(&text), contains_key(&text), crate::redact::key_hint(&text), crate::redact::provider_of(&text));
         prop_assert!(crate::redact::key_hint(&text).len() <= 40);
     }
 

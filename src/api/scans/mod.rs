@@ -12,6 +12,7 @@ use crate::audit::{Standing, commit};
 use crate::caller::Context;
 use crate::error::Error;
 use crate::id::{IncidentId, ProviderKeyId};
+use crate::input::{Back, PlaceName};
 use crate::moment::Moment;
 use crate::postgres::{clock, process, session};
 use crate::redact;
@@ -37,7 +38,7 @@ struct Place {
 impl Place {
     /// A place of this name; a name may hold a key.
     fn named(name: &str) -> Place {
-        Place { shown: redact::clean(name, 250), identity: name.to_owned() }
+        Place { shown: PlaceName::clean(name).into_string(), identity: name.to_owned() }
     }
 }
 
@@ -242,14 +243,7 @@ fn raise(access: &Access, incident: &Incident) -> bool {
     is_new
 }
 
-/// The moment that lies this far back; one before 1970 is its beginning.
+/// The moment that lies this far back.
 fn back(access: &Access, since: pgrx::datum::Interval) -> Result<Moment, Error> {
-    let back = since.as_micros();
-    let from = i128::from(clock::now().micros()) - back;
-    let from = i64::try_from(from.max(0)).ok().filter(|_| back >= 0);
-    let bad = Error::BadInput(
-        "since is not a time back from now",
-        "Give an interval such as '24 hours'.",
-    );
-    access.accept(from.map(Moment::new).ok_or(bad))
+    Ok(access.accept(Back::parse(since.as_micros()))?.before(clock::now()))
 }

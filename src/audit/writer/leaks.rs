@@ -5,8 +5,8 @@ use super::transaction::now_or_later;
 use crate::audit::queue::{Slot, leaks};
 use crate::crypto::random::random_bytes;
 use crate::id::IncidentId;
+use crate::input::ShownName;
 use crate::postgres::{clock, session};
-use crate::redact;
 use crate::store;
 use crate::trail::leak::{Names, overflow};
 use crate::trail::{Incident, Leak};
@@ -58,7 +58,7 @@ impl Pending {
 
 /// The incident of a leak. Names are masked, because they are free text from callers.
 fn incident(leak: &Leak) -> Incident {
-    let clean = |name: String| redact::clean(&name, 63);
+    let clean = |name: String| ShownName::clean(&name).into_string();
     let role = session::role_name(leak.role.into()).map(clean);
     let database = session::database_name(leak.database.into()).map(clean);
     leak.incident(&Names { role: role.as_deref(), database: database.as_deref() })
