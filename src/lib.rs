@@ -25,7 +25,7 @@ extension_sql_file!("../sql/roles.sql", name = "roles", bootstrap);
 extension_sql_file!("../sql/functions.sql", name = "functions", requires = ["roles"]);
 extension_sql_file!("../sql/anomalies.sql", name = "anomalies", requires = ["functions"]);
 extension_sql_file!("../sql/rotation.sql", name = "rotation", requires = ["functions"]);
-extension_sql_file!("../sql/redact.sql", name = "redact", requires = [api::leaks::redact_text]);
+extension_sql_file!("../sql/redact.sql", name = "redact", requires = [api::redact::redact_text]);
 extension_sql_file!("../sql/function_grants.sql", name = "function_grants", finalize);
 
 /// Runs when the server (preloaded) or a session loads the library.

@@ -1,6 +1,6 @@
-//! Settings that a database, a project or a key has of its own, in place of the server's: which
-//! they are, who sets them, and what holds for a key. The writer reads them after the commit
-//! (audit/writer/findings).
+//! Settings that a database, a project or a key has in place of the server's: which there are, who
+//! sets them, and which one holds for a key. The writer reads them after the commit
+//! (audit/writer/warm_up).
 
 use super::access::Access;
 use crate::anomaly::action;
@@ -30,7 +30,7 @@ enum Kind {
     Action,
 }
 
-/// What can be overridden, how narrowly, and by what.
+/// The settings that can be overridden: the narrowest scope of each, and its kind of value.
 const KNOWN: [(&str, Scope, Kind); 10] = [
     ("max_active_keys", Scope::Project, Kind::Count { least: 0, most: 1_000_000 }),
     (
@@ -85,7 +85,8 @@ fn set_setting(
         (None, None) => Scope::Database,
     };
     if scope > narrowest {
-        let hint = "max_distinct_keys_per_minute is of the whole database, max_active_keys also of a project.";
+        let hint = "max_distinct_keys_per_minute is of the whole database, max_active_keys also of \
+             a project.";
         return Err(access
             .refuse(FailureReason::BadInput, Error::BadInput("no setting of this scope", hint))
             .into());
@@ -111,7 +112,7 @@ fn effective_setting(
 ) -> Answer<Option<String>> {
     let (name, ..) = known(name.ok_or(Error::NullInput("name"))?)?;
     let owner = store::installed::owner()?;
-    // A view asks once per key: most vaults have no override of most names.
+    // A view asks once per key, and most vaults have no override of most names.
     if !store::settings::exists(owner, name) {
         return Ok(effective(owner, name, None, None));
     }
@@ -121,7 +122,7 @@ fn effective_setting(
         Projects::Own(own) => own.contains(project),
     };
     let key = provider_key_id.map(id_of::<ProviderKeyId>);
-    // A key names its project; views name both, which saves the look.
+    // A key belongs to a project. Views name both, which saves the look-up.
     let of_key =
         || key.and_then(|key| store::keys::within(owner, &visible, key)).map(|key| key.project_id);
     let project = project_id.map(id_of::<ProjectId>).filter(is_visible).or_else(of_key);
@@ -179,7 +180,8 @@ pub(super) fn effective(
 fn known(name: &str) -> Result<(&'static str, Scope, Kind), Error> {
     KNOWN.into_iter().find(|(known, ..)| *known == name).ok_or(Error::BadInput(
         "no setting of this name can be overridden",
-        "One of: max_active_keys, max_accesses_per_minute, max_accesses_per_hour, max_accesses_per_day, \
+        "One of: max_active_keys, max_accesses_per_minute, max_accesses_per_hour, \
+         max_accesses_per_day, \
          max_failures_per_hour, max_distinct_keys_per_minute, anomaly_action, rotation_warn_after, \
          rotation_required_after, stale_after.",
     ))

@@ -1,5 +1,5 @@
-//! The watch, as people ask it about one key. What it finds by itself are incidents; the detectors
-//! over the whole trail are in `sql/anomalies.sql`.
+//! The watch's answer about one key, when people ask. What it finds by itself becomes incidents.
+//! The detectors over the whole trail are in `sql/anomalies.sql`.
 
 use super::settings::effective;
 use crate::audit;
@@ -51,7 +51,7 @@ fn detect_unusual_key_access(
     Ok(TableIterator::once((found.is_some(), rates.accesses, rates.failures, reason.to_owned())))
 }
 
-/// What is compared with which setting, and what it means; the most urgent first.
+/// Each count, the setting it is compared with, and what it means. The most urgent comes first.
 fn limits(rates: &Rates) -> [(&'static str, i64, &'static str); 4] {
     [
         ("max_accesses_per_hour", rates.most_in_hour, "Potential key theft"),
