@@ -61,7 +61,7 @@ spot() {
     # the script as CREATE EXTENSION gets it
     CARGO_TARGET_DIR=$TARGET "$ROOT/scripts/build.sh"
     # pgspot cannot read a body in SQL's own syntax (RETURN …), so it gets the same body in quotes
-    sed 's/^RETURN \(.*\);$/AS $body$ SELECT \1 $body$;/' "$sql" | "$PATH_TO_PGSPOT" || die "pgspot: findings in $sql"
+    sed -z 's/\nRETURN \([^;]*\);\n/\nAS $body$ SELECT \1 $body$;\n/g' "$sql" | "$PATH_TO_PGSPOT" || die "pgspot: findings in $sql"
     for file in sql/*.sql; do
         case "$file" in
         sql/roles.sql | sql/functions.sql | sql/anomalies.sql | sql/rotation.sql | sql/redact.sql | sql/function_grants.sql) ;; # parts of that script

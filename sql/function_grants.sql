@@ -76,17 +76,11 @@ BEGIN
             ('check_key_rotation_requirements',  readers),
             ('first_read',                       watchers),
             ('lowest_setting',                   watchers),
+            ('counts_as_failure',                watchers),
             ('key_access_rates',                 watchers),
             ('key_access_episodes',              watchers),
             ('key_newcomers',                    watchers),
-            ('detect_rapid_automated_access',    watchers),
-            ('detect_potential_key_theft',       watchers),
-            ('detect_unusually_high_access',     watchers),
-            ('detect_repeated_failures',         watchers),
-            ('detect_mass_key_reading',          watchers),
-            ('detect_new_address',               watchers),
-            ('detect_new_role',                  watchers),
-            ('detect_dormant_key_used',          watchers),
+            ('a detector',                       watchers),
             ('key_access_anomalies',             watchers),
             ('acknowledge_incident',             admin),
             ('block_provider_key',               admin),
@@ -103,9 +97,13 @@ BEGIN
             ('scan_server_log',                  admin),
             ('scan_database_for_leaks',          auditors),
             ('report_leaked_key',                backend)
-        -- Of the extension; without one (plain SQL in a laboratory), everything in the schema
+        -- Of the extension; without one (plain SQL in a laboratory), everything in the schema.
+        -- A detector is known by its name and its columns.
         ), members AS (
-            SELECT p.oid, p.proname, p.proowner, p.pronamespace,
+            SELECT p.oid, p.proowner, p.pronamespace,
+                   CASE WHEN p.proname LIKE 'detect\_%' AND p.prorettype = 'record'::pg_catalog.regtype
+                             AND p.proargnames[3:5] = '{detector,severity,project_id}'
+                        THEN 'a detector' ELSE p.proname END AS name,
                    pg_catalog.format('%I.%I(%s)', n.nspname, p.proname,
                        pg_catalog.pg_get_function_identity_arguments(p.oid)) AS signature
             FROM pg_catalog.pg_proc p
@@ -117,7 +115,7 @@ BEGIN
                   AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.refobjid = x.oid
                   AND d.deptype = 'e') END
         )
-        SELECT m.*, g.roles FROM members m LEFT JOIN grants g ON g.name = m.proname
+        SELECT m.*, g.roles FROM members m LEFT JOIN grants g ON g.name = m.name
         ORDER BY m.signature
     LOOP
         IF item.roles IS NULL THEN

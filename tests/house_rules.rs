@@ -15,6 +15,8 @@
 mod proofs;
 #[path = "house_rules/prose.rs"]
 mod prose;
+#[path = "house_rules/rows.rs"]
+mod rows;
 
 use regex::Regex;
 use std::collections::BTreeMap;
@@ -22,10 +24,11 @@ use std::path::Path;
 use std::process::Command;
 
 /// Rooms by floor, the lowest first. An import may only point to a lower floor.
-const FLOORS: [&[&str]; 8] = [
+const FLOORS: [&[&str]; 9] = [
     &["id", "moment"],
-    &["crypto", "trail", "redact", "server_log"],
+    &["crypto", "trail", "redact", "server_log", "setting"],
     &["anomaly", "input"], // below store: what it writes down, and takes
+    &["overrides"],        // the limits of the watch are among them
     &["postgres", "error", "settings"],
     &["store", "shared_keyring", "extra_patterns"],
     &["audit", "caller"],
@@ -43,7 +46,7 @@ const UNSAFE: [&str; 11] = [
     "audit/writer/transaction.rs",
     "audit/commit.rs",
     "shared_keyring",
-    "settings/watch.rs", // the hook that checks a setting
+    "settings/overridable.rs", // the hook that checks a setting
     "extra_patterns",
     "log_hook",
     "postgres",
@@ -348,10 +351,14 @@ fn doubles(sources: &[Source]) -> Vec<String> {
     // without an equals sign it is a trait's own
     let alias = re(r"(?m)^\s*(?:pub(?:\([^)]*\))?\s+)?type\s+(\w+)[^;=]*=");
     let listed = re(r"\bwords!\s*\{\s*(\w+)\s*\{");
+    let (ids, id) = (re(r"\bids!\s*\{[\s\w]*\}"), re(r"\b([A-Z]\w*)"));
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for source in sources {
         let code = blank_items(&source.product, r"(?m)^\s*(unsafe\s+)?impl\b[^{;]*\{");
-        for name in [&declared, &alias, &listed].iter().flat_map(|kind| kind.captures_iter(&code)) {
+        let in_code = [&declared, &alias, &listed].into_iter().map(|kind| (kind, code.as_str()));
+        let in_lists = ids.find_iter(&code).map(|list| (&id, list.as_str()));
+        let names = in_code.chain(in_lists).flat_map(|(kind, text)| kind.captures_iter(text));
+        for name in names {
             let place = format!("{}{}", source.home, source.path);
             places.entry(name[1].to_string()).or_default().push(place);
         }

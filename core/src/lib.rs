@@ -9,6 +9,8 @@ pub mod crypto;
 pub mod id;
 pub mod input;
 pub mod moment;
+pub mod overrides;
 pub mod redact;
 pub mod server_log;
+pub mod setting;
 pub mod trail;

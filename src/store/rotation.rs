@@ -3,9 +3,10 @@
 //! for the same ages.
 
 use super::oids::*;
-use super::{id, moment, timestamp, uuid, value};
+use super::{id, moment, settings, timestamp, uuid, value};
 use crate::id::{IncidentId, KeyRef, ProjectId, ProviderKeyId};
 use crate::moment::Moment;
+use crate::overrides::{ROTATION_REQUIRED_AFTER, ROTATION_WARN_AFTER};
 use crate::postgres::{Owner, Statement};
 use pgrx::datum::Uuid;
 
@@ -78,20 +79,15 @@ impl Aged {
     }
 }
 
-/// At most `most` keys after this one. Ages are in minutes.
-pub(crate) fn page(
-    owner: Owner,
-    after: KeyRef,
-    most: i32,
-    warn_after: i32,
-    required_after: i32,
-) -> Vec<Aged> {
+/// At most `most` keys after this one.
+pub(crate) fn page(owner: Owner, after: KeyRef, most: i32) -> Vec<Aged> {
+    let minutes = |setting| settings::number_of_server(setting) as i32;
     let arguments = [
         uuid(after.project).into(),
         uuid(after.key).into(),
         most.into(),
-        warn_after.into(),
-        required_after.into(),
+        minutes(&ROTATION_WARN_AFTER).into(),
+        minutes(&ROTATION_REQUIRED_AFTER).into(),
     ];
     let rows = PAGE.read(owner, &arguments, |row| {
         let stage = match value::<i32>(row, 6) {

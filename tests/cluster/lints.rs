@@ -64,7 +64,9 @@ const LINTS: &[Lint] = &[
     },
     Lint {
         name: "a search_path that the caller chooses",
-        finds: "SELECT name FROM functions WHERE proconfig IS NULL OR NOT 'search_path=pg_catalog, pg_temp' = ANY (proconfig)",
+        // a body that was resolved when the function was made looks nothing up
+        finds: "SELECT name FROM functions WHERE prosqlbody IS NULL
+            AND (proconfig IS NULL OR NOT 'search_path=pg_catalog, pg_temp' = ANY (proconfig))",
         faults: &[
             "CREATE FUNCTION watchllm.more() RETURNS int LANGUAGE sql AS 'SELECT 1' ¦ watchllm.more()",
             "ALTER FUNCTION watchllm.install() RESET search_path ¦ watchllm.install()",

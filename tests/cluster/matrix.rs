@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::lints::{DEFAULT_PRIVILEGES, SUPABASE};
 use crate::server::Server;
+use watchllm_core::anomaly::Detector;
 
 /// Roles, and the letters of the tables below that hold for each. A member has the letters of its
 /// role, all others none.
@@ -24,7 +25,8 @@ const ROLES: &[(&str, &str)] = &[
     ("public", ""),
 ];
 
-/// Who may execute a function, in all its overloads. p stands for everybody.
+/// Who may execute a function, in all its overloads. p stands for everybody. The functions of the
+/// detectors are as `(detector)`.
 const FUNCTIONS: &str = "
 acknowledge_incident     a
 add_project_member       a
@@ -47,17 +49,11 @@ key_access_episodes      atuo
 key_newcomers            atuo
 key_access_anomalies     atuo
 detect_unusual_key_access astu
-detect_rapid_automated_access atuo
-detect_potential_key_theft atuo
-detect_unusually_high_access atuo
-detect_repeated_failures atuo
-detect_mass_key_reading  atuo
-detect_new_address       atuo
-detect_new_role          atuo
-detect_dormant_key_used  atuo
+(detector)               atuo
 check_key_rotation_requirements astu
 update_provider_key      ast
 lowest_setting           atuo
+counts_as_failure        atuo
 install
 key_access_history       astu
 make_log_partition       o
@@ -222,8 +218,10 @@ fn meant(server: &Server, database: &str) -> (BTreeSet<String>, Vec<String>) {
     let (mut unseen_functions, mut unseen_columns) = (callers.clone(), readers.clone());
     let functions = server.psql(database, FUNCTIONS_FOUND);
     for function in functions.lines() {
-        unseen_functions.remove(function);
-        match callers.get(function) {
+        let is_detector = function.strip_prefix("detect_").and_then(Detector::find).is_some();
+        let line = if is_detector { "(detector)" } else { function };
+        unseen_functions.remove(line);
+        match callers.get(line) {
             Some(letters) => {
                 meant.extend(roles_with(letters).map(|role| format!("{role} EXECUTE {function}")))
             }

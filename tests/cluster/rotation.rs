@@ -79,6 +79,15 @@ fn a_key_is_secure_then_to_be_rotated_soon_then_now() {
     // the settings: the key's come before the project's, and those before the database's
     one(c, &update(id, "rotation_interval => '0'"));
     assert_eq!(status(c, id), "Secure|f");
+    one(c, "SELECT watchllm.set_setting('rotation_warn_after', '30d')");
+    assert_eq!(status(c, id), "Rotation Soon|f");
+    one(
+        c,
+        &format!(
+            "SELECT watchllm.set_setting('rotation_warn_after', '31d', provider_key_id => '{id}')"
+        ),
+    );
+    assert_eq!(status(c, id), "Secure|f");
     let set = |value: &str, scope: &str| {
         format!("SELECT watchllm.set_setting('rotation_required_after', '{value}'{scope})")
     };
@@ -308,6 +317,16 @@ fn an_alert_comes_once_per_stage_and_version() {
     let tenant = login(c, "watchllm_tenant");
     let t = &mut vault.server.connect("postgres", &tenant);
     assert_eq!(rows(t, "SELECT * FROM watchllm.open_incidents"), [""; 0]);
+    // the writer warns by the setting too
+    one(
+        c,
+        &format!(
+            "SELECT watchllm.set_setting('rotation_warn_after', '1min', provider_key_id => '{young}')"
+        ),
+    );
+    age(c, young, "61 seconds");
+    look_again(c);
+    assert_eq!(alerts(c, young), ["low|Rotation Soon|1"]);
 }
 
 #[test]

@@ -21,14 +21,12 @@ macro_rules! words {
     };
 }
 
-pub(crate) use words;
-
 pub mod chain;
 pub mod event;
 pub mod incident;
 pub mod leak;
 
 pub use chain::{MacKey, TrailRow};
-pub use event::{AccessType, Bounded, CallerKind, Event, FailureReason, Verdict};
+pub use event::{AccessType, Bounded, CallerKind, Counted, Event, FailureReason, Verdict};
 pub use incident::{Incident, IncidentType, Notice, Severity};
 pub use leak::{Channel, Leak};

@@ -8,8 +8,7 @@ use crate::id::{KeyRef, ProviderKeyId};
 use crate::moment::Moment;
 use crate::store;
 use crate::trail::{
-    AccessType, Bounded, CallerKind, Event, FailureReason, Incident, IncidentType, Severity,
-    incident,
+    AccessType, Bounded, CallerKind, Counted, Event, Incident, IncidentType, Severity, incident,
 };
 use std::collections::HashMap;
 
@@ -30,12 +29,9 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    /// Counts an event of a known key. An attempt of a caller without the right does not count
-    /// against the key.
+    /// Counts an event of a known key, as the watch does (`Event::counts`).
     pub(super) fn count(&mut self, event: &Event) {
-        let uses = matches!(event.access_type, AccessType::Decrypt | AccessType::Validate);
-        let foreign =
-            matches!(event.failure, Some(FailureReason::NotAuthorized | FailureReason::NotFound));
+        let counted = event.counts();
         if let Some((kind, subject)) = event.about_caller.filter(|_| event.success()) {
             self.unblocked.push((kind, subject));
         }
@@ -46,7 +42,7 @@ impl Counters {
         }
         // An imported key brings its last use along. That is no access, but is shown with the key.
         let brought = event.last_used_at.filter(|_| event.success());
-        if foreign || !uses && brought.is_none() {
+        if counted.is_none() && brought.is_none() {
             return;
         }
         if event.compromised && event.success() && event.access_type == AccessType::Decrypt {
@@ -59,14 +55,13 @@ impl Counters {
             last_used_at: None,
         });
         entry.last_used_at = entry.last_used_at.max(brought);
-        if !uses {
-            return;
+        match counted {
+            Some(Counted::Access) => entry.accesses += 1,
+            Some(Counted::Failure) => entry.failures += 1,
+            None => (),
         }
-        if event.success() {
-            entry.accesses += 1;
+        if counted.is_some() && event.success() {
             entry.last_used_at = entry.last_used_at.max(Some(event.accessed_at));
-        } else {
-            entry.failures += 1;
         }
     }
 

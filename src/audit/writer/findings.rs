@@ -115,7 +115,7 @@ fn details(finding: &WatchFinding) -> String {
     let what = finding.detector.says(finding.limit);
     let mut details = serde_json::json!({ "what": what, "blocked": finding.blocks });
     if let Some(window) = finding.detector.window() {
-        details["window"] = window.into();
+        details["window"] = window.word().into();
         details["observed"] = finding.observed.into();
         details["limit"] = finding.limit.into();
     }

@@ -7,7 +7,6 @@ use crate::audit::queue::Slot;
 use crate::id::{IncidentId, KeyRef};
 use crate::moment::Moment;
 use crate::postgres::{Owner, clock};
-use crate::settings::watch::{rotation_required_after, rotation_warn_after};
 use crate::store;
 use crate::store::rotation::{Aged, Stage};
 use crate::trail::{Incident, IncidentType, Notice, Severity, incident};
@@ -55,8 +54,7 @@ type Outcome = (Option<KeyRef>, Vec<Notice>);
 /// Writes the new incidents of the keys after one. Answers how far it came.
 fn alert(owner: Owner, after: KeyRef) -> Outcome {
     let now = clock::now();
-    let page =
-        store::rotation::page(owner, after, PAGE, rotation_warn_after(), rotation_required_after());
+    let page = store::rotation::page(owner, after, PAGE);
     let last = page.last().filter(|_| page.len() == PAGE as usize).map(Aged::key);
     let due: Vec<Incident> =
         page.iter().filter_map(|key| Some(incident_of(key, key.stage?, now))).collect();

@@ -3,16 +3,13 @@
 //! again when settings change.
 
 use super::transaction::{Failure, as_owner, now_or_later};
-use crate::anomaly::{self, Limits, Override, Rules, Watch};
+use crate::anomaly::{Rules, Watch};
 use crate::id::KeyRef;
 use crate::moment::{Moment, Span};
+use crate::overrides;
 use crate::postgres::{Owner, clock};
-use crate::settings::{
-    self,
-    watch::{Threshold, threshold},
-};
 use crate::store;
-use pgrx::{log, warning};
+use pgrx::log;
 use std::collections::HashSet;
 use std::time::Instant;
 
@@ -113,50 +110,22 @@ pub(super) fn read_rules() -> Option<Rules> {
 
 /// The limits of this database, its projects and keys.
 fn rules(owner: Owner) -> Rules {
-    let action = settings::watch::anomaly_action();
-    let blocks = anomaly::action::blocking(&action).unwrap_or_else(|problem| {
-        warning!("watchllm_keys writer: anomaly_action counts as alert: {problem:?}");
-        0
-    });
-    let base = Limits {
-        minute: threshold(Threshold::AccessesPerMinute),
-        hour: threshold(Threshold::AccessesPerHour),
-        day: threshold(Threshold::AccessesPerDay),
-        failures: threshold(Threshold::FailuresPerHour),
-        stale: Span::minutes(settings::watch::stale_after().into()),
-        blocks,
-    };
-    let mut rules =
-        Rules { base, distinct: threshold(Threshold::DistinctKeysPerMinute), ..Rules::default() };
-    let mut database = Override::default();
+    let mut rules = Rules::default();
+    for setting in overrides::all() {
+        if let Some(value) = store::settings::of_server(setting) {
+            rules.take(setting.name(), &value);
+        }
+    }
     for own in store::settings::all(owner) {
-        if own.name == "max_distinct_keys_per_minute" {
-            rules.distinct = own.value.parse().unwrap_or(rules.distinct);
+        match (own.project, own.key) {
+            (None, _) => rules.take(&own.name, &own.value),
+            (Some(project), None) => {
+                rules.projects.entry(project).or_default().take(&own.name, &own.value);
+            }
+            (Some(project), Some(key)) => {
+                rules.keys.entry(KeyRef { project, key }).or_default().take(&own.name, &own.value);
+            }
         }
-        let scope = match (own.project, own.key) {
-            (Some(project), Some(key)) => rules.keys.entry(KeyRef { project, key }).or_default(),
-            (Some(project), None) => rules.projects.entry(project).or_default(),
-            (None, _) => &mut database,
-        };
-        override_by(scope, &own.name, &own.value);
     }
-    rules.base = rules.base.overridden(&database);
     rules
-}
-
-/// Takes one override. Names that are not the watch's are ignored here.
-fn override_by(scope: &mut Override, name: &str, value: &str) {
-    let count = value.parse().ok();
-    match name {
-        "max_accesses_per_minute" => scope.minute = count,
-        "max_accesses_per_hour" => scope.hour = count,
-        "max_accesses_per_day" => scope.day = count,
-        "max_failures_per_hour" => scope.failures = count,
-        "stale_after" => {
-            scope.stale =
-                settings::watch::minutes(value).map(|minutes| Span::minutes(minutes.into()))
-        }
-        "anomaly_action" => scope.blocks = anomaly::action::blocking(value).ok(),
-        _ => (),
-    }
 }

@@ -18,7 +18,7 @@ pub(crate) struct Seen {
 }
 
 /// A finding about keys or members: how many there are, and a sample of the wrong ones.
-pub(crate) struct Counted {
+pub(crate) struct RowCount {
     pub all: i64,
     pub wrong: i64,
     pub sample: Vec<String>,
@@ -156,17 +156,17 @@ pub(crate) fn views() -> Vec<Seen> {
 }
 
 /// Live keys. Wrong: those whose active version has no envelope.
-pub(crate) fn keys(owner: Owner) -> Counted {
+pub(crate) fn keys(owner: Owner) -> RowCount {
     counted(owner, &KEYS, &KEYS_WITHOUT_ENVELOPE)
 }
 
 /// Members that are database roles. Wrong: those whose role no longer exists.
-pub(crate) fn members(owner: Owner) -> Counted {
+pub(crate) fn members(owner: Owner) -> RowCount {
     counted(owner, &MEMBERS, &MEMBERS_WITHOUT_ROLE)
 }
 
 /// Adopted tables of projects. Wrong: those that our triggers no longer follow.
-pub(crate) fn adopted(owner: Owner) -> Counted {
+pub(crate) fn adopted(owner: Owner) -> RowCount {
     counted(owner, &ADOPTED, &ADOPTED_WITHOUT_TRIGGERS)
 }
 
@@ -174,8 +174,8 @@ fn seen(statement: &Statement) -> Vec<Seen> {
     statement.read_as_caller(&[], |row| Seen { what: value(row, 1), wrong: value(row, 2) })
 }
 
-fn counted(owner: Owner, counts: &Statement, sample: &Statement) -> Counted {
+fn counted(owner: Owner, counts: &Statement, sample: &Statement) -> RowCount {
     let (all, wrong) =
         counts.read(owner, &[], |row| (value(row, 1), value(row, 2))).pop().unwrap_or_default();
-    Counted { all, wrong, sample: sample.read(owner, &[], |row| value(row, 1)) }
+    RowCount { all, wrong, sample: sample.read(owner, &[], |row| value(row, 1)) }
 }

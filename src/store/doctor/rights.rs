@@ -141,11 +141,12 @@ static ENVELOPES: Statement = Statement::new(
     &[],
 );
 
-// A procedure with SET cannot COMMIT, so ours write every name in full instead.
+// A procedure with SET cannot COMMIT, so ours write every name in full instead. A body that was
+// resolved when its function was made looks nothing up.
 static EXTENSION_FUNCTIONS: Statement = Statement::new(
     "SELECT pg_catalog.format('%s %s', p.oid::pg_catalog.regprocedure,
             CASE WHEN p.prosecdef THEN 'is SECURITY DEFINER' ELSE 'has no fixed search_path' END),
-            p.prosecdef OR (p.prokind <> 'p' AND NOT EXISTS (
+            p.prosecdef OR (p.prokind <> 'p' AND p.prosqlbody IS NULL AND NOT EXISTS (
                 SELECT FROM pg_catalog.unnest(p.proconfig) c
                 WHERE c ~ '^search_path=\"?pg_catalog\"?, *\"?pg_temp\"?$'))
      FROM pg_catalog.pg_extension x
