@@ -1,5 +1,5 @@
 //! Installing, the state of the vault, the keyring. `install()` runs the files of `sql/` as its
-//! caller, a superuser (DESIGN §4, §7).
+//! caller, a superuser (docs/architecture.md#install-model).
 
 use super::access::Access;
 use crate::audit;
@@ -51,7 +51,7 @@ fn install() -> Answer<String> {
 #[search_path(pg_catalog, pg_temp)]
 fn reload_keyring() -> Answer<i32> {
     if !Caller::new(Context::default()).may_administer() {
-        // Recorded where a record can be written: without a master key there is none.
+        // Recorded if a record can be written; without a master key it cannot.
         Access::begin(AccessType::MasterKey, Context::default())?.must_administer()?;
     }
     Ok(audit::reload_keyring()? as i32)

@@ -1,6 +1,6 @@
 //! Scans for leaked keys: of a table, of the server log, of the database's definitions. Each reads
-//! as the caller what the caller may read, answers a row per key and place, never a key, and raises
-//! an incident of what was not found before. What is common to them is here.
+//! as the caller, and only what the caller may read. It answers a row per key and place, never a
+//! key, and raises an incident for each new one. The common steps are here.
 
 mod database;
 mod log;
@@ -22,21 +22,21 @@ use pgrx::notice;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 
-/// Rows of an answer at most, of keys that are not ours and of ours. A scanned text may be an
-/// attacker's, made of keys.
+/// The most rows of an answer, for keys that are not ours and for ours. A scanned text may be an
+/// attacker's, full of keys.
 const MOST: usize = 10_000;
-/// A NOTICE says how far a scan is, each time so much was searched: every few seconds.
+/// A NOTICE reports the progress each time so much was searched: every few seconds.
 const BYTES_PER_NOTICE: usize = 64 << 20;
 
-/// Where a text stands: as people are shown it, and what its incidents are about. A log file is
-/// renamed and packed, but what it says is not new again.
+/// The place of a text: the name that people see, and the name that its incidents are about. A log
+/// file may be renamed and packed, but its keys are not new then.
 struct Place {
     shown: String,
     identity: String,
 }
 
 impl Place {
-    /// A place of this name; a name may hold a key.
+    /// A place with this name, which may itself hold a key.
     fn named(name: &str) -> Place {
         Place { shown: PlaceName::clean(name).into_string(), identity: name.to_owned() }
     }
@@ -45,7 +45,7 @@ impl Place {
 /// A row of the answer: place, provider, kind, redacted, provider_key_id, occurrences, is_new.
 type LeakRow = (String, Option<String>, String, String, Option<pgrx::Uuid>, i64, bool);
 
-/// A key at a place, however often.
+/// A key at a place, with the number of its occurrences.
 struct KeyInClear {
     incident: IncidentId,
     provider: Option<String>,
@@ -62,12 +62,12 @@ struct Scan {
     source: &'static str,
     leaks: BTreeMap<(Option<StoredAs>, String, [u8; 32]), KeyInClear>,
     ours: usize,
-    /// Found beyond the rows of the answer.
+    /// The number of keys found beyond the rows of the answer.
     more: i64,
     searched: usize,
 }
 
-/// Begins a call, for those whom `may` lets; refusals are recorded.
+/// Begins a call of a caller that passes `may`. Refusals are recorded.
 fn begin(may: fn(&Access) -> Result<(), Error>) -> Result<Access, Error> {
     let access = Access::begin_with_key(AccessType::Validate, Context::default())?;
     may(&access)?;
@@ -89,8 +89,8 @@ impl Scan {
         Ok(Scan { access, finder, source, leaks: BTreeMap::new(), ours: 0, more: 0, searched: 0 })
     }
 
-    /// Searches a text of any length, piece by piece. The place may be one that is only looked up
-    /// when it is told.
+    /// Searches a text of any length, piece by piece. The place may be looked up only when a key is
+    /// found.
     fn search<P: Deref<Target = Place>>(&mut self, place: P, text: &[u8]) -> Result<(), Error> {
         let mut from = 0;
         while let Some(piece) = redact::piece(&text[from..], true).filter(|_| from < text.len()) {
@@ -100,7 +100,7 @@ impl Scan {
         Ok(())
     }
 
-    /// Searches a piece; what begins from `next` on is searched with the next piece.
+    /// Searches a piece. A key that begins at `next` or later is searched with the next piece.
     fn search_piece<P: Deref<Target = Place>>(
         &mut self,
         place: &P,
@@ -131,7 +131,7 @@ impl Scan {
         Ok(())
     }
 
-    /// Writes down a key that was found.
+    /// Notes a key that was found.
     fn note(&mut self, place: &Place, found: Found) {
         let key = (found.ours, place.shown.clone(), found.fingerprint);
         if let Some(leak) = self.leaks.get_mut(&key) {
@@ -166,8 +166,7 @@ impl Scan {
                 .entry(leak.incident)
                 .or_insert_with(|| incident_of(self.source, *ours, place, leak));
         }
-        // In the order of their ids, so that two scans at once do not wait for each other in a
-        // circle.
+        // In the order of their ids, so that two scans at once never wait for each other.
         let new: BTreeMap<IncidentId, bool> = incidents
             .into_iter()
             .map(|(id, incident)| (id, raise(&self.access, &incident)))
@@ -199,10 +198,11 @@ impl Scan {
     }
 }
 
-/// The incident of a key that lies in clear at a place.
+/// The incident of a key that stands in clear at a place.
 fn incident_of(source: &str, ours: Option<StoredAs>, place: &str, leak: &KeyInClear) -> Incident {
     let details = serde_json::json!({
-        "what": "a provider key lies in clear", "source": source, "place": place, "provider": leak.provider,
+        "what": "a provider key lies in clear", "source": source, "place": place,
+        "provider": leak.provider,
         "kind": leak.kind, "redacted": leak.redacted, "occurrences": leak.occurrences,
         "key_version": ours.map(|ours| ours.version),
     });
@@ -217,7 +217,7 @@ fn incident_of(source: &str, ours: Option<StoredAs>, place: &str, leak: &KeyInCl
     }
 }
 
-/// The incident that there is more than an answer holds, one a day.
+/// The incident which says that an answer cannot hold all findings. There is one a day.
 fn no_more(source: &str) -> Incident {
     let now = clock::now();
     let day = i64::from(now.day());
@@ -234,7 +234,7 @@ fn no_more(source: &str) -> Incident {
     }
 }
 
-/// Whether the incident is new; then listeners are told once this transaction has committed.
+/// Stores the incident. Answers whether it is new; then listeners are told after the commit.
 fn raise(access: &Access, incident: &Incident) -> bool {
     let is_new = store::incidents::insert(access.recorder.owner(), incident);
     if is_new {

@@ -192,7 +192,7 @@ fn look_at_woken(watch: &mut Watch) {
     }
 }
 
-/// A finding of a moment: it has no episode. One a day for the same.
+/// A finding of a single moment, without an episode. There is one a day for the same subject.
 fn add_finding(
     watch: &mut Watch,
     detector: Detector,
