@@ -14,8 +14,11 @@ pub const MAX_AGE: i32 = 36_525 * DAY;
 /// Where a setting holds, the widest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Scope {
+    /// One value for the whole database.
     Database,
+    /// A value for each project.
     Project,
+    /// A value for each key.
     Key,
 }
 
@@ -25,25 +28,44 @@ pub type Wrong = (&'static str, &'static str);
 /// What a value must be, and what it is where nobody has set one.
 pub enum Form {
     /// A whole number.
-    Count { default: i32, least: i32, most: i32 },
+    Count {
+        /// Where nobody has set one.
+        default: i32,
+        /// The smallest that is allowed.
+        least: i32,
+        /// The largest that is allowed.
+        most: i32,
+    },
     /// A time: a whole number with its unit, d, h or min. The default is in minutes.
-    Age { default: i32 },
+    Age {
+        /// Minutes, where nobody has set one.
+        default: i32,
+    },
     /// Words that a function understands.
-    Words { default: &'static CStr, check: fn(&str, Scope) -> Result<(), Wrong> },
+    Words {
+        /// Where nobody has set one.
+        default: &'static CStr,
+        /// Says what is wrong with a value in a scope.
+        check: fn(&str, Scope) -> Result<(), Wrong>,
+    },
 }
 
 /// A row of the settings that can be overridden.
 pub struct Setting {
     /// As the server knows it.
     pub guc: &'static CStr,
-    /// What it is, in a sentence, and a second one.
+    /// What it is, in a sentence.
     pub says: &'static CStr,
+    /// A second sentence.
     pub says_more: &'static CStr,
+    /// What a value must be.
     pub form: Form,
+    /// The narrowest scope that may have a value of its own.
     pub narrowest: Scope,
 }
 
 impl Setting {
+    /// A whole number between `least` and `most`.
     pub const fn count(
         guc: &'static CStr,
         says: &'static CStr,
@@ -55,6 +77,7 @@ impl Setting {
         Setting { guc, says, says_more: overridden(narrowest), form, narrowest }
     }
 
+    /// A time, whose default is in minutes.
     pub const fn age(
         guc: &'static CStr,
         says: &'static CStr,

@@ -11,9 +11,13 @@ use std::rc::Rc;
 /// An access to a key by somebody with the right, as it is counted.
 #[derive(Clone, Copy)]
 pub struct KeyAccess<'a> {
+    /// When it happened.
     pub at: Moment,
+    /// The key.
     pub key: KeyRef,
+    /// What was attempted.
     pub access_type: AccessType,
+    /// How it counts.
     pub counted: Counted,
     /// Role, trusted subject and address, by `CallerKind`.
     pub callers: [Option<&'a str>; 3],
@@ -34,11 +38,17 @@ impl<'a> KeyAccess<'a> {
 /// Something that a person must look at.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WatchFinding {
+    /// The incident that tells of it.
     pub incident: IncidentId,
+    /// The detector that found it.
     pub detector: Detector,
+    /// The key or caller it is about.
     pub subject: Subject,
+    /// When its episode began.
     pub began: Moment,
+    /// How many were counted.
     pub observed: u32,
+    /// How many were allowed.
     pub limit: u32,
     /// The key or the caller is blocked from this access on.
     pub blocks: bool,
@@ -50,8 +60,12 @@ pub struct WatchFinding {
 /// new.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Meeting {
+    /// The key.
     pub key: KeyRef,
+    /// What kind of caller it is.
     pub kind: CallerKind,
+    /// The name of the caller.
     pub subject: Rc<str>,
+    /// When it happened.
     pub at: Moment,
 }

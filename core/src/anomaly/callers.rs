@@ -19,6 +19,7 @@ pub(super) const DAYS: usize = 8;
 pub(super) type CallerPlace = u32;
 
 pub(super) struct CountedCaller {
+    /// What kind of caller it is.
     pub kind: CallerKind,
     pub name: Rc<str>,
     /// Given once and never again, unlike its place.
@@ -46,9 +47,13 @@ pub(super) struct Callers {
 /// The busiest minute of a caller on a day (since 1970).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Peak {
+    /// What kind of caller it is.
     pub kind: CallerKind,
+    /// The name of the caller.
     pub subject: Rc<str>,
+    /// The UTC day, in days since 1970.
     pub day: i32,
+    /// Different keys in the busiest minute of that day.
     pub distinct_keys: u32,
 }
 

@@ -8,10 +8,13 @@ use crate::moment::Moment;
 /// The time within which something is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Window {
+    /// The last minute, both ends included.
     Minute,
+    /// The last hour, by minutes.
     Hour,
     /// An hour of what is rare: half the memory, and at most 65,535 a minute.
     RareHour,
+    /// The last day, by half hours.
     Day,
 }
 

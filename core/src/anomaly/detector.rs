@@ -11,7 +11,9 @@ use std::rc::Rc;
 /// Whom an incident of the watch is about.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Subject {
+    /// A key, with its project.
     Key(KeyRef),
+    /// A caller, by its kind and name.
     Caller(CallerKind, Rc<str>),
 }
 
@@ -61,9 +63,12 @@ macro_rules! detectors {
         /// What is looked for.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[repr(u8)]
-        pub enum Detector { $($name),+ }
+        pub enum Detector {
+            $(#[doc = concat!("The row `", stringify!($name), "`.")] $name),+
+        }
 
         impl Detector {
+            /// All of them, in the order of their bits.
             pub const ALL: &'static [Detector] = &[$(Detector::$name),+];
         }
 
@@ -194,6 +199,7 @@ const fn count_of_keys() -> usize {
 }
 
 impl Detector {
+    /// How many detectors there are.
     pub const COUNT: usize = Detector::ALL.len();
     /// Those that count what happens to a key.
     pub(super) const OF_KEYS: [Detector; count_of_keys()] = {
@@ -218,14 +224,17 @@ impl Detector {
         self.incident_type().word()
     }
 
+    /// The detector of this name.
     pub fn find(word: &str) -> Option<Detector> {
         Detector::ALL.iter().copied().find(|detector| detector.word() == word)
     }
 
+    /// The type of its incidents.
     pub fn incident_type(self) -> IncidentType {
         self.definition().incident
     }
 
+    /// The severity of its incidents.
     pub fn severity(self) -> Severity {
         self.definition().severity
     }

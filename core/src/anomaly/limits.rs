@@ -42,7 +42,9 @@ pub struct OwnLimits {
 pub struct Rules {
     /// Of the whole database.
     pub base: Limits,
+    /// The limits that projects have of their own.
     pub projects: HashMap<ProjectId, OwnLimits>,
+    /// The limits that keys have of their own.
     pub keys: HashMap<KeyRef, OwnLimits>,
 }
 
@@ -64,6 +66,7 @@ impl OwnLimits {
 }
 
 impl Limits {
+    /// These limits, with those of a narrower scope in their place.
     pub fn overridden(self, by: &OwnLimits) -> Limits {
         let mut limits = self;
         for (most, own) in limits.most.iter_mut().zip(by.most) {
@@ -85,6 +88,7 @@ impl Limits {
         self.most[detector as usize]
     }
 
+    /// Whether the detector refuses what it finds.
     pub fn block(&self, detector: Detector) -> bool {
         self.blocks & detector.bit() != 0
     }

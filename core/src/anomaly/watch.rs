@@ -32,6 +32,7 @@ struct Episode {
     accesses: u64,
 }
 
+/// The watch of one database: counts, limits, blocks, and what it found.
 pub struct Watch {
     rules: Rules,
     generation: u32,
@@ -124,6 +125,7 @@ impl Watch {
         }
     }
 
+    /// Takes a caller's busiest minute of an earlier day.
     pub fn remember_peak(&mut self, peak: &Peak) {
         self.callers.remember(peak);
     }
@@ -140,11 +142,13 @@ impl Watch {
         self.episodes.insert((detector, subject), Episode { incident, began, accesses: 0 });
     }
 
+    /// Takes new limits. They hold from the next access on.
     pub fn set_rules(&mut self, rules: Rules) {
         self.rules = rules;
         self.generation = self.generation.wrapping_add(1);
     }
 
+    /// Refuses every access to the key from now on.
     pub fn block(&mut self, key: KeyRef) {
         self.blocked.insert(key);
     }
@@ -155,10 +159,12 @@ impl Watch {
         self.let_be(&Subject::Key(*key));
     }
 
+    /// Refuses every access of the caller from now on.
     pub fn block_caller(&mut self, kind: CallerKind, subject: &str) {
         self.blocked_callers[kind as usize].insert(subject.into());
     }
 
+    /// Lets the caller in again.
     pub fn unblock_caller(&mut self, kind: CallerKind, subject: &str) {
         self.blocked_callers[kind as usize].remove(subject);
         self.let_be(&Subject::Caller(kind, subject.into()));
@@ -233,6 +239,7 @@ impl Watch {
         self.meetings.drain(..most.min(self.meetings.len())).collect()
     }
 
+    /// Keeps meetings that could not be written.
     pub fn put_back_meetings(&mut self, meetings: Vec<Meeting>) {
         self.meetings.splice(0..0, meetings);
     }
@@ -242,6 +249,7 @@ impl Watch {
         std::mem::take(&mut self.woken)
     }
 
+    /// Keeps woken keys that could not be looked up.
     pub fn put_back_woken(&mut self, woken: Vec<(KeyRef, Moment)>) {
         self.woken.splice(0..0, woken);
     }
@@ -251,14 +259,17 @@ impl Watch {
         self.rules.of(key).stale
     }
 
+    /// Keeps busiest minutes that could not be written.
     pub fn put_back_peaks(&mut self, peaks: &[Peak]) {
         peaks.iter().for_each(|peak| self.callers.put_back(peak));
     }
 
+    /// At most so many busiest minutes that changed since they were last asked for.
     pub fn changed_peaks(&mut self, most: usize) -> Vec<Peak> {
         self.callers.changed(most)
     }
 
+    /// Whether findings wait to be written.
     pub fn has_findings(&self) -> bool {
         !self.findings.is_empty()
     }

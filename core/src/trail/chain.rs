@@ -18,6 +18,7 @@ const ROW_FORMAT: u8 = 1;
 pub struct MacKey(Zeroizing<[u8; 32]>);
 
 impl MacKey {
+    /// A key of 32 bytes; None: another length.
     pub fn new(bytes: &[u8]) -> Option<MacKey> {
         bytes.try_into().ok().map(|b: [u8; 32]| MacKey(Zeroizing::new(b)))
     }
@@ -25,11 +26,17 @@ impl MacKey {
 
 /// One row of the trail: an event and what the writer adds to it.
 pub struct TrailRow<'a> {
+    /// The access.
     pub event: &'a Event,
+    /// Its number in the trail, from 1, without gaps.
     pub seq: i64,
+    /// A random number of the queue that it came through.
     pub epoch: i64,
+    /// Its place in that queue.
     pub queue_seq: i64,
+    /// The database that wrote it.
     pub identity_id: IdentityId,
+    /// The version of the MAC key.
     pub chain_key_version: i32,
 }
 

@@ -14,6 +14,7 @@ pub struct Bounded<const N: usize> {
 
 impl<const N: usize> Bounded<N> {
     const NULL_LEN: u16 = u16::MAX;
+    /// No text.
     pub const NULL: Self = Bounded { len: Self::NULL_LEN, bytes: [0; N] };
 
     /// Keeps as many whole characters of `text` as fit.
@@ -27,6 +28,7 @@ impl<const N: usize> Bounded<N> {
         kept
     }
 
+    /// The text; None: NULL.
     pub fn get(&self) -> Option<&str> {
         if self.len == Self::NULL_LEN {
             return None;
@@ -107,6 +109,7 @@ impl Verdict {
     const NOT_RECORDED: u8 = 2;
     const REFUSED: u8 = 16;
 
+    /// The byte that stands for it in shared memory.
     pub fn to_byte(self) -> u8 {
         match self {
             Verdict::Recorded => Self::RECORDED,
@@ -130,26 +133,47 @@ impl Verdict {
 /// One access, as its own process saw it. Lengths in bytes.
 #[derive(Clone, Copy)]
 pub struct Event {
+    /// Names the event, also in `committed_changes`.
     pub id: EventId,
+    /// When it happened.
     pub accessed_at: Moment,
+    /// The project, where it is known and the caller may be told of it.
     pub project_id: Option<ProjectId>,
+    /// The key, as far as the caller named one.
     pub provider_key_id: Option<ProviderKeyId>,
+    /// The provider of the key.
     pub provider: Bounded<63>,
+    /// The version of the key.
     pub key_version: Option<i32>,
+    /// What was attempted.
     pub access_type: AccessType,
+    /// Why it failed; None: it succeeded.
     pub failure: Option<FailureReason>,
+    /// How many attempts the row stands for.
     pub attempt_count: i32,
+    /// The address that the caller gave.
     pub ip_address: Bounded<64>,
+    /// The user agent that the caller gave.
     pub user_agent: Bounded<256>,
+    /// The request that the caller gave.
     pub request_id: Bounded<128>,
+    /// The role that logged in.
     pub session_role: Bounded<63>,
+    /// The role whose rights counted.
     pub effective_role: Bounded<63>,
+    /// The role that SET ROLE had named.
     pub role_setting: Bounded<63>,
+    /// The subject that the claims name.
     pub claims_sub: Bounded<128>,
+    /// Whether the claims counted.
     pub claims_trusted: bool,
+    /// The address that the server saw.
     pub client_addr: Bounded<45>,
+    /// The process of the caller.
     pub backend_pid: i32,
+    /// The name of the application.
     pub application_name: Bounded<63>,
+    /// The transaction, where it had an id.
     pub txid: Option<u64>,
     /// The version is marked compromised. No column of the trail: the writer makes an incident of
     /// opening it.
@@ -163,6 +187,7 @@ pub struct Event {
 }
 
 impl Event {
+    /// Whether it succeeded.
     pub fn success(&self) -> bool {
         self.failure.is_none()
     }
