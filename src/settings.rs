@@ -5,7 +5,7 @@
 mod overridable;
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -139,53 +139,52 @@ pub(crate) fn define(preloaded: bool) {
     }
 }
 
+/// A number that a reload changes.
+fn number(
+    (name, short, long): (&'static CStr, &'static CStr, &'static CStr),
+    setting: &'static GucSetting<i32>,
+    (least, most): (i32, i32),
+    unit: GucFlags,
+) {
+    let context = GucContext::Sighup;
+    GucRegistry::define_int_guc(name, short, long, setting, least, most, context, unit);
+}
+
 fn define_numbers() {
-    let number = |name, short, long, setting, min, max, flags| {
-        GucRegistry::define_int_guc(
-            name,
-            short,
-            long,
-            setting,
-            min,
-            max,
-            GucContext::Sighup,
-            flags,
-        );
-    };
     number(
-        c"watchllm_keys.master_key_command_timeout",
-        c"How long master_key_command may run.",
-        c"",
+        (c"watchllm_keys.master_key_command_timeout", c"How long master_key_command may run.", c""),
         &MASTER_KEY_COMMAND_TIMEOUT,
-        100,
-        600_000,
+        (100, 600_000),
         GucFlags::UNIT_MS,
     );
     number(
-        c"watchllm_keys.pbkdf2_iterations",
-        c"PBKDF2 iterations of a master key made from now on.",
-        c"A master key keeps the number it was made with.",
+        (
+            c"watchllm_keys.pbkdf2_iterations",
+            c"PBKDF2 iterations of a master key made from now on.",
+            c"A master key keeps the number it was made with.",
+        ),
         &PBKDF2_ITERATIONS,
-        100_000,
-        100_000_000,
+        (100_000, 100_000_000),
         GucFlags::default(),
     );
     number(
-        c"watchllm_keys.audit_timeout",
-        c"How long a caller waits for its audit record.",
-        c"After it the caller gets an error and no plaintext.",
+        (
+            c"watchllm_keys.audit_timeout",
+            c"How long a caller waits for its audit record.",
+            c"After it the caller gets an error and no plaintext.",
+        ),
         &AUDIT_TIMEOUT,
-        100,
-        600_000,
+        (100, 600_000),
         GucFlags::UNIT_MS,
     );
     number(
-        c"watchllm_keys.spin",
-        c"Microseconds that writer and waiter look for each other before they sleep.",
-        c"Mends the latency of few clients; 0 turns it off.",
+        (
+            c"watchllm_keys.spin",
+            c"Microseconds that writer and waiter look for each other before they sleep.",
+            c"Mends the latency of few clients; 0 turns it off.",
+        ),
         &SPIN,
-        0,
-        10_000,
+        (0, 10_000),
         GucFlags::default(),
     );
 }
