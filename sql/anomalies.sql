@@ -8,11 +8,11 @@
 -- the clock and a day 48 half hours of it (UTC), the present one included. An episode begins with
 -- the access that crosses a limit, and ends when half the limit is left.
 
--- What counts for a key stands here and in Event::counts (core/src/trail/event.rs), nowhere else;
--- a test compares the two. What was blocked would have been opened: it counts as an access. Callers
--- without the right harm nobody's key by failing on it. A master key that is lost or wrong is the
--- vault's own fault and counts for no key. The planner puts the body in the place of the call: it
--- has no SET search_path for that reason, and needs none, as it was resolved when it was made.
+-- What counts for a key is defined here and in Event::counts (core/src/trail/event.rs), nowhere
+-- else; a test compares the two. A blocked attempt would have opened the key, so it counts as an
+-- access. A caller without the right harms nobody's key by failing on it. A lost or wrong master
+-- key is the vault's own fault and counts for no key. The planner inlines the body, so it has no
+-- SET search_path. It needs none, because its names were resolved when it was created.
 CREATE FUNCTION watchllm.counts_as_failure(access_type text, success boolean, failure_reason text) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
@@ -56,7 +56,8 @@ DECLARE
     first_read CONSTANT timestamptz := watchllm.first_read(since, '30 minutes', '1410 minutes');
     last_read  CONSTANT timestamptz := coalesce(until, 'infinity');
 BEGIN
-    -- What lies before a window is taken from what lies before a row: so rows of one microsecond count one by one.
+    -- A row's window is the rows before it, without those before the window. So rows of one
+    -- microsecond count one by one.
     RETURN QUERY
     WITH attempts AS (
         SELECT l.accessed_at, l.id, l.project_id, l.provider_key_id,
@@ -114,8 +115,8 @@ DECLARE
     first_read CONSTANT timestamptz := watchllm.first_read(since, bucket, span);
     last_read  CONSTANT timestamptz := coalesce(until, 'infinity');
 BEGIN
-    -- First who can have crossed a limit at all: most keys have not. Within a bucket the count only grows: what it was at
-    -- its beginning and what it is at its end say all.
+    -- First the keys that can have crossed a limit at all: most have not. Within a bucket the count
+    -- only grows, so its values at the beginning and the end are enough.
     RETURN QUERY
     WITH limits AS MATERIALIZED (
         SELECT k.project_id, k.provider_key_id, k.held,

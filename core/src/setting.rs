@@ -1,6 +1,6 @@
-//! What a setting is that a database, a project or a key can have of its own, in place of the
-//! server's: its name, its default, what its value must be and how narrowly it can be set. The list
-//! of them: overrides. The server knows each as `watchllm_keys.` and its name.
+//! A setting that a database, a project or a key can override: its name, its default, its allowed
+//! values, and the narrowest scope it can be set in. `overrides` lists them. The server knows each
+//! as `watchllm_keys.` and its name.
 
 use std::ffi::CStr;
 
@@ -22,10 +22,10 @@ pub enum Scope {
     Key,
 }
 
-/// What is wrong with a value, and what it should be.
+/// The fault of a value, and what the value should be.
 pub type Wrong = (&'static str, &'static str);
 
-/// What a value must be, and what it is where nobody has set one.
+/// What a value must be, and the default.
 pub enum Form {
     /// A whole number.
     Count {
@@ -52,7 +52,7 @@ pub enum Form {
 
 /// A row of the settings that can be overridden.
 pub struct Setting {
-    /// As the server knows it.
+    /// The server's name for it.
     pub guc: &'static CStr,
     /// What it is, in a sentence.
     pub says: &'static CStr,
@@ -94,7 +94,7 @@ impl Setting {
         name.strip_prefix(PREFIX).unwrap_or(name)
     }
 
-    /// The number that a value stands for: a count, or minutes. None: it stands for none.
+    /// The number that a value stands for: a count, or minutes. None if it is no number.
     pub fn number(&self, value: &str) -> Option<u32> {
         match self.form {
             Form::Count { .. } => value.parse().ok(),
@@ -111,7 +111,7 @@ impl Setting {
         }
     }
 
-    /// The number that holds where nobody has set one; of words 0.
+    /// The default number. For words it is 0.
     pub const fn default_number(&self) -> u32 {
         match self.form {
             Form::Count { default, .. } | Form::Age { default } => default as u32,
@@ -161,7 +161,7 @@ const fn scopes(narrowest: Scope) -> &'static str {
     }
 }
 
-/// Minutes of an age as it is written. None: it is none, or is out of range.
+/// The minutes of an age. None if it is no age, or out of range.
 fn minutes(age: &str) -> Option<u32> {
     let unit = age.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = age.split_at(unit);

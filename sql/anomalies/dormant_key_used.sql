@@ -1,4 +1,4 @@
--- A key that nobody has used for longer than stale_after is used again. Live: DormantKey in
+-- A key that nobody has used for longer than stale_after is used again. Live counter: DormantKey in
 -- core/src/anomaly/detector.rs.
 
 CREATE FUNCTION watchllm.detect_dormant_key_used(since timestamptz, until timestamptz DEFAULT NULL)
@@ -15,8 +15,9 @@ DECLARE
     first_read CONSTANT timestamptz := watchllm.first_read(since, '1 microsecond', '0');
     last_read  CONSTANT timestamptz := coalesce(until, 'infinity');
 BEGIN
-    -- Who slept within the time shows in it; when the others were last used the index finds at once. An import is no
-    -- access, but the key was not asleep where it comes from. Two days first: few keys need a look into all.
+    -- A key that slept within the searched time shows it there. For the others the index finds the
+    -- last use at once. An import is no access, but the key was in use where it came from. Two days
+    -- are read first, because few keys need a look at all days.
     RETURN QUERY
     WITH accesses AS MATERIALIZED (
         SELECT l.project_id, l.provider_key_id, l.accessed_at, l.access_type,

@@ -100,7 +100,7 @@ fn lowest_setting(name: Option<&str>) -> Answer<Option<String>> {
     }
     let owner = store::installed::owner()?;
     let visible = Caller::new(Context::default()).may_see(owner);
-    let counts = |own: &store::settings::Own| match (&visible, own.project) {
+    let counts = |own: &store::settings::StoredOverride| match (&visible, own.project) {
         (Projects::Own(projects), Some(project)) => projects.contains(&project),
         _ => true,
     };

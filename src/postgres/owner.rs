@@ -40,7 +40,7 @@ impl Owner {
     /// Remembers the result of `sql/installed.sql` and the relations it is about. `changes` is
     /// `relation_changes()` from before that query. Changes of other relations cost nothing, even
     /// in an application with many temporary tables.
-    pub(crate) fn found(
+    pub(crate) fn remember(
         role: pg_sys::Oid,
         trail: pg_sys::Oid,
         relations: Vec<pg_sys::Oid>,

@@ -52,7 +52,7 @@ pub(crate) fn owner() -> Result<Owner, Error> {
     match found.pop() {
         Some((Some(role), Some(true), Some(trail), _)) => {
             let ours = RELATIONS.read_as_caller(&[], |row| row.get::<pg_sys::Oid>(1));
-            Ok(Owner::found(role, trail, ours.into_iter().flatten().collect(), changes))
+            Ok(Owner::remember(role, trail, ours.into_iter().flatten().collect(), changes))
         }
         Some((.., Some(problem))) if problem == "restoring" => Err(Error::Restoring),
         Some((.., Some(problem))) if problem == "foreign_owner" => Err(Error::Refused(

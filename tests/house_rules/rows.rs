@@ -1,6 +1,6 @@
-//! What a row of a table needs elsewhere: a detector its SQL and its tests, a setting that can be
-//! overridden somebody who reads it and a test that sets it. Each check is proven to fail. That a
-//! heading of docs/reference.md is missing is found by tests/docs.
+//! What a row of a table needs elsewhere. A detector needs its SQL and its tests. A setting that
+//! can be overridden needs a reader, and a test that sets it. Each check is proven to fail.
+//! tests/docs finds a missing heading of docs/reference.md.
 
 use super::{files, re};
 use std::collections::BTreeMap;
@@ -28,7 +28,7 @@ fn says(texts: &BTreeMap<String, String>, homes: &[&str], what: &str) -> bool {
     texts.iter().any(|(path, text)| is_there(path) && text.contains(what))
 }
 
-/// What is missing of a detector.
+/// What a detector lacks.
 fn of_detector(texts: &BTreeMap<String, String>, word: &str) -> Vec<String> {
     let sql = format!("sql/anomalies/{word}.sql");
     let needs = [
@@ -49,7 +49,7 @@ fn of_detector(texts: &BTreeMap<String, String>, word: &str) -> Vec<String> {
     needs.into_iter().filter(|(is_there, _)| !is_there).map(|(_, complaint)| complaint).collect()
 }
 
-/// What is missing of a setting; `reader`: how Rust names it where it reads it, if it has a name.
+/// What a setting lacks. `reader` is its Rust name where it is read, if it has one.
 fn of_setting(texts: &BTreeMap<String, String>, name: &str, reader: Option<&str>) -> Vec<String> {
     let is_read = reader.is_none_or(|reader| {
         let use_of_it = re(&format!(r"(&{reader}\b|\b{reader}\.\w)"));
@@ -84,7 +84,7 @@ fn every_detector_has_what_it_needs() {
     let missing: Vec<String> =
         Detector::ALL.iter().flat_map(|detector| of_detector(&texts, detector.word())).collect();
     assert_eq!(missing, [""; 0]);
-    // and nothing looks for what no row names
+    // and no file that no row names
     for path in texts.keys().filter_map(|path| path.strip_prefix("sql/anomalies/")) {
         let word = path.trim_end_matches(".sql");
         assert!(Detector::find(word).is_some(), "sql/anomalies/{path} is of no detector");

@@ -1,5 +1,5 @@
-//! What the watch is told and what it tells: an access as it is counted, a finding for people to
-//! look at, a caller that met a key. Made of events (trail/event), written down by the writer
+//! What goes into the watch and what comes out: an access to count, a finding for people, a caller
+//! that met a key. Accesses are made from events (trail/event). The writer stores the results
 //! (audit/writer/findings).
 
 use super::detector::{Detector, Subject};
@@ -52,11 +52,11 @@ pub struct WatchFinding {
     pub limit: u32,
     /// The key or the caller is blocked from this access on.
     pub blocks: bool,
-    /// When it was over, and how many accesses there were meanwhile.
+    /// When it ended, and how many accesses it had.
     pub ended: Option<(Moment, u64)>,
 }
 
-/// A caller that used a key and was not known to this day's writer: the table knows whether it is
+/// A caller that used a key and that today's writer did not know. The table knows whether it is
 /// new.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Meeting {

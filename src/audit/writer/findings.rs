@@ -160,7 +160,8 @@ fn write_meetings(watch: &mut Watch) {
     let distinct: HashMap<_, _> =
         taken.iter().map(|m| ((m.key, m.kind, m.subject.clone()), m)).collect();
     let meetings: Vec<Meeting> = distinct.into_values().cloned().collect();
-    let new = now_or_later("callers are written", |owner| store::watch::meet(owner, &meetings));
+    let new =
+        now_or_later("callers are written", |owner| store::watch::save_meetings(owner, &meetings));
     let Some(new) = new else { return watch.put_back_meetings(taken) };
     for meeting in new {
         let detector =
@@ -211,7 +212,7 @@ fn add_finding(
     ]);
     let blocks = watch.blocks(detector, &key);
     let subject = Subject::Key(key);
-    watch.found(WatchFinding {
+    watch.add_finding(WatchFinding {
         incident,
         detector,
         subject,
