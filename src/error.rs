@@ -28,6 +28,9 @@ pub enum Error {
     Inactive,
     CompromisedVersion(i32),
     NotInstalled,
+    NoSchemaRecord,
+    OlderSchema { recorded: i32, needed: i32 },
+    NewerSchema { recorded: i32, known: i32 },
     Restoring,
     Refused(&'static str),
     NotPreloaded,
@@ -65,7 +68,14 @@ impl Error {
             Blocked | CallerBlocked | Inactive | CompromisedVersion(_) => {
                 ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION
             }
-            NotInstalled | Restoring | NotPreloaded | NoMasterKey(_) | UnknownMasterKey(_)
+            NotInstalled
+            | NoSchemaRecord
+            | OlderSchema { .. }
+            | NewerSchema { .. }
+            | Restoring
+            | NotPreloaded
+            | NoMasterKey(_)
+            | UnknownMasterKey(_)
             | OwnTrail => ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             ReloadRefused(why) => why.sqlstate(),
             WrongMasterKey(_) => ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
@@ -110,6 +120,16 @@ impl Error {
                 format!("version {v} of this provider key is marked compromised")
             }
             NotInstalled => "watchllm_keys is not installed in this database".into(),
+            NoSchemaRecord => {
+                "the tables of watchllm_keys are there, the record of their schema version is not"
+                    .into()
+            }
+            OlderSchema { recorded, needed } => format!(
+                "the tables of watchllm_keys are of schema version {recorded}, this library needs {needed}"
+            ),
+            NewerSchema { recorded, known } => format!(
+                "the tables of watchllm_keys are of schema version {recorded}, this library knows only {known}"
+            ),
             Restoring => {
                 "watchllm_keys is not ready: its tables are there, their keys and triggers are not"
                     .into()
@@ -168,6 +188,13 @@ impl Error {
             Inactive => "Activate it with watchllm.set_provider_key_active(id, true).",
             CompromisedVersion(_) => "Rotate to a new key with watchllm.rotate_provider_key().",
             NotInstalled => "Run: SELECT watchllm.install();",
+            NoSchemaRecord => {
+                "Restore the rows of watchllm.install_history too: pg_dump --schema-only leaves them out."
+            }
+            OlderSchema { .. } => "An administrator must run: SELECT watchllm.install();",
+            NewerSchema { .. } => {
+                "Install the package of watchllm_keys that made them, or a newer one, and restart the server."
+            }
             Restoring => {
                 "Wait until the restore has finished; then, if needed, run: SELECT watchllm.install();"
             }
@@ -241,6 +268,9 @@ mod tests {
             (Inactive, "42000"),
             (CompromisedVersion(1), "42000"),
             (NotInstalled, "55000"),
+            (NoSchemaRecord, "55000"),
+            (OlderSchema { recorded: 1, needed: 2 }, "55000"),
+            (NewerSchema { recorded: 3, known: 2 }, "55000"),
             (Restoring, "55000"),
             (Refused("no"), "42501"),
             (NotPreloaded, "55000"),

@@ -49,21 +49,20 @@ impl Owner {
             .then(|| Owner { role: role.into(), trail: REMEMBERED_TRAIL.load(Relaxed).into() })
     }
 
-    /// Takes what `sql/installed.sql` found, and which relations it is about. `changes` is
+    /// Takes what `sql/installed.sql` found.
+    pub(crate) fn found(role: pg_sys::Oid, trail: pg_sys::Oid) -> Owner {
+        Owner { role, trail }
+    }
+
+    /// Remembers the owner for as long as these relations do not change. `changes` is
     /// `relation_changes()` from before the look. Other relations may come and go: an application
     /// with many temporary tables pays nothing.
-    pub(crate) fn found(
-        role: pg_sys::Oid,
-        trail: pg_sys::Oid,
-        relations: Vec<pg_sys::Oid>,
-        changes: u64,
-    ) -> Owner {
+    pub(crate) fn remember(self, relations: Vec<pg_sys::Oid>, changes: u64) {
         if changes == CHANGES.load(Relaxed) {
             RELATIONS.replace(relations);
-            REMEMBERED_ROLE.store(role.to_u32(), Relaxed);
-            REMEMBERED_TRAIL.store(trail.to_u32(), Relaxed);
+            REMEMBERED_ROLE.store(self.role.to_u32(), Relaxed);
+            REMEMBERED_TRAIL.store(self.trail.to_u32(), Relaxed);
         }
-        Owner { role, trail }
     }
 
     /// The partitioned table of the audit trail.

@@ -267,6 +267,17 @@ pub(crate) fn try_lock(relation: pg_sys::Oid, thing: u32) -> bool {
     got != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }
 
+/// Waits until no other transaction installs, updates or drops the extension, and lets none begin
+/// before this one ends. No stranger can hold such a lock.
+pub(crate) fn lock_extension() {
+    let mode = pg_sys::ShareUpdateExclusiveLock as i32;
+    // SAFETY: a catalog look-up inside a transaction, and a lock released at its end.
+    unsafe {
+        let extension = pg_sys::get_extension_oid(c"watchllm_keys".as_ptr(), true);
+        pg_sys::LockDatabaseObject(pg_sys::ExtensionRelationId, extension, 0, mode);
+    }
+}
+
 /// Takes, without waiting, the lock with which rows of a table of ours are read and written; false:
 /// it is not to be had.
 pub(crate) fn try_to_use(table: &str) -> bool {

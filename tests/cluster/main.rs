@@ -52,6 +52,7 @@ mod log_channels;
 mod log_faults;
 mod log_incidents;
 mod matrix;
+mod migrations;
 mod not_found;
 mod pooler;
 mod postgrest;
