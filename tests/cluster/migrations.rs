@@ -142,32 +142,32 @@ fn a_step_that_fails_leaves_the_database_as_it_was() {
     server.psql("postgres", "SELECT watchllm.create_project('r')");
 }
 
+/// Runs two installs, the second while the first holds its transaction open, which then ends so;
+/// answers what the second says.
+fn second_of_two(server: &Server, database: &str, end: &str) -> String {
+    server.psql(database, "CREATE EXTENSION watchllm_keys");
+    let mut first = server.connect(database, "postgres");
+    first.batch_execute(&format!("BEGIN; {INSTALL}")).unwrap();
+    let mut second = server.connect(database, "postgres");
+    let second = std::thread::spawn(move || second.query_one(INSTALL, &[]).unwrap().get(0));
+    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'object' AND NOT granted
+        AND classid = 'pg_extension'::regclass";
+    server.poll_until(database, waiting, "1", 30);
+    first.batch_execute(end).unwrap();
+    second.join().unwrap()
+}
+
 #[test]
 fn two_installs_at_once_follow_each_other() {
     let server = server("1:a-master-key-that-is-no-secret-either\n");
-    server.psql("postgres", "CREATE EXTENSION watchllm_keys");
-    let mut first = server.connect("postgres", "postgres");
-    first.batch_execute(&format!("BEGIN; {INSTALL}")).unwrap();
-    let waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'object' AND NOT granted
-        AND classid = 'pg_extension'::regclass";
-    std::thread::scope(|scope| {
-        let second = scope.spawn(|| server.psql("postgres", INSTALL));
-        server.poll_until("postgres", waiting, "1", 30);
-        first.batch_execute("COMMIT").unwrap();
-        let said = second.join().unwrap();
-        assert!(said.contains("up to date"), "{said}");
-    });
-    assert_eq!(server.psql("postgres", "SELECT count(*) FROM watchllm.install_history"), "1");
-    // and when the first gives up, the second does its work
     server.psql("postgres", "CREATE DATABASE other TEMPLATE template0");
-    server.psql("other", "CREATE EXTENSION watchllm_keys");
-    let mut first = server.connect("other", "postgres");
-    first.batch_execute(&format!("BEGIN; {INSTALL}")).unwrap();
-    std::thread::scope(|scope| {
-        let second = scope.spawn(|| server.psql("other", INSTALL));
-        server.poll_until("other", waiting, "1", 30);
-        first.batch_execute("ROLLBACK").unwrap();
-        assert!(second.join().unwrap().contains(": installed"));
-    });
-    server.psql("other", "SELECT watchllm.create_project('p')");
+    let said = second_of_two(&server, "postgres", "COMMIT");
+    assert!(said.contains("up to date"), "{said}");
+    let said = second_of_two(&server, "other", "ROLLBACK");
+    assert!(said.contains(": installed"), "{said}");
+    for database in ["postgres", "other"] {
+        let recorded = "SELECT count(*) FROM watchllm.install_history";
+        assert_eq!(server.psql(database, recorded), "1");
+        server.psql(database, "SELECT watchllm.create_project('p')");
+    }
 }
