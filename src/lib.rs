@@ -32,13 +32,13 @@ extension_sql_file!("../sql/function_grants.sql", name = "function_grants", fina
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     // Only while libraries are preloaded can shared memory still be asked for.
-    let preloaded = postgres::session::is_preloading();
+    let preloaded = postgres::process::is_preloading();
     settings::define(preloaded);
     extra_patterns::define();
     postgres::session::reserve_settings();
     log_hook::install_hooks(preloaded);
     if preloaded {
-        postgres::session::forget_backtraces();
+        postgres::process::forget_backtraces();
         audit::queue::install_hooks();
         audit::commit::install_hooks();
     }

@@ -5,7 +5,7 @@ use super::access::Access;
 use crate::audit;
 use crate::caller::{Caller, Context};
 use crate::error::{Answer, Error};
-use crate::postgres::session;
+use crate::postgres::{clock, locks, process, session};
 use crate::store::{self, installed};
 use crate::trail::AccessType;
 use pgrx::prelude::*;
@@ -20,7 +20,7 @@ fn install() -> Answer<String> {
         return Err(Error::Refused("only a superuser may install watchllm_keys").into());
     }
     // Before anything is read: what somebody else put there in our name would run as a superuser.
-    session::lock_extension();
+    locks::lock_extension();
     installed::run(installed::PREFLIGHT)?;
     let before = installed::recorded_version()?;
     let migrations = installed::migrations_after(before)?;
@@ -34,7 +34,7 @@ fn install() -> Answer<String> {
         installed::run(script)?;
     }
     let owner = installed::record_version(env!("CARGO_PKG_VERSION"))?;
-    let today = (session::now() / 86_400_000_000) as i32;
+    let today = (clock::now() / 86_400_000_000) as i32;
     (today..=today + 7).for_each(|day| store::trail::make_partition(owner, day));
     let done = match before {
         0 => "installed".to_owned(),
@@ -88,7 +88,7 @@ fn status() -> TableIterator<
     let problem = match (&found, state.preloaded) {
         (_, false) => Some(Error::NotPreloaded.message()),
         (Err(error), _) => Some(error.message()),
-        _ if session::is_standby() => Some(Error::Standby.message()),
+        _ if process::is_standby() => Some(Error::Standby.message()),
         _ => state.problem.clone().or_else(|| state.keyring_problem.clone()),
     };
     TableIterator::once((
@@ -102,7 +102,7 @@ fn status() -> TableIterator<
         },
         state.preloaded,
         found.is_ok(),
-        session::is_standby(),
+        process::is_standby(),
         state.writer_state,
         state.writer_pid,
         state.starts as i64,

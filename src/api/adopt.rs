@@ -6,8 +6,8 @@ use super::access::Access;
 use super::projects::delete_whole;
 use crate::caller::{Context, new_id};
 use crate::error::{Answer, Error};
-use crate::postgres::named_table::{self, Leaf, NamedRow};
-use crate::postgres::{StepMemory, session};
+use crate::postgres::table::{self, Leaf, NamedRow};
+use crate::postgres::{StepMemory, process, session};
 use crate::redact;
 use crate::store::Id;
 use crate::store::adoption::{self, Adoption, Project};
@@ -84,7 +84,7 @@ fn look(
     let names: Vec<CString> =
         names.into_iter().flatten().filter_map(|name| CString::new(name).ok()).collect();
     let names: Vec<&std::ffi::CStr> = names.iter().map(|name| name.as_c_str()).collect();
-    let leaf = named_table::look(source, &names).ok_or_else(gone)?;
+    let leaf = table::look(source, &names).ok_or_else(gone)?;
     let is = |column: usize, types: &[pg_sys::Oid]| {
         leaf.column_type(column).is_some_and(|found| types.contains(&found))
     };
@@ -117,9 +117,9 @@ fn gone() -> Error {
 /// Takes in what the table holds now; what is in step already leaves no row in the trail.
 fn feed_all(access: &mut Access, adoption: &Adoption, leaf: Leaf) -> Result<i64, Error> {
     let (mut fed, memory) = (0, StepMemory::new());
-    named_table::read(&[leaf], |rows| {
+    table::read(&[leaf], |rows| {
         rows.each(|_, row| {
-            session::check_interrupts();
+            process::check_interrupts();
             fed += 1;
             memory.run(|| {
                 of_row(row, adoption).and_then(|project| update(access, adoption, &project))

@@ -8,7 +8,7 @@ use crate::crypto::Secret;
 use crate::crypto::fingerprint::FingerprintKey;
 use crate::error::Error;
 use crate::extra_patterns;
-use crate::postgres::session;
+use crate::postgres::process;
 use crate::redact::{self, Candidate, ExtraPatterns, Finding};
 use crate::store::keys::Known;
 use crate::store::{self, Id};
@@ -164,7 +164,7 @@ impl Finder {
         let mut ours = Ours::new();
         let mut candidates = redact::candidates(text);
         loop {
-            session::check_interrupts();
+            process::check_interrupts();
             let some: Vec<Candidate> = candidates.by_ref().take(AT_ONCE).collect();
             if some.is_empty() {
                 return Ok(innermost(ours));

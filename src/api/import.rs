@@ -10,7 +10,7 @@ use crate::crypto::Secret;
 use crate::crypto::secret_file::read_secret;
 use crate::crypto::watchllm::{self, WatchllmError};
 use crate::error::Error;
-use crate::postgres::{StepMemory, session};
+use crate::postgres::{StepMemory, clock, process};
 use crate::redact;
 use crate::store::import::{Imported, OldKey, OldKeys};
 use crate::store::{self, Id};
@@ -120,7 +120,7 @@ impl Import {
         let total = old.places.len();
         let mut rows = Vec::with_capacity(total);
         for place in &old.places {
-            session::check_interrupts();
+            process::check_interrupts();
             let row = memory.run(|| old.at(*place).map(|key| self.take(&key)));
             rows.extend(row.transpose()?);
             if rows.len() % ROWS_PER_NOTICE == 0 {
@@ -135,7 +135,7 @@ impl Import {
         let provider = old.provider.as_deref();
         self.access.event = Event {
             id: new_id()?,
-            accessed_at: session::now(),
+            accessed_at: clock::now(),
             project_id: old.project_id,
             provider_key_id: old.id,
             provider: Bounded::new(provider.filter(|provider| is_slug(provider))),
@@ -233,7 +233,7 @@ impl Import {
             return Err(conflict());
         }
         self.access.event.key_version = Some(1);
-        self.access.event.last_used_at = old.last_used_at.map(|at| at.min(session::now()));
+        self.access.event.last_used_at = old.last_used_at.map(|at| at.min(clock::now()));
         self.access.keep_change();
         Ok(Arrival { name, outcome, details })
     }

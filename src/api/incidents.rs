@@ -7,7 +7,7 @@ use crate::audit::commit;
 use crate::caller::{Context, new_id};
 use crate::crypto::Secret;
 use crate::error::{Answer, Error};
-use crate::postgres::session;
+use crate::postgres::clock;
 use crate::redact;
 use crate::store;
 use crate::store::keys::{Known, StoredKey};
@@ -144,7 +144,7 @@ fn raise(
         project_id: Some(key.project_id),
         provider_key_id: Some(key.id),
         details: details.to_string(),
-        detected_at: session::now(),
+        detected_at: clock::now(),
     };
     if store::incidents::insert(access.recorder.owner(), &incident) {
         commit::announce(access.recorder, incident.notice());

@@ -8,7 +8,7 @@ use crate::caller::Context;
 use crate::crypto::{Secret, fingerprint};
 use crate::disclosed::Disclosed;
 use crate::error::{Answer, Error};
-use crate::postgres::session;
+use crate::postgres::memory;
 use crate::store::keys::StoredKey;
 use crate::store::{self, Id};
 use crate::trail::{AccessType, Bounded, Event, FailureReason};
@@ -248,7 +248,7 @@ fn refuse_spill(
             .map_or(0, |s| s.bytes().len())
     };
     let answer: usize = ids.iter().flatten().map(length).sum::<usize>() + ids.len() * ROW_OVERHEAD;
-    if answer <= session::work_mem() / 4 {
+    if answer <= memory::work_mem() / 4 {
         return Ok(());
     }
     let message = format!("the answer of about {} kB could spill to disk", answer / 1024 + 1);

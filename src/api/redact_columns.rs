@@ -7,7 +7,9 @@ use super::finder::{Finder, StoredAs, masked};
 use crate::audit::{self, commit};
 use crate::error::Error;
 use crate::extra_patterns;
-use crate::postgres::{JsonText, JsonbText, Owner, attempt, session};
+use crate::postgres::{
+    JsonText, JsonbText, Owner, attempt, clock, locks, lookup, process, session,
+};
 use crate::redact;
 use crate::store;
 use crate::trail::{Incident, IncidentType, Severity, incident};
@@ -112,7 +114,7 @@ fn redact_column(
             let masked = redact::redact_with(
                 &text,
                 extra_patterns::in_force(),
-                &mut session::check_interrupts,
+                &mut process::check_interrupts,
             );
             let Cow::Owned(masked) = masked else { return Ok(()) };
             seen(&text);
@@ -152,7 +154,7 @@ where
         &text,
         extra_patterns::in_force(),
         seen,
-        &mut session::check_interrupts,
+        &mut process::check_interrupts,
     );
     let Cow::Owned(masked) = masked else { return Ok(()) };
     // Should masking ever leave what is no JSON, the row must not be lost for it, nor the key be
@@ -172,14 +174,14 @@ struct Table {
 /// Raises incidents of what was masked, where there is a vault to write them in; never an error.
 fn raise(trigger: &PgTrigger, found: &[Masked]) {
     // A standby or a read-only transaction that fills a temporary table has nowhere to write.
-    if session::is_standby() || session::is_read_only() || session::is_parallel() {
+    if process::is_standby() || session::is_read_only() || session::is_parallel() {
         return;
     }
     let Ok(relation) = trigger.relid() else { return };
     let _raised = attempt(|| {
         let owner = audit::ready_to_read().ok()?;
         // Tables that somebody has locked are not waited for.
-        if !READ_AND_WRITTEN.iter().all(|table| session::try_to_use(table)) {
+        if !READ_AND_WRITTEN.iter().all(|table| locks::try_to_use(table)) {
             return None;
         }
         let (name, table_owner) = store::leaks::table(relation)?;
@@ -219,7 +221,7 @@ type Id = store::Id;
 /// The incident of a masked key. The same kind in the same column is the same for a day, one of our
 /// keys always.
 fn incident_of(table: &Table, masked: &Masked, ours: Option<StoredAs>) -> Incident {
-    let now = session::now();
+    let now = clock::now();
     let (day, version) =
         ((now / DAY).to_be_bytes(), ours.map_or(0, |ours| ours.version).to_be_bytes());
     let provider = masked.provider.unwrap_or_default().as_bytes();
@@ -288,15 +290,15 @@ fn no_more(table: &Table, today: i64) -> Incident {
         project_id: None,
         provider_key_id: None,
         details: details.to_string(),
-        detected_at: session::now(),
+        detected_at: clock::now(),
     }
 }
 
 /// Stores an incident unless another transaction is just storing it.
 fn insert(owner: Owner, incident: &Incident) -> bool {
     let [a, b, c, d, ..] = incident.id;
-    let table = session::relation("security_incidents");
-    table.is_some_and(|table| session::try_lock(table, u32::from_be_bytes([a, b, c, d])))
+    let table = lookup::relation("security_incidents");
+    table.is_some_and(|table| locks::try_lock(table, u32::from_be_bytes([a, b, c, d])))
         && store::incidents::insert(owner, incident)
 }
 

@@ -1,6 +1,6 @@
 //! Settings that a database, a project or a key has of its own, in place of the server's: which
 //! they are, who sets them, and what holds for a key. The writer reads them after the commit
-//! (audit/watch).
+//! (audit/writer/findings).
 
 use super::access::Access;
 use crate::anomaly::action;

@@ -94,7 +94,7 @@ fn failed_access_attempts(
     let owner = audit::ready_to_read()?;
     let caller = Caller::new(Context::default());
     let back = since.ok_or(Error::NullInput("since"))?.as_micros();
-    let from = i128::from(crate::postgres::session::now()) - back;
+    let from = i128::from(crate::postgres::clock::now()) - back;
     // Nothing was recorded before 1970.
     let from = i64::try_from(from.max(0)).ok().filter(|_| back >= 0);
     let from = from.ok_or(Error::BadInput(

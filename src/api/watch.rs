@@ -5,7 +5,7 @@ use super::settings::effective;
 use crate::audit;
 use crate::caller::{Caller, Context};
 use crate::error::Error;
-use crate::postgres::session;
+use crate::postgres::clock;
 use crate::store;
 use crate::store::history::Rates;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -48,7 +48,7 @@ fn detect_unusual_key_access(
     }
     let key = store::keys::within(owner, &caller.may_see(owner), id).ok_or(Error::NoSuchKey)?;
     let rates =
-        store::history::rates(owner, session::now() - i64::from(hours) * HOUR, key.project_id, id);
+        store::history::rates(owner, clock::now() - i64::from(hours) * HOUR, key.project_id, id);
     let crossed = |(name, count): (&str, i64)| {
         let limit = effective(owner, name, Some(key.project_id), Some(id))
             .and_then(|limit| limit.parse::<i64>().ok());

@@ -5,7 +5,7 @@
 
 use super::Recorder;
 use crate::error::Error;
-use crate::postgres::session;
+use crate::postgres::{clock, session};
 use crate::trail::{AccessType, Event, Notice};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -107,7 +107,7 @@ unsafe extern "C-unwind" fn at_subtransaction_end(
 
 fn write_kept() -> Result<(), Error> {
     let recorder = VAULT.get().ok_or(Error::NotInstalled)?.again()?;
-    let (now, txid) = (session::now(), session::transaction_id());
+    let (now, txid) = (clock::now(), session::transaction_id());
     // In parts, because an import keeps thousands: they are not copied all at once.
     for first in (0..KEPT.with_borrow(Vec::len)).step_by(PART) {
         let current = |(_, event): &(_, Event)| Event { accessed_at: now, txid, ..*event };

@@ -2,22 +2,15 @@
 //! is. `Recorder` is what the API holds: it proves that the vault is ready and writes events
 //! through the queue. Sees neither plaintext nor ciphertext. Flows: DESIGN §8.
 
-mod batch;
 pub(crate) mod commit;
-mod leaks;
 pub(crate) mod queue;
-mod rotation;
 mod start;
-mod take_up;
-mod uses;
 mod wakeup;
-mod warm_up;
-mod watch;
 mod writer;
 
 use crate::crypto::RootKey;
 use crate::error::Error;
-use crate::postgres::{Owner, session};
+use crate::postgres::{Owner, clock, locks, lookup, process, session};
 use crate::trail::{Event, FailureReason, Notice, Verdict};
 use crate::{settings, shared_keyring, store};
 use queue::{Slot, WriterState};
@@ -66,7 +59,7 @@ pub(crate) fn look() -> Result<(), Error> {
 /// The vault as it stands at this moment; None: not ready. Waits for nothing and starts nothing:
 /// for work of others that must not fail or wait because of the vault.
 pub(crate) fn at_hand() -> Option<Recorder> {
-    let owner = ready_to_read().ok().filter(|_| !session::is_standby())?;
+    let owner = ready_to_read().ok().filter(|_| !process::is_standby())?;
     let slot = queue::find(session::database().to_u32())?;
     let serves =
         queue::slot(slot).state() == WriterState::Running && shared_keyring::is_ready(slot);
@@ -156,7 +149,7 @@ pub(crate) fn state() -> State {
             .collect(),
         keyring_problem: keyring_problem(number).map(|problem| problem.message()),
         problem: slot
-            .is_stuck_since(session::now() - settings::audit_timeout().as_micros() as i64)
+            .is_stuck_since(clock::now() - settings::audit_timeout().as_micros() as i64)
             .then(|| {
                 "events wait longer than audit_timeout: the audit writer does not answer".into()
             }),
@@ -199,7 +192,7 @@ fn served() -> Result<(Owner, usize), Error> {
     if !queue::exists() {
         return Err(Error::NotPreloaded);
     }
-    if session::is_standby() {
+    if process::is_standby() {
         return Err(Error::Standby);
     }
     if session::is_parallel() {
@@ -217,8 +210,8 @@ fn pause(deadline: Instant, too_late: &str) -> Result<(), Error> {
     if Instant::now() > deadline {
         return Err(Error::AuditUnavailable(too_late.into()));
     }
-    session::sleep(Duration::from_millis(2));
-    session::check_interrupts();
+    process::sleep(Duration::from_millis(2));
+    process::check_interrupts();
     Ok(())
 }
 
@@ -316,9 +309,9 @@ impl Recorder {
 /// A transaction that locked the trail would wait for a writer that waits for it: PostgreSQL cannot
 /// see that circle.
 fn refuse_own_trail(owner: Owner) -> Result<(), Error> {
-    let today = store::trail::partition_name((session::now() / 86_400_000_000) as i32);
-    let partition = session::relation(&today);
-    if session::blocks_inserts(owner.trail()) || partition.is_some_and(session::blocks_inserts) {
+    let today = store::trail::partition_name((clock::now() / 86_400_000_000) as i32);
+    let partition = lookup::relation(&today);
+    if locks::blocks_inserts(owner.trail()) || partition.is_some_and(locks::blocks_inserts) {
         return Err(Error::OwnTrail);
     }
     Ok(())
@@ -358,10 +351,10 @@ fn wait(number: usize, slot: &Slot, ticket: u64, deadline: Instant) -> Result<()
         if slot.state() != WriterState::Running {
             start::await_writer(number, deadline)?;
         }
-        session::while_waiting(|| {
+        process::while_waiting(|| {
             queue::sleep_for_verdict(ticket, left.min(Duration::from_millis(100)))
         });
-        session::check_interrupts();
+        process::check_interrupts();
     }
     Ok(())
 }

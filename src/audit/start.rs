@@ -4,7 +4,7 @@
 use super::queue::{self, WriterState};
 use crate::crypto::random;
 use crate::error::Error;
-use crate::postgres::session;
+use crate::postgres::{clock, process, session};
 use pgrx::bgworkers::BackgroundWorkerBuilder;
 use pgrx::pg_sys::Datum;
 use std::sync::atomic::Ordering::*;
@@ -47,15 +47,15 @@ pub(super) fn await_writer(number: usize, deadline: Instant) -> Result<(), Error
             let problem = slot.problem().map_or(String::new(), |problem| format!(": {problem}"));
             return Err(Error::AuditUnavailable(format!("{why}{problem}")));
         }
-        session::sleep(Duration::from_millis(2));
-        session::check_interrupts();
+        process::sleep(Duration::from_millis(2));
+        process::check_interrupts();
     }
     Ok(())
 }
 
 /// Whether this process is the one that starts it now.
 fn may_start(slot: &queue::Slot) -> bool {
-    let now = session::now();
+    let now = clock::now();
     slot.locked(|| {
         let age = now - slot.started_at.load(Acquire);
         let may = match slot.state() {

@@ -8,7 +8,7 @@ mod request;
 
 use crate::crypto::random;
 use crate::error::Error;
-use crate::postgres::{Owner, session};
+use crate::postgres::{Owner, clock, process, session};
 use crate::redact;
 use crate::settings;
 use crate::store;
@@ -150,7 +150,7 @@ impl Caller {
         let claims_sub = self.claimed_subject.as_deref().map(|subject| redact::clean(subject, 128));
         Ok(Event {
             id: new_id()?,
-            accessed_at: session::now(),
+            accessed_at: clock::now(),
             project_id: None,
             provider_key_id: None,
             provider: Bounded::NULL,
@@ -167,7 +167,7 @@ impl Caller {
             claims_sub: Bounded::new(claims_sub.as_deref()),
             claims_trusted: self.claims_trusted && self.claimed_subject.is_some(),
             client_addr: Bounded::new(client_address()),
-            backend_pid: session::backend_pid(),
+            backend_pid: process::backend_pid(),
             application_name: Bounded::new(application.as_deref()),
             txid: session::transaction_id(),
             compromised: false,

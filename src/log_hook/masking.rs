@@ -3,7 +3,7 @@
 
 use crate::audit::queue::leaks;
 use crate::extra_patterns;
-use crate::postgres::session::POSTGRES_EPOCH;
+use crate::postgres::clock::POSTGRES_EPOCH;
 use crate::redact::{self, Ends, Finding};
 use crate::trail::{Channel, Leak};
 use pgrx::pg_sys;

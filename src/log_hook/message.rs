@@ -5,6 +5,7 @@
 
 use super::activity::{self, text_of};
 use super::{intake, masking, statement};
+use crate::postgres::hooks::Chain;
 use crate::redact::Ends;
 use crate::settings;
 use crate::trail::Channel;
@@ -15,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::Relaxed};
 
-static PREVIOUS: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+static HOOK: Chain<pg_sys::emit_log_hook_type> = Chain::new();
 /// Set while we work: a message from within would end in a loop, and that in a PANIC.
 static BUSY: AtomicBool = AtomicBool::new(false);
 
@@ -32,15 +33,8 @@ const SMALL_CONSTANT: usize = 16;
 
 /// Takes the hook.
 pub(super) fn install_hook() {
-    // SAFETY: called from _PG_init, in a single-threaded process; the previous function pointer is
-    // kept as it was.
-    unsafe {
-        PREVIOUS.store(
-            std::mem::transmute::<pg_sys::emit_log_hook_type, *mut ()>(pg_sys::emit_log_hook),
-            Relaxed,
-        );
-        pg_sys::emit_log_hook = Some(on_message);
-    }
+    // SAFETY: PostgreSQL's own hook; called from _PG_init, in a process of one thread.
+    unsafe { HOOK.take(&raw mut pg_sys::emit_log_hook, Some(on_message)) }
 }
 
 /// Whether a text is the client's own, as it was sent, of the statement that runs.
@@ -64,8 +58,7 @@ unsafe extern "C-unwind" fn on_message(error: *mut pg_sys::ErrorData) {
             }
             BUSY.store(false, Relaxed);
         }
-        let previous: pg_sys::emit_log_hook_type = std::mem::transmute(PREVIOUS.load(Relaxed));
-        if let Some(previous) = previous {
+        if let Some(previous) = HOOK.previous() {
             previous(error);
         }
     }

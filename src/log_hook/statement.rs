@@ -8,6 +8,7 @@ use super::activity::{self, text_of};
 use super::catalog::{self, Place, Places};
 use super::masking::Key;
 use super::{intake, masking, message, plan_source};
+use crate::postgres::hooks::Chain;
 use crate::redact::Ends;
 use crate::settings;
 use crate::trail::Channel;
@@ -17,9 +18,9 @@ use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, Ordering::Relaxed};
 
-static PREVIOUS_ANALYZE: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
-static PREVIOUS_START: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
-static PREVIOUS_UTILITY: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+static ANALYZE: Chain<pg_sys::post_parse_analyze_hook_type> = Chain::new();
+static START: Chain<pg_sys::ExecutorStart_hook_type> = Chain::new();
+static UTILITY: Chain<pg_sys::ProcessUtility_hook_type> = Chain::new();
 
 /// The client's text that was looked at last, when its statement began, and whether anything in it
 /// was masked.
@@ -56,24 +57,11 @@ unsafe extern "C-unwind" {
 
 /// Takes the hooks.
 pub(super) fn install_hooks() {
-    // SAFETY: called from _PG_init, in a single-threaded process; the previous function pointers
-    // are kept as they were.
+    // SAFETY: PostgreSQL's own hooks; called from _PG_init, in a process of one thread.
     unsafe {
-        let analyze = std::mem::transmute::<pg_sys::post_parse_analyze_hook_type, *mut ()>(
-            pg_sys::post_parse_analyze_hook,
-        );
-        PREVIOUS_ANALYZE.store(analyze, Relaxed);
-        pg_sys::post_parse_analyze_hook = Some(on_analyze);
-        let start = std::mem::transmute::<pg_sys::ExecutorStart_hook_type, *mut ()>(
-            pg_sys::ExecutorStart_hook,
-        );
-        PREVIOUS_START.store(start, Relaxed);
-        pg_sys::ExecutorStart_hook = Some(on_start);
-        let utility = std::mem::transmute::<pg_sys::ProcessUtility_hook_type, *mut ()>(
-            pg_sys::ProcessUtility_hook,
-        );
-        PREVIOUS_UTILITY.store(utility, Relaxed);
-        pg_sys::ProcessUtility_hook = Some(on_utility);
+        ANALYZE.take(&raw mut pg_sys::post_parse_analyze_hook, Some(on_analyze));
+        START.take(&raw mut pg_sys::ExecutorStart_hook, Some(on_start));
+        UTILITY.take(&raw mut pg_sys::ProcessUtility_hook, Some(on_utility));
     }
 }
 
@@ -89,9 +77,7 @@ unsafe extern "C-unwind" fn on_analyze(
         if settings::redacts_server_log() {
             analyze((*state).p_sourcetext, query);
         }
-        let previous: pg_sys::post_parse_analyze_hook_type =
-            std::mem::transmute(PREVIOUS_ANALYZE.load(Relaxed));
-        if let Some(previous) = previous {
+        if let Some(previous) = ANALYZE.previous() {
             previous(state, query, jumble);
         }
     }
@@ -105,9 +91,7 @@ unsafe extern "C-unwind" fn on_start(query: *mut pg_sys::QueryDesc, flags: c_int
             (*query).sourceText =
                 shown((*query).sourceText, || pg_sys::GetMemoryChunkContext(query.cast()));
         }
-        let previous: pg_sys::ExecutorStart_hook_type =
-            std::mem::transmute(PREVIOUS_START.load(Relaxed));
-        match previous {
+        match START.previous() {
             Some(previous) => previous(query, flags),
             None => start(query, flags),
         }
@@ -132,9 +116,7 @@ unsafe extern "C-unwind" fn on_utility(
         let text = if redacts { shown(text, || pg_sys::CurrentMemoryContext) } else { text };
         let sets =
             redacts && (*(*statement).utilityStmt).type_ == pg_sys::NodeTag::T_VariableSetStmt;
-        let previous: pg_sys::ProcessUtility_hook_type =
-            std::mem::transmute(PREVIOUS_UTILITY.load(Relaxed));
-        let next = previous.unwrap_or(process);
+        let next = UTILITY.previous().unwrap_or(process);
         next(statement, text, read_only, context, parameters, environment, destination, completion);
         if sets {
             activity::mask_application_name();

@@ -3,8 +3,9 @@
 //! scans set up and torn down), so it is 4 µs. Unsafe: the scan that PostgreSQL uses for its
 //! catalogs. All reads of one `Reads` see one, the latest, snapshot.
 
-use super::{Owner, Row, relation_changes, session};
+use super::{Owner, Row, relation_changes};
 use pgrx::pg_sys;
+use std::ffi::CString;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// A unique index of one of our tables; `columns`: the numbers, in the table, of the columns it is
@@ -43,8 +44,8 @@ impl Lookup {
     fn oids(&self) -> Option<(pg_sys::Oid, pg_sys::Oid)> {
         let now = relation_changes() + 1;
         if self.found_at.load(Relaxed) != now {
-            self.table_oid.store(session::relation(self.table)?.to_u32(), Relaxed);
-            self.index_oid.store(session::relation(self.index)?.to_u32(), Relaxed);
+            self.table_oid.store(relation(self.table)?.to_u32(), Relaxed);
+            self.index_oid.store(relation(self.index)?.to_u32(), Relaxed);
             self.found_at.store(now, Relaxed);
         }
         Some((self.table_oid.load(Relaxed).into(), self.index_oid.load(Relaxed).into()))
@@ -110,4 +111,17 @@ fn scan_key((column, key): (&i16, &Key)) -> pg_sys::ScanKeyData {
     // SAFETY: fills the struct; `equals` is a built-in function of the column's type.
     unsafe { pg_sys::ScanKeyInit(&mut scan_key, *column, strategy, equals.into(), value) };
     scan_key
+}
+
+/// A relation of schema `watchllm` by name.
+pub(crate) fn relation(name: &str) -> Option<pg_sys::Oid> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: catalog look-ups inside a transaction.
+    let oid = unsafe {
+        pg_sys::get_relname_relid(
+            name.as_ptr(),
+            pg_sys::get_namespace_oid(c"watchllm".as_ptr(), true),
+        )
+    };
+    (oid != pg_sys::InvalidOid).then_some(oid)
 }

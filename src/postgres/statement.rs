@@ -3,7 +3,8 @@
 //! must not reopen a key deleted meanwhile) and must not take a transaction id (pgrx's `update`
 //! does). 3 µs a read, FACTS §2.
 
-use super::{Owner, StepMemory, Switch, session, switch_to};
+use super::owner::{Owner, Switch, switch_to};
+use super::{StepMemory, process, session};
 use pgrx::datum::{DatumWithOid, FromDatum};
 use pgrx::pg_sys;
 use std::ffi::CString;
@@ -236,7 +237,7 @@ unsafe fn each<E>(
         let cursor = pg_sys::SPI_cursor_open(ptr::null(), plan, ptr::null_mut(), ptr::null(), true);
         let mut outcome = Ok(());
         while outcome.is_ok() {
-            session::check_interrupts();
+            process::check_interrupts();
             pg_sys::SPI_cursor_fetch(cursor, true, BATCH);
             let table = pg_sys::SPI_tuptable;
             let count = if table.is_null() { 0 } else { (*table).numvals as usize };

@@ -1,14 +1,14 @@
 //! WatchLLM's own table of keys, wherever the caller has it, and the INSERT of what came out of it.
 //! The table is read as the caller and never inside the switch (DESIGN §5): judged by
-//! `named_source`, its rows read by `named_table`.
+//! `named_source`, its rows read by `table`.
 
 use super::changes::NewVersion;
 use super::named_source;
 use super::oids::*;
 use super::{Id, timestamp, uuid};
 use crate::error::Error;
-use crate::postgres::named_table::{self, Leaf, NamedRow, Place, Rows};
-use crate::postgres::{Owner, Statement, session};
+use crate::postgres::table::{self, Leaf, NamedRow, Place, Rows};
+use crate::postgres::{Owner, Statement, clock};
 use pgrx::datum::Uuid;
 use pgrx::pg_sys;
 use std::convert::Infallible;
@@ -161,7 +161,7 @@ fn judge_columns(leaf: &Leaf) -> Result<(), Error> {
 /// Reads a source for `work`. The order decides which keys are the first of their provider: by
 /// project, provider, priority, age and id.
 pub(crate) fn read<T>(source: &Source, work: impl FnOnce(&OldKeys) -> T) -> T {
-    named_table::read(&source.0, |rows| {
+    table::read(&source.0, |rows| {
         let mut sorted = Vec::new();
         rows.each(|place, row| {
             let last =
@@ -220,7 +220,7 @@ fn priority(row: &NamedRow) -> Option<i32> {
 /// taken for UTC.
 fn time(row: &NamedRow, column: usize) -> Option<i64> {
     let at = row.get::<i64>(column).filter(|at| *at != i64::MIN && *at != i64::MAX)?;
-    at.checked_add(session::POSTGRES_EPOCH)
+    at.checked_add(clock::POSTGRES_EPOCH)
 }
 
 /// What an imported key is stored with beside its first version; `created_at` in the future is cut

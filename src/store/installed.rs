@@ -3,7 +3,7 @@
 //! answer is remembered until a relation changes.
 
 use crate::error::Error;
-use crate::postgres::{Owner, Statement, relation_changes, session};
+use crate::postgres::{Owner, Statement, lookup, relation_changes};
 use pgrx::pg_sys;
 
 /// What makes and changes the tables: the first leads to schema version 1, the next to 2. Each runs
@@ -87,7 +87,7 @@ fn complete() -> Result<Owner, Error> {
 /// The recorded schema version, read by a superuser after the preflight; 0 before the first
 /// install.
 pub(crate) fn recorded_version() -> Result<i32, Error> {
-    if session::relation("install_history").is_none() {
+    if lookup::relation("install_history").is_none() {
         return Ok(0);
     }
     let recorded = VERSION.read_as_caller(&[], |row| row.get::<i32>(1)).pop().flatten();

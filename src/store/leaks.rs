@@ -3,7 +3,7 @@
 
 use super::oids::*;
 use super::{Id, timestamp, uuid, value};
-use crate::postgres::{Owner, Statement, session};
+use crate::postgres::{Owner, Statement, process};
 use pgrx::pg_sys;
 
 static FINGERPRINTS: Statement = Statement::new(
@@ -47,7 +47,7 @@ pub(crate) fn table(relation: pg_sys::Oid) -> Option<(String, String)> {
 pub(crate) fn fingerprints(owner: Owner, most: usize) -> Option<Vec<[u8; 8]>> {
     let (mut all, mut last) = (Vec::new(), Vec::new());
     loop {
-        session::check_interrupts();
+        process::check_interrupts();
         let page =
             FINGERPRINTS.read(owner, &[last.as_slice().into()], |row| value::<Vec<u8>>(row, 1));
         let Some(end) = page.last() else { return Some(all) };

@@ -38,13 +38,13 @@ fn uuid(id: Id) -> Uuid {
 
 /// A timestamptz from microseconds since 1970.
 fn timestamp(micros: i64) -> Option<TimestampWithTimeZone> {
-    TimestampWithTimeZone::try_from(micros.saturating_sub(crate::postgres::session::POSTGRES_EPOCH))
+    TimestampWithTimeZone::try_from(micros.saturating_sub(crate::postgres::clock::POSTGRES_EPOCH))
         .ok()
 }
 
 /// Microseconds since 1970 of a timestamptz.
 fn micros(at: Option<TimestampWithTimeZone>) -> i64 {
-    at.map_or(0, |at| at.into_inner().saturating_add(crate::postgres::session::POSTGRES_EPOCH))
+    at.map_or(0, |at| at.into_inner().saturating_add(crate::postgres::clock::POSTGRES_EPOCH))
 }
 
 /// A uuid column.

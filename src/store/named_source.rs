@@ -1,12 +1,12 @@
 //! A table that a caller names as a source: whether the caller may read it, whether it is a table,
 //! and what of it holds rows. Asked as the caller and never inside the switch (DESIGN §5); the rows
-//! are read by `named_table`.
+//! are read by `table`.
 
 use super::oids::*;
 use super::value;
 use crate::error::Error;
 use crate::postgres::Statement;
-use crate::postgres::named_table::{self, Leaf};
+use crate::postgres::table::{self, Leaf};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
@@ -56,7 +56,7 @@ pub(crate) fn judge(
     names: &[&CStr],
     columns: impl Fn(&Leaf) -> Result<(), Error>,
 ) -> Result<Source, Error> {
-    let root = named_table::look(source, names).ok_or_else(gone)?;
+    let root = table::look(source, names).ok_or_else(gone)?;
     let texts: Vec<&str> = names.iter().filter_map(|name| name.to_str().ok()).collect();
     let judged = RIGHTS
         .read_as_caller(&[source.into(), texts.into()], |row| (value(row, 1), value(row, 2)))
@@ -76,7 +76,7 @@ pub(crate) fn judge(
         (value::<pg_sys::Oid>(row, 1), value::<String>(row, 2))
     });
     for (relation, name) in tree {
-        let Some(leaf) = named_table::look(relation, names) else { continue };
+        let Some(leaf) = table::look(relation, names) else { continue };
         judge_kind(&leaf)?;
         columns(&leaf)?;
         if leaf.kind != b'p' {

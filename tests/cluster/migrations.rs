@@ -32,9 +32,9 @@ fn fails(server: &Server, database: &str, sql: &str, words: &[&str]) {
 fn catalog(server: &Server, database: &str) -> String {
     let all = frame(server, database);
     let of_another_day = |line: &&str| {
-        line.split("provider_key_access_logs_").skip(1).any(|rest| {
-            rest.starts_with(|c: char| c.is_ascii_digit()) && !rest.starts_with("2031")
-        })
+        line.split("provider_key_access_logs_")
+            .skip(1)
+            .any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()) && !rest.starts_with("2031"))
     };
     all.lines().filter(|line| !of_another_day(line)).collect::<Vec<_>>().join("\n")
 }
@@ -75,11 +75,15 @@ fn every_released_schema_becomes_the_same_as_a_fresh_one() {
 
 /// Upgrades a frozen vault: what it held is there, opens, and its chain goes on.
 fn upgrade(server: &Server, database: &str, old: i32, newest: i32) {
-    let rows = "SELECT count(*), count(DISTINCT id), max(seq) FROM watchllm.provider_key_access_logs";
+    let rows =
+        "SELECT count(*), count(DISTINCT id), max(seq) FROM watchllm.provider_key_access_logs";
     let before = server.psql(database, rows);
     let said = server.psql(database, &format!("{INSTALL}; {INSTALL}; {ONE_DAY}"));
-    let first =
-        if old == newest { "up to date".into() } else { format!("brought up from schema version {old}") };
+    let first = if old == newest {
+        "up to date".into()
+    } else {
+        format!("brought up from schema version {old}")
+    };
     let said: Vec<&str> = said.lines().collect();
     assert!(said[0].contains(&first) && said[1].contains("up to date"), "{said:?}");
     assert_eq!(version(server, database), newest);
@@ -126,11 +130,16 @@ fn a_step_that_fails_leaves_the_database_as_it_was() {
     server.psql("postgres", "SELECT watchllm.create_project('p')");
 
     // an older version on record than the tables are of: its steps fail, because their work is done
-    let older = "ALTER TABLE watchllm.install_history DROP CONSTRAINT install_history_schema_version_check;
+    let older =
+        "ALTER TABLE watchllm.install_history DROP CONSTRAINT install_history_schema_version_check;
         UPDATE watchllm.install_history SET schema_version = 0";
     server.psql("postgres", &format!("{FORGET}; {older}; {REMEMBER}"));
     let before = frame(&server, "postgres");
-    let words = ["55000", "schema version 0", "HINT:  An administrator must run: SELECT watchllm.install()"];
+    let words = [
+        "55000",
+        "schema version 0",
+        "HINT:  An administrator must run: SELECT watchllm.install()",
+    ];
     fails(&server, "postgres", "SELECT watchllm.create_project('q')", &words);
     fails(&server, "postgres", INSTALL, &["42P07", "install_history"]);
     same(&frame(&server, "postgres"), &before, "after install()");
@@ -138,7 +147,12 @@ fn a_step_that_fails_leaves_the_database_as_it_was() {
 
     // tables without any record: pg_dump --schema-only leaves it out
     server.psql("postgres", &format!("{FORGET}; DELETE FROM watchllm.install_history; {REMEMBER}"));
-    fails(&server, "postgres", INSTALL, &["55000", "HINT:  Restore the rows of watchllm.install_history"]);
+    fails(
+        &server,
+        "postgres",
+        INSTALL,
+        &["55000", "HINT:  Restore the rows of watchllm.install_history"],
+    );
     server.psql("postgres", "SELECT watchllm.create_project('r')");
 }
 

@@ -1,6 +1,6 @@
 //! What the watch is told and what it tells: an access as it is counted, a finding for people to
 //! look at, a caller that met a key. Made of events (trail/event), written down by the writer
-//! (audit/watch).
+//! (audit/writer/findings).
 
 use super::detector::{Detector, KeyId, Subject};
 use crate::trail::{AccessType, CallerKind, Event, FailureReason};

@@ -32,12 +32,12 @@ impl Corpus {
     }
 
     fn key(&mut self, format: &Format, turn: usize) -> Key {
-        let shape = regex::Regex::new(format.shape).expect("a shape");
+        let shape = regex::Regex::new(&format.shape).expect("a shape");
         // What stands around a password must be an address as it occurs: any text would do for its
         // shape.
         let ascii =
             format.shape.replace("(?i)", "").replace("(?i:bearer)", "(?:bearer|Bearer|BEARER)");
-        let made = match format.kind {
+        let made = match format.kind.as_str() {
             "url_userinfo" => "[a-z]{4,8}://[a-z]{0,10}:[A-Za-z0-9!#$^*_.-]{3,40}@".to_owned(),
             "url_query" => ascii.replace(r#"[^\s&"\x27<>\\]"#, "[A-Za-z0-9%._~+/=-]"),
             "bearer" => ascii.replace(r"\s+", " "),
@@ -69,9 +69,9 @@ impl Corpus {
             let secret = text[start..end].to_owned();
             let kinds = secret.chars().collect::<std::collections::HashSet<_>>().len();
             if format.kind == "url_userinfo" || kinds >= 8 {
-                let name = match format.context {
+                let name = match format.context.as_slice() {
                     [] => "value".to_owned(),
-                    names => names[turn % names.len()].to_owned(),
+                    names => names[turn % names.len()].clone(),
                 };
                 return Key { text, secret, name };
             }
@@ -94,12 +94,43 @@ fn is_plain(format: &Format) -> bool {
     format.context.is_empty() && format.provider != "generic"
 }
 
+/// Formats of the list of whose keys a few are not masked, each with an example. The reason is the
+/// same: a value of the fewest characters that begins with `=`, which is taken for its separator.
+/// What is left is too short. No provider makes such keys.
+const KNOWN_GAPS: &[(&str, &str, &str)] = &[
+    ("generic", "bearer", "Bearer =13p0~.Pk~JsP=9="),
+    ("generic", "header_kv", "x-api-key: =/0W~QkoT~6++f5="),
+    ("generic", "env_kv", "auth-token:=/0W~QkoT~6++f5="),
+];
+
+#[test]
+fn every_format_of_the_list_is_masked() {
+    let mut wrong = vec![];
+    for format in FORMATS.iter() {
+        // a seed for each format: a new one changes nothing for the others
+        let name = format!("{} {}", format.provider, format.kind);
+        let mut corpus = Corpus::new(name.bytes().fold(0, u8::wrapping_add));
+        let keys: Vec<_> = (0..40).map(|turn| corpus.key(format, turn)).collect();
+        let sentence = |key: &Key| format!("The {} is {}, please rotate it.", key.name, key.text);
+        let seen = keys.iter().filter(|key| redact(&sentence(key)).contains(&key.secret));
+        let seen: Vec<_> = seen.map(sentence).collect();
+        let is_gap = KNOWN_GAPS.iter().any(|gap| name == format!("{} {}", gap.0, gap.1));
+        if seen.len() > if is_gap { 4 } else { 0 } {
+            wrong.push(format!("{name}: {seen:#?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    for (provider, kind, example) in KNOWN_GAPS {
+        assert_eq!(redact(example), *example, "{provider} {kind} is no gap any more");
+    }
+}
+
 #[test]
 fn no_key_survives_in_any_carrier() {
     let mut corpus = Corpus::new(7);
     let (mut tried, mut missed, mut partial, mut plain_missed) = (0, vec![], vec![], vec![]);
     for turn in 0..3 {
-        for format in FORMATS {
+        for format in FORMATS.iter() {
             for (number, Carrier { name, carry, plain }) in CARRIERS.iter().enumerate() {
                 let key = corpus.key(format, turn + number);
                 let text = carry(&key.text, &key.name);
@@ -131,11 +162,8 @@ fn no_key_survives_in_any_carrier() {
         }
     }
     let recall = 1.0 - missed.len() as f64 / tried as f64;
-    println!(
-        "{tried} texts, {} missed, {} in part, recall {recall:.4}",
-        missed.len(),
-        partial.len()
-    );
+    let (lost, cut) = (missed.len(), partial.len());
+    println!("{tried} texts, {lost} missed, {cut} in part, recall {recall:.4}");
     missed.iter().chain(&partial).for_each(|what| println!("{what}"));
     assert!(CARRIERS.len() >= 40 && FORMATS.len() == 93);
     assert!(plain_missed.is_empty(), "{plain_missed:#?}");

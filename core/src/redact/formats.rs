@@ -1,256 +1,36 @@
-//! The formats that keys are known in, as `leak_formats.json` has them: provider, kind, shape,
-//! public prefix, words of the context that a shape without a prefix needs. Corpora are made from
-//! it, independently of the rules.
+//! The formats that keys are known in, read from `core/formats/leak_formats.json` when the tests
+//! run. Corpora are made from them, independently of the rules; `formats_tests` ties both together.
+
+use std::sync::LazyLock;
+
+use serde_json::Value;
 
 pub(crate) struct Format {
-    pub provider: &'static str,
-    pub kind: &'static str,
-    pub shape: &'static str,
-    pub prefix: &'static str,
+    pub provider: String,
+    pub kind: String,
+    /// A regular expression of what such a key looks like.
+    pub shape: String,
+    /// Its public prefix; empty where it has none.
+    pub prefix: String,
     /// Names that make it a key; none where the shape says enough.
-    pub context: &'static [&'static str],
+    pub context: Vec<String>,
 }
 
-const fn format(
-    provider: &'static str,
-    kind: &'static str,
-    shape: &'static str,
-    prefix: &'static str,
-    context: &'static [&'static str],
-) -> Format {
-    Format { provider, kind, shape, prefix, context }
-}
+/// All formats, in the order of the file.
+pub(crate) static FORMATS: LazyLock<Vec<Format>> = LazyLock::new(|| {
+    let list = include_str!("../../formats/leak_formats.json");
+    let list: Value = serde_json::from_str(list).expect("JSON");
+    list.as_array().expect("a list").iter().map(format).collect()
+});
 
-pub(crate) const FORMATS: &[Format] = &[
-    format("openai", "project", r"sk-proj-[A-Za-z0-9_-]{20,}", "sk-proj-", &[]),
-    format("openai", "service_account", r"sk-svcacct-[A-Za-z0-9_-]{20,}", "sk-svcacct-", &[]),
-    format("openai", "admin", r"sk-admin-[A-Za-z0-9_-]{20,}", "sk-admin-", &[]),
-    format("openai", "legacy_user", r"sk-[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}", "sk-", &[]),
-    format(
-        "openai",
-        "named_or_none",
-        r"sk-[A-Za-z0-9_-]{1,100}?T3BlbkFJ[A-Za-z0-9_-]{16,}",
-        "sk-",
-        &[],
-    ),
-    format("openai", "service", r"sk-service-[A-Za-z0-9_-]{20,}", "sk-service-", &[]),
-    format("openai", "session", r"sess-[A-Za-z0-9]{40}", "sess-", &[]),
-    format("anthropic", "api", r"sk-ant-api[0-9]{2}-[A-Za-z0-9_-]{60,}", "sk-ant-api03-", &[]),
-    format(
-        "anthropic",
-        "admin",
-        r"sk-ant-admin[0-9]{2}-[A-Za-z0-9_-]{60,}",
-        "sk-ant-admin01-",
-        &[],
-    ),
-    format(
-        "anthropic",
-        "oauth_access",
-        r"sk-ant-oat[0-9]{2}-[A-Za-z0-9_-]{40,}",
-        "sk-ant-oat01-",
-        &[],
-    ),
-    format(
-        "anthropic",
-        "oauth_refresh",
-        r"sk-ant-ort[0-9]{2}-[A-Za-z0-9_-]{40,}",
-        "sk-ant-ort01-",
-        &[],
-    ),
-    format(
-        "anthropic",
-        "session_other",
-        r"sk-ant-[a-z]{2,10}[0-9]{2}-[A-Za-z0-9_-]{40,}",
-        "sk-ant-",
-        &[],
-    ),
-    format("openrouter", "api", r"sk-or-v[0-9]+-[0-9A-Fa-f]{32,}", "sk-or-v1-", &[]),
-    format(
-        "helicone",
-        "api",
-        r"sk-helicone-(?:[a-z]{2,8}-)?[a-z0-9]{7}(?:-[a-z0-9]{7}){3}",
-        "sk-helicone-",
-        &[],
-    ),
-    format(
-        "langfuse",
-        "secret",
-        r"sk-lf-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
-        "sk-lf-",
-        &[],
-    ),
-    format(
-        "langfuse",
-        "public",
-        r"pk-lf-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
-        "pk-lf-",
-        &[],
-    ),
-    format("litellm", "virtual_key", r"sk-[A-Za-z0-9_-]{22}", "sk-", &[]),
-    format("vercel", "ai_gateway", r"vc[kpcair]_[A-Za-z0-9_-]{56}", "vck_", &[]),
-    format("portkey", "api", r"[A-Za-z0-9+/]{27}=|[A-Za-z0-9]{28}", "", &["portkey", "PORTKEY"]),
-    format("groq", "api", r"gsk_[A-Za-z0-9]{40,}", "gsk_", &[]),
-    format("perplexity", "api", r"pplx-[A-Za-z0-9]{40,}", "pplx-", &[]),
-    format("xai", "api", r"xai-[A-Za-z0-9_]{60,}", "xai-", &[]),
-    format("xai", "management", r"xai-token-[A-Za-z0-9]{60,}", "xai-token-", &[]),
-    format("huggingface", "user", r"hf_[A-Za-z]{34}", "hf_", &[]),
-    format("huggingface", "org", r"api_org_[A-Za-z]{34}", "api_org_", &[]),
-    format("huggingface", "oauth", r"hf_oauth_[A-Za-z0-9_.-]{40,}", "hf_oauth_", &[]),
-    format("replicate", "api", r"r8_[A-Za-z0-9_-]{37}", "r8_", &[]),
-    format("google", "gemini_gcp", r"AIza[A-Za-z0-9_-]{35}", "AIza", &[]),
-    format("google", "gemini_auth_key", r"AQ\.Ab8R[A-Za-z0-9_-]{40,60}", "AQ.Ab8R", &[]),
-    format("google", "oauth_access", r"ya29\.[A-Za-z0-9_-]{30,}", "ya29.", &[]),
-    format("google", "oauth_client_secret", r"GOCSPX-[A-Za-z0-9_-]{28}", "GOCSPX-", &[]),
-    format("cohere", "api", r"[A-Za-z0-9]{40}", "", &["cohere", "CO_API_KEY"]),
-    format("mistral", "api", r"[A-Za-z0-9]{32}", "", &["mistral", "MISTRAL"]),
-    format("together", "api", r"tgp_v1_[A-Za-z0-9_-]{43}", "tgp_v1_", &[]),
-    format("together", "legacy", r"[0-9a-f]{64}", "", &["together", "TOGETHER"]),
-    format("fireworks", "api", r"fw_[A-Za-z0-9]{22,44}", "fw_", &[]),
-    format("fireworks", "firepass", r"fpk_[A-Za-z0-9]{20,}", "fpk_", &[]),
-    format("deepseek", "api", r"sk-[0-9a-f]{32}", "sk-", &[]),
-    format("dashscope", "api", r"sk-[0-9a-f]{32}", "sk-", &[]),
-    format("moonshot", "api", r"sk-[A-Za-z0-9_-]{48}", "sk-", &[]),
-    format("stability", "api", r"sk-[A-Za-z0-9]{48}", "sk-", &[]),
-    format("siliconflow", "api", r"sk-[a-z]{48}", "sk-", &[]),
-    format("minimax", "api", r"sk-api-[A-Za-z0-9_-]{100,}", "sk-api-", &[]),
-    format("zhipu", "api", r"[0-9a-f]{32}\.[A-Za-z0-9]{16}", "", &[]),
-    format("ollama", "cloud", r"[0-9a-f]{32}\.[A-Za-z0-9_-]{24}", "", &["ollama", "OLLAMA"]),
-    format("cerebras", "api", r"csk-[a-z0-9]{48}", "csk-", &[]),
-    format("nvidia", "api", r"nvapi-[A-Za-z0-9_-]{60,70}", "nvapi-", &[]),
-    format("voyage", "api", r"(?:pa|al)-[A-Za-z0-9_-]{43}", "pa-", &[]),
-    format("jina", "api", r"jina_[A-Za-z0-9]{60}", "jina_", &[]),
-    format(
-        "ai21",
-        "api",
-        r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
-        "",
-        &["ai21", "AI21"],
-    ),
-    format(
-        "sambanova",
-        "api",
-        r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
-        "",
-        &["sambanova", "SAMBANOVA"],
-    ),
-    format("upstage", "api", r"up_[A-Za-z0-9]{29}", "up_", &[]),
-    format("friendli", "api", r"flp_[A-Za-z0-9]{46}", "flp_", &[]),
-    format("baseten", "api", r"[A-Za-z0-9]{8}\.[A-Za-z0-9]{32}", "", &["baseten", "BASETEN"]),
-    format(
-        "fal",
-        "api",
-        r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}:[0-9a-f]{32}",
-        "",
-        &[],
-    ),
-    format("runpod", "api", r"rpa_[A-Z0-9]{40}[A-Za-z0-9]{6}", "rpa_", &[]),
-    format("anyscale", "api", r"esecret_[A-Za-z0-9]{20,}", "esecret_", &[]),
-    format(
-        "azure_openai",
-        "legacy_hex",
-        r"[0-9a-f]{32}",
-        "",
-        &["AZURE_OPENAI", "x.openai.azure.com", "azure-openai", "api-key"],
-    ),
-    format(
-        "azure_openai",
-        "cask84",
-        r"[A-Za-z0-9]{52}JQQJ9[9DH][A-Za-z0-9][A-L][A-Za-z0-9]{16}[A-Za-z][A-Za-z0-9]{7}(?:[A-Za-z0-9]{2}==)?",
-        "",
-        &[],
-    ),
-    format("aws_bedrock", "long_term", r"ABSK[A-Za-z0-9+/]{60,}={0,2}", "ABSK", &[]),
-    format(
-        "aws_bedrock",
-        "short_term",
-        r"bedrock-api-key-YmVkcm9jay5hbWF6b25hd3MuY29t[A-Za-z0-9+/=_%-]*",
-        "bedrock-api-key-",
-        &[],
-    ),
-    format("aws", "access_key_id", r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}", "AKIA", &[]),
-    format("aws", "secret_key", r"[A-Za-z0-9/+]{40}", "", &["aws", "AWS_SECRET_ACCESS_KEY"]),
-    format("ibm_watsonx", "iam", r"[A-Za-z0-9_-]{44}", "", &["ibm", "watsonx"]),
-    format("databricks", "pat", r"dapi[0-9a-f]{32}(?:-[0-9]+)?", "dapi", &[]),
-    format("elevenlabs", "api", r"sk_[0-9a-f]{48}", "sk_", &[]),
-    format("elevenlabs", "legacy", r"[0-9a-f]{32}", "", &["elevenlabs", "xi-api-key"]),
-    format("assemblyai", "api", r"[0-9a-z]{32}", "", &["assemblyai", "ASSEMBLY_AI"]),
-    format("deepgram", "api", r"[0-9a-f]{40}", "", &["deepgram", "DG_API_KEY"]),
-    format("cartesia", "api", r"sk_car_[A-Za-z0-9_]{20,}", "sk_car_", &[]),
-    format("langsmith", "api", r"lsv2_(?:pt|sk)_[0-9a-f]{32}_[0-9a-f]{10}", "lsv2_pt_", &[]),
-    format("pinecone", "api", r"pcsk_[A-Za-z0-9]{5,6}_[A-Za-z0-9]{63}", "pcsk_", &[]),
-    format(
-        "pinecone",
-        "legacy",
-        r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
-        "",
-        &["pinecone", "PINECONE"],
-    ),
-    format("tavily", "api", r"tvly-(?:dev-|prod-)?[A-Za-z0-9_-]{32,60}", "tvly-", &[]),
-    format("firecrawl", "api", r"fc-[0-9a-f]{32}", "fc-", &[]),
-    format("llamacloud", "api", r"llx-[A-Za-z0-9]{44,52}", "llx-", &[]),
-    format("mem0", "api", r"m0-[A-Za-z0-9]{24,44}", "m0-", &[]),
-    format("wandb", "legacy", r"[0-9a-f]{40}", "", &["wandb"]),
-    format("wandb", "v1", r"wandb_v1_[A-Za-z0-9_]{77}", "wandb_v1_", &[]),
-    format("cursor", "api", r"key_[0-9a-f]{64}", "key_", &[]),
-    format("runway", "api", r"key_[0-9a-f]{128}", "key_", &[]),
-    format(
-        "devin",
-        "api",
-        r"(?:apk|apk_user)_[A-Za-z0-9+/]{80,180}={0,2}|cog_[a-z2-7]{52}",
-        "apk_",
-        &[],
-    ),
-    format("github", "pat_models", r"gh[pousr]_[A-Za-z0-9]{36}", "ghp_", &[]),
-    format(
-        "github",
-        "fine_grained",
-        r"github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}",
-        "github_pat_",
-        &[],
-    ),
-    format("cloudflare", "api_v2", r"cf[uak]t_[A-Za-z0-9]{40}[0-9a-f]{8}", "cfut_", &[]),
-    format("cloudflare", "api_legacy", r"[A-Za-z0-9_-]{40}", "", &["cloudflare", "CF_API"]),
-    format("generic", "sk_any", r"sk-[A-Za-z0-9_-]{20,}", "sk-", &[]),
-    format(
-        "generic",
-        "bearer",
-        r"(?i:bearer)(?:\s+|%20|\+)[A-Za-z0-9._~+/=-]{16,}",
-        "Bearer ",
-        &[],
-    ),
-    format(
-        "generic",
-        "jwt",
-        r"ey[JK][A-Za-z0-9_-]{10,}\.ey[JK][A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}",
-        "eyJ",
-        &[],
-    ),
-    format(
-        "generic",
-        "header_kv",
-        r#"(?i)(?:x-api-key|api-key|xi-api-key|x-goog-api-key|ocp-apim-subscription-key|helicone-auth|x-portkey-api-key|authorization)\\*["\x27]?\s*(?::|=>|=)\s*\\*["\x27]?(?:(?:bearer|token|key|api-key)\s+)?([A-Za-z0-9._~+/=-]{16,})"#,
-        "",
-        &[],
-    ),
-    format(
-        "generic",
-        "env_kv",
-        r#"(?i)(?:[a-z0-9]+[_.-])*(?:api[_-]?key|apikey|secret[_-]?key|access[_-]?token|auth[_-]?token|api[_-]?token|client[_-]?secret)\\*["\x27]?\s*(?::|=>|=|,)\s*\\*["\x27]?([A-Za-z0-9._~+/=-]{16,})"#,
-        "",
-        &[],
-    ),
-    format(
-        "generic",
-        "url_query",
-        r#"(?i)[?&;](?:key|api[_-]?key|apikey|access_token|token|auth|sig)=([^\s&"\x27<>\\]{16,})"#,
-        "",
-        &[],
-    ),
-    format(
-        "generic",
-        "url_userinfo",
-        r#"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s/:@"\x27]{0,100}:([^\s/@"\x27]{3,200})@"#,
-        "",
-        &[],
-    ),
-];
+fn format(entry: &Value) -> Format {
+    let text = |field: &str| entry[field].as_str().unwrap_or_default().to_owned();
+    let names = entry["names"].as_array().into_iter().flatten();
+    Format {
+        provider: text("provider"),
+        kind: text("kind"),
+        shape: text("shape"),
+        prefix: text("prefix"),
+        context: names.map(|name| name.as_str().expect("a name").to_owned()).collect(),
+    }
+}

@@ -371,6 +371,10 @@ pub(super) mod examples;
 mod formats;
 
 #[cfg(test)]
+#[path = "formats_tests.rs"]
+mod formats_tests;
+
+#[cfg(test)]
 #[path = "carriers.rs"]
 mod carriers;
 

@@ -5,7 +5,7 @@ use super::{Check, check, listed, not_looked_at, problem};
 use crate::audit::State;
 use crate::crypto::keyring::Keyring;
 use crate::error::Error;
-use crate::postgres::{Owner, session};
+use crate::postgres::{Owner, process, session};
 use crate::settings::{self, KeyringSource};
 use crate::store::installed;
 use std::path::Path;
@@ -93,7 +93,7 @@ fn keyring_file() -> Check {
             return check(NAME, Some(problem(&nothing)), String::new);
         }
     };
-    let Some(server) = session::server_uid() else {
+    let Some(server) = process::server_uid() else {
         return not_looked_at(NAME, "the server's user is not known");
     };
     match Keyring::look_at_file(Path::new(&path), server) {
@@ -110,7 +110,7 @@ fn keyring_file() -> Check {
 /// Whether the writer serves; what it stumbled over last.
 fn audit_writer(state: &State, ready: &Result<(), Error>) -> Check {
     const NAME: &str = "audit_writer";
-    if !state.preloaded || session::is_standby() {
+    if !state.preloaded || process::is_standby() {
         return not_looked_at(
             NAME,
             if state.preloaded { "a hot standby has none" } else { "not preloaded" },
@@ -144,7 +144,7 @@ fn audit_writer(state: &State, ready: &Result<(), Error>) -> Check {
 
 /// A writer that ends is replaced at once, if there is room.
 fn worker_slots() -> Check {
-    let (running, room) = session::worker_slots();
+    let (running, room) = process::worker_slots();
     let full = (running >= room).then(|| {
         let hint = "Raise max_worker_processes and restart, so that a slot stays free for each database with a vault.";
         (format!("all {room} background worker slots are taken: a writer that ends cannot be replaced"), hint)

@@ -5,7 +5,7 @@
 use super::{Place, Scan, back, begin};
 use crate::api::access::Access;
 use crate::error::Error;
-use crate::postgres::session;
+use crate::postgres::{process, session};
 use crate::redact;
 use crate::server_log;
 use pgrx::datum::Interval;
@@ -117,7 +117,7 @@ fn search_file(scan: &mut Scan, path: &Path) -> Result<(), Error> {
     let (mut text, mut is_all) = (Vec::new(), false);
     loop {
         while !is_all && redact::piece(&text, false).is_none() {
-            session::check_interrupts();
+            process::check_interrupts();
             let read = file.by_ref().take(AT_ONCE).read_to_end(&mut text);
             if let Err(error) = &read {
                 notice!("scan_server_log: {shown} is scanned only in part: {}", error.kind());

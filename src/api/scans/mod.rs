@@ -11,7 +11,7 @@ use crate::api::finder::{Finder, Found, StoredAs};
 use crate::audit::{Standing, commit};
 use crate::caller::Context;
 use crate::error::Error;
-use crate::postgres::session;
+use crate::postgres::{clock, process, session};
 use crate::redact;
 use crate::store::{self, Id};
 use crate::trail::{AccessType, FailureReason, Incident, IncidentType, Severity, incident};
@@ -105,7 +105,7 @@ impl Scan {
         piece: &[u8],
         next: usize,
     ) -> Result<(), Error> {
-        session::check_interrupts();
+        process::check_interrupts();
         let text = String::from_utf8_lossy(piece);
         // Bytes that are no UTF-8 are replaced by longer ones.
         let next = if next >= piece.len() {
@@ -204,13 +204,13 @@ fn incident_of(source: &str, ours: Option<StoredAs>, place: &str, leak: &Leak) -
         project_id: ours.map(|ours| ours.project),
         provider_key_id: ours.map(|ours| ours.key),
         details: details.to_string(),
-        detected_at: session::now(),
+        detected_at: clock::now(),
     }
 }
 
 /// The incident that there is more than an answer holds, one a day.
 fn no_more(source: &str) -> Incident {
-    let now = session::now();
+    let now = clock::now();
     let details =
         serde_json::json!({ "what": "more keys lie in clear than a scan lists", "source": source });
     Incident {
@@ -237,7 +237,7 @@ fn raise(access: &Access, incident: &Incident) -> bool {
 /// beginning.
 fn back(access: &Access, since: pgrx::datum::Interval) -> Result<i64, Error> {
     let back = since.as_micros();
-    let from = i128::from(session::now()) - back;
+    let from = i128::from(clock::now()) - back;
     let from = i64::try_from(from.max(0)).ok().filter(|_| back >= 0);
     let bad = Error::BadInput(
         "since is not a time back from now",

@@ -4,8 +4,8 @@
 use super::{Place, Scan, back, begin};
 use crate::api::access::Access;
 use crate::error::Error;
-use crate::postgres::named_table::{self, Leaf, NamedRow};
-use crate::postgres::{StepMemory, session};
+use crate::postgres::table::{self, Leaf, NamedRow};
+use crate::postgres::{StepMemory, clock, process};
 use crate::redact;
 use crate::store::named_source::{self, Source};
 use crate::trail::FailureReason;
@@ -139,9 +139,9 @@ impl Columns {
                 self.names.iter().map(|column| Place::named(&format!("{table}.{column}"))).collect()
             })
             .collect();
-        named_table::read(&source.leaves, |rows| {
+        table::read(&source.leaves, |rows| {
             rows.each(|at, row| {
-                session::check_interrupts();
+                process::check_interrupts();
                 memory.run(|| self.search_row(scan, &places[at.leaf()], row))
             })
         })
@@ -172,5 +172,5 @@ fn time(row: &NamedRow, column: usize) -> Option<i64> {
         pg_sys::TIMESTAMPOID => row.get::<i64>(column)?.saturating_add(DAY),
         _ => row.get::<i64>(column)?,
     };
-    Some(since_2000.saturating_add(session::POSTGRES_EPOCH))
+    Some(since_2000.saturating_add(clock::POSTGRES_EPOCH))
 }

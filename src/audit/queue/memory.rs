@@ -5,34 +5,23 @@
 
 use super::leaks;
 use super::{CAPACITY, DIRECTORY, Entry, SLOT_COUNT, SLOTS, Slot, WAITER_COUNT, WAITERS, Waiter};
+use crate::postgres::hooks::Chain;
 use crate::settings;
 use crate::shared_keyring;
 use pgrx::pg_sys;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering::*};
+use std::sync::atomic::Ordering::*;
 
 const TRANCHE: &std::ffi::CStr = c"watchllm_keys";
-static PREVIOUS_REQUEST: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
-static PREVIOUS_STARTUP: AtomicPtr<()> = AtomicPtr::new(ptr::null_mut());
+static REQUEST: Chain<pg_sys::shmem_request_hook_type> = Chain::new();
+static STARTUP: Chain<pg_sys::shmem_startup_hook_type> = Chain::new();
 
 /// Asks PostgreSQL for shared memory; called while libraries are preloaded.
 pub(crate) fn install_hooks() {
-    // SAFETY: the postmaster is single-threaded; function pointers are kept as they were.
+    // SAFETY: PostgreSQL's own hooks; the postmaster is single-threaded.
     unsafe {
-        PREVIOUS_REQUEST.store(
-            std::mem::transmute::<pg_sys::shmem_request_hook_type, *mut ()>(
-                pg_sys::shmem_request_hook,
-            ),
-            Relaxed,
-        );
-        pg_sys::shmem_request_hook = Some(request);
-        PREVIOUS_STARTUP.store(
-            std::mem::transmute::<pg_sys::shmem_startup_hook_type, *mut ()>(
-                pg_sys::shmem_startup_hook,
-            ),
-            Relaxed,
-        );
-        pg_sys::shmem_startup_hook = Some(startup);
+        REQUEST.take(&raw mut pg_sys::shmem_request_hook, Some(request));
+        STARTUP.take(&raw mut pg_sys::shmem_startup_hook, Some(startup));
     }
 }
 
@@ -58,9 +47,7 @@ unsafe extern "C-unwind" fn request() {
     // SAFETY: calls the hook that was there before, then asks for memory where PostgreSQL allows
     // it.
     unsafe {
-        let previous: pg_sys::shmem_request_hook_type =
-            std::mem::transmute(PREVIOUS_REQUEST.load(Relaxed));
-        if let Some(previous) = previous {
+        if let Some(previous) = REQUEST.previous() {
             previous();
         }
         let (slots, _, _, total) = sizes();
@@ -75,9 +62,7 @@ unsafe extern "C-unwind" fn startup() {
     // asked for, laid out in place because its 20 MB would not fit a stack; all-zero bytes are
     // valid slots, entries and waiters.
     unsafe {
-        let previous: pg_sys::shmem_startup_hook_type =
-            std::mem::transmute(PREVIOUS_STARTUP.load(Relaxed));
-        if let Some(previous) = previous {
+        if let Some(previous) = STARTUP.previous() {
             previous();
         }
         let (slots, ring, waiters, total) = sizes();

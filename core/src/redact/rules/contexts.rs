@@ -1,6 +1,6 @@
 //! Keys without a prefix: a shape alone says nothing, a shape near the provider's name is a key.
-//! Words and windows are from `leak_formats.json`; what is named as a hash or an id there is left
-//! alone.
+//! Words are those of `leak_formats.json`, windows those of the scanners it names. What is named as
+//! a hash or an id is left alone.
 
 /// A provider whose keys are known by its name before them.
 pub(in crate::redact) struct Context {

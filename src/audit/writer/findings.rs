@@ -2,10 +2,10 @@
 //! evidence, block, end), who used which key first, busiest minutes. How its counters are filled:
 //! `warm_up`. DESIGN §8.
 
-use super::writer::{Failure, Writer, transaction};
+use super::{Failure, Writer, transaction};
 use crate::anomaly::{DAY, Detector, Finding, KeyId, MINUTE, Meeting, Subject, Watch, day_of};
 use crate::error::Error;
-use crate::postgres::{Owner, session};
+use crate::postgres::{Owner, clock, session};
 use crate::redact;
 use crate::store;
 use crate::trail::{AccessType, CallerKind, Event, Incident, Notice, incident};
@@ -40,7 +40,7 @@ pub(super) fn flush(writer: &mut Writer) {
             "watchllm_keys writer: {lost} findings of the watch found no room to wait for being written"
         );
     }
-    writer.watch.end_episodes(session::now());
+    writer.watch.end_episodes(clock::now());
     write_meetings(writer);
     look_at_woken(writer);
     write_findings(writer);

@@ -1,6 +1,7 @@
-//! Memory for one step of a long run: what PostgreSQL allocates in it (arguments, values, slots) is
-//! given back after the step instead of at the end of the statement. Unsafe: a memory context by
-//! hand. It is a child of the statement's, so that an ERROR needs no cleaning up here.
+//! Memory for one step of a long run, and how much of it a sort may use. What PostgreSQL allocates
+//! in a step (arguments, values, slots) is given back after it instead of at the statement's end.
+//! Unsafe: a memory context by hand. It is a child of the statement's, so that an ERROR needs no
+//! cleaning up here.
 
 use pgrx::pg_sys;
 
@@ -35,4 +36,10 @@ impl StepMemory {
             answer
         }
     }
+}
+
+/// Memory that a sort or a set-returning function may use before it spills to disk, in bytes.
+pub(crate) fn work_mem() -> usize {
+    // SAFETY: reads a process-local variable, in kilobytes.
+    unsafe { pg_sys::work_mem as usize * 1024 }
 }

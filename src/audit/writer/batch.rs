@@ -2,11 +2,11 @@
 //! answered. The audit transaction writes log rows only. The chain's head is kept in memory and
 //! read again whenever a relation changed or a batch failed (FACTS §2).
 
-use super::queue::{self, Entry, Slot};
-use super::writer::{Failure, Writer, transaction};
+use super::{Failure, Writer, transaction};
 use crate::anomaly::Access;
+use crate::audit::queue::{self, Entry, Slot};
 use crate::error::Error;
-use crate::postgres::{relation_changes, session};
+use crate::postgres::{clock, relation_changes};
 use crate::store;
 use crate::trail::chain::{self, MacKey};
 use crate::trail::{Event, FailureReason, Row, Verdict};
@@ -63,7 +63,7 @@ pub(super) fn serve(writer: &mut Writer) {
 fn take(writer: &mut Writer) -> Vec<Taken> {
     let slot = writer.slot;
     let tail = slot.tail.load(Acquire);
-    let (count, now) = (slot.waiting().min(MAX_BATCH), session::now());
+    let (count, now) = (slot.waiting().min(MAX_BATCH), clock::now());
     let mut one = |sequence| {
         let mut entry = slot.entry(sequence);
         let can_write = writer.chain.is_some();
@@ -237,7 +237,7 @@ fn answer(writer: &mut Writer, taken: &[Taken], verdict: Verdict) {
         slot.events.fetch_add(rows.len() as u64, AcqRel);
         for (_, event) in rows {
             writer.uses.count(event);
-            super::watch::take_up_block(&mut writer.watch, event);
+            super::findings::take_up_block(&mut writer.watch, event);
         }
     }
     let waiting: BTreeSet<u32> = taken.iter().map(|taken| taken.entry.process).collect();

@@ -2,9 +2,9 @@
 //! event is served, the day before that in the background; and the limits, read from the settings
 //! when they change.
 
-use super::writer::{Failure, Writer, transaction};
+use super::{Failure, Writer, transaction};
 use crate::anomaly::{self, KeyId, Limits, MINUTE, Override, Rules};
-use crate::postgres::{Owner, session};
+use crate::postgres::{Owner, clock};
 use crate::settings::{
     self,
     watch::{Threshold, threshold},
@@ -41,7 +41,7 @@ pub(super) fn start(writer: &mut Writer) -> Result<(), Failure> {
         return Ok(());
     }
     let until = writer.chain.as_ref().and_then(|chain| chain.head).map_or(0, |head| head.seq);
-    let now = session::now();
+    let now = clock::now();
     let watch = &mut writer.watch;
     let (before, blocks) = transaction(|| {
         let owner = store::installed::owner()?;
@@ -113,7 +113,7 @@ pub(super) fn warm_up(writer: &mut Writer) -> bool {
     state.before = rows.last().map(|row| row.place);
     if rows.len() < ROWS_AT_ONCE as usize {
         state.before = None;
-        writer.watch.look_at_all(session::now());
+        writer.watch.look_at_all(clock::now());
         let (rows, time) = (state.rows, state.began.elapsed().as_millis());
         log!(
             "watchllm_keys writer: the watch's counters are filled from {rows} rows of the trail after {time} ms"

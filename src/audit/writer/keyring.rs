@@ -4,13 +4,13 @@
 
 use super::batch::{self, Chain};
 use super::warm_up;
-use super::writer::{Failure, Writer, transaction};
+use super::{Failure, Writer, transaction};
 use crate::anomaly::Watch;
 use crate::crypto::envelope::{Binding, open, seal};
 use crate::crypto::keyring::Keyring;
 use crate::crypto::{RootKey, Secret, canary, random, signing};
 use crate::error::Error;
-use crate::postgres::{Owner, session};
+use crate::postgres::{Owner, process, session};
 use crate::settings::{self, KeyringSource};
 use crate::shared_keyring::{self, Entry};
 use crate::store;
@@ -111,7 +111,7 @@ fn load(writer: &mut Writer) -> Result<(), Failure> {
 fn read_keyring(writer: &mut Writer) -> Result<Keyring, Error> {
     let read = match settings::keyring_source() {
         KeyringSource::File(path) => {
-            let uid = session::server_uid()
+            let uid = process::server_uid()
                 .ok_or_else(|| Error::NoMasterKey("the server's user is unknown".into()))?;
             Keyring::read_file(Path::new(&path), uid)
         }
@@ -120,7 +120,7 @@ fn read_keyring(writer: &mut Writer) -> Result<Keyring, Error> {
                 if writer.chain.is_some() && !writer.slot.is_empty() {
                     batch::serve(writer);
                 }
-                !session::must_end()
+                !process::must_end()
             };
             Keyring::run_command(&command, timeout, &mut meanwhile)
         }
@@ -278,7 +278,7 @@ fn mac_key(owner: Owner, number: usize) -> Result<(i32, MacKey), Error> {
 /// A restored or copied database gets an identity of its own, so that two chains never pass for
 /// one.
 fn identity(owner: Owner) -> Result<[u8; 16], Error> {
-    let (system, database) = (session::system_identifier(), session::database());
+    let (system, database) = (process::system_identifier(), session::database());
     if let Some(known) = store::admin::identity(owner, system, database) {
         return Ok(known);
     }

@@ -4,15 +4,22 @@
 //! leaves by proc_exit only (anything else restarts the server) and touches no row that a caller
 //! can lock. FACTS §2, DESIGN §8.
 
-use super::batch::Chain;
-use super::queue::{self, Slot, WriterState};
-use super::uses::Uses;
-use super::warm_up::WarmUp;
-use super::{batch, take_up, wakeup};
+mod batch;
+mod counters;
+mod findings;
+mod keyring;
+mod leaks;
+mod rotation;
+mod warm_up;
+
 use crate::anomaly::{Refusals, Watch};
+use crate::audit::queue::{self, Slot, WriterState};
+use crate::audit::wakeup;
 use crate::error::Error;
-use crate::postgres::session;
+use crate::postgres::{process, session};
 use crate::settings;
+use batch::Chain;
+use counters::Uses;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
@@ -20,6 +27,7 @@ use std::cell::RefCell;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering::*;
 use std::time::{Duration, Instant};
+use warm_up::WarmUp;
 
 // SAFETY: both are PostgreSQL's own functions, with these very signatures.
 unsafe extern "C-unwind" {
@@ -38,17 +46,17 @@ const SOON: Duration = Duration::from_millis(100);
 const BUSY: Duration = Duration::from_millis(5);
 
 /// What a failed transaction said.
-pub(super) struct Failure {
+struct Failure {
     pub sqlstate: PgSqlErrorCode,
     pub message: String,
 }
 
 /// The writer of one database.
-pub(super) struct Writer {
+struct Writer {
     pub number: usize,
     pub slot: &'static Slot,
     pub chain: Option<Chain>,
-    pub keyring: take_up::Loaded,
+    pub keyring: keyring::Loaded,
     pub uses: Uses,
     /// Refusals that are counted and not yet written, with the first one's place in the queue.
     pub refusals: Refusals<u64>,
@@ -94,7 +102,7 @@ pub extern "C-unwind" fn watchllm_keys_writer(argument: pg_sys::Datum) {
         number,
         slot: queue::slot(number),
         chain: None,
-        keyring: take_up::Loaded::default(),
+        keyring: keyring::Loaded::default(),
         uses: Uses::default(),
         refusals: Refusals::default(),
         watch: Watch::default(),
@@ -105,7 +113,7 @@ pub extern "C-unwind" fn watchllm_keys_writer(argument: pg_sys::Datum) {
         last_beat: Instant::now(),
         wanted: false,
     };
-    if let Err(failure) = take_up::look_around(&mut writer) {
+    if let Err(failure) = keyring::look_around(&mut writer) {
         log!("watchllm_keys writer: cannot serve: {}", failure.message);
         writer.slot.set_problem(&failure.message);
         batch::fail_all(writer.slot);
@@ -113,7 +121,7 @@ pub extern "C-unwind" fn watchllm_keys_writer(argument: pg_sys::Datum) {
     }
     writer.slot.starts.fetch_add(1, AcqRel);
     writer.slot.state.store(WriterState::Running as u32, SeqCst);
-    take_up::take_up(&mut writer);
+    keyring::take_up(&mut writer);
     writer.serve()
 }
 
@@ -122,7 +130,7 @@ fn be_the_only_one(database: u32, number: usize) -> bool {
     slot.locked(|| {
         let free = slot.database.load(Acquire) == database && slot.writer_pid.load(Acquire) == 0;
         if free {
-            slot.writer_pid.store(session::backend_pid(), Release);
+            slot.writer_pid.store(process::backend_pid(), Release);
         }
         free
     })
@@ -133,7 +141,7 @@ fn be_the_only_one(database: u32, number: usize) -> bool {
 #[pg_guard]
 unsafe extern "C-unwind" fn hand_over(_code: i32, argument: pg_sys::Datum) {
     let slot = queue::slot(argument.value());
-    if slot.writer_pid.load(Acquire) == session::backend_pid() {
+    if slot.writer_pid.load(Acquire) == process::backend_pid() {
         slot.writer_pid.store(0, Release);
         slot.state.store(WriterState::Absent as u32, SeqCst);
     }
@@ -194,7 +202,7 @@ impl Failure {
 
 /// Runs `work` in a transaction of its own; an ERROR or an `Err` rolls it back and leaves the
 /// writer alive.
-pub(super) fn transaction<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
+fn transaction<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
     let outcome: RefCell<Option<Result<T, Failure>>> = RefCell::new(None);
     let (inside, outside) = (AssertUnwindSafe(&outcome), AssertUnwindSafe(&outcome));
     let work = AssertUnwindSafe(work);
@@ -248,10 +256,10 @@ pub(super) fn transaction<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<
 impl Writer {
     fn serve(&mut self) -> ! {
         loop {
-            if session::must_end() {
+            if process::must_end() {
                 self.end();
             }
-            session::check_interrupts();
+            process::check_interrupts();
             self.reload_if_wanted();
             if !self.slot.is_empty() || self.spin() {
                 batch::serve(self);
@@ -270,9 +278,9 @@ impl Writer {
     /// Told to end between two batches: what is counted is known to this process alone, so it is
     /// written first.
     fn end(&mut self) -> ! {
-        session::put_off_the_end();
+        process::put_off_the_end();
         batch::write_counted(self);
-        super::uses::flush(self);
+        counters::flush(self);
         leave()
     }
 
@@ -283,7 +291,7 @@ impl Writer {
 
     /// Derives what is still to be derived, else sleeps until an event comes or a beat has passed.
     fn idle(&mut self) {
-        if take_up::derive_one(self) || super::warm_up::warm_up(self) {
+        if keyring::derive_one(self) || warm_up::warm_up(self) {
             return;
         }
         let slot = self.slot;
@@ -293,7 +301,7 @@ impl Writer {
                 || slot.reloads_wanted.load(SeqCst) != slot.reloads_done.load(SeqCst)
                 || slot.settings_changes.load(SeqCst) != seen
         };
-        session::while_waiting(|| slot.writer.sleep_unless(wanted, self.next_beat()));
+        process::while_waiting(|| slot.writer.sleep_unless(wanted, self.next_beat()));
     }
 
     /// How long after the last beat the next one is due.
@@ -318,15 +326,15 @@ impl Writer {
         };
         if configuration {
             own_settings();
-            super::warm_up::read_rules(self);
+            warm_up::read_rules(self);
         }
         let changes = self.slot.settings_changes.load(SeqCst);
         if std::mem::replace(&mut self.settings_seen, changes) != changes {
-            super::warm_up::read_rules(self);
+            warm_up::read_rules(self);
         }
         let wanted = self.slot.reloads_wanted.load(SeqCst);
         if configuration || self.slot.reloads_done.load(SeqCst) != wanted {
-            take_up::reload(self);
+            keyring::reload(self);
             self.slot.reloads_done.store(wanted, SeqCst);
         }
     }
@@ -334,19 +342,19 @@ impl Writer {
     /// Once a second: counted refusals, counters, partitions ahead, statistics, and whether
     /// somebody wants to drop the database.
     fn beat(&mut self) {
-        take_up::open_late(self);
+        keyring::open_late(self);
         if self.limits_are_late {
-            super::warm_up::read_rules(self);
+            warm_up::read_rules(self);
         }
         batch::write_counted(self);
-        super::warm_up::warm_up(self);
-        super::uses::flush(self);
+        warm_up::warm_up(self);
+        counters::flush(self);
         // SAFETY: outside a transaction, as PostgreSQL's workers report.
         unsafe {
             pg_sys::pgstat_report_stat(true);
             pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null());
         }
-        if !session::postmaster_lives() {
+        if !process::postmaster_lives() {
             leave();
         }
         // Twice in a row: anybody's DROP DATABASE takes the lock for a moment before it is refused.

@@ -2,10 +2,10 @@
 //! failures, last use of each key), incidents, partitions ahead; and a third, which tells
 //! listeners. Gathered in memory; a failure harms no answer and is tried again.
 
-use super::writer::{Writer, transaction};
-use super::{leaks, rotation, watch};
+use super::{Writer, transaction};
+use super::{findings, leaks, rotation};
 use crate::anomaly::KeyId;
-use crate::postgres::session;
+use crate::postgres::{clock, session};
 use crate::store;
 use crate::trail::{
     AccessType, Bounded, CallerKind, Event, FailureReason, Incident, IncidentType, Notice,
@@ -103,7 +103,7 @@ pub(super) fn flush(writer: &mut Writer) {
     }
     make_partitions_ahead(writer);
     write_blocks(writer);
-    watch::flush(writer);
+    findings::flush(writer);
     write_incidents(writer);
     leaks::write(writer);
     rotation::look(writer);
@@ -211,7 +211,7 @@ fn tell(writer: &mut Writer) {
 }
 
 fn make_partitions_ahead(writer: &mut Writer) {
-    let today = (session::now() / 86_400_000_000) as i32;
+    let today = (clock::now() / 86_400_000_000) as i32;
     for day in today.max(writer.uses.made_until + 1)..=today + DAYS_AHEAD {
         let made = transaction(|| {
             store::trail::make_partition(store::installed::owner()?, day);

@@ -2,8 +2,8 @@
 //! and makes an incident of each that has come to a stage (rotation soon, rotation required), once
 //! per stage and version. A failure is tried again.
 
-use super::writer::{Writer, transaction};
-use crate::postgres::session;
+use super::{Writer, transaction};
+use crate::postgres::{clock, session};
 use crate::settings::watch::{rotation_required_after, rotation_warn_after};
 use crate::store;
 use crate::store::rotation::{Aged, Stage};
@@ -56,7 +56,7 @@ type Outcome = (Option<([u8; 16], [u8; 16])>, Vec<Notice>);
 /// Writes the incidents of the keys after one that are new; answers how far it came.
 fn alert(after: ([u8; 16], [u8; 16])) -> Result<Outcome, crate::error::Error> {
     let owner = store::installed::owner()?;
-    let now = session::now();
+    let now = clock::now();
     let page =
         store::rotation::page(owner, after, PAGE, rotation_warn_after(), rotation_required_after());
     let last =

@@ -1,10 +1,10 @@
 //! The writer's part of the log hook: what was masked becomes incidents, about once a second,
 //! beside the other counters. A failure harms no answer and is tried again.
 
-use super::queue::leaks;
-use super::writer::{Writer, transaction};
+use super::{Writer, transaction};
+use crate::audit::queue::leaks;
 use crate::crypto::random::random_bytes;
-use crate::postgres::session;
+use crate::postgres::{clock, session};
 use crate::redact;
 use crate::store;
 use crate::trail::leak::{Names, overflow};
@@ -23,7 +23,7 @@ pub(super) struct Pending {
 
 impl Pending {
     fn gather(&mut self) {
-        let (leaks, dropped) = leaks::take(session::database().to_u32(), session::now());
+        let (leaks, dropped) = leaks::take(session::database().to_u32(), clock::now());
         self.leaks.extend(leaks);
         self.dropped += dropped + self.leaks.len().saturating_sub(MOST) as u64;
         self.leaks.truncate(MOST);
@@ -43,7 +43,7 @@ pub(super) fn write(writer: &mut Writer) {
         if pending.dropped > 0
             && let Ok(id) = random_bytes()
         {
-            incidents.push(overflow(pending.dropped, id, session::now()));
+            incidents.push(overflow(pending.dropped, id, clock::now()));
         }
         let fresh = incidents.iter().filter(|incident| store::incidents::write(owner, incident));
         Ok(fresh.map(Incident::notice).collect::<Vec<Notice>>())
