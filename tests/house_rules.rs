@@ -18,7 +18,8 @@ use regex::Regex;
 use std::path::Path;
 
 /// Rooms by floor, the lowest first: an import only ever points to a lower one.
-const FLOORS: [&[&str]; 7] = [
+const FLOORS: [&[&str]; 8] = [
+    &["id"],
     &["crypto", "trail", "redact", "server_log"],
     &["anomaly"], // below store, which writes down what it found
     &["postgres", "error", "settings"],

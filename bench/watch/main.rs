@@ -6,6 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 use watchllm_core::anomaly::{Access, Rules, Watch};
+use watchllm_core::id::{KeyRef, ProjectId, ProviderKeyId};
 
 /// Bytes that are allocated now, as asked for.
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
@@ -31,10 +32,10 @@ const KEYS: u32 = 50_000;
 const CALLERS: u32 = 10_000;
 const EVENTS: u32 = 1_000_000;
 
-fn key(number: u32) -> ([u8; 16], [u8; 16]) {
+fn key(number: u32) -> KeyRef {
     let mut id = [0; 16];
     id[..4].copy_from_slice(&number.to_be_bytes());
-    ([1; 16], id)
+    KeyRef { project: ProjectId::new([1; 16]), key: ProviderKeyId::new(id) }
 }
 
 /// Pseudo-random, the same in every run.

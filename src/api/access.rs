@@ -10,9 +10,10 @@ use crate::crypto::fingerprint::FingerprintKey;
 use crate::crypto::{Sealed, Secret};
 use crate::disclosed::Disclosed;
 use crate::error::Error;
+use crate::id::{ProjectId, ProviderKeyId};
 use crate::postgres::session;
 use crate::store::keys::{StoredKey, StoredVersion};
-use crate::store::{self, Id, Projects};
+use crate::store::{self, Projects};
 use crate::trail::{AccessType, Bounded, Event, FailureReason};
 use crate::{log_hook, redact, settings};
 
@@ -79,7 +80,7 @@ impl Access {
     /// The caller may open keys of any project. The refusal of a project's own people names the
     /// project, so that the others see who tries; a stranger's does not: the project's people would
     /// read what a stranger writes about them.
-    pub(super) fn must_open(&mut self, project: Option<Id>) -> Result<(), Error> {
+    pub(super) fn must_open(&mut self, project: Option<ProjectId>) -> Result<(), Error> {
         if self.caller.may_open() {
             return Ok(());
         }
@@ -124,7 +125,7 @@ impl Access {
 
     /// The caller may change keys of this project; a tenant's foreign project is as if it did not
     /// exist.
-    pub(super) fn must_change(&mut self, project: Id) -> Result<(), Error> {
+    pub(super) fn must_change(&mut self, project: ProjectId) -> Result<(), Error> {
         match self.changeable()? {
             Projects::Own(own) if !own.contains(&project) => {
                 Err(self.refuse(FailureReason::NotFound, Error::NoSuchProject))
@@ -143,7 +144,11 @@ impl Access {
     }
 
     /// Finds a key to be opened: by id, and by project where one is given.
-    pub(super) fn find(&mut self, id: Id, project: Option<Id>) -> Result<StoredKey, Error> {
+    pub(super) fn find(
+        &mut self,
+        id: ProviderKeyId,
+        project: Option<ProjectId>,
+    ) -> Result<StoredKey, Error> {
         self.event.provider_key_id = Some(id);
         let key = store::keys::by_id(self.recorder.owner(), id)
             .filter(|key| project.is_none_or(|project| project == key.project_id))
@@ -153,7 +158,7 @@ impl Access {
     }
 
     /// Finds a key to be changed and locks it; deleted ones are gone.
-    pub(super) fn find_to_change(&mut self, id: Id) -> Result<StoredKey, Error> {
+    pub(super) fn find_to_change(&mut self, id: ProviderKeyId) -> Result<StoredKey, Error> {
         let owner = self.recorder.owner();
         self.event.provider_key_id = Some(id);
         let key = self.within_reach(id)?;
@@ -169,7 +174,7 @@ impl Access {
     }
 
     /// The key, if the caller may change it.
-    fn within_reach(&self, id: Id) -> Result<StoredKey, Error> {
+    fn within_reach(&self, id: ProviderKeyId) -> Result<StoredKey, Error> {
         let found = store::keys::within(self.recorder.owner(), &self.changeable()?, id);
         found.ok_or_else(|| self.refuse(FailureReason::NotFound, Error::NoSuchKey))
     }
@@ -195,8 +200,8 @@ impl Access {
     /// Seals a new version of a key for its row.
     pub(super) fn seal(
         &self,
-        project: Id,
-        key: Id,
+        project: ProjectId,
+        key: ProviderKeyId,
         version: i32,
         provider: &str,
         secret: &Secret,
@@ -228,7 +233,7 @@ impl Access {
     }
 
     /// Active keys that a project may have per provider; 0 means no limit.
-    pub(super) fn max_active_keys(&self, project: Id) -> i32 {
+    pub(super) fn max_active_keys(&self, project: ProjectId) -> i32 {
         let own =
             store::settings::nearest(self.recorder.owner(), "max_active_keys", Some(project), None);
         own.and_then(|own| own.parse().ok()).unwrap_or_else(settings::max_active_keys)
@@ -236,7 +241,12 @@ impl Access {
 
     /// Refuses one active key too many; the project's row must be locked. Answers the lowest free
     /// priority.
-    pub(super) fn free_place(&self, project: Id, provider: &str, except: Id) -> Result<i32, Error> {
+    pub(super) fn free_place(
+        &self,
+        project: ProjectId,
+        provider: &str,
+        except: ProviderKeyId,
+    ) -> Result<i32, Error> {
         let taken =
             store::keys::active_priorities(self.recorder.owner(), project, provider, except);
         let limit = self.max_active_keys(project);

@@ -6,11 +6,12 @@ use super::access::Access;
 use super::projects::delete_whole;
 use crate::caller::{Context, new_id};
 use crate::error::{Answer, Error};
+use crate::id::ProjectId;
 use crate::postgres::table::{self, Leaf, NamedRow};
 use crate::postgres::{StepMemory, process, session};
 use crate::redact;
-use crate::store::Id;
 use crate::store::adoption::{self, Adoption, Project};
+use crate::store::id_of;
 use crate::trail::{AccessType, FailureReason};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -151,11 +152,7 @@ fn project(
         return Err(Error::BadInput("the owner of an adopted project is empty or too long", hint));
     }
     let name = name.map(|name| redact::clean(name.trim(), 100)).filter(|name| !name.is_empty());
-    Ok(Project {
-        id: *id.as_bytes(),
-        owner_id: owner,
-        name: name.unwrap_or_else(|| id.to_string()),
-    })
+    Ok(Project { id: id_of(id), owner_id: owner, name: name.unwrap_or_else(|| id.to_string()) })
 }
 
 /// Takes one project in, on record.
@@ -172,7 +169,7 @@ fn feed(access: &mut Access, adoption: &Adoption, project: &Project) -> Result<(
 }
 
 /// Keeps the change of a project, under an event of its own.
-fn record(access: &mut Access, project: Id) -> Result<(), Error> {
+fn record(access: &mut Access, project: ProjectId) -> Result<(), Error> {
     access.event.id = new_id()?;
     access.event.project_id = Some(project);
     access.keep_change();

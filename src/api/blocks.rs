@@ -5,6 +5,7 @@ use super::access::Access;
 use super::incidents::NOTE;
 use crate::caller::Context;
 use crate::error::{Answer, Error};
+use crate::id::ProviderKeyId;
 use crate::redact;
 use crate::store;
 use crate::trail::{AccessType, Bounded, CallerKind, FailureReason};
@@ -88,7 +89,7 @@ fn change_block(
 ) -> Answer<()> {
     let mut access = Access::begin(to, context)?;
     access.must_administer()?;
-    let id = *access.need(id, "provider_key_id")?.as_bytes();
+    let id = store::id_of::<ProviderKeyId>(access.need(id, "provider_key_id")?);
     let key = access.find_to_change(id)?;
     if let Some(note) = note.map(|note| redact::clean(note, NOTE))
         && !store::incidents::note(

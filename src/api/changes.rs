@@ -6,10 +6,11 @@ use super::finder::Finder;
 use crate::caller::{Context, new_id};
 use crate::crypto::Secret;
 use crate::error::{Answer, Error};
+use crate::id::{ProjectId, ProviderKeyId};
 use crate::redact;
+use crate::store;
 use crate::store::changes::NewVersion;
 use crate::store::keys::{StoredKey, StoredVersion};
-use crate::store::{self, Id};
 use crate::trail::{AccessType, Bounded, FailureReason};
 use pgrx::prelude::*;
 
@@ -33,12 +34,8 @@ fn store_provider_key(
 ) -> Answer<pgrx::Uuid> {
     let mut access =
         Access::begin_with_key(AccessType::Store, Context { request_id, ip_address, user_agent })?;
-    let project = *access.need(project_id, "project_id")?.as_bytes();
-    Ok(pgrx::Uuid::from_bytes(store_key(
-        &mut access,
-        project,
-        NewKey { provider, api_key, name, priority },
-    )?))
+    let project = store::id_of::<ProjectId>(access.need(project_id, "project_id")?);
+    Ok(store::uuid(store_key(&mut access, project, NewKey { provider, api_key, name, priority })?))
 }
 
 /// A key to be stored, as its caller gives it.
@@ -50,7 +47,11 @@ pub(super) struct NewKey<'a> {
 }
 
 /// Checks a new key, seals and stores it, on record; answers its id.
-pub(super) fn store_key(access: &mut Access, project: Id, new: NewKey) -> Result<Id, Error> {
+pub(super) fn store_key(
+    access: &mut Access,
+    project: ProjectId,
+    new: NewKey,
+) -> Result<ProviderKeyId, Error> {
     access.must_change(project)?;
     let provider = access.need(new.provider, "provider")?;
     access.accept(check_provider(provider))?;
@@ -106,7 +107,7 @@ fn rotate_provider_key(
 ) -> Answer<i32> {
     let mut access =
         Access::begin_with_key(AccessType::Rotate, Context { request_id, ip_address, user_agent })?;
-    let id = *access.need(provider_key_id, "provider_key_id")?.as_bytes();
+    let id = store::id_of::<ProviderKeyId>(access.need(provider_key_id, "provider_key_id")?);
     let key = access.find_to_change(id)?;
     let active = key.version.number;
     if let Some(expected) = expected_version.filter(|expected| *expected != active) {
@@ -137,7 +138,7 @@ fn rollback_provider_key(
 ) -> Answer<i32> {
     let mut access =
         Access::begin(AccessType::Rollback, Context { request_id, ip_address, user_agent })?;
-    let id = *access.need(provider_key_id, "provider_key_id")?.as_bytes();
+    let id = store::id_of::<ProviderKeyId>(access.need(provider_key_id, "provider_key_id")?);
     let key = access.find_to_change(id)?;
     let (version, secret) = match to_version {
         Some(number) => named_version(&mut access, &key, number)?,
@@ -163,7 +164,7 @@ fn set_provider_key_active(
     let access_type =
         if is_active == Some(false) { AccessType::Deactivate } else { AccessType::Activate };
     let mut access = Access::begin(access_type, Context { request_id, ip_address, user_agent })?;
-    let id = *access.need(provider_key_id, "provider_key_id")?.as_bytes();
+    let id = store::id_of::<ProviderKeyId>(access.need(provider_key_id, "provider_key_id")?);
     access.event.provider_key_id = Some(id);
     let is_active = access.need(is_active, "is_active")?;
     let owner = access.recorder.owner();
@@ -195,7 +196,7 @@ fn delete_provider_key(
 ) -> Answer<()> {
     let mut access =
         Access::begin(AccessType::Delete, Context { request_id, ip_address, user_agent })?;
-    let id = *access.need(provider_key_id, "provider_key_id")?.as_bytes();
+    let id = store::id_of::<ProviderKeyId>(access.need(provider_key_id, "provider_key_id")?);
     let key = access.find_to_change(id)?;
     store::changes::delete(access.recorder.owner(), key.project_id, id);
     access.keep_change();
@@ -340,7 +341,7 @@ pub(super) fn check_apart(text: &str, secret: &Secret) -> Result<(), Error> {
 /// not looked for: an answer would tell a tenant what they are.
 pub(super) fn refuse_stored_key(
     access: &Access,
-    project: Id,
+    project: ProjectId,
     name: Option<&str>,
 ) -> Result<(), Error> {
     let Some(name) = name else { return Ok(()) };

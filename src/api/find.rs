@@ -7,6 +7,7 @@ use super::finder::{Finder, Found};
 use crate::audit::Standing;
 use crate::caller::Context;
 use crate::error::Error;
+use crate::store;
 use crate::trail::{AccessType, FailureReason};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -43,7 +44,7 @@ fn find_keys(
     let row = |found: Found| {
         let (start, length) =
             (1 + characters(&text[..found.start]), characters(&text[found.start..found.end]));
-        let key = found.ours.map(|ours| pgrx::Uuid::from_bytes(ours.key));
+        let key = found.ours.map(|ours| store::uuid(ours.key));
         (found.provider, found.kind, start, length, found.redacted, key)
     };
     Ok(TableIterator::new(found.into_iter().map(row).collect::<Vec<_>>()))

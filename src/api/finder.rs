@@ -8,10 +8,11 @@ use crate::crypto::Secret;
 use crate::crypto::fingerprint::FingerprintKey;
 use crate::error::Error;
 use crate::extra_patterns;
+use crate::id::{ProjectId, ProviderKeyId};
 use crate::postgres::process;
 use crate::redact::{self, Candidate, ExtraPatterns, Finding};
+use crate::store;
 use crate::store::keys::Known;
-use crate::store::{self, Id};
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 
@@ -37,8 +38,8 @@ pub(super) struct Found {
 /// Where a key is stored.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct StoredAs {
-    pub key: Id,
-    pub project: Id,
+    pub key: ProviderKeyId,
+    pub project: ProjectId,
     pub version: i32,
 }
 

@@ -10,10 +10,11 @@ use crate::crypto::Secret;
 use crate::crypto::secret_file::read_secret;
 use crate::crypto::watchllm::{self, WatchllmError};
 use crate::error::Error;
+use crate::id::{KeyRef, ProjectId};
 use crate::postgres::{StepMemory, clock, process};
 use crate::redact;
 use crate::store::import::{Imported, OldKey, OldKeys};
-use crate::store::{self, Id};
+use crate::store::{self, uuid};
 use crate::trail::{AccessType, Bounded, Event, FailureReason};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -84,7 +85,7 @@ struct Import {
     access: Access,
     old_secret: Secret,
     /// The project whose row is locked, or found missing, last: rows come project by project.
-    project: Option<(Id, bool)>,
+    project: Option<(ProjectId, bool)>,
     /// The next number of a name of that project that is taken, by provider and name.
     numbers: HashMap<(String, String), u32>,
 }
@@ -159,20 +160,20 @@ impl Import {
             }
             Err(Stop::Run(error)) => return Err(error),
         };
-        let uuid = |id: Option<Id>| id.map(pgrx::Uuid::from_bytes);
-        Ok((uuid(old.id), uuid(old.project_id), clean(provider, 63), name, outcome.into(), detail))
+        let (id, project) = (old.id.map(uuid), old.project_id.map(uuid));
+        Ok((id, project, clean(provider, 63), name, outcome.into(), detail))
     }
 
     /// Opens a row and stores what came out.
     fn import(&mut self, old: &OldKey) -> Result<Arrival, Stop> {
-        let (project, id) = self.place(old)?;
+        let key = self.place(old)?;
         let provider = old.provider.as_deref().filter(|provider| is_slug(provider));
         let provider =
             provider.ok_or_else(|| bad_input("the provider is not a slug such as openai"))?;
         let secret = self.open(old)?;
         let shape = redact::provider_of(&String::from_utf8_lossy(secret.expose()))
             .filter(|other| *other != provider);
-        let mut arrival = self.store(old, (project, id), provider, &secret)?;
+        let mut arrival = self.store(old, key, provider, &secret)?;
         if let Some(other) = shape {
             arrival.details.push(format!("it has the shape of a key of provider {other}"));
         }
@@ -184,7 +185,7 @@ impl Import {
     fn store(
         &mut self,
         old: &OldKey,
-        (project, id): (Id, Id),
+        KeyRef { project, key: id }: KeyRef,
         provider: &str,
         secret: &Secret,
     ) -> Result<Arrival, Stop> {
@@ -240,7 +241,7 @@ impl Import {
 
     /// Whether there is a place for this row: its project, locked as for every new key, and no key
     /// of its id.
-    fn place(&mut self, old: &OldKey) -> Result<(Id, Id), Stop> {
+    fn place(&mut self, old: &OldKey) -> Result<KeyRef, Stop> {
         let id = old.id.ok_or_else(|| bad_input("the id is NULL"))?;
         let project = old.project_id.ok_or_else(unknown_project)?;
         let owner = self.access.recorder.owner();
@@ -258,7 +259,7 @@ impl Import {
             }
             Some(_) => Err(conflict()),
             None if !exists => Err(unknown_project()),
-            None => Ok((project, id)),
+            None => Ok(KeyRef { project, key: id }),
         }
     }
 
@@ -295,7 +296,7 @@ impl Import {
     /// when nothing is left, with " (2)" and so on.
     fn free_name(
         &mut self,
-        project: Id,
+        project: ProjectId,
         provider: &str,
         old: Option<&str>,
     ) -> (Option<String>, bool) {

@@ -7,6 +7,8 @@ use super::changes::{NewKey, store_key};
 use crate::caller::Context;
 use crate::crypto::Secret;
 use crate::error::Error;
+use crate::id::ProjectId;
+use crate::store;
 use crate::trail::AccessType;
 use pgrx::heap_tuple::PgHeapTuple;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -39,7 +41,7 @@ fn store_row<'a>(trigger: &'a PgTrigger<'a>) -> Result<PgHeapTuple<'a, Allocated
     let row = row.ok_or(Error::Refused("this trigger serves only watchllm.provider_key_inbox"))?;
     let text = |column: &str| row.get_by_name::<String>(column).map_err(internal);
     let project = row.get_by_name::<pgrx::Uuid>("project_id").map_err(internal)?;
-    let project = *access.need(project, "project_id")?.as_bytes();
+    let project = store::id_of::<ProjectId>(access.need(project, "project_id")?);
     let (provider, name) = (text("provider")?, text("name")?);
     // Wiped when it goes out of scope, as the secret made of it is.
     let api_key = text("api_key")?.map(Secret::from);

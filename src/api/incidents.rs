@@ -7,6 +7,7 @@ use crate::audit::commit;
 use crate::caller::{Context, new_id};
 use crate::crypto::Secret;
 use crate::error::{Answer, Error};
+use crate::id::IncidentId;
 use crate::postgres::clock;
 use crate::redact;
 use crate::store;
@@ -29,7 +30,7 @@ fn acknowledge_incident(
 ) -> Answer<()> {
     let mut access = Access::begin(AccessType::Report, Context::default())?;
     access.must_administer()?;
-    let incident = *access.need(id, "id")?.as_bytes();
+    let incident = store::id_of::<IncidentId>(access.need(id, "id")?);
     let owner = access.recorder.owner();
     let Some(project) = store::incidents::project_of(owner, incident) else {
         return Err(access.refuse(FailureReason::NotFound, Error::NoSuchIncident).into());
@@ -119,7 +120,7 @@ fn report(
         access.event.access_type = AccessType::Block;
         access.keep_change();
     }
-    let (project, id) = (pgrx::Uuid::from_bytes(project), pgrx::Uuid::from_bytes(id));
+    let (project, id) = (store::uuid(project), store::uuid(id));
     Ok(Some((id, project, key.provider, number, in_use, blocked || key.is_blocked)))
 }
 
@@ -135,8 +136,13 @@ fn raise(
     let details = serde_json::json!({
         "what": "a provider key was reported as leaked", "source": source, "key_version": number, "in_use": in_use,
     });
-    let parts =
-        [b"report", key.id.as_slice(), &number.to_be_bytes(), fingerprint, source.as_bytes()];
+    let parts = [
+        b"report",
+        key.id.bytes().as_slice(),
+        &number.to_be_bytes(),
+        fingerprint,
+        source.as_bytes(),
+    ];
     let incident = Incident {
         id: incident::identity(&parts),
         kind: IncidentType::LeakedKey,

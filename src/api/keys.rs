@@ -8,9 +8,10 @@ use crate::caller::Context;
 use crate::crypto::{Secret, fingerprint};
 use crate::disclosed::Disclosed;
 use crate::error::{Answer, Error};
+use crate::id::{ProjectId, ProviderKeyId};
 use crate::postgres::memory;
 use crate::store::keys::StoredKey;
-use crate::store::{self, Id};
+use crate::store::{self, id_of, uuid};
 use crate::trail::{AccessType, Bounded, Event, FailureReason};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -37,10 +38,10 @@ fn decrypt_provider_key(
 ) -> Answer<Disclosed> {
     let mut access =
         Access::begin(AccessType::Decrypt, Context { request_id, ip_address, user_agent })?;
-    let id = *access.need(provider_key_id, "provider_key_id")?.as_bytes();
+    let id = id_of::<ProviderKeyId>(access.need(provider_key_id, "provider_key_id")?);
     access.event.provider_key_id = Some(id);
     access.must_open(None)?;
-    let key = access.find(id, project_id.map(|project| *project.as_bytes()))?;
+    let key = access.find(id, project_id.map(id_of::<ProjectId>))?;
     let secret = access.open(&key)?;
     Ok(access.disclose(secret)?)
 }
@@ -104,7 +105,7 @@ fn resolve_provider_key(
 > {
     let mut access =
         Access::begin(AccessType::Decrypt, Context { request_id, ip_address, user_agent })?;
-    let project = *access.need(project_id, "project_id")?.as_bytes();
+    let project = id_of::<ProjectId>(access.need(project_id, "project_id")?);
     let provider = access.need(provider, "provider")?;
     access.must_open(Some(project))?;
     access.event.project_id = Some(project);
@@ -142,7 +143,7 @@ fn validate_provider_key(
 ) -> Answer<bool> {
     let mut access =
         Access::begin(AccessType::Validate, Context { request_id, ip_address, user_agent })?;
-    let id = *access.need(provider_key_id, "provider_key_id")?.as_bytes();
+    let id = id_of::<ProviderKeyId>(access.need(provider_key_id, "provider_key_id")?);
     access.event.provider_key_id = Some(id);
     access.must_open(None)?;
     let key = access.find(id, None)?;
@@ -185,11 +186,12 @@ fn same_key(
 /// Opens what can be opened, records all in chunks, and only then pairs each plaintext with its
 /// proof.
 fn open_each(access: &Access, ids: &[Option<pgrx::Uuid>]) -> Result<Vec<Opened>, Error> {
-    let known: Vec<Id> = ids.iter().flatten().map(|id| *id.as_bytes()).collect();
-    let keys: HashMap<Id, StoredKey> = store::keys::by_ids(access.recorder.owner(), &known)
-        .into_iter()
-        .map(|key| (key.id, key))
-        .collect();
+    let known: Vec<ProviderKeyId> = ids.iter().flatten().map(|id| id_of(*id)).collect();
+    let keys: HashMap<ProviderKeyId, StoredKey> =
+        store::keys::by_ids(access.recorder.owner(), &known)
+            .into_iter()
+            .map(|key| (key.id, key))
+            .collect();
     refuse_spill(access, ids, &keys)?;
     let mut events = Vec::with_capacity(ids.len());
     let mut outcomes = Vec::with_capacity(ids.len());
@@ -218,9 +220,9 @@ type OneOutcome = (Event, Result<Secret, FailureReason>);
 fn open_one(
     access: &Access,
     id: Option<pgrx::Uuid>,
-    keys: &HashMap<Id, StoredKey>,
+    keys: &HashMap<ProviderKeyId, StoredKey>,
 ) -> Result<OneOutcome, Error> {
-    let id = id.map(|id| *id.as_bytes());
+    let id = id.map(id_of::<ProviderKeyId>);
     let fresh = Event { id: crate::caller::new_id()?, provider_key_id: id, ..access.event };
     let Some(id) = id else {
         return Ok((fresh.refused(FailureReason::BadInput), Err(FailureReason::BadInput)));
@@ -240,10 +242,10 @@ fn open_one(
 fn refuse_spill(
     access: &Access,
     ids: &[Option<pgrx::Uuid>],
-    keys: &HashMap<Id, StoredKey>,
+    keys: &HashMap<ProviderKeyId, StoredKey>,
 ) -> Result<(), Error> {
     let length = |id: &pgrx::Uuid| {
-        keys.get(id.as_bytes())
+        keys.get(&id_of(*id))
             .and_then(|key| key.version.sealed.as_ref())
             .map_or(0, |s| s.bytes().len())
     };
@@ -256,9 +258,4 @@ fn refuse_spill(
         FailureReason::Limit,
         Error::OverLimit(message, "Ask for fewer keys at once, or raise work_mem."),
     ))
-}
-
-/// The SQL form of an id.
-fn uuid(id: Id) -> pgrx::Uuid {
-    pgrx::Uuid::from_bytes(id)
 }

@@ -5,8 +5,9 @@ use super::access::Access;
 use super::changes::check_name;
 use crate::caller::{Caller, Context, new_id};
 use crate::error::{Answer, Error};
+use crate::id::ProjectId;
 use crate::redact;
-use crate::store::{self, Id, installed};
+use crate::store::{self, installed};
 use crate::trail::{AccessType, Event, FailureReason};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -17,7 +18,7 @@ use pgrx::prelude::*;
 #[search_path(pg_catalog, pg_temp)]
 fn current_project_ids() -> Result<SetOfIterator<'static, pgrx::Uuid>, ErrorReport> {
     let own = Caller::new(Context::default()).own_projects(installed::owner()?);
-    Ok(SetOfIterator::new(own.into_iter().map(pgrx::Uuid::from_bytes)))
+    Ok(SetOfIterator::new(own.into_iter().map(store::uuid)))
 }
 
 /// Creates a project and answers its id. `owner_id` is the JWT sub of its owner; `id` may be given
@@ -34,8 +35,8 @@ fn create_project(
     let name = access.need(name, "name")?;
     access.accept(check_name(name))?;
     access.accept(owner_id.map_or(Ok(()), check_subject))?;
-    let project: Id = match id {
-        Some(id) => *id.as_bytes(),
+    let project: ProjectId = match id {
+        Some(id) => store::id_of(id),
         None => new_id()?,
     };
     access.event.project_id = Some(project);
@@ -45,7 +46,7 @@ fn create_project(
             .into());
     }
     access.keep_change();
-    Ok(pgrx::Uuid::from_bytes(project))
+    Ok(store::uuid(project))
 }
 
 /// Deletes a project: deletes each of its keys as `delete_provider_key` does, one event each, and
@@ -62,13 +63,13 @@ fn delete_project(
     let mut access =
         Access::begin(AccessType::Project, Context { request_id, ip_address, user_agent })?;
     access.must_administer()?;
-    let project = *access.need(project_id, "project_id")?.as_bytes();
+    let project = store::id_of::<ProjectId>(access.need(project_id, "project_id")?);
     access.event.project_id = Some(project);
     Ok(delete_whole(&mut access, project)?)
 }
 
 /// Deletes a project's keys, then the project.
-pub(super) fn delete_whole(access: &mut Access, project: Id) -> Result<(), Error> {
+pub(super) fn delete_whole(access: &mut Access, project: ProjectId) -> Result<(), Error> {
     let owner = access.recorder.owner();
     // The project first, as store does: no key is stored into it meanwhile.
     if !store::projects::lock_project(owner, project) {
@@ -130,10 +131,10 @@ fn member_change(
     project: Option<pgrx::Uuid>,
     subject: Option<&str>,
     role: Option<&str>,
-) -> Result<(Access, Id), Error> {
+) -> Result<(Access, ProjectId), Error> {
     let mut access = Access::begin(AccessType::Member, Context::default())?;
     access.must_administer()?;
-    let project = *access.need(project, "project_id")?.as_bytes();
+    let project = store::id_of::<ProjectId>(access.need(project, "project_id")?);
     access.event.project_id = Some(project);
     if subject.is_some() == role.is_some() {
         let error = Error::BadInput(

@@ -5,6 +5,7 @@ use super::access::Access;
 use super::changes::{check_name, check_priority, refuse_stored_key};
 use crate::caller::Context;
 use crate::error::{Answer, Error};
+use crate::id::ProviderKeyId;
 use crate::store;
 use crate::trail::{AccessType, FailureReason};
 use pgrx::prelude::*;
@@ -29,7 +30,7 @@ fn update_provider_key(
 ) -> Answer<()> {
     let mut access =
         Access::begin(AccessType::Update, Context { request_id, ip_address, user_agent })?;
-    let id = *access.need(provider_key_id, "provider_key_id")?.as_bytes();
+    let id = store::id_of::<ProviderKeyId>(access.need(provider_key_id, "provider_key_id")?);
     let key = access.find_to_change(id)?;
     access.accept(name.map_or(Ok(()), check_name))?;
     access.accept(check_priority(priority))?;

@@ -7,6 +7,7 @@ use super::finder::{Finder, StoredAs, masked};
 use crate::audit::{self, commit};
 use crate::error::Error;
 use crate::extra_patterns;
+use crate::id::{IncidentId, KeyRef};
 use crate::postgres::{
     JsonText, JsonbText, Owner, attempt, clock, locks, lookup, process, session,
 };
@@ -198,7 +199,7 @@ fn raise_each(owner: Owner, table: &Table, found: &[Masked]) -> Option<()> {
     let stored_as =
         |key: &str| finder.as_ref().map(|finder| finder.stored_as(key)).unwrap_or_default();
     let mut known: BTreeMap<&str, Vec<StoredAs>> = BTreeMap::new();
-    let mut incidents: BTreeMap<Id, (Incident, Option<StoredAs>)> = BTreeMap::new();
+    let mut incidents: BTreeMap<IncidentId, (Incident, Option<StoredAs>)> = BTreeMap::new();
     for masked in found {
         let ours = known.entry(&masked.key).or_insert_with(|| stored_as(&masked.key));
         let each =
@@ -216,8 +217,6 @@ fn raise_each(owner: Owner, table: &Table, found: &[Masked]) -> Option<()> {
     Some(())
 }
 
-type Id = store::Id;
-
 /// The incident of a masked key. The same kind in the same column is the same for a day, one of our
 /// keys always.
 fn incident_of(table: &Table, masked: &Masked, ours: Option<StoredAs>) -> Incident {
@@ -226,7 +225,7 @@ fn incident_of(table: &Table, masked: &Masked, ours: Option<StoredAs>) -> Incide
         ((now / DAY).to_be_bytes(), ours.map_or(0, |ours| ours.version).to_be_bytes());
     let provider = masked.provider.unwrap_or_default().as_bytes();
     let what: [&[u8]; 3] = match &ours {
-        Some(ours) => [b"ours", &ours.key, &version],
+        Some(ours) => [b"ours", ours.key.bytes(), &version],
         None => [provider, masked.kind.as_bytes(), &day],
     };
     let parts = [
@@ -262,7 +261,8 @@ fn write(owner: Owner, table: &Table, incident: &Incident, ours: Option<StoredAs
     let today = incident.detected_at / DAY * DAY;
     let (count, most) = match ours {
         Some(ours) => {
-            (store::leaks::of_key_since(owner, today, (ours.project, ours.key)), MOST_OF_KEY)
+            let key = KeyRef { project: ours.project, key: ours.key };
+            (store::leaks::of_key_since(owner, today, key), MOST_OF_KEY)
         }
         None => (store::leaks::masked_since(owner, today, &table.owner), MOST_OF_OWNER),
     };
@@ -296,7 +296,7 @@ fn no_more(table: &Table, today: i64) -> Incident {
 
 /// Stores an incident unless another transaction is just storing it.
 fn insert(owner: Owner, incident: &Incident) -> bool {
-    let [a, b, c, d, ..] = incident.id;
+    let [a, b, c, d, ..] = *incident.id.bytes();
     let table = lookup::relation("security_incidents");
     table.is_some_and(|table| locks::try_lock(table, u32::from_be_bytes([a, b, c, d])))
         && store::incidents::insert(owner, incident)

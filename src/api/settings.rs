@@ -6,9 +6,10 @@ use super::access::Access;
 use crate::anomaly::action;
 use crate::caller::{Caller, Context};
 use crate::error::{Answer, Error};
+use crate::id::{ProjectId, ProviderKeyId};
 use crate::postgres::{Owner, session};
 use crate::settings::watch;
-use crate::store::{self, Id, Projects};
+use crate::store::{self, Projects, id_of};
 use crate::trail::{AccessType, FailureReason};
 use pgrx::prelude::*;
 use std::ffi::CString;
@@ -67,8 +68,8 @@ fn set_setting(
     access.must_administer()?;
     let name = access.need(name, "name")?;
     let (name, narrowest, kind) = access.accept(known(name))?;
-    let key = provider_key_id.map(|id| access.find_to_change(*id.as_bytes())).transpose()?;
-    let project = project_id.map(|id| *id.as_bytes()).or(key.as_ref().map(|key| key.project_id));
+    let key = provider_key_id.map(|id| access.find_to_change(id_of(id))).transpose()?;
+    let project = project_id.map(id_of::<ProjectId>).or(key.as_ref().map(|key| key.project_id));
     if key.as_ref().is_some_and(|key| project != Some(key.project_id)) {
         return Err(access.refuse(FailureReason::NotFound, Error::NoSuchKey).into());
     }
@@ -115,15 +116,15 @@ fn effective_setting(
         return Ok(effective(owner, name, None, None));
     }
     let visible = Caller::new(Context::default()).may_see(owner);
-    let is_visible = |project: &Id| match &visible {
+    let is_visible = |project: &ProjectId| match &visible {
         Projects::Every => true,
         Projects::Own(own) => own.contains(project),
     };
-    let key = provider_key_id.map(|id| *id.as_bytes());
+    let key = provider_key_id.map(id_of::<ProviderKeyId>);
     // A key names its project; views name both, which saves the look.
     let of_key =
         || key.and_then(|key| store::keys::within(owner, &visible, key)).map(|key| key.project_id);
-    let project = project_id.map(|id| *id.as_bytes()).filter(is_visible).or_else(of_key);
+    let project = project_id.map(id_of::<ProjectId>).filter(is_visible).or_else(of_key);
     Ok(effective(owner, name, project, key.filter(|_| project.is_some())))
 }
 
@@ -163,8 +164,8 @@ fn lowest_setting(name: Option<&str>) -> Answer<Option<String>> {
 pub(super) fn effective(
     owner: Owner,
     name: &str,
-    project: Option<Id>,
-    key: Option<Id>,
+    project: Option<ProjectId>,
+    key: Option<ProviderKeyId>,
 ) -> Option<String> {
     let own = store::settings::nearest(owner, name, project, key);
     own.or_else(|| {

@@ -4,6 +4,7 @@
 use crate::audit;
 use crate::caller::{Caller, Context};
 use crate::error::Error;
+use crate::id::ProviderKeyId;
 use crate::store;
 use crate::store::history::Read;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -47,7 +48,8 @@ fn key_access_history(
 > {
     let owner = audit::ready_to_read()?;
     let caller = Caller::new(Context::default());
-    let id = *provider_key_id.ok_or(Error::NullInput("provider_key_id"))?.as_bytes();
+    let id =
+        store::id_of::<ProviderKeyId>(provider_key_id.ok_or(Error::NullInput("provider_key_id"))?);
     let rows = max_rows.ok_or(Error::NullInput("max_rows"))?;
     if !(1..=MAX_ROWS).contains(&rows) {
         return Err(Error::BadInput(

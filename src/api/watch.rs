@@ -5,6 +5,7 @@ use super::settings::effective;
 use crate::audit;
 use crate::caller::{Caller, Context};
 use crate::error::Error;
+use crate::id::ProviderKeyId;
 use crate::postgres::clock;
 use crate::store;
 use crate::store::history::Rates;
@@ -37,7 +38,8 @@ fn detect_unusual_key_access(
 > {
     let owner = audit::ready_to_read()?;
     let caller = Caller::new(Context::default());
-    let id = *provider_key_id.ok_or(Error::NullInput("provider_key_id"))?.as_bytes();
+    let id =
+        store::id_of::<ProviderKeyId>(provider_key_id.ok_or(Error::NullInput("provider_key_id"))?);
     let hours = hours_back.ok_or(Error::NullInput("hours_back"))?;
     if !(1..=MAX_HOURS).contains(&hours) {
         return Err(Error::BadInput(

@@ -8,11 +8,12 @@ mod request;
 
 use crate::crypto::random;
 use crate::error::Error;
+use crate::id::{Id, ProjectId};
 use crate::postgres::{Owner, clock, process, session};
 use crate::redact;
 use crate::settings;
 use crate::store;
-use crate::store::{Id, Projects};
+use crate::store::Projects;
 use crate::trail::{AccessType, Bounded, Event};
 use pgrx::pg_sys;
 use request::Headers;
@@ -104,7 +105,7 @@ impl Caller {
 
     /// The projects that are this caller's own: by the subject of trusted claims, or by a role
     /// whose privileges it has.
-    pub(crate) fn own_projects(&self, owner: Owner) -> Vec<Id> {
+    pub(crate) fn own_projects(&self, owner: Owner) -> Vec<ProjectId> {
         store::projects::own_projects(owner, self.user, self.subject())
     }
 
@@ -184,11 +185,11 @@ fn first_hop(addresses: &str) -> &str {
 }
 
 /// A random uuid (RFC 9562, version 4).
-pub(crate) fn new_id() -> Result<Id, Error> {
+pub(crate) fn new_id<T: Id>() -> Result<T, Error> {
     let mut id =
         random::random_bytes::<16>().map_err(|error| Error::Internal(error.to_string()))?;
     (id[6], id[8]) = (id[6] & 0x0f | 0x40, id[8] & 0x3f | 0x80);
-    Ok(id)
+    Ok(T::from_bytes(id))
 }
 
 /// The network address of this session's client; it never changes within a process.

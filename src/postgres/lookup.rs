@@ -22,7 +22,7 @@ pub(crate) struct Lookup {
 
 /// What a column is compared with.
 pub(crate) enum Key {
-    Uuid([u8; 16]),
+    Uuid(pgrx::Uuid),
     Int4(i32),
 }
 
@@ -103,7 +103,7 @@ impl Reads {
 
 fn scan_key((column, key): (&i16, &Key)) -> pg_sys::ScanKeyData {
     let (equals, value) = match key {
-        Key::Uuid(id) => (pg_sys::F_UUID_EQ, pg_sys::Datum::from(id.as_ptr())),
+        Key::Uuid(id) => (pg_sys::F_UUID_EQ, pg_sys::Datum::from(id.as_bytes().as_ptr())),
         Key::Int4(number) => (pg_sys::F_INT4EQ, pg_sys::Datum::from(*number)),
     };
     let mut scan_key = pg_sys::ScanKeyData::default();

@@ -2,8 +2,9 @@
 //! `install_history` is in `installed`, projects and members are in `projects`.
 
 use super::oids::*;
-use super::{Id, id, uuid, value};
+use super::{id, uuid, value};
 use crate::crypto::Sealed;
+use crate::id::IdentityId;
 use crate::postgres::{Owner, Statement};
 use pgrx::pg_sys;
 
@@ -105,7 +106,11 @@ pub(crate) fn insert_audit_key(
 }
 
 /// The identity under which this very database, on this very server, writes its trail.
-pub(crate) fn identity(owner: Owner, system_identifier: u64, database: pg_sys::Oid) -> Option<Id> {
+pub(crate) fn identity(
+    owner: Owner,
+    system_identifier: u64,
+    database: pg_sys::Oid,
+) -> Option<IdentityId> {
     let arguments = [(system_identifier as i64).into(), database.into()];
     IDENTITY.read(owner, &arguments, |row| id(row, 1)).pop().flatten()
 }
@@ -113,7 +118,7 @@ pub(crate) fn identity(owner: Owner, system_identifier: u64, database: pg_sys::O
 /// The writer's: a new identity, for a new, restored or copied database.
 pub(crate) fn insert_identity(
     owner: Owner,
-    new: Id,
+    new: IdentityId,
     system_identifier: u64,
     database: pg_sys::Oid,
     reason: &str,

@@ -3,15 +3,16 @@
 //! caller; our rows as the owner of our tables.
 
 use super::oids::*;
-use super::{Id, id, uuid, value};
+use super::{id, id_of, uuid, value};
 use crate::error::Error;
+use crate::id::{AdoptionId, ProjectId};
 use crate::postgres::{Owner, Statement};
 use pgrx::pg_sys;
 use pgrx::spi::{quote_literal, quote_qualified_identifier};
 
 /// A table of the application and the columns that feed projects.
 pub(crate) struct Adoption {
-    pub id: Id,
+    pub id: AdoptionId,
     pub schema: String,
     pub table: String,
     pub id_column: String,
@@ -21,7 +22,7 @@ pub(crate) struct Adoption {
 
 /// A project as an adopted table has it.
 pub(crate) struct Project {
-    pub id: Id,
+    pub id: ProjectId,
     pub owner_id: Option<String>,
     pub name: String,
 }
@@ -105,7 +106,12 @@ pub(crate) fn table(relation: pg_sys::Oid, id_column: &str) -> Option<(String, S
 }
 
 /// The adoption of this table, by its triggers or by its name.
-pub(crate) fn known(owner: Owner, relation: pg_sys::Oid, schema: &str, table: &str) -> Option<Id> {
+pub(crate) fn known(
+    owner: Owner,
+    relation: pg_sys::Oid,
+    schema: &str,
+    table: &str,
+) -> Option<AdoptionId> {
     let attached = ATTACHED.read_as_caller(&[relation.into()], |row| id(row, 1)).pop().flatten();
     attached.or_else(|| {
         BY_NAME.read(owner, &[schema.into(), table.into()], |row| id(row, 1)).pop().flatten()
@@ -129,7 +135,7 @@ pub(crate) fn save(owner: Owner, adoption: &Adoption) {
 pub(crate) fn attach(adoption: &Adoption) -> Result<(), Error> {
     let (table, id) = (
         quote_qualified_identifier(&adoption.schema, &adoption.table),
-        quote_literal(hyphened(adoption.id)),
+        quote_literal(adoption.id.to_string()),
     );
     let run =
         |sql: String| pgrx::Spi::run(&sql).map_err(|error| Error::Internal(error.to_string()));
@@ -145,7 +151,7 @@ pub(crate) fn attach(adoption: &Adoption) -> Result<(), Error> {
 
 /// The adoption that a trigger names, if it is this very table's.
 pub(crate) fn of_trigger(owner: Owner, id: &str, schema: &str, table: &str) -> Option<Adoption> {
-    let named: Id = *uuid_of(id)?.as_bytes();
+    let named: AdoptionId = id_of(uuid_of(id)?);
     let found = |row: &crate::postgres::Row| Adoption {
         id: named,
         schema: schema.to_owned(),
@@ -158,17 +164,17 @@ pub(crate) fn of_trigger(owner: Owner, id: &str, schema: &str, table: &str) -> O
 }
 
 /// Takes a project in; false: its id belongs to somebody else's.
-pub(crate) fn feed(owner: Owner, adoption: Id, project: &Project) -> bool {
+pub(crate) fn feed(owner: Owner, adoption: AdoptionId, project: &Project) -> bool {
     !FEED.change(owner, &arguments(adoption, project), |_| ()).is_empty()
 }
 
 /// Gives a project its present owner and name; false: it is not of this adoption, or was deleted.
-pub(crate) fn follow(owner: Owner, adoption: Id, project: &Project) -> bool {
+pub(crate) fn follow(owner: Owner, adoption: AdoptionId, project: &Project) -> bool {
     !FOLLOW.change(owner, &arguments(adoption, project), |_| ()).is_empty()
 }
 
 /// Whether the project is fed from this table, alive, and as it is there.
-pub(crate) fn is_in_step(owner: Owner, adoption: Id, project: &Project) -> bool {
+pub(crate) fn is_in_step(owner: Owner, adoption: AdoptionId, project: &Project) -> bool {
     let same = |row: &crate::postgres::Row| {
         row.get::<String>(1).as_ref() == Some(&project.name)
             && row.get::<String>(2) == project.owner_id
@@ -180,11 +186,11 @@ pub(crate) fn is_in_step(owner: Owner, adoption: Id, project: &Project) -> bool 
 }
 
 /// Whether the project is fed from this table and alive.
-pub(crate) fn is_fed(owner: Owner, adoption: Id, project: Id) -> bool {
+pub(crate) fn is_fed(owner: Owner, adoption: AdoptionId, project: ProjectId) -> bool {
     !KNOWN.read(owner, &[uuid(project).into(), uuid(adoption).into()], |_| ()).is_empty()
 }
 
-fn arguments(adoption: Id, project: &Project) -> [pgrx::datum::DatumWithOid<'_>; 4] {
+fn arguments(adoption: AdoptionId, project: &Project) -> [pgrx::datum::DatumWithOid<'_>; 4] {
     [
         uuid(project.id).into(),
         project.name.as_str().into(),
@@ -193,13 +199,9 @@ fn arguments(adoption: Id, project: &Project) -> [pgrx::datum::DatumWithOid<'_>;
     ]
 }
 
-fn hyphened(id: Id) -> String {
-    uuid(id).to_string()
-}
-
-/// A uuid written as `hyphened` writes it.
+/// A uuid written as an id's Display writes it.
 fn uuid_of(text: &str) -> Option<pgrx::Uuid> {
     let digits: String = text.chars().filter(|c| *c != '-').collect();
     let number = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32)?;
-    Some(uuid(number.to_be_bytes()))
+    Some(pgrx::Uuid::from_bytes(number.to_be_bytes()))
 }

@@ -3,8 +3,9 @@
 
 use super::keys::StoredVersion;
 use super::oids::*;
-use super::{Id, timestamp, uuid, value};
+use super::{timestamp, uuid, value};
 use crate::crypto::Sealed;
+use crate::id::{ProjectId, ProviderKeyId};
 use crate::postgres::{Owner, Statement};
 use pgrx::datum::Interval;
 
@@ -105,15 +106,15 @@ static MARK_COMPROMISED: Statement = Statement::new(
 );
 
 /// Locks the key's row against other changes until this transaction ends.
-pub(crate) fn lock(owner: Owner, project: Id, key: Id) {
+pub(crate) fn lock(owner: Owner, project: ProjectId, key: ProviderKeyId) {
     LOCK.change(owner, &[uuid(project).into(), uuid(key).into()], |_| ());
 }
 
 /// Stores a new key with its first version, in one statement and already sealed.
 pub(crate) fn insert(
     owner: Owner,
-    key: Id,
-    project: Id,
+    key: ProviderKeyId,
+    project: ProjectId,
     provider: &str,
     name: Option<&str>,
     priority: i32,
@@ -139,13 +140,18 @@ pub(crate) fn insert(
 }
 
 /// The highest version the key ever had.
-pub(crate) fn highest_version(owner: Owner, project: Id, key: Id) -> i32 {
+pub(crate) fn highest_version(owner: Owner, project: ProjectId, key: ProviderKeyId) -> i32 {
     let arguments = [uuid(project).into(), uuid(key).into()];
     HIGHEST_VERSION.read(owner, &arguments, |row| value::<i32>(row, 1)).pop().unwrap_or(0)
 }
 
 /// Stores a new version and makes it the active one.
-pub(crate) fn insert_version(owner: Owner, project: Id, key: Id, new: &NewVersion) {
+pub(crate) fn insert_version(
+    owner: Owner,
+    project: ProjectId,
+    key: ProviderKeyId,
+    new: &NewVersion,
+) {
     INSERT_VERSION.change(
         owner,
         &[
@@ -166,8 +172,8 @@ pub(crate) fn insert_version(owner: Owner, project: Id, key: Id, new: &NewVersio
 /// Makes an existing version the active one.
 pub(crate) fn point_to(
     owner: Owner,
-    project: Id,
-    key: Id,
+    project: ProjectId,
+    key: ProviderKeyId,
     version: &StoredVersion,
     key_hint: &str,
 ) {
@@ -182,7 +188,7 @@ pub(crate) fn point_to(
 }
 
 /// Marks a version as leaked, and the key where it is the active one.
-pub(crate) fn mark_compromised(owner: Owner, project: Id, key: Id, version: i32) {
+pub(crate) fn mark_compromised(owner: Owner, project: ProjectId, key: ProviderKeyId, version: i32) {
     MARK_COMPROMISED.change(
         owner,
         &[uuid(project).into(), uuid(key).into(), version.into()],
@@ -190,15 +196,15 @@ pub(crate) fn mark_compromised(owner: Owner, project: Id, key: Id, version: i32)
     );
 }
 
-pub(crate) fn set_active(owner: Owner, project: Id, key: Id, is_active: bool) {
+pub(crate) fn set_active(owner: Owner, project: ProjectId, key: ProviderKeyId, is_active: bool) {
     SET_ACTIVE.change(owner, &[uuid(project).into(), uuid(key).into(), is_active.into()], |_| ());
 }
 
 /// Changes what is given of a key; an interval of zero takes its own back.
 pub(crate) fn update(
     owner: Owner,
-    project: Id,
-    key: Id,
+    project: ProjectId,
+    key: ProviderKeyId,
     name: Option<&str>,
     priority: Option<i32>,
     rotation_interval: Option<Interval>,
@@ -214,6 +220,6 @@ pub(crate) fn update(
 }
 
 /// Destroys the envelopes of all versions and marks the key deleted; fingerprints and history stay.
-pub(crate) fn delete(owner: Owner, project: Id, key: Id) {
+pub(crate) fn delete(owner: Owner, project: ProjectId, key: ProviderKeyId) {
     DELETE.change(owner, &[uuid(project).into(), uuid(key).into()], |_| ());
 }

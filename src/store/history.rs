@@ -3,7 +3,8 @@
 //! not (DESIGN §8).
 
 use super::oids::*;
-use super::{Id, Projects, timestamp, uuid, value};
+use super::{Projects, timestamp, uuid, value};
+use crate::id::{ProjectId, ProviderKeyId};
 use crate::postgres::{Owner, Row as Answer, Statement};
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
 
@@ -79,7 +80,12 @@ pub(crate) struct Read {
 }
 
 /// The last `most` accesses of a key, the newest first.
-pub(crate) fn history(owner: Owner, project: Id, key: Id, most: i32) -> Vec<Read> {
+pub(crate) fn history(
+    owner: Owner,
+    project: ProjectId,
+    key: ProviderKeyId,
+    most: i32,
+) -> Vec<Read> {
     HISTORY.read(owner, &[uuid(project).into(), uuid(key).into(), most.into()], read)
 }
 
@@ -94,7 +100,7 @@ pub(crate) fn failed(owner: Owner, since: i64, projects: &Projects) -> Vec<Read>
 }
 
 /// How a key was used since `since` (microseconds since 1970).
-pub(crate) fn rates(owner: Owner, since: i64, project: Id, key: Id) -> Rates {
+pub(crate) fn rates(owner: Owner, since: i64, project: ProjectId, key: ProviderKeyId) -> Rates {
     let arguments = [timestamp(since).into(), uuid(project).into(), uuid(key).into()];
     let rates = RATES.read(owner, &arguments, |row| Rates {
         accesses: value(row, 1),

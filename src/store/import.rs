@@ -5,8 +5,9 @@
 use super::changes::NewVersion;
 use super::named_source;
 use super::oids::*;
-use super::{Id, timestamp, uuid};
+use super::{id_of, timestamp, uuid};
 use crate::error::Error;
+use crate::id::{Id, ProjectId, ProviderKeyId};
 use crate::postgres::table::{self, Leaf, NamedRow, Place, Rows};
 use crate::postgres::{Owner, Statement, clock};
 use pgrx::datum::Uuid;
@@ -122,8 +123,8 @@ pub(crate) struct OldKeys<'a> {
 
 /// A row as it was. Times: microseconds since 1970; those that are infinite are as if NULL.
 pub(crate) struct OldKey {
-    pub id: Option<Id>,
-    pub project_id: Option<Id>,
+    pub id: Option<ProviderKeyId>,
+    pub project_id: Option<ProjectId>,
     /// In lower case; None when it is NULL or longer than a provider may be.
     pub provider: Option<String>,
     /// None when it is NULL or longer than any key's.
@@ -167,10 +168,10 @@ pub(crate) fn read<T>(source: &Source, work: impl FnOnce(&OldKeys) -> T) -> T {
             let last =
                 (priority(row).unwrap_or(i32::MAX), time(row, CREATED_AT).unwrap_or(i64::MAX));
             sorted.push((
-                uuid_of(row, PROJECT_ID),
+                uuid_of::<ProjectId>(row, PROJECT_ID),
                 provider(row),
                 last,
-                uuid_of(row, ID_COLUMN),
+                uuid_of::<ProviderKeyId>(row, ID_COLUMN),
                 place,
             ));
             Ok::<(), Infallible>(())
@@ -199,8 +200,8 @@ impl OldKeys<'_> {
     }
 }
 
-fn uuid_of(row: &NamedRow, column: usize) -> Option<Id> {
-    row.get::<Uuid>(column).map(|id| *id.as_bytes())
+fn uuid_of<T: Id>(row: &NamedRow, column: usize) -> Option<T> {
+    row.get::<Uuid>(column).map(id_of)
 }
 
 fn provider(row: &NamedRow) -> Option<String> {
@@ -226,8 +227,8 @@ fn time(row: &NamedRow, column: usize) -> Option<i64> {
 /// What an imported key is stored with beside its first version; `created_at` in the future is cut
 /// to now.
 pub(crate) struct Imported<'a> {
-    pub id: Id,
-    pub project: Id,
+    pub id: ProviderKeyId,
+    pub project: ProjectId,
     pub provider: &'a str,
     pub name: Option<&'a str>,
     pub priority: i32,

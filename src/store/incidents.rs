@@ -3,7 +3,8 @@
 //! notifies (DESIGN §8).
 
 use super::oids::*;
-use super::{Id, id, timestamp, uuid};
+use super::{id, timestamp, uuid};
+use crate::id::{IncidentId, ProjectId, ProviderKeyId};
 use crate::postgres::{Owner, Statement};
 use crate::trail::{Incident, Notice};
 use pgrx::datum::DatumWithOid;
@@ -68,8 +69,8 @@ pub(crate) fn notify(owner: Owner, notice: &Notice) {
 /// The writer's: adds an event to an incident (`ended`, `note`).
 pub(crate) fn add_event(
     owner: Owner,
-    incident: &Id,
-    project: Option<Id>,
+    incident: &IncidentId,
+    project: Option<ProjectId>,
     event: &str,
     note: &str,
     at: i64,
@@ -85,20 +86,20 @@ pub(crate) fn add_event(
 }
 
 /// Adds a note to an incident.
-pub(crate) fn note_on(owner: Owner, incident: Id, note: &str, by: &str) {
+pub(crate) fn note_on(owner: Owner, incident: IncidentId, note: &str, by: &str) {
     NOTE_ON.change(owner, &[uuid(incident).into(), note.into(), by.into()], |_| ());
 }
 
 /// The project an incident is about; None: there is no such incident.
-pub(crate) fn project_of(owner: Owner, incident: Id) -> Option<Option<Id>> {
+pub(crate) fn project_of(owner: Owner, incident: IncidentId) -> Option<Option<ProjectId>> {
     PROJECT_OF.read(owner, &[uuid(incident).into()], |row| id(row, 1)).pop()
 }
 
 /// Writes down that somebody looked at an incident, and what they said.
 pub(crate) fn acknowledge(
     owner: Owner,
-    incident: Id,
-    project: Option<Id>,
+    incident: IncidentId,
+    project: Option<ProjectId>,
     note: Option<&str>,
     by: &str,
 ) {
@@ -107,7 +108,13 @@ pub(crate) fn acknowledge(
 }
 
 /// Adds a note to the last incident of a key; false: it has none.
-pub(crate) fn note(owner: Owner, project: Id, key: Id, note: &str, by: &str) -> bool {
+pub(crate) fn note(
+    owner: Owner,
+    project: ProjectId,
+    key: ProviderKeyId,
+    note: &str,
+    by: &str,
+) -> bool {
     !NOTE
         .change(owner, &[uuid(project).into(), uuid(key).into(), note.into(), by.into()], |_| ())
         .is_empty()

@@ -2,16 +2,17 @@
 //! has the rest. A key is read by index (`lookup`), which keys and versions there are by SQL.
 
 use super::oids::*;
-use super::{Id, Projects, id, uuid, value};
+use super::{Projects, id, uuid, value};
 use crate::crypto::Sealed;
+use crate::id::{ProjectId, ProviderKeyId};
 use crate::postgres::lookup::{self, Key, Lookup, Reads};
 use crate::postgres::{Owner, Row, Statement};
 use pgrx::datum::TimestampWithTimeZone;
 
 /// What is stored of a provider key and its active version.
 pub(crate) struct StoredKey {
-    pub id: Id,
-    pub project_id: Id,
+    pub id: ProviderKeyId,
+    pub project_id: ProjectId,
     pub provider: String,
     pub name: Option<String>,
     pub priority: i32,
@@ -35,8 +36,8 @@ pub(crate) struct StoredVersion {
 /// A version that is known by its fingerprint.
 #[derive(Clone)]
 pub(crate) struct Known {
-    pub project: Id,
-    pub key: Id,
+    pub project: ProjectId,
+    pub key: ProviderKeyId,
     pub version: i32,
     pub fingerprint: Vec<u8>,
     pub provider: String,
@@ -115,8 +116,8 @@ fn record_row(row: &Row) -> StoredKey {
         created_at_micros: 0,
     };
     StoredKey {
-        id: id(row, 1).unwrap_or_default(),
-        project_id: id(row, 2).unwrap_or_default(),
+        id: id(row, 1).unwrap_or(ProviderKeyId::NIL),
+        project_id: id(row, 2).unwrap_or(ProjectId::NIL),
         provider: value(row, 3),
         name: row.get(4),
         priority: value(row, 6),
@@ -140,36 +141,43 @@ fn version_row(row: &Row) -> StoredVersion {
 }
 
 /// The key with its active version, deleted ones too.
-pub(crate) fn by_id(owner: Owner, key: Id) -> Option<StoredKey> {
+pub(crate) fn by_id(owner: Owner, key: ProviderKeyId) -> Option<StoredKey> {
     by_ids(owner, &[key]).pop()
 }
 
 /// The keys among `ids` that exist, each with its active version, in their order and under one
 /// snapshot.
-pub(crate) fn by_ids(owner: Owner, ids: &[Id]) -> Vec<StoredKey> {
+pub(crate) fn by_ids(owner: Owner, ids: &[ProviderKeyId]) -> Vec<StoredKey> {
     lookup::read(owner, |reads| ids.iter().filter_map(|&key| one(reads, key)).collect())
 }
 
 /// The key, if it is in one of these projects; of a tenant's, another's key and none at all are the
 /// same look-ups, in time too.
-pub(crate) fn within(owner: Owner, projects: &Projects, key: Id) -> Option<StoredKey> {
+pub(crate) fn within(owner: Owner, projects: &Projects, key: ProviderKeyId) -> Option<StoredKey> {
     let Projects::Own(own) = projects else { return by_id(owner, key) };
     lookup::read(owner, |reads| {
-        let found = |project: &Id| {
-            reads.one(&RECORD_IN_PROJECT, &[Key::Uuid(*project), Key::Uuid(key)], record_row)
+        let found = |project: &ProjectId| {
+            reads.one(
+                &RECORD_IN_PROJECT,
+                &[Key::Uuid(uuid(*project)), Key::Uuid(uuid(key))],
+                record_row,
+            )
         };
         own.iter().find_map(found).map(|found| with_version(reads, found))
     })
 }
 
-fn one(reads: &Reads, key: Id) -> Option<StoredKey> {
-    reads.one(&RECORD, &[Key::Uuid(key)], record_row).map(|found| with_version(reads, found))
+fn one(reads: &Reads, key: ProviderKeyId) -> Option<StoredKey> {
+    reads.one(&RECORD, &[Key::Uuid(uuid(key))], record_row).map(|found| with_version(reads, found))
 }
 
 /// The record with its active version, and whether the key is blocked.
 fn with_version(reads: &Reads, mut found: StoredKey) -> StoredKey {
-    let key = found.id;
-    let place = [Key::Uuid(found.project_id), Key::Uuid(key), Key::Int4(found.version.number)];
+    let place = [
+        Key::Uuid(uuid(found.project_id)),
+        Key::Uuid(uuid(found.id)),
+        Key::Int4(found.version.number),
+    ];
     let blocked = |row: &Row| row.get::<TimestampWithTimeZone>(11).is_some();
     found.is_blocked = reads.one(&USAGE, &place[..2], blocked).unwrap_or(false);
     found.version = reads.one(&VERSION, &place, version_row).unwrap_or(found.version);
@@ -177,9 +185,9 @@ fn with_version(reads: &Reads, mut found: StoredKey) -> StoredKey {
 }
 
 /// Active keys of a provider in the order they are tried: priority, age, id.
-pub(crate) fn candidates(owner: Owner, project: Id, provider: &str) -> Vec<StoredKey> {
+pub(crate) fn candidates(owner: Owner, project: ProjectId, provider: &str) -> Vec<StoredKey> {
     let ids = CANDIDATES.read(owner, &[uuid(project).into(), provider.into()], |row| id(row, 1));
-    by_ids(owner, &ids.into_iter().flatten().collect::<Vec<Id>>())
+    by_ids(owner, &ids.into_iter().flatten().collect::<Vec<_>>())
 }
 
 /// The versions that these keys are, by their fingerprints; destroyed ones too.
@@ -197,18 +205,23 @@ pub(crate) fn by_fingerprints(
 }
 
 /// The keys of a project that are not deleted, by id.
-pub(crate) fn of_project(owner: Owner, project: Id) -> Vec<StoredKey> {
+pub(crate) fn of_project(owner: Owner, project: ProjectId) -> Vec<StoredKey> {
     let ids = OF_PROJECT.read(owner, &[uuid(project).into()], |row| id(row, 1));
-    by_ids(owner, &ids.into_iter().flatten().collect::<Vec<Id>>())
+    by_ids(owner, &ids.into_iter().flatten().collect::<Vec<_>>())
 }
 
 /// Priorities of the active keys of this provider, other than `except`.
-pub(crate) fn active_priorities(owner: Owner, project: Id, provider: &str, except: Id) -> Vec<i32> {
+pub(crate) fn active_priorities(
+    owner: Owner,
+    project: ProjectId,
+    provider: &str,
+    except: ProviderKeyId,
+) -> Vec<i32> {
     let arguments = [uuid(project).into(), provider.into(), uuid(except).into()];
     ACTIVE_PRIORITIES.read(owner, &arguments, |row| value::<i32>(row, 1))
 }
 
-pub(crate) fn name_taken(owner: Owner, project: Id, provider: &str, name: &str) -> bool {
+pub(crate) fn name_taken(owner: Owner, project: ProjectId, provider: &str, name: &str) -> bool {
     let arguments = [uuid(project).into(), provider.into(), name.into()];
     !NAME_TAKEN.read(owner, &arguments, |_| ()).is_empty()
 }
@@ -216,8 +229,8 @@ pub(crate) fn name_taken(owner: Owner, project: Id, provider: &str, name: &str) 
 /// Versions below `active`, the highest first.
 pub(crate) fn earlier_versions(
     owner: Owner,
-    project: Id,
-    key: Id,
+    project: ProjectId,
+    key: ProviderKeyId,
     active: i32,
 ) -> Vec<StoredVersion> {
     let arguments = [uuid(project).into(), uuid(key).into(), active.into()];
@@ -226,8 +239,8 @@ pub(crate) fn earlier_versions(
 
 pub(crate) fn one_version(
     owner: Owner,
-    project: Id,
-    key: Id,
+    project: ProjectId,
+    key: ProviderKeyId,
     number: i32,
 ) -> Option<StoredVersion> {
     let arguments = [uuid(project).into(), uuid(key).into(), number.into()];

@@ -2,7 +2,8 @@
 //! incidents somebody has raised today, so that nobody can flood them.
 
 use super::oids::*;
-use super::{Id, timestamp, uuid, value};
+use super::{timestamp, uuid, value};
+use crate::id::{IncidentId, KeyRef};
 use crate::postgres::{Owner, Statement, process};
 use pgrx::pg_sys;
 
@@ -61,7 +62,7 @@ pub(crate) fn fingerprints(owner: Owner, most: usize) -> Option<Vec<[u8; 8]>> {
 }
 
 /// Whether there is such an incident.
-pub(crate) fn is_known(owner: Owner, incident: Id) -> bool {
+pub(crate) fn is_known(owner: Owner, incident: IncidentId) -> bool {
     !KNOWN.read(owner, &[uuid(incident).into()], |_| ()).is_empty()
 }
 
@@ -73,7 +74,7 @@ pub(crate) fn masked_since(owner: Owner, since: i64, table_owner: &str) -> i64 {
 }
 
 /// How many incidents of this key `redact_columns()` raised since then; at most 200.
-pub(crate) fn of_key_since(owner: Owner, since: i64, (project, key): (Id, Id)) -> i64 {
-    let arguments = [timestamp(since).into(), uuid(project).into(), uuid(key).into()];
+pub(crate) fn of_key_since(owner: Owner, since: i64, key: KeyRef) -> i64 {
+    let arguments = [timestamp(since).into(), uuid(key.project).into(), uuid(key.key).into()];
     OF_KEY_SINCE.read(owner, &arguments, |row| value(row, 1)).pop().unwrap_or(0)
 }

@@ -20,20 +20,24 @@ pub(crate) mod settings;
 pub(crate) mod trail;
 pub(crate) mod watch;
 
+use crate::id::{Id, ProjectId};
 use pgrx::datum::{FromDatum, TimestampWithTimeZone, Uuid};
 use pgrx::pg_sys;
-
-/// Sixteen bytes of a uuid.
-pub(crate) type Id = [u8; 16];
 
 /// The projects within which a caller may look: judged by `caller`, and carried into what is read.
 pub(crate) enum Projects {
     Every,
-    Own(Vec<Id>),
+    Own(Vec<ProjectId>),
 }
 
-fn uuid(id: Id) -> Uuid {
-    Uuid::from_bytes(id)
+/// An id as SQL has it.
+pub(crate) fn uuid(id: impl Id) -> Uuid {
+    Uuid::from_bytes(id.to_bytes())
+}
+
+/// What SQL's uuid is the id of, as its reader says.
+pub(crate) fn id_of<T: Id>(uuid: Uuid) -> T {
+    T::from_bytes(*uuid.as_bytes())
 }
 
 /// A timestamptz from microseconds since 1970.
@@ -48,8 +52,8 @@ fn micros(at: Option<TimestampWithTimeZone>) -> i64 {
 }
 
 /// A uuid column.
-fn id(row: &crate::postgres::Row, column: i32) -> Option<Id> {
-    row.get::<Uuid>(column).map(|id| *id.as_bytes())
+fn id<T: Id>(row: &crate::postgres::Row, column: i32) -> Option<T> {
+    row.get::<Uuid>(column).map(id_of)
 }
 
 /// A column that the tables declare NOT NULL; its default stands for the impossible.

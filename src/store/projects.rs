@@ -2,7 +2,8 @@
 //! `changes`. Whether a caller may is judged by `caller`.
 
 use super::oids::*;
-use super::{Id, id, uuid, value};
+use super::{id, uuid, value};
+use crate::id::ProjectId;
 use crate::postgres::{Owner, Statement};
 use pgrx::pg_sys;
 
@@ -60,7 +61,7 @@ static ROLE_EXISTS: Statement = Statement::new(
 /// Whether the project was made (false: the id is taken).
 pub(crate) fn create_project(
     owner: Owner,
-    project: Id,
+    project: ProjectId,
     name: &str,
     owner_id: Option<&str>,
 ) -> bool {
@@ -71,7 +72,7 @@ pub(crate) fn create_project(
 
 /// Locks the project's row, so that counts of its keys stay true; whether the project is there and
 /// not deleted.
-pub(crate) fn lock_project(owner: Owner, project: Id) -> bool {
+pub(crate) fn lock_project(owner: Owner, project: ProjectId) -> bool {
     LOCK_PROJECT
         .change(owner, &[uuid(project).into()], |row| value::<bool>(row, 1))
         .pop()
@@ -79,13 +80,17 @@ pub(crate) fn lock_project(owner: Owner, project: Id) -> bool {
 }
 
 /// Whether the project is there and not deleted.
-pub(crate) fn project_exists(owner: Owner, project: Id) -> bool {
+pub(crate) fn project_exists(owner: Owner, project: ProjectId) -> bool {
     !PROJECT.read(owner, &[uuid(project).into()], |_| ()).is_empty()
 }
 
 /// The projects that belong to the subject, or have it or a role as a member whose privileges
 /// `user` has.
-pub(crate) fn own_projects(owner: Owner, user: pg_sys::Oid, subject: Option<&str>) -> Vec<Id> {
+pub(crate) fn own_projects(
+    owner: Owner,
+    user: pg_sys::Oid,
+    subject: Option<&str>,
+) -> Vec<ProjectId> {
     OWN_PROJECTS
         .read(owner, &[user.into(), subject.into()], |row| id(row, 1))
         .into_iter()
@@ -94,14 +99,14 @@ pub(crate) fn own_projects(owner: Owner, user: pg_sys::Oid, subject: Option<&str
 }
 
 /// Marks a project deleted; its row stays, so that its id is not used again.
-pub(crate) fn delete_project(owner: Owner, project: Id) {
+pub(crate) fn delete_project(owner: Owner, project: ProjectId) {
     DELETE_PROJECT.change(owner, &[uuid(project).into()], |_| ());
 }
 
 /// Whether the member was added (false: it is one already).
 pub(crate) fn add_member(
     owner: Owner,
-    project: Id,
+    project: ProjectId,
     subject: Option<&str>,
     role: Option<&str>,
 ) -> bool {
@@ -113,7 +118,7 @@ pub(crate) fn add_member(
 /// Whether there was such a member.
 pub(crate) fn remove_member(
     owner: Owner,
-    project: Id,
+    project: ProjectId,
     subject: Option<&str>,
     role: Option<&str>,
 ) -> bool {

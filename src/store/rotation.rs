@@ -3,7 +3,8 @@
 //! ages.
 
 use super::oids::*;
-use super::{Id, id, micros, timestamp, uuid, value};
+use super::{id, micros, timestamp, uuid, value};
+use crate::id::{IncidentId, KeyRef, ProjectId, ProviderKeyId};
 use crate::postgres::{Owner, Statement};
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
 
@@ -56,8 +57,8 @@ pub(crate) enum Stage {
 
 /// A key, and when its active version must be rotated (microseconds since 1970).
 pub(crate) struct Aged {
-    pub project: Id,
-    pub key: Id,
+    pub project: ProjectId,
+    pub key: ProviderKeyId,
     pub provider: String,
     pub version: i32,
     pub days_old: i32,
@@ -65,17 +66,23 @@ pub(crate) struct Aged {
     pub stage: Option<Stage>,
 }
 
+impl Aged {
+    pub(crate) fn key(&self) -> KeyRef {
+        KeyRef { project: self.project, key: self.key }
+    }
+}
+
 /// At most `most` keys after this one; ages in minutes.
 pub(crate) fn page(
     owner: Owner,
-    after: (Id, Id),
+    after: KeyRef,
     most: i32,
     warn_after: i32,
     required_after: i32,
 ) -> Vec<Aged> {
     let arguments = [
-        uuid(after.0).into(),
-        uuid(after.1).into(),
+        uuid(after.project).into(),
+        uuid(after.key).into(),
         most.into(),
         warn_after.into(),
         required_after.into(),
@@ -100,12 +107,12 @@ pub(crate) fn page(
 }
 
 /// Which of these incidents there are.
-pub(crate) fn known(owner: Owner, incidents: &[Id]) -> Vec<Id> {
+pub(crate) fn known(owner: Owner, incidents: &[IncidentId]) -> Vec<IncidentId> {
     let wanted: Vec<Uuid> = incidents.iter().copied().map(uuid).collect();
     KNOWN.read(owner, &[wanted.into()], |row| id(row, 1)).into_iter().flatten().collect()
 }
 
 /// The writer's: people were told of this key.
-pub(crate) fn alerted(owner: Owner, project: Id, key: Id, at: i64) {
-    ALERTED.write(owner, &[uuid(project).into(), uuid(key).into(), timestamp(at).into()]);
+pub(crate) fn alerted(owner: Owner, key: KeyRef, at: i64) {
+    ALERTED.write(owner, &[uuid(key.project).into(), uuid(key.key).into(), timestamp(at).into()]);
 }

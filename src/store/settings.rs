@@ -3,7 +3,8 @@
 //! them up.
 
 use super::oids::*;
-use super::{Id, id, uuid, value};
+use super::{id, uuid, value};
+use crate::id::{ProjectId, ProviderKeyId};
 use crate::postgres::{Owner, Statement};
 
 static ALL: Statement =
@@ -37,8 +38,8 @@ static REMOVE: Statement = Statement::new(
 pub(crate) struct Own {
     pub name: String,
     pub value: String,
-    pub project: Option<Id>,
-    pub key: Option<Id>,
+    pub project: Option<ProjectId>,
+    pub key: Option<ProviderKeyId>,
 }
 
 pub(crate) fn all(owner: Owner) -> Vec<Own> {
@@ -59,8 +60,8 @@ pub(crate) fn exists(owner: Owner, name: &str) -> bool {
 pub(crate) fn nearest(
     owner: Owner,
     name: &str,
-    project: Option<Id>,
-    key: Option<Id>,
+    project: Option<ProjectId>,
+    key: Option<ProviderKeyId>,
 ) -> Option<String> {
     let arguments = [name.into(), project.map(uuid).into(), key.map(uuid).into()];
     NEAREST.read(owner, &arguments, |row| value(row, 1)).pop()
@@ -71,8 +72,8 @@ pub(crate) fn set(
     owner: Owner,
     name: &str,
     value: Option<&str>,
-    project: Option<Id>,
-    key: Option<Id>,
+    project: Option<ProjectId>,
+    key: Option<ProviderKeyId>,
 ) {
     let (project, key) = (project.map(uuid), key.map(uuid));
     match value {

@@ -3,7 +3,8 @@
 //! (`trail/chain`).
 
 use super::oids::*;
-use super::{Id, timestamp, uuid, value};
+use super::{timestamp, uuid, value};
+use crate::id::{EventId, KeyRef, ProjectId};
 use crate::postgres::{Owner, Statement};
 use crate::trail::{Event, FailureReason, Row};
 use pgrx::datum::{Date, DatumWithOid, TimestampWithTimeZone, Uuid};
@@ -108,8 +109,7 @@ pub(crate) struct Last {
 /// Uses of one key since the last count. `last_used_at`: microseconds since 1970, of the last
 /// successful access.
 pub(crate) struct Uses {
-    pub project_id: Id,
-    pub provider_key_id: Id,
+    pub key: KeyRef,
     pub accesses: i64,
     pub failures: i64,
     pub last_used_at: Option<i64>,
@@ -270,17 +270,16 @@ pub(crate) fn make_partition(owner: Owner, day: i32) {
 }
 
 /// Says, inside the changing transaction, that the change of this event commits.
-pub(crate) fn mark_committed(owner: Owner, event_id: Id, project_id: Option<Id>) {
+pub(crate) fn mark_committed(owner: Owner, event_id: EventId, project_id: Option<ProjectId>) {
     COMMITTED.change(owner, &[uuid(event_id).into(), project_id.map(uuid).into()], |_| ());
 }
 
 /// The writer's: blocks a key since that time; None: unblocks it.
-pub(crate) fn block(owner: Owner, project: Id, key: Id, since: Option<i64>) {
+pub(crate) fn block(owner: Owner, key: KeyRef, since: Option<i64>) {
+    let (project, key) = (uuid(key.project), uuid(key.key));
     match since {
-        Some(since) => {
-            BLOCK.write(owner, &[uuid(project).into(), uuid(key).into(), timestamp(since).into()])
-        }
-        None => UNBLOCK.write(owner, &[uuid(project).into(), uuid(key).into()]),
+        Some(since) => BLOCK.write(owner, &[project.into(), key.into(), timestamp(since).into()]),
+        None => UNBLOCK.write(owner, &[project.into(), key.into()]),
     };
 }
 
@@ -290,8 +289,8 @@ pub(crate) fn count_use(owner: Owner, uses: &[Uses]) -> u64 {
     COUNT_USE.write(
         owner,
         &[
-            uses.iter().map(|u| uuid(u.project_id)).collect::<Vec<Uuid>>().into(),
-            uses.iter().map(|u| uuid(u.provider_key_id)).collect::<Vec<Uuid>>().into(),
+            uses.iter().map(|u| uuid(u.key.project)).collect::<Vec<Uuid>>().into(),
+            uses.iter().map(|u| uuid(u.key.key)).collect::<Vec<Uuid>>().into(),
             column(|u| u.accesses).into(),
             column(|u| u.failures).into(),
             uses.iter()

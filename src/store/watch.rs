@@ -3,8 +3,9 @@
 //! that a caller can lock.
 
 use super::oids::*;
-use super::{Id, id, micros, timestamp, uuid, value};
+use super::{id, micros, timestamp, uuid, value};
 use crate::anomaly::{Access, Detector, Finding, Meeting, Peak, Subject};
+use crate::id::{IncidentId, KeyRef};
 use crate::postgres::{Owner, Row, Statement};
 use crate::trail::CallerKind;
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
@@ -128,11 +129,11 @@ static CALLERS: Statement = Statement::new(
 /// A row of the trail as the counters take it up, and its place.
 pub(crate) struct Past {
     pub place: (i64, i64, i64),
-    key: Option<(Id, Id)>,
+    key: Option<KeyRef>,
     failed: bool,
     callers: [Option<String>; 3],
     /// The key that somebody blocked here (true), or let in again.
-    pub block: Option<((Id, Id), bool)>,
+    pub block: Option<(KeyRef, bool)>,
 }
 
 impl Past {
@@ -143,8 +144,8 @@ impl Past {
     }
 }
 
-pub(crate) fn blocked_keys(owner: Owner) -> Vec<(Id, Id)> {
-    let rows = BLOCKED_KEYS.read(owner, &[], |row| Some((id(row, 1)?, id(row, 2)?)));
+pub(crate) fn blocked_keys(owner: Owner) -> Vec<KeyRef> {
+    let rows = BLOCKED_KEYS.read(owner, &[], |row| key(row, 1, 2));
     rows.into_iter().flatten().collect()
 }
 
@@ -170,15 +171,15 @@ pub(crate) fn peaks(owner: Owner) -> Vec<Peak> {
 }
 
 /// Episodes that no writer has ended: detector, whom it is about, incident, beginning.
-pub(crate) fn open_episodes(owner: Owner) -> Vec<(Detector, Subject, Id, i64)> {
+pub(crate) fn open_episodes(owner: Owner) -> Vec<(Detector, Subject, IncidentId, i64)> {
     let lasting = Detector::ALL.iter().filter(|detector| detector.window().is_some());
     let names: Vec<&str> = lasting.map(|detector| detector.word()).collect();
     let episode = |row: &Row| {
         let name: String = value(row, 2);
         let detector = Detector::ALL.iter().copied().find(|detector| detector.word() == name)?;
-        let subject = match (id(row, 3), id(row, 4)) {
-            (Some(project), Some(key)) => Subject::Key((project, key)),
-            _ => Subject::Caller(kind(row, 5)?, value::<String>(row, 6).into()),
+        let subject = match key(row, 3, 4) {
+            Some(key) => Subject::Key(key),
+            None => Subject::Caller(kind(row, 5)?, value::<String>(row, 6).into()),
         };
         Some((detector, subject, id(row, 1)?, micros(row.get(7))))
     };
@@ -213,17 +214,17 @@ pub(crate) fn past(
         let counts = value::<bool>(row, 4) && !foreign;
         Past {
             place: (micros(row.get(1)), value(row, 2), value(row, 3)),
-            key: counts.then(|| Some((id(row, 5)?, id(row, 6)?))).flatten(),
+            key: counts.then(|| key(row, 5, 6)).flatten(),
             failed: !value::<bool>(row, 7) && !blocked,
             callers: [row.get(9), row.get(10), row.get(11)],
-            block: row.get(12).and_then(|is_block| Some(((id(row, 5)?, id(row, 6)?), is_block))),
+            block: row.get(12).and_then(|is_block| Some((key(row, 5, 6)?, is_block))),
         }
     })
 }
 
 /// The writer's: an anomaly of this key was detected.
-pub(crate) fn detected(owner: Owner, key: (Id, Id), at: i64) {
-    DETECTED.write(owner, &[uuid(key.0).into(), uuid(key.1).into(), timestamp(at).into()]);
+pub(crate) fn detected(owner: Owner, key: KeyRef, at: i64) {
+    DETECTED.write(owner, &[uuid(key.project).into(), uuid(key.key).into(), timestamp(at).into()]);
 }
 
 /// The writer's: blocks a caller because of an incident.
@@ -243,7 +244,11 @@ pub(crate) fn unblock_caller(owner: Owner, kind: CallerKind, subject: &str) {
 }
 
 /// Whether a caller is blocked, and because of which incident.
-pub(crate) fn is_blocked(owner: Owner, kind: CallerKind, subject: &str) -> Option<Option<Id>> {
+pub(crate) fn is_blocked(
+    owner: Owner,
+    kind: CallerKind,
+    subject: &str,
+) -> Option<Option<IncidentId>> {
     IS_BLOCKED.read(owner, &[kind.word().into(), subject.into()], |row| id(row, 1)).pop()
 }
 
@@ -264,38 +269,35 @@ pub(crate) fn meet(owner: Owner, meetings: &[Meeting]) -> Vec<Meeting> {
     let times: Vec<Option<TimestampWithTimeZone>> =
         meetings.iter().map(|meeting| timestamp(meeting.at)).collect();
     let arguments = [
-        meetings.iter().map(|meeting| uuid(meeting.key.0)).collect::<Vec<Uuid>>().into(),
-        meetings.iter().map(|meeting| uuid(meeting.key.1)).collect::<Vec<Uuid>>().into(),
+        meetings.iter().map(|meeting| uuid(meeting.key.project)).collect::<Vec<Uuid>>().into(),
+        meetings.iter().map(|meeting| uuid(meeting.key.key)).collect::<Vec<Uuid>>().into(),
         meetings.iter().map(|meeting| meeting.kind.word()).collect::<Vec<&str>>().into(),
         meetings.iter().map(|meeting| &*meeting.subject).collect::<Vec<&str>>().into(),
         times.into(),
     ];
     let new = |row: &Row| {
         let subject = value::<String>(row, 4).into();
-        Some(Meeting {
-            key: (id(row, 1)?, id(row, 2)?),
-            kind: kind(row, 3)?,
-            subject,
-            at: micros(row.get(5)),
-        })
+        Some(Meeting { key: key(row, 1, 2)?, kind: kind(row, 3)?, subject, at: micros(row.get(5)) })
     };
     MEET.write_each(owner, &arguments, new).into_iter().flatten().collect()
 }
 
 /// When each of these keys was last used, or else stored, before what is not counted yet.
-pub(crate) fn last_used(owner: Owner, keys: &[(Id, Id)]) -> Vec<((Id, Id), i64)> {
-    let column =
-        |part: fn(&(Id, Id)) -> Id| keys.iter().map(|key| uuid(part(key))).collect::<Vec<Uuid>>();
-    let arguments = [column(|key| key.0).into(), column(|key| key.1).into()];
-    let rows = LAST_USED
-        .read(owner, &arguments, |row| Some(((id(row, 1)?, id(row, 2)?), micros(row.get(3)))));
+pub(crate) fn last_used(owner: Owner, keys: &[KeyRef]) -> Vec<(KeyRef, i64)> {
+    let column = |part: fn(&KeyRef) -> Uuid| keys.iter().map(part).collect::<Vec<Uuid>>();
+    let arguments = [column(|key| uuid(key.project)).into(), column(|key| uuid(key.key)).into()];
+    let rows = LAST_USED.read(owner, &arguments, |row| Some((key(row, 1, 2)?, micros(row.get(3)))));
     rows.into_iter().flatten().collect()
 }
 
 /// Who used a key within a time, in words.
-pub(crate) fn callers(owner: Owner, key: (Id, Id), since: i64, until: i64) -> Vec<String> {
-    let arguments =
-        [uuid(key.0).into(), uuid(key.1).into(), timestamp(since).into(), timestamp(until).into()];
+pub(crate) fn callers(owner: Owner, key: KeyRef, since: i64, until: i64) -> Vec<String> {
+    let arguments = [
+        uuid(key.project).into(),
+        uuid(key.key).into(),
+        timestamp(since).into(),
+        timestamp(until).into(),
+    ];
     CALLERS.read(owner, &arguments, |row| {
         let named = |column: i32, word: &str| {
             row.get::<String>(column).map(|name| format!(" {word} {name}")).unwrap_or_default()
@@ -305,6 +307,11 @@ pub(crate) fn callers(owner: Owner, key: (Id, Id), since: i64, until: i64) -> Ve
             [named(2, "role"), named(3, "subject"), named(4, "from"), named(5, "failed:")].concat();
         format!("{times} x{who}")
     })
+}
+
+/// The key that these two columns name.
+fn key(row: &Row, project: i32, key: i32) -> Option<KeyRef> {
+    Some(KeyRef { project: id(row, project)?, key: id(row, key)? })
 }
 
 fn kind(row: &Row, column: i32) -> Option<CallerKind> {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use crate::keys::{one, rows};
 use crate::windows::vault;
 use watchllm_core::anomaly::{Access, Limits, Rules, Subject, Watch};
+use watchllm_core::id::{KeyRef, ProjectId, ProviderKeyId};
 
 /// One access of the day.
 struct Event {
@@ -79,7 +80,8 @@ fn the_same_day_through_the_live_counters_and_through_the_windows() {
     watch.set_rules(Rules { base, distinct: 6, ..Rules::default() });
     for event in &events {
         watch.end_episodes(event.at);
-        let key = (*vault.project.as_bytes(), *keys[event.key].as_bytes());
+        let (project, key) = (vault.project.as_bytes(), keys[event.key].as_bytes());
+        let key = KeyRef { project: ProjectId::new(*project), key: ProviderKeyId::new(*key) };
         let callers = [Some(event.role.as_str()), None, None];
         watch.judge(&Access { at: event.at, key, failed: event.failed, callers });
     }
@@ -87,7 +89,7 @@ fn the_same_day_through_the_live_counters_and_through_the_windows() {
     let mut live: Vec<String> = live
         .map(|finding| {
             let subject = match &finding.subject {
-                Subject::Key((_, key)) => uuid::Uuid::from_bytes(*key).to_string(),
+                Subject::Key(key) => key.key.to_string(),
                 Subject::Caller(kind, name) => format!("{}:{name}", kind.word()),
             };
             format!("{}|{subject}|{}", finding.detector.word(), finding.began)

@@ -2,7 +2,8 @@
 //! look at, a caller that met a key. Made of events (trail/event), written down by the writer
 //! (audit/writer/findings).
 
-use super::detector::{Detector, KeyId, Subject};
+use super::detector::{Detector, Subject};
+use crate::id::{IncidentId, KeyRef};
 use crate::trail::{AccessType, CallerKind, Event, FailureReason};
 use std::rc::Rc;
 
@@ -10,7 +11,7 @@ use std::rc::Rc;
 #[derive(Clone, Copy)]
 pub struct Access<'a> {
     pub at: i64,
-    pub key: KeyId,
+    pub key: KeyRef,
     /// It failed for a reason of its own, rather than because it was blocked.
     pub failed: bool,
     /// Role, trusted subject and address, by `CallerKind`.
@@ -21,7 +22,7 @@ impl<'a> Access<'a> {
     /// None: the event is no access to a key, or of somebody without the right, or failed for the
     /// vault's own fault: a lost master key must not block every key.
     pub fn of(event: &'a Event) -> Option<Access<'a>> {
-        let key = (event.project_id?, event.provider_key_id?);
+        let key = event.key()?;
         let opens = matches!(event.access_type, AccessType::Decrypt | AccessType::Validate);
         let foreign = matches!(
             event.failure,
@@ -46,7 +47,7 @@ impl<'a> Access<'a> {
 /// Something that a person must look at.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
-    pub incident: [u8; 16],
+    pub incident: IncidentId,
     pub detector: Detector,
     pub subject: Subject,
     pub began: i64,
@@ -62,7 +63,7 @@ pub struct Finding {
 /// new.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Meeting {
-    pub key: KeyId,
+    pub key: KeyRef,
     pub kind: CallerKind,
     pub subject: Rc<str>,
     pub at: i64,

@@ -2,11 +2,9 @@
 //! names are the types of incidents (trail/incident) and stand in `anomaly_action`
 //! (settings/action).
 
+use crate::id::KeyRef;
 use crate::trail::{CallerKind, IncidentType, Severity, words};
 use std::rc::Rc;
-
-/// A project's key: sixteen bytes each of project and key.
-pub type KeyId = ([u8; 16], [u8; 16]);
 
 words! {
     /// What is looked for.
@@ -20,7 +18,7 @@ words! {
 /// Whom an incident of the watch is about.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Subject {
-    Key(KeyId),
+    Key(KeyRef),
     Caller(CallerKind, Rc<str>),
 }
 

@@ -3,7 +3,8 @@
 //! only looked up.
 
 use super::buckets::MINUTE;
-use super::detector::{Detector, KeyId};
+use super::detector::Detector;
+use crate::id::{KeyRef, ProjectId};
 use std::collections::HashMap;
 
 /// The limits of one key; each is crossed by more than its number.
@@ -36,8 +37,8 @@ pub struct Rules {
     pub base: Limits,
     /// Different keys that one caller may open within a minute.
     pub distinct: u32,
-    pub projects: HashMap<[u8; 16], Override>,
-    pub keys: HashMap<KeyId, Override>,
+    pub projects: HashMap<ProjectId, Override>,
+    pub keys: HashMap<KeyRef, Override>,
 }
 
 impl Limits {
@@ -73,8 +74,8 @@ impl Limits {
 
 impl Rules {
     /// The limits of a key: its own before its project's before the database's.
-    pub fn of(&self, key: &KeyId) -> Limits {
-        let project = self.projects.get(&key.0).copied().unwrap_or_default();
+    pub fn of(&self, key: &KeyRef) -> Limits {
+        let project = self.projects.get(&key.project).copied().unwrap_or_default();
         let own = self.keys.get(key).copied().unwrap_or_default();
         self.base.overridden(&project).overridden(&own)
     }
@@ -98,14 +99,20 @@ impl Default for Rules {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::ProviderKeyId;
+
+    fn key(project: u8, key: u8) -> KeyRef {
+        KeyRef { project: ProjectId::new([project; 16]), key: ProviderKeyId::new([key; 16]) }
+    }
 
     #[test]
     fn a_keys_own_limit_beats_its_projects_beats_the_databases() {
-        let (ours, others) = (([1; 16], [2; 16]), ([1; 16], [3; 16]));
+        let (ours, others) = (key(1, 2), key(1, 3));
         let mut rules = Rules::default();
-        rules
-            .projects
-            .insert([1; 16], Override { minute: Some(7), hour: Some(70), ..Override::default() });
+        rules.projects.insert(
+            ours.project,
+            Override { minute: Some(7), hour: Some(70), ..Override::default() },
+        );
         rules.keys.insert(
             ours,
             Override {
@@ -122,6 +129,6 @@ mod tests {
         assert!(
             rules.of(&ours).block(Detector::Theft) && !rules.of(&ours).block(Detector::RapidAccess)
         );
-        assert_eq!(rules.of(&([9; 16], [2; 16])), rules.base);
+        assert_eq!(rules.of(&key(9, 2)), rules.base);
     }
 }

@@ -16,7 +16,7 @@ mod watch;
 pub use access::{Access, Finding, Meeting};
 pub use buckets::{DAY, MINUTE, day_of};
 pub use callers::Peak;
-pub use detector::{Detector, KeyId, Subject};
+pub use detector::{Detector, Subject};
 pub use limits::{Limits, Override, Rules};
 pub use refusals::Refusals;
 pub use watch::Watch;

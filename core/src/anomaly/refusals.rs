@@ -177,7 +177,7 @@ mod tests {
     fn a_row_says_only_what_all_its_attempts_share() {
         let mut refusals = Refusals::default();
         let (first, mut other) = (refused("r", None, false), refused("r", None, false));
-        other.provider_key_id = Some([9; 16]);
+        other.provider_key_id = Some(crate::id::ProviderKeyId::new([9; 16]));
         assert_eq!(rows(&mut refusals, &first, 21, 0), ROWS_A_MINUTE);
         assert!(refusals.takes(0, &other, 0));
         let mut rotation = first;

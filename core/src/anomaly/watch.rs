@@ -6,9 +6,10 @@
 use super::access::{Access, Finding, Meeting};
 use super::buckets::MINUTE;
 use super::callers::{Callers, Peak, Place};
-use super::detector::{Detector, KeyId, Subject};
+use super::detector::{Detector, Subject};
 use super::key::{Count, Key};
 use super::limits::Rules;
+use crate::id::{IncidentId, KeyRef};
 use crate::trail::incident::identity;
 use crate::trail::{CallerKind, FailureReason};
 use lru::LruCache;
@@ -25,7 +26,7 @@ const SET_BACK: i64 = 60 * MINUTE;
 /// An episode that has not ended.
 #[derive(Clone, Copy)]
 struct Episode {
-    incident: [u8; 16],
+    incident: IncidentId,
     began: i64,
     accesses: u64,
 }
@@ -33,16 +34,16 @@ struct Episode {
 pub struct Watch {
     rules: Rules,
     generation: u32,
-    keys: LruCache<KeyId, Key>,
+    keys: LruCache<KeyRef, Key>,
     serials: u32,
     callers: Callers,
-    blocked: HashSet<KeyId>,
+    blocked: HashSet<KeyRef>,
     /// By `CallerKind`.
     blocked_callers: [HashSet<Rc<str>>; 3],
     episodes: HashMap<(Detector, Subject), Episode>,
     findings: Vec<Finding>,
     meetings: Vec<Meeting>,
-    woken: Vec<(KeyId, i64)>,
+    woken: Vec<(KeyRef, i64)>,
     newest: i64,
     /// The counters are being filled from the trail: only the last minute is whole.
     is_filling: bool,
@@ -136,7 +137,7 @@ impl Watch {
         &mut self,
         detector: Detector,
         subject: Subject,
-        incident: [u8; 16],
+        incident: IncidentId,
         began: i64,
     ) {
         self.flag(detector, &subject, true);
@@ -148,12 +149,12 @@ impl Watch {
         self.generation = self.generation.wrapping_add(1);
     }
 
-    pub fn block(&mut self, key: KeyId) {
+    pub fn block(&mut self, key: KeyRef) {
         self.blocked.insert(key);
     }
 
     /// A finding that is still to be written must not block it again.
-    pub fn unblock(&mut self, key: &KeyId) {
+    pub fn unblock(&mut self, key: &KeyRef) {
         self.blocked.remove(key);
         self.let_be(&Subject::Key(*key));
     }
@@ -207,7 +208,7 @@ impl Watch {
     /// writer may have died between the access that crossed a limit and its incident.
     pub fn look_at_all(&mut self, now: i64) {
         self.is_filling = false;
-        let keys: Vec<KeyId> = self.keys.iter().map(|(key, _)| *key).collect();
+        let keys: Vec<KeyRef> = self.keys.iter().map(|(key, _)| *key).collect();
         for id in keys {
             let Some(key) = self.keys.peek_mut(&id) else { continue };
             let (limits, flagged) = (key.limits, key.flagged);
@@ -243,16 +244,16 @@ impl Watch {
     }
 
     /// Keys that were not seen for a day, and the time they were used.
-    pub fn take_woken(&mut self) -> Vec<(KeyId, i64)> {
+    pub fn take_woken(&mut self) -> Vec<(KeyRef, i64)> {
         std::mem::take(&mut self.woken)
     }
 
-    pub fn put_back_woken(&mut self, woken: Vec<(KeyId, i64)>) {
+    pub fn put_back_woken(&mut self, woken: Vec<(KeyRef, i64)>) {
         self.woken.splice(0..0, woken);
     }
 
     /// Microseconds without an access after which this key counts as asleep.
-    pub fn stale_after(&self, key: &KeyId) -> i64 {
+    pub fn stale_after(&self, key: &KeyRef) -> i64 {
         self.rules.of(key).stale
     }
 
@@ -269,7 +270,7 @@ impl Watch {
     }
 
     /// Whether a detector blocks this key.
-    pub fn blocks(&self, detector: Detector, key: &KeyId) -> bool {
+    pub fn blocks(&self, detector: Detector, key: &KeyRef) -> bool {
         self.rules.of(key).block(detector)
     }
 
@@ -320,7 +321,7 @@ impl Watch {
     }
 
     /// Begins an episode where a count is over its limit, or goes on with the one that is open.
-    fn weigh(&mut self, key: KeyId, at: i64, flagged: u8, (detector, observed, limit): Count) {
+    fn weigh(&mut self, key: KeyRef, at: i64, flagged: u8, (detector, observed, limit): Count) {
         if flagged & detector.bit() != 0 {
             self.go_on(detector, Subject::Key(key));
         } else if observed > limit {
@@ -371,7 +372,7 @@ impl Watch {
         self.meetings.push(Meeting { key: access.key, kind: caller.kind, subject, at: access.at });
     }
 
-    fn key(&mut self, id: KeyId) -> &mut Key {
+    fn key(&mut self, id: KeyRef) -> &mut Key {
         if self.keys.len() >= MAX_KEYS && !self.keys.contains(&id) {
             self.keys.pop_lru();
         }
@@ -393,9 +394,12 @@ impl Watch {
 
     fn begin(&mut self, detector: Detector, subject: Subject, at: i64, observed: u32, limit: u32) {
         let incident = match &subject {
-            Subject::Key((project, key)) => {
-                identity(&[detector.word().as_bytes(), project, key, &at.to_be_bytes()])
-            }
+            Subject::Key(KeyRef { project, key }) => identity(&[
+                detector.word().as_bytes(),
+                project.bytes(),
+                key.bytes(),
+                &at.to_be_bytes(),
+            ]),
             Subject::Caller(kind, name) => identity(&[
                 detector.word().as_bytes(),
                 kind.word().as_bytes(),

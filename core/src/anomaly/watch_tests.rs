@@ -3,18 +3,20 @@
 
 use super::*;
 use crate::anomaly::{Limits, Override};
+use crate::id::{ProjectId, ProviderKeyId};
 
-const A: KeyId = ([1; 16], [1; 16]);
+const PROJECT: ProjectId = ProjectId::new([1; 16]);
+const A: KeyRef = KeyRef { project: PROJECT, key: ProviderKeyId::new([1; 16]) };
 const SECOND: i64 = 1_000_000;
 
-fn access(key: KeyId, at: i64) -> Access<'static> {
+fn access(key: KeyRef, at: i64) -> Access<'static> {
     Access { at, key, failed: false, callers: [Some("app"), None, None] }
 }
 
-fn key(number: u16) -> KeyId {
+fn key(number: u16) -> KeyRef {
     let mut id = [0; 16];
     id[..2].copy_from_slice(&number.to_be_bytes());
-    ([1; 16], id)
+    KeyRef { project: PROJECT, key: ProviderKeyId::new(id) }
 }
 
 fn blocking(detector: Detector) -> Watch {
@@ -228,7 +230,7 @@ fn an_hours_episode_does_not_end_while_its_hour_is_being_filled() {
     rules.base.hour = 10;
     watch.set_rules(rules);
     watch.begin_filling();
-    watch.remember_episode(Detector::Theft, Subject::Key(A), [7; 16], 0);
+    watch.remember_episode(Detector::Theft, Subject::Key(A), IncidentId::new([7; 16]), 0);
     watch.end_episodes(30 * MINUTE); // of the trail the last minute alone is read
     (0..20).rev().for_each(|i| watch.remember(&access(A, i)));
     watch.look_at_all(30 * MINUTE);
@@ -260,7 +262,8 @@ fn keys_without_end_take_no_more_memory() {
     for i in 0..MAX_KEYS as u32 * 2 {
         let mut id = [0; 16];
         id[..4].copy_from_slice(&i.to_be_bytes());
-        watch.judge(&access(([1; 16], id), i64::from(i)));
+        let key = KeyRef { project: PROJECT, key: ProviderKeyId::new(id) };
+        watch.judge(&access(key, i64::from(i)));
     }
     assert_eq!(watch.keys.len(), MAX_KEYS);
     assert_eq!(watch.meetings.len(), MAX_WAITING);

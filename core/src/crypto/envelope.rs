@@ -10,6 +10,8 @@ use hkdf::Hkdf;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
+use crate::id::{ProjectId, ProviderKeyId};
+
 use super::random::{NoRandomness, random_bytes};
 use super::secret::{KEY_BYTES, RootKey, Secret};
 
@@ -119,9 +121,9 @@ pub enum Binding<'a> {
     /// A row of `provider_key_versions`.
     ProviderKey {
         /// The tenant.
-        project_id: [u8; 16],
+        project_id: ProjectId,
         /// The key's id.
-        provider_key_id: [u8; 16],
+        provider_key_id: ProviderKeyId,
         /// The key's version, from 1.
         version: u32,
         /// The provider's slug.
@@ -145,21 +147,30 @@ pub enum Binding<'a> {
 impl Binding<'_> {
     /// Builds the associated data for an envelope with this header (DESIGN §11).
     fn aad(&self, header: [u8; HEADER]) -> Result<Vec<u8>, EnvelopeError> {
-        const ZERO: [u8; 16] = [0; 16];
-        let (kind, project, key, version, provider) = match self {
+        const NONE: (ProjectId, ProviderKeyId) = (ProjectId::NIL, ProviderKeyId::NIL);
+        let (kind, (project, key), version, provider) = match self {
             Self::ProviderKey { project_id, provider_key_id, version, provider } => {
-                (1u8, project_id, provider_key_id, *version, *provider)
+                (1u8, (*project_id, *provider_key_id), *version, *provider)
             }
-            Self::Canary { version } => (2, &ZERO, &ZERO, *version, ""),
-            Self::AuditKey { version, kind } => (3, &ZERO, &ZERO, *version, *kind),
+            Self::Canary { version } => (2, NONE, *version, ""),
+            Self::AuditKey { version, kind } => (3, NONE, *version, *kind),
         };
         if version == 0 {
             return Err(EnvelopeError::ZeroVersion);
         }
         let length = u16::try_from(provider.len()).map_err(|_| EnvelopeError::TooLong)?;
         let (version, length) = (version.to_be_bytes(), length.to_be_bytes());
-        Ok([AAD_LABEL, &[kind], &header, project, key, &version, &length, provider.as_bytes()]
-            .concat())
+        Ok([
+            AAD_LABEL,
+            &[kind],
+            &header,
+            project.bytes(),
+            key.bytes(),
+            &version,
+            &length,
+            provider.as_bytes(),
+        ]
+        .concat())
     }
 }
 

@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::crypto::vectors::{Vector, read};
 
+const P: ProjectId = ProjectId::new([1; 16]);
+const K: ProviderKeyId = ProviderKeyId::new([2; 16]);
 const KEY: &str = "sk-abcdefghijklmnopqrstuvwxyz";
 
 fn root(byte: u8) -> RootKey {
@@ -18,7 +20,7 @@ fn secret(text: &str) -> Secret {
 }
 
 fn bound(version: u32, provider: &str) -> Binding<'_> {
-    Binding::ProviderKey { project_id: [1; 16], provider_key_id: [2; 16], version, provider }
+    Binding::ProviderKey { project_id: P, provider_key_id: K, version, provider }
 }
 
 fn sealed() -> Sealed {
@@ -88,8 +90,8 @@ fn binding_of(vector: &Vector) -> Binding<'static> {
     let (version, provider) = (vector.number("version"), vector.text("provider"));
     match vector.number("kind") {
         1 => Binding::ProviderKey {
-            project_id: vector.array("project"),
-            provider_key_id: vector.array("provider_key"),
+            project_id: ProjectId::new(vector.array("project")),
+            provider_key_id: ProviderKeyId::new(vector.array("provider_key")),
             version,
             provider,
         },
@@ -133,9 +135,9 @@ fn no_flipped_bit_opens() {
 #[test]
 fn no_other_place_and_no_other_key_opens() {
     let sealed = sealed();
-    let id = |project_id, provider_key_id| Binding::ProviderKey {
-        project_id,
-        provider_key_id,
+    let id = |project, key| Binding::ProviderKey {
+        project_id: ProjectId::new(project),
+        provider_key_id: ProviderKeyId::new(key),
         version: 1,
         provider: "openai",
     };
@@ -187,12 +189,13 @@ fn neither_errors_nor_debug_show_bytes() {
     }
 }
 
-fn any_binding() -> impl Strategy<Value = ([u8; 16], [u8; 16], u32, String)> {
-    (any::<[u8; 16]>(), any::<[u8; 16]>(), 1u32.., "\\PC{0,20}")
+fn any_binding() -> impl Strategy<Value = (ProjectId, ProviderKeyId, u32, String)> {
+    let bytes = any::<[u8; 16]>;
+    (bytes().prop_map(ProjectId::new), bytes().prop_map(ProviderKeyId::new), 1u32.., "\\PC{0,20}")
 }
 
 fn binding_from(
-    (project_id, provider_key_id, version, provider): &([u8; 16], [u8; 16], u32, String),
+    (project_id, provider_key_id, version, provider): &(ProjectId, ProviderKeyId, u32, String),
 ) -> Binding<'_> {
     Binding::ProviderKey {
         project_id: *project_id,

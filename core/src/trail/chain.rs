@@ -2,6 +2,7 @@
 //! HMAC-SHA256(MAC key, previous hash ‖ 0x01 ‖ every other column in table order), DESIGN §11: each
 //! column is u32 big-endian length ‖ bytes, NULL is length 0xFFFFFFFF. RFC 2104.
 
+use crate::id::IdentityId;
 use crate::trail::Event;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -28,7 +29,7 @@ pub struct Row<'a> {
     pub seq: i64,
     pub epoch: i64,
     pub queue_seq: i64,
-    pub identity_id: [u8; 16],
+    pub identity_id: IdentityId,
     pub chain_key_version: i32,
 }
 
@@ -48,10 +49,10 @@ impl Columns {
     fn row(&mut self, row: &Row<'_>) {
         let e = row.event;
         self.bytes(Some(&row.seq.to_be_bytes()));
-        self.bytes(Some(&e.id));
+        self.bytes(Some(e.id.bytes()));
         self.bytes(Some(&e.accessed_at.to_be_bytes()));
-        self.bytes(e.project_id.as_ref().map(|id| id.as_slice()));
-        self.bytes(e.provider_key_id.as_ref().map(|id| id.as_slice()));
+        self.bytes(e.project_id.as_ref().map(|id| id.bytes().as_slice()));
+        self.bytes(e.provider_key_id.as_ref().map(|id| id.bytes().as_slice()));
         self.text(e.provider.get());
         self.bytes(e.key_version.map(i32::to_be_bytes).as_ref().map(|v| v.as_slice()));
         self.text(Some(e.access_type.word()));
@@ -72,7 +73,7 @@ impl Columns {
         self.bytes(e.txid.map(u64::to_be_bytes).as_ref().map(|v| v.as_slice()));
         self.bytes(Some(&row.epoch.to_be_bytes()));
         self.bytes(Some(&row.queue_seq.to_be_bytes()));
-        self.bytes(Some(&row.identity_id));
+        self.bytes(Some(row.identity_id.bytes()));
         self.bytes(Some(&row.chain_key_version.to_be_bytes()));
     }
 
@@ -105,7 +106,7 @@ mod tests {
             seq,
             epoch: 5,
             queue_seq: 6,
-            identity_id: [9; 16],
+            identity_id: IdentityId::new([9; 16]),
             chain_key_version: 1,
         };
         hash(&MacKey::new(&[8; 32]).unwrap(), &previous, &row)

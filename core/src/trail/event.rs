@@ -2,6 +2,8 @@
 //! without pointers, because it travels through shared memory. Free text arrives here already
 //! redacted; `Bounded` only cuts. Lists and lengths: DESIGN §11.
 
+use crate::id::{EventId, KeyRef, ProjectId, ProviderKeyId};
+
 /// Text of at most `N` bytes, or NULL, stored in place.
 #[derive(Clone, Copy)]
 pub struct Bounded<const N: usize> {
@@ -99,10 +101,10 @@ impl Verdict {
 /// bytes.
 #[derive(Clone, Copy)]
 pub struct Event {
-    pub id: [u8; 16],
+    pub id: EventId,
     pub accessed_at: i64,
-    pub project_id: Option<[u8; 16]>,
-    pub provider_key_id: Option<[u8; 16]>,
+    pub project_id: Option<ProjectId>,
+    pub provider_key_id: Option<ProviderKeyId>,
     pub provider: Bounded<63>,
     pub key_version: Option<i32>,
     pub access_type: AccessType,
@@ -134,6 +136,11 @@ pub struct Event {
 impl Event {
     pub fn success(&self) -> bool {
         self.failure.is_none()
+    }
+
+    /// The key it is about, where its project is known too.
+    pub fn key(&self) -> Option<KeyRef> {
+        Some(KeyRef { project: self.project_id?, key: self.provider_key_id? })
     }
 
     /// The UTC day the event belongs to, in days since 1970.
@@ -181,10 +188,10 @@ pub(crate) mod tests {
 
     pub(crate) fn event() -> Event {
         Event {
-            id: [1; 16],
+            id: EventId::new([1; 16]),
             accessed_at: 1_700_000_000_000_000,
-            project_id: Some([2; 16]),
-            provider_key_id: Some([3; 16]),
+            project_id: Some(ProjectId::new([2; 16])),
+            provider_key_id: Some(ProviderKeyId::new([3; 16])),
             provider: Bounded::new(Some("openai")),
             key_version: Some(1),
             access_type: AccessType::Decrypt,

@@ -2,6 +2,7 @@
 //! be computed from what it is about, so that what is found again is not an incident again. DESIGN
 //! §6, §11.
 
+use crate::id::{IncidentId, KeyRef, ProjectId, ProviderKeyId};
 use sha2::{Digest, Sha256};
 
 words! {
@@ -23,11 +24,11 @@ words! {
 /// An incident before it is stored. `details` is a JSON object; `detected_at` microseconds since
 /// 1970.
 pub struct Incident {
-    pub id: [u8; 16],
+    pub id: IncidentId,
     pub kind: IncidentType,
     pub severity: Severity,
-    pub project_id: Option<[u8; 16]>,
-    pub provider_key_id: Option<[u8; 16]>,
+    pub project_id: Option<ProjectId>,
+    pub provider_key_id: Option<ProviderKeyId>,
     pub details: String,
     pub detected_at: i64,
 }
@@ -36,32 +37,31 @@ pub struct Incident {
 /// rights.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Notice {
-    pub incident: [u8; 16],
+    pub incident: IncidentId,
     pub kind: IncidentType,
 }
 
 impl Notice {
     /// The payload of the notification: a JSON object of id and type.
     pub fn payload(&self) -> String {
-        format!(r#"{{"id":"{}","type":"{}"}}"#, hyphened(self.incident), self.kind.word())
+        format!(r#"{{"id":"{}","type":"{}"}}"#, self.incident, self.kind.word())
     }
 }
 
 impl Incident {
+    /// The key it is about, where it is about one.
+    pub fn key(&self) -> Option<KeyRef> {
+        Some(KeyRef { project: self.project_id?, key: self.provider_key_id? })
+    }
+
     pub fn notice(&self) -> Notice {
         Notice { incident: self.id, kind: self.kind }
     }
 }
 
-/// A uuid as people write it.
-pub fn hyphened(id: [u8; 16]) -> String {
-    let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
-}
-
 /// The identity of the incident that is about exactly these parts (RFC 9562, version 8). A part
 /// that is a key must come as its fingerprint.
-pub fn identity(parts: &[&[u8]]) -> [u8; 16] {
+pub fn identity(parts: &[&[u8]]) -> IncidentId {
     let mut digest = Sha256::new_with_prefix(b"watchllm_keys incident v1");
     for part in parts {
         digest.update((part.len() as u32).to_be_bytes());
@@ -70,7 +70,7 @@ pub fn identity(parts: &[&[u8]]) -> [u8; 16] {
     let mut id = [0; 16];
     id.copy_from_slice(&digest.finalize()[..16]);
     (id[6], id[8]) = (id[6] & 0x0f | 0x80, id[8] & 0x3f | 0x80);
-    id
+    IncidentId::new(id)
 }
 
 #[cfg(test)]
@@ -82,13 +82,14 @@ mod tests {
         assert_eq!(identity(&[b"ab", b"c"]), identity(&[b"ab", b"c"]));
         assert_ne!(identity(&[b"ab", b"c"]), identity(&[b"a", b"bc"]));
         assert_ne!(identity(&[b"ab"]), identity(&[b"ab", b""]));
-        let id = identity(&[]);
+        let id = *identity(&[]).bytes();
         assert_eq!((id[6] >> 4, id[8] >> 6), (8, 2));
     }
 
     #[test]
     fn a_notice_tells_id_and_type_and_nothing_else() {
-        let notice = Notice { incident: [0x1f; 16], kind: IncidentType::LeakedKey };
+        let notice =
+            Notice { incident: IncidentId::new([0x1f; 16]), kind: IncidentType::LeakedKey };
         assert_eq!(
             notice.payload(),
             r#"{"id":"1f1f1f1f-1f1f-1f1f-1f1f-1f1f1f1f1f1f","type":"leaked_key"}"#

@@ -3,6 +3,7 @@
 //! (DESIGN §6).
 
 use super::incident::{Incident, IncidentType, Severity, identity};
+use crate::id::IncidentId;
 
 words! {
     /// Where a key was about to be seen.
@@ -71,7 +72,7 @@ impl Leak {
 }
 
 /// The incident that masked keys were not all reported.
-pub fn overflow(dropped: u64, identity: [u8; 16], at: i64) -> Incident {
+pub fn overflow(dropped: u64, identity: IncidentId, at: i64) -> Incident {
     let what = "more keys were masked than could be reported";
     Incident {
         id: identity,

@@ -11,9 +11,10 @@ use crate::api::finder::{Finder, Found, StoredAs};
 use crate::audit::{Standing, commit};
 use crate::caller::Context;
 use crate::error::Error;
+use crate::id::{IncidentId, ProviderKeyId};
 use crate::postgres::{clock, process, session};
 use crate::redact;
-use crate::store::{self, Id};
+use crate::store;
 use crate::trail::{AccessType, FailureReason, Incident, IncidentType, Severity, incident};
 use pgrx::notice;
 use std::collections::BTreeMap;
@@ -45,7 +46,7 @@ type Row = (String, Option<String>, String, String, Option<pgrx::Uuid>, i64, boo
 
 /// A key at a place, however often.
 struct Leak {
-    incident: Id,
+    incident: IncidentId,
     provider: Option<String>,
     kind: String,
     redacted: String,
@@ -142,9 +143,15 @@ impl Scan {
             return;
         }
         self.ours += usize::from(found.ours.is_some());
-        let (id, version) = found.ours.map_or(([0; 16], 0), |ours| (ours.key, ours.version));
-        let parts =
-            [b"leak", place.identity.as_bytes(), &found.fingerprint, &id, &version.to_be_bytes()];
+        let (id, version) =
+            found.ours.map_or((ProviderKeyId::NIL, 0), |ours| (ours.key, ours.version));
+        let parts = [
+            b"leak",
+            place.identity.as_bytes(),
+            &found.fingerprint,
+            id.bytes(),
+            &version.to_be_bytes(),
+        ];
         let incident = incident::identity(&parts);
         let Found { provider, kind, redacted, .. } = found;
         self.leaks.insert(key, Leak { incident, provider, kind, redacted, occurrences: 1 });
@@ -152,7 +159,7 @@ impl Scan {
 
     /// Raises the incidents that are new, and answers the rows, ours first.
     fn finish(self) -> Vec<Row> {
-        let mut incidents: BTreeMap<Id, Incident> = BTreeMap::new();
+        let mut incidents: BTreeMap<IncidentId, Incident> = BTreeMap::new();
         for ((ours, place, _), leak) in &self.leaks {
             incidents
                 .entry(leak.incident)
@@ -160,14 +167,14 @@ impl Scan {
         }
         // In the order of their ids, so that two scans at once do not wait for each other in a
         // circle.
-        let new: BTreeMap<Id, bool> = incidents
+        let new: BTreeMap<IncidentId, bool> = incidents
             .into_iter()
             .map(|(id, incident)| (id, raise(&self.access, &incident)))
             .collect();
         let is_new = |leak: &Leak| new.get(&leak.incident).copied().unwrap_or(false);
         let mut rows: Vec<Row> = Vec::with_capacity(self.leaks.len() + 1);
         let of = |((ours, place, _), leak): (&(Option<StoredAs>, String, [u8; 32]), &Leak)| {
-            let key = ours.map(|ours| pgrx::Uuid::from_bytes(ours.key));
+            let key = ours.map(|ours| store::uuid(ours.key));
             let (provider, kind, redacted) =
                 (leak.provider.clone(), leak.kind.clone(), leak.redacted.clone());
             (place.clone(), provider, kind, redacted, key, leak.occurrences, is_new(leak))

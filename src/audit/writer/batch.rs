@@ -6,6 +6,7 @@ use super::{Failure, Writer, transaction};
 use crate::anomaly::Access;
 use crate::audit::queue::{self, Entry, Slot};
 use crate::error::Error;
+use crate::id::IdentityId;
 use crate::postgres::{clock, relation_changes};
 use crate::store;
 use crate::trail::chain::{self, MacKey};
@@ -21,7 +22,7 @@ const MAX_BATCH: u64 = 1024;
 pub(super) struct Chain {
     pub key: MacKey,
     pub key_version: i32,
-    pub identity_id: [u8; 16],
+    pub identity_id: IdentityId,
     /// Sequence and hash of the last row; None: read them again.
     pub head: Option<Head>,
     /// Days (since 1970) whose partition is known to be there.

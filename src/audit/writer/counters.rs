@@ -4,7 +4,7 @@
 
 use super::{Writer, transaction};
 use super::{findings, leaks, rotation};
-use crate::anomaly::KeyId;
+use crate::id::{KeyRef, ProviderKeyId};
 use crate::postgres::{clock, session};
 use crate::store;
 use crate::trail::{
@@ -22,11 +22,11 @@ const DAYS_AHEAD: i32 = 7;
 /// What is not written yet.
 #[derive(Default)]
 pub(super) struct Uses {
-    pending: HashMap<([u8; 16], [u8; 16]), store::trail::Uses>,
+    pending: HashMap<KeyRef, store::trail::Uses>,
     /// Compromised versions that were opened, by key and version: one incident each, however often.
-    opened_compromised: HashMap<([u8; 16], Option<i32>), Event>,
+    opened_compromised: HashMap<(ProviderKeyId, Option<i32>), Event>,
     /// Keys that were blocked, and since when; None: unblocked.
-    blocks: Vec<([u8; 16], [u8; 16], Option<i64>)>,
+    blocks: Vec<(KeyRef, Option<i64>)>,
     /// Callers that were let in again.
     unblocked: Vec<(CallerKind, Bounded<128>)>,
     /// Keys that the log hook masked.
@@ -47,13 +47,10 @@ impl Uses {
         if let Some((kind, subject)) = event.about_caller.filter(|_| event.success()) {
             self.unblocked.push((kind, subject));
         }
-        let (Some(project_id), Some(provider_key_id)) = (event.project_id, event.provider_key_id)
-        else {
-            return;
-        };
+        let Some(key) = event.key() else { return };
         if matches!(event.access_type, AccessType::Block | AccessType::Unblock) && event.success() {
             let since = (event.access_type == AccessType::Block).then_some(event.accessed_at);
-            self.blocks.push((project_id, provider_key_id, since));
+            self.blocks.push((key, since));
         }
         // An imported key brings along when it was last used: no access, but shown with the key.
         let brought = event.last_used_at.filter(|_| event.success());
@@ -61,16 +58,14 @@ impl Uses {
             return;
         }
         if event.compromised && event.success() && event.access_type == AccessType::Decrypt {
-            self.opened_compromised.entry((provider_key_id, event.key_version)).or_insert(*event);
+            self.opened_compromised.entry((key.key, event.key_version)).or_insert(*event);
         }
-        let entry =
-            self.pending.entry((project_id, provider_key_id)).or_insert(store::trail::Uses {
-                project_id,
-                provider_key_id,
-                accesses: 0,
-                failures: 0,
-                last_used_at: None,
-            });
+        let entry = self.pending.entry(key).or_insert(store::trail::Uses {
+            key,
+            accesses: 0,
+            failures: 0,
+            last_used_at: None,
+        });
         entry.last_used_at = entry.last_used_at.max(brought);
         if !uses {
             return;
@@ -86,8 +81,8 @@ impl Uses {
 
 impl Uses {
     /// A key that an earlier writer was told to block; it may not have lived to write that down.
-    pub(super) fn block_again(&mut self, (project, key): KeyId, since: i64) {
-        self.blocks.push((project, key, Some(since)));
+    pub(super) fn block_again(&mut self, key: KeyRef, since: i64) {
+        self.blocks.push((key, Some(since)));
     }
 
     /// Whether something waits that should be seen at once.
@@ -118,7 +113,7 @@ pub(super) fn flush(writer: &mut Writer) {
     if let Err(failure) = outcome {
         log!("watchllm_keys writer: counters are written later: {}", failure.message);
         for uses in batch {
-            writer.uses.pending.insert((uses.project_id, uses.provider_key_id), uses);
+            writer.uses.pending.insert(uses.key, uses);
         }
     }
 }
@@ -131,9 +126,7 @@ fn write_blocks(writer: &mut Writer) {
     }
     let outcome = transaction(|| {
         let owner = store::installed::owner()?;
-        blocks
-            .iter()
-            .for_each(|(project, key, at)| store::trail::block(owner, *project, *key, *at));
+        blocks.iter().for_each(|(key, at)| store::trail::block(owner, *key, *at));
         let let_in = |(kind, subject): &(CallerKind, Bounded<128>)| {
             store::watch::unblock_caller(owner, *kind, subject.get().unwrap_or_default());
         };
@@ -173,15 +166,17 @@ fn write_incidents(writer: &mut Writer) {
 /// The incident of a version that is opened although it is marked compromised; its evidence is the
 /// first such access.
 fn compromised_use(event: &Event) -> Incident {
-    let (key, version) =
-        (event.provider_key_id.unwrap_or_default(), event.key_version.unwrap_or_default());
+    let (key, version) = (
+        event.provider_key_id.unwrap_or(ProviderKeyId::NIL),
+        event.key_version.unwrap_or_default(),
+    );
     let details = serde_json::json!({
         "what": "a version marked compromised was opened",
         "key_version": version,
-        "event_id": incident::hyphened(event.id),
+        "event_id": event.id.to_string(),
     });
     Incident {
-        id: incident::identity(&[b"opened", &key, &version.to_be_bytes()]),
+        id: incident::identity(&[b"opened", key.bytes(), &version.to_be_bytes()]),
         kind: IncidentType::LeakedKey,
         severity: Severity::High,
         project_id: event.project_id,

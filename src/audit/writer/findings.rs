@@ -3,8 +3,9 @@
 //! `warm_up`. DESIGN §8.
 
 use super::{Failure, Writer, transaction};
-use crate::anomaly::{DAY, Detector, Finding, KeyId, MINUTE, Meeting, Subject, Watch, day_of};
+use crate::anomaly::{DAY, Detector, Finding, MINUTE, Meeting, Subject, Watch, day_of};
 use crate::error::Error;
+use crate::id::KeyRef;
 use crate::postgres::{Owner, clock, session};
 use crate::redact;
 use crate::store;
@@ -24,10 +25,10 @@ pub(super) fn take_up_block(watch: &mut Watch, event: &Event) {
     }
     if let Some((kind, subject)) = event.about_caller {
         watch.unblock_caller(kind, subject.get().unwrap_or_default());
-    } else if let (Some(project), Some(key)) = (event.project_id, event.provider_key_id) {
+    } else if let Some(key) = event.key() {
         match event.access_type {
-            AccessType::Block => watch.block((project, key)),
-            _ => watch.unblock(&(project, key)),
+            AccessType::Block => watch.block(key),
+            _ => watch.unblock(&key),
         }
     }
 }
@@ -74,7 +75,7 @@ fn write_findings(writer: &mut Writer) {
 /// Writes one finding; listeners are told of a new one.
 fn write(owner: Owner, finding: &Finding) -> Option<Notice> {
     let (project, key) = match &finding.subject {
-        Subject::Key((project, key)) => (Some(*project), Some(*key)),
+        Subject::Key(key) => (Some(key.project), Some(key.key)),
         Subject::Caller(..) => (None, None),
     };
     if let Some((at, accesses)) = finding.ended {
@@ -106,7 +107,7 @@ fn write(owner: Owner, finding: &Finding) -> Option<Notice> {
         Subject::Key(key) => {
             store::watch::detected(owner, *key, finding.began);
             if finding.blocks {
-                store::trail::block(owner, key.0, key.1, Some(finding.began));
+                store::trail::block(owner, *key, Some(finding.began));
             }
         }
         Subject::Caller(kind, subject) if finding.blocks => {
@@ -146,13 +147,13 @@ fn evidence(owner: Owner, finding: &Finding) -> Option<String> {
 
 fn warn(finding: &Finding) {
     let whom = match &finding.subject {
-        Subject::Key((_, key)) => format!("provider key {}", incident::hyphened(*key)),
+        Subject::Key(key) => format!("provider key {}", key.key),
         Subject::Caller(kind, subject) => {
             format!("caller: {} {}", kind.word(), redact::clean(subject, EVIDENCE))
         }
     };
     let blocked = if finding.blocks { ", blocked" } else { "" };
-    let (what, id) = (finding.detector.says(finding.limit), incident::hyphened(finding.incident));
+    let (what, id) = (finding.detector.says(finding.limit), finding.incident);
     warning!("watchllm_keys: {what}; {whom}{blocked}; incident {id}");
 }
 
@@ -191,7 +192,7 @@ fn look_at_woken(writer: &mut Writer) {
     let mut woken = writer.watch.take_woken();
     while !woken.is_empty() {
         let part = woken[..woken.len().min(AT_ONCE)].to_vec();
-        let keys: Vec<KeyId> = part.iter().map(|(key, _)| *key).collect();
+        let keys: Vec<KeyRef> = part.iter().map(|(key, _)| *key).collect();
         let outcome =
             transaction(|| Ok(store::watch::last_used(store::installed::owner()?, &keys)));
         let Ok(last_used) = outcome.inspect_err(|failure| {
@@ -200,7 +201,7 @@ fn look_at_woken(writer: &mut Writer) {
             return writer.watch.put_back_woken(woken);
         };
         woken.drain(..part.len());
-        let last_used: HashMap<KeyId, i64> = last_used.into_iter().collect();
+        let last_used: HashMap<KeyRef, i64> = last_used.into_iter().collect();
         for (key, at) in &part {
             let asleep = last_used.get(key).map_or(0, |last| at.saturating_sub(*last));
             if asleep > writer.watch.stale_after(key) {
@@ -212,9 +213,15 @@ fn look_at_woken(writer: &mut Writer) {
 }
 
 /// A finding of a moment: it has no episode. One a day for the same.
-fn find(watch: &mut Watch, detector: Detector, key: KeyId, at: i64, observed: u32, about: &[u8]) {
+fn find(watch: &mut Watch, detector: Detector, key: KeyRef, at: i64, observed: u32, about: &[u8]) {
     let day = day_of(at).to_be_bytes();
-    let incident = incident::identity(&[detector.word().as_bytes(), &key.0, &key.1, about, &day]);
+    let incident = incident::identity(&[
+        detector.word().as_bytes(),
+        key.project.bytes(),
+        key.key.bytes(),
+        about,
+        &day,
+    ]);
     let blocks = watch.blocks(detector, &key);
     let subject = Subject::Key(key);
     watch.found(Finding {

@@ -10,6 +10,7 @@ use crate::crypto::envelope::{Binding, open, seal};
 use crate::crypto::keyring::Keyring;
 use crate::crypto::{RootKey, Secret, canary, random, signing};
 use crate::error::Error;
+use crate::id::IdentityId;
 use crate::postgres::{Owner, process, session};
 use crate::settings::{self, KeyringSource};
 use crate::shared_keyring::{self, Entry};
@@ -277,13 +278,14 @@ fn mac_key(owner: Owner, number: usize) -> Result<(i32, MacKey), Error> {
 
 /// A restored or copied database gets an identity of its own, so that two chains never pass for
 /// one.
-fn identity(owner: Owner) -> Result<[u8; 16], Error> {
+fn identity(owner: Owner) -> Result<IdentityId, Error> {
     let (system, database) = (process::system_identifier(), session::database());
     if let Some(known) = store::admin::identity(owner, system, database) {
         return Ok(known);
     }
     let mut new = random::random_bytes::<16>().map_err(internal)?;
     (new[6], new[8]) = (new[6] & 0x0f | 0x40, new[8] & 0x3f | 0x80);
+    let new = IdentityId::new(new);
     store::admin::insert_identity(
         owner,
         new,

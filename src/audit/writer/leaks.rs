@@ -4,6 +4,7 @@
 use super::{Writer, transaction};
 use crate::audit::queue::leaks;
 use crate::crypto::random::random_bytes;
+use crate::id::IncidentId;
 use crate::postgres::{clock, session};
 use crate::redact;
 use crate::store;
@@ -43,7 +44,7 @@ pub(super) fn write(writer: &mut Writer) {
         if pending.dropped > 0
             && let Ok(id) = random_bytes()
         {
-            incidents.push(overflow(pending.dropped, id, clock::now()));
+            incidents.push(overflow(pending.dropped, IncidentId::new(id), clock::now()));
         }
         let fresh = incidents.iter().filter(|incident| store::incidents::write(owner, incident));
         Ok(fresh.map(Incident::notice).collect::<Vec<Notice>>())

@@ -3,6 +3,7 @@
 //! per stage and version. A failure is tried again.
 
 use super::{Writer, transaction};
+use crate::id::{IncidentId, KeyRef};
 use crate::postgres::{clock, session};
 use crate::settings::watch::{rotation_required_after, rotation_warn_after};
 use crate::store;
@@ -22,7 +23,7 @@ const AT_ONCE: usize = 64;
 #[derive(Default)]
 pub(super) struct Walk {
     /// The key that was looked at last; None: the walk is over.
-    after: Option<([u8; 16], [u8; 16])>,
+    after: Option<KeyRef>,
     began: Option<Instant>,
     /// Settings may have brought another key to a stage: then the next walk begins at once.
     settings_seen: u32,
@@ -36,7 +37,7 @@ pub(super) fn look(writer: &mut Writer) {
     if std::mem::replace(&mut walk.settings_seen, changes) != changes
         || walk.after.is_none() && is_time
     {
-        (walk.after, walk.began) = (Some(Default::default()), Some(Instant::now()));
+        (walk.after, walk.began) = (Some(KeyRef::NIL), Some(Instant::now()));
     }
     let Some(after) = walk.after else { return };
     match transaction(|| alert(after)) {
@@ -51,31 +52,30 @@ pub(super) fn look(writer: &mut Writer) {
     }
 }
 
-type Outcome = (Option<([u8; 16], [u8; 16])>, Vec<Notice>);
+type Outcome = (Option<KeyRef>, Vec<Notice>);
 
 /// Writes the incidents of the keys after one that are new; answers how far it came.
-fn alert(after: ([u8; 16], [u8; 16])) -> Result<Outcome, crate::error::Error> {
+fn alert(after: KeyRef) -> Result<Outcome, crate::error::Error> {
     let owner = store::installed::owner()?;
     let now = clock::now();
     let page =
         store::rotation::page(owner, after, PAGE, rotation_warn_after(), rotation_required_after());
-    let last =
-        page.last().filter(|_| page.len() == PAGE as usize).map(|key| (key.project, key.key));
+    let last = page.last().filter(|_| page.len() == PAGE as usize).map(Aged::key);
     let due: Vec<Incident> =
         page.iter().filter_map(|key| Some(incident_of(key, key.stage?, now))).collect();
-    let ids: Vec<[u8; 16]> = due.iter().map(|incident| incident.id).collect();
+    let ids: Vec<IncidentId> = due.iter().map(|incident| incident.id).collect();
     let known = if ids.is_empty() { Vec::new() } else { store::rotation::known(owner, &ids) };
     let fresh: Vec<&Incident> =
         due.iter().filter(|due| !known.contains(&due.id)).take(AT_ONCE).collect();
     for incident in &fresh {
         store::incidents::write(owner, incident);
-        if let (Some(project), Some(key)) = (incident.project_id, incident.provider_key_id) {
-            store::rotation::alerted(owner, project, key, now);
+        if let Some(key) = incident.key() {
+            store::rotation::alerted(owner, key, now);
         }
     }
     // Where there was no room for all, the walk goes on behind the last that was written.
     let full = fresh.last().filter(|_| fresh.len() == AT_ONCE);
-    let next = full.and_then(|incident| incident.project_id.zip(incident.provider_key_id)).or(last);
+    let next = full.and_then(|incident| incident.key()).or(last);
     Ok((next, fresh.into_iter().map(Incident::notice).collect()))
 }
 
@@ -93,7 +93,7 @@ fn incident_of(key: &Aged, stage: Stage, now: i64) -> Incident {
     Incident {
         id: incident::identity(&[
             b"rotation",
-            &key.key,
+            key.key.bytes(),
             &key.version.to_be_bytes(),
             word.as_bytes(),
         ]),

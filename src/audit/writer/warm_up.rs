@@ -3,7 +3,8 @@
 //! when they change.
 
 use super::{Failure, Writer, transaction};
-use crate::anomaly::{self, KeyId, Limits, MINUTE, Override, Rules};
+use crate::anomaly::{self, Limits, MINUTE, Override, Rules};
+use crate::id::KeyRef;
 use crate::postgres::{Owner, clock};
 use crate::settings::{
     self,
@@ -79,7 +80,7 @@ pub(super) fn start(writer: &mut Writer) -> Result<(), Failure> {
 
 /// Keys that people blocked within these rows, the newest first, and did not let in again. What
 /// they let in again and no writer wrote down stays blocked: they see it and say so once more.
-fn blocks_of(rows: &[store::watch::Past]) -> Vec<(KeyId, i64)> {
+fn blocks_of(rows: &[store::watch::Past]) -> Vec<(KeyRef, i64)> {
     let mut decided = HashSet::new();
     let changes = rows.iter().filter_map(|row| Some((row.block?, row.place.0)));
     let last = changes.filter(|((key, _), _)| decided.insert(*key));
@@ -155,7 +156,7 @@ fn rules(owner: Owner) -> Rules {
             rules.distinct = own.value.parse().unwrap_or(rules.distinct);
         }
         let scope = match (own.project, own.key) {
-            (Some(project), Some(key)) => rules.keys.entry((project, key)).or_default(),
+            (Some(project), Some(key)) => rules.keys.entry(KeyRef { project, key }).or_default(),
             (Some(project), None) => rules.projects.entry(project).or_default(),
             (None, _) => &mut database,
         };
