@@ -6,7 +6,7 @@
 
 use regex::Regex;
 use std::path::Path;
-use watchllm_core::trail::{COLUMNS, Column, Readers};
+use watchllm_core::trail::{COLUMNS, Column, Mark};
 
 const TRAIL: &str = "provider_key_access_logs";
 
@@ -33,7 +33,7 @@ fn names(of: impl Fn(&Column) -> bool) -> Vec<String> {
 }
 
 fn read_by_tenants(column: &Column) -> bool {
-    column.readers == Readers::Tenants
+    column.is(Mark::Tenants)
 }
 
 fn re(pattern: &str) -> Regex {
@@ -49,7 +49,8 @@ fn table(sql: &Sql) -> Vec<String> {
     let created = re(&format!(r"(?s)CREATE TABLE watchllm\.{TRAIL} \((.*?)\n\) PARTITION"));
     let body = created.captures(&sql.migrations).expect("the table is made")[1].to_owned();
     let altered = re(&format!(r"(?s)ALTER TABLE watchllm\.{TRAIL}\s+(ADD COLUMN [^;]*);"));
-    let later = altered.captures_iter(&sql.migrations).map(|found| found[1].replace("ADD COLUMN ", ""));
+    let later =
+        altered.captures_iter(&sql.migrations).map(|found| found[1].replace("ADD COLUMN ", ""));
     let all = std::iter::once(body).chain(later).collect::<Vec<String>>().join(",");
     let column = re(r"^([a-z_]+)\s+([a-z0-9]+)(.*)$");
     let lines = all.split(',').map(str::trim).filter_map(|line| column.captures(line));
@@ -63,7 +64,7 @@ fn table(sql: &Sql) -> Vec<String> {
 
 fn of_the_list() -> Vec<String> {
     let one = |column: &Column| {
-        let required = if column.nullable { "" } else { " NOT NULL" };
+        let required = if column.is(Mark::Required) { " NOT NULL" } else { "" };
         format!("{} {}{required}", column.name, column.sql_type())
     };
     COLUMNS.iter().map(one).collect()
@@ -71,9 +72,7 @@ fn of_the_list() -> Vec<String> {
 
 /// The columns granted to roles that are named so.
 fn granted(sql: &Sql, roles: &str) -> Vec<String> {
-    let grant = re(&format!(
-        r"GRANT SELECT \(([a-z_,\s]+)\)\s+ON watchllm\.{TRAIL} TO {roles};"
-    ));
+    let grant = re(&format!(r"GRANT SELECT \(([a-z_,\s]+)\)\s+ON watchllm\.{TRAIL} TO {roles};"));
     let columns = grant.captures(&sql.trail).map(|found| found[1].to_owned()).unwrap_or_default();
     columns.split(',').map(|name| name.trim().to_owned()).collect()
 }
@@ -95,10 +94,22 @@ fn differences(sql: &Sql) -> Vec<String> {
     let unseen = unseen.captures(&sql.trail).map(|found| found[1].to_owned()).unwrap_or_default();
     let mut compared = vec![
         ("the table", table(sql), of_the_list()),
-        ("the grant to the staff", granted(sql, "watchllm_admin, watchllm_auditor"), names(|_| true)),
+        (
+            "the grant to the staff",
+            granted(sql, "watchllm_admin, watchllm_auditor"),
+            names(|_| true),
+        ),
         ("the grant to tenants", granted(sql, "watchllm_tenant"), names(read_by_tenants)),
-        ("columns without statistics", all(r"'([a-z_]+)'", &unseen), names(|column| column.said)),
-        ("the view", sorted(all(r"(?m)^(?:SELECT)?\s+l\.([a-z_]+),$", view)), sorted(shown.clone())),
+        (
+            "columns without statistics",
+            all(r"'([a-z_]+)'", &unseen),
+            names(|column| column.is(Mark::Said)),
+        ),
+        (
+            "the view",
+            sorted(all(r"(?m)^(?:SELECT)?\s+l\.([a-z_]+),$", view)),
+            sorted(shown.clone()),
+        ),
         ("comments of the table", commented(sql, TRAIL), names(|_| true)),
     ];
     shown.push("committed".into());
@@ -118,8 +129,8 @@ fn sql_says_of_the_trails_columns_what_the_list_says() {
 /// What is left out ¦ where that shows.
 const FORGOTTEN: &str = "
     role_setting      text, ¦ the table
-    claims_trusted, client_addr, ¦ the grant to the staff
-    request_id, claims_sub, claims_trusted) ¦ the grant to tenants
+claims_trusted, client_addr, ¦ the grant to the staff
+request_id, claims_sub, ¦ the grant to tenants
 , 'request_id' ¦ columns without statistics
        l.claims_sub, ¦ the view
 COMMENT ON COLUMN watchllm.provider_key_access_logs.hash IS ¦ comments of the table
@@ -134,7 +145,11 @@ fn what_is_forgotten_is_found() {
             migrations: whole.migrations.replace(words, ""),
             trail: whole.trail.replace(words, ""),
         };
-        assert!(lacking.migrations.len() + lacking.trail.len() < whole.migrations.len() + whole.trail.len(), "{words}");
+        assert!(
+            lacking.migrations.len() + lacking.trail.len()
+                < whole.migrations.len() + whole.trail.len(),
+            "{words}"
+        );
         let found = differences(&lacking);
         assert!(found.iter().any(|difference| difference.starts_with(what)), "{words}: {found:?}");
     }

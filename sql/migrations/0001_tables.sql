@@ -131,7 +131,8 @@ CREATE INDEX provider_key_usage_blocked_idx ON watchllm.provider_key_usage (proj
 
 -- No CHECK here: PostgreSQL parses them again in every INSERT, a fifth of the writer's time. Only the writer inserts, and
 -- its types (trail/event) hold the lists and lengths of DESIGN §11.
--- The order of the columns is hashed into every row (DESIGN §11): new ones go to the end, with a new chain format.
+-- The order of the columns is hashed into every row: new ones go to the end, may be NULL, and are hashed where they have
+-- a value (trail/chain), so that rows of before still verify.
 CREATE TABLE watchllm.provider_key_access_logs (
     seq               bigint      NOT NULL,
     id                uuid        NOT NULL,

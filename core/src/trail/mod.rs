@@ -27,8 +27,10 @@ pub mod chain;
 pub mod event;
 pub mod incident;
 pub mod leak;
+pub mod terms;
 
-pub use chain::{MacKey, Row};
-pub use event::{AccessType, Bounded, CallerKind, Event, FailureReason, Verdict};
+pub use chain::MacKey;
+pub use event::{COLUMNS, Cell, Column, Event, Mark, Row};
 pub use incident::{Incident, IncidentType, Notice, Severity};
 pub use leak::{Channel, Leak};
+pub use terms::{AccessType, Bounded, CallerKind, FailureReason, Verdict};
