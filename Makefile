@@ -1,5 +1,5 @@
 # make setup | demo | demo-stop | test | bench | lint | install | clean
-# Works as root and as an ordinary user. Variables: PG_MAJOR (15 to 18), PG_CONFIG, CARGO_TARGET_DIR; for bench ROUNDS and SECONDS.
+# Works as root and as an ordinary user. Variables: PG_MAJOR (15; 16 to 18 are not tried yet), PG_CONFIG, CARGO_TARGET_DIR; for bench ROUNDS and SECONDS.
 # Every step is a script of its own in scripts/, so that it can be read and run without make.
 
 .PHONY: help setup setup-tests build demo demo-stop test bench lint install clean
@@ -20,8 +20,9 @@ setup-tests:
 build: setup
 	@scripts/build.sh
 
-# a throw-away cluster, the story of a key told in psql, and the line to look around oneself
-demo: build
+# a throw-away cluster, the story of a key told in psql, and what to try next; built by the profile that is ready soonest
+demo: setup
+	@WATCHLLM_PROFILE=demo scripts/build.sh
 	@scripts/demo.sh start
 
 demo-stop:

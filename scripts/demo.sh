@@ -15,7 +15,20 @@ start)
     cluster_psql -d postgres -c 'CREATE DATABASE demo'
     # read here and piped: the user who runs psql need not see the checkout
     cluster_psql -d demo -v ON_ERROR_STOP=1 <"$ROOT/scripts/demo.sql"
-    printf '\nThe demo keeps running. To look around (make demo-stop removes it):\n\n    %s\n\n' "$(cluster_psql_line demo)"
+    cat <<END
+
+That was the demo; its server keeps running. Look around:
+
+    $(cluster_psql_line demo)
+
+Three things to try there:
+
+    SELECT * FROM watchllm.security_check() WHERE NOT ok;      -- what the doctor would mend
+    SELECT watchllm.redact('OPENAI_API_KEY=sk-fake-demo-key-0006-not-a-real-key-uvwx');
+    SELECT seq, access_type, failure_reason, session_role FROM watchllm.provider_key_access_logs ORDER BY seq;
+
+make demo-stop removes it. How to call it from an application: docs/app.md
+END
     ;;
 stop)
     # without a server tree there is no demo

@@ -40,7 +40,7 @@ SELECT seq, access_type, success, request_id FROM watchllm.provider_key_access_l
 SELECT watchllm.delete_provider_key(:'key');
 SELECT version, envelope IS NULL AS destroyed, fingerprint IS NOT NULL AS recognisable FROM watchllm.provider_key_versions ORDER BY version;
 
-\echo '8. Somebody asks for it all the same: refused, and on record'
+\echo '8. Somebody asks for it all the same: refused, and on record. The error below is what should happen:'
 \set ON_ERROR_STOP off
 SELECT watchllm.decrypt_provider_key(:'key', request_id => 'demo-late');
 \set ON_ERROR_STOP on
@@ -55,6 +55,7 @@ SELECT watchllm.add_project_member(:'project', role_name => 'demo_dashboard') \g
 SET ROLE demo_dashboard;
 SELECT watchllm.store_provider_key(:'project', 'anthropic', 'sk-fake-demo-key-0004-not-a-real-key-mnop', 'staging') AS own \gset
 SELECT provider, name, is_active FROM watchllm.provider_keys;
+\echo '   It tries to open its own key, and to change another tenant''s. Both errors below are what should happen:'
 \set ON_ERROR_STOP off
 SELECT watchllm.decrypt_provider_key(:'own', request_id => 'demo-tenant');
 SELECT watchllm.rotate_provider_key(:'foreign', 'sk-fake-demo-key-0005-not-a-real-key-qrst');

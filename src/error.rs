@@ -1,6 +1,6 @@
 //! Every error of the product: SQLSTATE, message, hint. No key material, ever: the fields here are
-//! numbers, names of our own settings and text that was redacted before it came. SQLSTATEs: DESIGN
-//! §11 (PostgREST maps them).
+//! numbers, names of our own settings and text that was redacted before it came. What each SQLSTATE
+//! means is in docs/reference.md (PostgREST maps them); the pages that hints name are tested there.
 
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::PgSqlErrorCode;
@@ -31,8 +31,10 @@ pub enum Error {
     NoSchemaRecord,
     OlderSchema { recorded: i32, needed: i32 },
     NewerSchema { recorded: i32, known: i32 },
+    NoActiveMasterKey,
+    VaultForgotten,
     Restoring,
-    Refused(&'static str),
+    Refused(&'static str, &'static str),
     NotPreloaded,
     NoMasterKey(String),
     UnknownMasterKey(i32),
@@ -59,7 +61,7 @@ impl Error {
         match self {
             NoSuchKey | NoSuchProject | NoSuchIncident | NoBlockedCaller | NoUsableKey
             | NoEarlierVersion | NoSuchVersion(_) => ERRCODE_NO_DATA,
-            NotAuthorized(_) | Refused(_) => ERRCODE_INSUFFICIENT_PRIVILEGE,
+            NotAuthorized(_) | Refused(..) => ERRCODE_INSUFFICIENT_PRIVILEGE,
             VersionConflict { .. } | AlreadyThere(_) => ERRCODE_UNIQUE_VIOLATION,
             BadInput(..) | UnfitColumn(_) => ERRCODE_INVALID_PARAMETER_VALUE,
             NoSuchColumn(_) => ERRCODE_UNDEFINED_COLUMN,
@@ -69,6 +71,8 @@ impl Error {
                 ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION
             }
             NotInstalled
+            | NoActiveMasterKey
+            | VaultForgotten
             | NoSchemaRecord
             | OlderSchema { .. }
             | NewerSchema { .. }
@@ -130,11 +134,15 @@ impl Error {
             NewerSchema { recorded, known } => format!(
                 "the tables of watchllm_keys are of schema version {recorded}, this library knows only {known}"
             ),
+            NoActiveMasterKey => "this database has no active master key".into(),
+            VaultForgotten => {
+                "the vault that this transaction changed is not known any more".into()
+            }
             Restoring => {
                 "watchllm_keys is not ready: its tables are there, their keys and triggers are not"
                     .into()
             }
-            Refused(what) => (*what).into(),
+            Refused(what, _) => (*what).into(),
             NotPreloaded => "watchllm_keys is not preloaded".into(),
             NoMasterKey(why) => format!("no master key is loaded: {why}"),
             UnknownMasterKey(v) => format!("master key version {v} is not in the keyring"),
@@ -165,67 +173,98 @@ impl Error {
         Some(match self {
             NoSuchKey | NoSuchProject | NoSuchIncident | NoUsableKey | Internal(_) => return None,
             NoBlockedCaller => {
-                "The table watchllm.blocked_callers shows who is blocked, by kind and subject."
+                "The table watchllm.blocked_callers shows who is blocked, by kind and subject. \
+                 See docs/reference.md#unblock_caller."
             }
-            NoEarlierVersion | NoSuchVersion(_) => {
-                "Rotate to a new key with watchllm.rotate_provider_key()."
+            NoEarlierVersion | NoSuchVersion(_) | CompromisedVersion(_) => {
+                "Rotate to a new key with watchllm.rotate_provider_key(). \
+                 See docs/reference.md#rotate_provider_key."
             }
             NotAuthorized(_) => {
-                "Ask an administrator for the role that may do this; see the README, Roles."
+                "Ask an administrator for the role that may do this. See docs/security.md#roles."
             }
             VersionConflict { .. } => {
-                "Somebody else rotated it: read the key again before you rotate."
+                "Somebody else rotated it: read the key again before you rotate. \
+                 See docs/reference.md#23505."
             }
-            AlreadyThere(_) => "Choose another name, or another id.",
-            BadInput(_, hint) | OverLimit(_, hint) => hint,
+            AlreadyThere(_) => "Choose another name, or another id. See docs/reference.md#23505.",
+            BadInput(_, hint) | OverLimit(_, hint) | Refused(_, hint) => hint,
             NullInput(_) => "Give a value.",
             NoSuchColumn(_) => "Name columns of the table, as they are written in the catalog.",
             UnfitColumn(_) => "Name columns of these types themselves: no domains, no arrays.",
             Blocked => {
-                "Only an administrator can unblock it: SELECT watchllm.unblock_provider_key(id, note);"
+                "Only an administrator can unblock it: \
+                 SELECT watchllm.unblock_provider_key(id, note); \
+                 See docs/reference.md#unblock_provider_key."
             }
-            CallerBlocked => "Only an administrator can unblock it.",
-            Inactive => "Activate it with watchllm.set_provider_key_active(id, true).",
-            CompromisedVersion(_) => "Rotate to a new key with watchllm.rotate_provider_key().",
-            NotInstalled => "Run: SELECT watchllm.install();",
+            CallerBlocked => {
+                "Only an administrator can unblock it. See docs/reference.md#unblock_caller."
+            }
+            Inactive => {
+                "Activate it with watchllm.set_provider_key_active(id, true). \
+                 See docs/reference.md#set_provider_key_active."
+            }
+            NotInstalled => "Run: SELECT watchllm.install(); See docs/reference.md#install.",
+            NoActiveMasterKey => {
+                "Load the keyring again: SELECT watchllm.reload_keyring(); \
+                 See docs/backup.md#the-keyring."
+            }
+            VaultForgotten => "Run the whole transaction again. See docs/reference.md#55000.",
             NoSchemaRecord => {
-                "Restore the rows of watchllm.install_history too: pg_dump --schema-only leaves them out."
+                "Restore the rows of watchllm.install_history too: pg_dump --schema-only leaves \
+                 them out. See docs/reference.md#55000."
             }
-            OlderSchema { .. } => "An administrator must run: SELECT watchllm.install();",
+            OlderSchema { .. } => {
+                "An administrator must run: SELECT watchllm.install(); \
+                 See docs/install.md#upgrade."
+            }
             NewerSchema { .. } => {
-                "Install the package of watchllm_keys that made them, or a newer one, and restart the server."
+                "Install the package of watchllm_keys that made them, or a newer one, and restart \
+                 the server. See docs/install.md#upgrade."
             }
             Restoring => {
-                "Wait until the restore has finished; then, if needed, run: SELECT watchllm.install();"
-            }
-            Refused(_) => {
-                "See the README: Roles, for the owner of the tables; Your own projects table, for an adopted one."
+                "Wait until the restore has finished; then, if needed, run: \
+                 SELECT watchllm.install(); \
+                 See docs/backup.md#restore."
             }
             NotPreloaded => {
-                "Add to postgresql.conf and restart: shared_preload_libraries = 'watchllm_keys'"
+                "Add to postgresql.conf and restart: shared_preload_libraries = 'watchllm_keys'. \
+                 See docs/install.md#3-the-settings."
             }
             NoMasterKey(_) => {
-                "Set watchllm_keys.master_key_file or watchllm_keys.master_key_command, or mend what it names, then: SELECT watchllm.reload_keyring();"
+                "Set watchllm_keys.master_key_file or watchllm_keys.master_key_command, or mend \
+                 what it names, then: SELECT watchllm.reload_keyring(); See docs/install.md#2-the-master-key."
             }
             UnknownMasterKey(_) => {
-                "Put the line of this version back into the keyring, then: SELECT watchllm.reload_keyring();"
+                "Put the line of this version back into the keyring, then: \
+                 SELECT watchllm.reload_keyring(); See docs/backup.md#the-keyring."
             }
             WrongMasterKey(_) => {
-                "Restore the secret this database was sealed under, then: SELECT watchllm.reload_keyring();"
+                "Restore the secret this database was sealed under, then: \
+                 SELECT watchllm.reload_keyring(); See docs/backup.md#the-keyring."
             }
             ReloadRefused(_) => {
-                "Mend the file or command that the setting names, then: SELECT watchllm.reload_keyring();"
+                "Mend the file or command that the setting names, then: \
+                 SELECT watchllm.reload_keyring(); See docs/backup.md#the-keyring."
             }
-            DamagedEnvelope => "Rotate the key, or restore its row from a backup.",
+            DamagedEnvelope => {
+                "Rotate the key, or restore its row from a backup. See docs/reference.md#xx001."
+            }
             AuditUnavailable(_) => {
-                "Nothing was disclosed or changed. See SELECT * FROM watchllm.status() and the server log."
+                "Nothing was disclosed or changed. See SELECT * FROM watchllm.status(), the server \
+                 log and docs/troubleshooting.md#53000-the-record-could-not-be-written."
             }
-            Standby => "Connect to the primary server.",
-            ReadOnlyRequest => "Send it as POST: what is answered to GET may be cached on its way.",
-            OwnTrail => "Commit first.",
-            PreparedChange => "Use an ordinary COMMIT.",
-            Parallel => "Declare the functions that call it PARALLEL UNSAFE.",
-            NotUtf8 => "Create the database with ENCODING 'UTF8'.",
+            Standby => "Connect to the primary server. See docs/reference.md#25006.",
+            ReadOnlyRequest => {
+                "Send it as POST: what is answered to GET may be cached on its way. \
+                 See docs/reference.md#25006."
+            }
+            OwnTrail => "Commit first. See docs/reference.md#55000.",
+            PreparedChange => "Use an ordinary COMMIT. See docs/reference.md#0a000.",
+            Parallel => {
+                "Declare the functions that call it PARALLEL UNSAFE. See docs/reference.md#0a000."
+            }
+            NotUtf8 => "Create the database with ENCODING 'UTF8'. See docs/install.md.",
         })
     }
 }
@@ -244,7 +283,7 @@ impl From<Error> for ErrorReport {
 mod tests {
     use super::Error::*;
 
-    /// One row per error; the SQLSTATEs are part of the contract (DESIGN §11).
+    /// One row per error; the SQLSTATEs are part of the contract (docs/reference.md).
     #[test]
     fn every_error_has_its_sqlstate() {
         let rows = [
@@ -271,8 +310,10 @@ mod tests {
             (NoSchemaRecord, "55000"),
             (OlderSchema { recorded: 1, needed: 2 }, "55000"),
             (NewerSchema { recorded: 3, known: 2 }, "55000"),
+            (NoActiveMasterKey, "55000"),
+            (VaultForgotten, "55000"),
             (Restoring, "55000"),
-            (Refused("no"), "42501"),
+            (Refused("no", "ask"), "42501"),
             (NotPreloaded, "55000"),
             (NoMasterKey("none".into()), "55000"),
             (UnknownMasterKey(3), "55000"),

@@ -17,7 +17,9 @@ use pgrx::prelude::*;
 #[search_path(pg_catalog, pg_temp)]
 fn install() -> Answer<String> {
     if !session::is_superuser(session::effective_user()) {
-        return Err(Error::Refused("only a superuser may install watchllm_keys").into());
+        let hint = "Connect as a superuser, then: SELECT watchllm.install(); \
+                    See docs/reference.md#install.";
+        return Err(Error::Refused("only a superuser may install watchllm_keys", hint).into());
     }
     // Before anything is read: what somebody else put there in our name would run as a superuser.
     locks::lock_extension();

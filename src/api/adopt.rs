@@ -183,6 +183,8 @@ fn follow(trigger: &PgTrigger) -> Result<(), Error> {
     let Some(adoption) = adoption else {
         let error = Error::Refused(
             "this trigger serves only the projects table that was adopted under its name",
+            "Adopt the table again, if it or its columns were renamed: watchllm.adopt_projects(). \
+             See docs/tenants.md#your-own-projects-table.",
         );
         return Err(access.refuse(FailureReason::NotAuthorized, error));
     };

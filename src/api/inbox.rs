@@ -38,7 +38,10 @@ fn store_row<'a>(trigger: &'a PgTrigger<'a>) -> Result<PgHeapTuple<'a, Allocated
     let is_inbox = trigger.table_schema().is_ok_and(|schema| schema == "watchllm")
         && trigger.table_name().is_ok_and(|name| name == "provider_key_inbox");
     let row = trigger.new().filter(|_| is_inbox);
-    let row = row.ok_or(Error::Refused("this trigger serves only watchllm.provider_key_inbox"))?;
+    let row = row.ok_or(Error::Refused(
+        "this trigger serves only watchllm.provider_key_inbox",
+        "Drop this trigger, and give keys to the view. See docs/leaks.md#keys-without-literals.",
+    ))?;
     let text = |column: &str| row.get_by_name::<String>(column).map_err(internal);
     let project = row.get_by_name::<pgrx::Uuid>("project_id").map_err(internal)?;
     let project = store::id_of::<ProjectId>(access.need(project, "project_id")?);

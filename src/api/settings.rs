@@ -202,7 +202,8 @@ fn check(kind: Kind, value: &str, scope: Scope) -> Result<(), Error> {
             Err(wrong("the value is no age", "A number with its unit: '90d', '36h' or '5min'."))
         }
         Kind::Action => {
-            let hint = "alert or block, and exceptions as detector=action, separated by commas; see the README, Watch.";
+            let hint = "alert or block, and exceptions as detector=action, separated by commas. \
+                        See docs/reference.md#watchllm_keysanomaly_action.";
             action::blocking(value)
                 .map_err(|problem| wrong(problem.to_str().unwrap_or_default(), hint))?;
             if scope > Scope::Database && value.contains("mass_key_reading") {

@@ -106,7 +106,7 @@ unsafe extern "C-unwind" fn at_subtransaction_end(
 }
 
 fn write_kept() -> Result<(), Error> {
-    let recorder = VAULT.get().ok_or(Error::NotInstalled)?.again()?;
+    let recorder = VAULT.get().ok_or(Error::VaultForgotten)?.again()?;
     let (now, txid) = (clock::now(), session::transaction_id());
     // In parts, because an import keeps thousands: they are not copied all at once.
     for first in (0..KEPT.with_borrow(Vec::len)).step_by(PART) {

@@ -258,7 +258,7 @@ impl Recorder {
 
     /// The version new envelopes are sealed under, and its root key.
     pub(crate) fn active_root_key(&self) -> Result<(i32, RootKey), Error> {
-        let version = shared_keyring::active_version(self.slot).ok_or(Error::NotInstalled)?;
+        let version = shared_keyring::active_version(self.slot).ok_or(Error::NoActiveMasterKey)?;
         Ok((version, self.root_key(version)?))
     }
 

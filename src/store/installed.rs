@@ -75,10 +75,15 @@ fn complete() -> Result<Owner, Error> {
         Some((Some(role), Some(true), Some(trail), _)) => Ok(Owner::found(role, trail)),
         Some((.., Some(problem))) if problem == "restoring" => Err(Error::Restoring),
         Some((.., Some(problem))) if problem == "foreign_owner" => Err(Error::Refused(
-            "watchllm_owner must own every table of watchllm_keys, and have no members and no special rights",
+            "watchllm_owner must own every table of watchllm_keys, and have no members and no \
+             special rights",
+            "watchllm.security_check() says what differs. \
+             See docs/security.md#roles.",
         )),
         Some((.., Some(problem))) if problem == "foreign_trigger" => Err(Error::Refused(
             "somebody put a trigger or rule on a table that the audit writer writes",
+            "watchllm.install() as superuser names it, and how to drop it. \
+             See docs/reference.md#42501.",
         )),
         _ => Err(Error::NotInstalled),
     }

@@ -124,6 +124,24 @@ fn before_install_every_function_says_so() {
 }
 
 #[test]
+fn each_refusal_says_what_to_do_about_itself() {
+    let vault = Vault::shared();
+    let c = &mut vault.connect("postgres");
+    let table = format!("t_{}", Uuid::new_v4().simple());
+    for (function, page) in [
+        ("store_from_inbox", "docs/leaks.md#keys-without-literals"),
+        ("follow_projects", "docs/tenants.md#your-own-projects-table"),
+    ] {
+        one(c, &format!("CREATE TABLE {table} (id int)"));
+        let trigger =
+            "AFTER INSERT ON {} FOR EACH ROW EXECUTE FUNCTION watchllm.".replace("{}", &table);
+        one(c, &format!("CREATE TRIGGER t {trigger}{function}()"));
+        fails(c, &format!("INSERT INTO {table} VALUES (1)"), "42501", page);
+        one(c, &format!("DROP TABLE {table}"));
+    }
+}
+
+#[test]
 fn without_preload_every_function_says_the_line_to_add() {
     let server = Server::init();
     server.start();

@@ -90,6 +90,9 @@ fn only_a_superuser_installs_and_only_into_utf8() {
         server.psql("postgres", granted);
         let result = server.psql_result_as("postgres", "app", INSTALL);
         assert!(result.stderr.contains("ERROR:  42501"), "{granted}: {}", result.stderr);
+        let own_hint = result.stderr.contains("Connect as a superuser")
+            && result.stderr.contains("docs/reference.md#install");
+        assert!(granted.is_empty() || own_hint, "{}", result.stderr);
     }
     for encoding in ["SQL_ASCII", "LATIN1"] {
         let database = encoding.to_lowercase();

@@ -126,7 +126,7 @@ fn audit_writer(state: &State, ready: &Result<(), Error>) -> Check {
             Err(
                 error @ (Error::NotInstalled
                 | Error::Restoring
-                | Error::Refused(_)
+                | Error::Refused(..)
                 | Error::Parallel),
             ),
             _,
