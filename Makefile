@@ -12,7 +12,7 @@ help:
 setup:
 	@scripts/setup.sh
 
-# what only the tests want: Node.js and npm for a real PostgREST, pgbouncer
+# what only the tests want: Node.js and npm for a real PostgREST, pgbouncer, Python for the drawing of rooms
 setup-tests:
 	@scripts/setup.sh tests
 

@@ -2,7 +2,7 @@
 # Installs what is missing to build, run and test on Debian and Ubuntu: a C compiler, libclang, PostgreSQL with its server
 # headers, cargo-pgrx. Rust and git are there already. Touches nothing that is there; a second run does nothing.
 # `setup.sh lint` also gets what only the linters want: a Python that can make virtual environments.
-# `setup.sh tests` also gets what only the tests want: Node.js, npm and pgbouncer.
+# `setup.sh tests` also gets what only the tests want: Node.js, npm, pgbouncer and Python.
 
 # shellcheck source=scripts/env.sh
 . "$(dirname "$0")/env.sh"
@@ -27,6 +27,7 @@ missing_tools() {
     [ "$WANTED" != lint ] || python3 -c 'import ensurepip, venv' 2>/dev/null || printf '%s\n' python3 python3-venv
     [ "$WANTED" != tests ] || have node || echo nodejs
     [ "$WANTED" != tests ] || have npm || echo npm
+    [ "$WANTED" != tests ] || have python3 || echo python3
 }
 
 pooler_found() { [ "$WANTED" != tests ] || have pgbouncer; }

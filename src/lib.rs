@@ -1,7 +1,8 @@
 //! watchllm_keys: a vault for LLM provider keys inside PostgreSQL. The door: rooms, the order of
 //! the SQL, what happens when the library is loaded. No logic lives here. Floors (an import only
 //! ever points down): api, log_hook, disclosed · audit, caller · store, shared_keyring,
-//! extra_patterns · anomaly · postgres, crypto, trail, redact, server_log, error, settings · id.
+//! extra_patterns · anomaly · postgres, crypto, trail, redact, server_log, error, settings · id,
+//! moment.
 
 mod api;
 mod audit;
@@ -15,7 +16,7 @@ mod settings;
 mod shared_keyring;
 mod store;
 
-use watchllm_core::{anomaly, crypto, id, redact, server_log, trail};
+use watchllm_core::{anomaly, crypto, id, moment, redact, server_log, trail};
 
 use pgrx::prelude::*;
 

@@ -124,12 +124,14 @@ pub(crate) fn problem(slot: usize) -> Option<Error> {
     locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| ring.problem(ring.state.load(Acquire)))
 }
 
-/// What the last load stumbled over, even if an earlier one still serves.
+/// What the last load stumbled over. Where an earlier load still serves, the error says so.
 pub(crate) fn last_problem(slot: usize) -> Option<Error> {
-    locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| match ring.fault {
+    let problem = locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| match ring.fault {
         EMPTY => None,
         fault => ring.problem(fault),
-    })
+    })?;
+    let serves = is_ready(slot);
+    Some(if serves { Error::ReloadRefused(Box::new(problem)) } else { problem })
 }
 
 impl Ring {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 use watchllm_core::anomaly::{Access, Rules, Watch};
 use watchllm_core::id::{KeyRef, ProjectId, ProviderKeyId};
+use watchllm_core::moment::Moment;
 
 /// Bytes that are allocated now, as asked for.
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
@@ -61,7 +62,7 @@ fn cost(keys: u32, callers: u32) -> f64 {
             let [role, subject, address] = &names[(next(&mut state) % callers) as usize];
             let callers = [Some(role.as_str()), Some(subject.as_str()), Some(address.as_str())];
             let access = Access {
-                at: i64::from(i) * 1_000,
+                at: Moment::new(i64::from(i) * 1_000),
                 key: key(next(&mut state) % keys),
                 failed: false,
                 callers,
@@ -90,7 +91,7 @@ fn memory() -> usize {
     let mut judge = |number: u32, failed: bool, address: &str| {
         at += 1;
         watch.judge(&Access {
-            at,
+            at: Moment::new(at),
             key: key(number),
             failed,
             callers: [Some("app"), None, Some(address)],

@@ -36,7 +36,7 @@ fn install() -> Answer<String> {
         installed::run(script)?;
     }
     let owner = installed::record_version(env!("CARGO_PKG_VERSION"))?;
-    let today = (clock::now() / 86_400_000_000) as i32;
+    let today = clock::now().day();
     (today..=today + 7).for_each(|day| store::trail::make_partition(owner, day));
     let done = match before {
         0 => "installed".to_owned(),

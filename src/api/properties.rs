@@ -6,12 +6,13 @@ use super::changes::{check_name, check_priority, refuse_stored_key};
 use crate::caller::Context;
 use crate::error::{Answer, Error};
 use crate::id::ProviderKeyId;
+use crate::moment::Span;
 use crate::store;
 use crate::trail::{AccessType, FailureReason};
 use pgrx::prelude::*;
 
 /// A hundred years in microseconds, of months of 30 days as PostgreSQL compares them.
-const MAX_INTERVAL: i128 = 36_000 * 86_400_000_000;
+const MAX_INTERVAL: i128 = Span::days(36_000).micros() as i128;
 
 /// Changes name, priority and rotation interval of a provider key; what is NULL stays.
 /// `rotation_interval` is how long a version may be used, counted from when it was made; zero takes

@@ -8,6 +8,7 @@ use crate::audit::{self, commit};
 use crate::error::Error;
 use crate::extra_patterns;
 use crate::id::{IncidentId, KeyRef};
+use crate::moment::Moment;
 use crate::postgres::{
     JsonText, JsonbText, Owner, attempt, clock, locks, lookup, process, session,
 };
@@ -29,7 +30,6 @@ const MOST_OF_ROW: usize = 1_000;
 const MOST_OF_OWNER: i64 = 100;
 /// Incidents a day of one of our keys.
 const MOST_OF_KEY: i64 = 20;
-const DAY: i64 = 86_400_000_000;
 /// The tables an incident needs.
 const READ_AND_WRITTEN: [&str; 4] =
     ["security_incidents", "audit_keys", "provider_key_versions", "provider_key_records"];
@@ -194,7 +194,7 @@ fn raise(trigger: &PgTrigger, found: &[Masked]) {
 
 /// One incident for each kind of key and column, and one for each of our keys.
 fn raise_each(owner: Owner, table: &Table, found: &[Masked]) -> Option<()> {
-    let recorder = audit::at_hand();
+    let recorder = audit::ready_now();
     let finder = recorder.and_then(|recorder| Finder::new(recorder).ok());
     let stored_as =
         |key: &str| finder.as_ref().map(|finder| finder.stored_as(key)).unwrap_or_default();
@@ -222,7 +222,7 @@ fn raise_each(owner: Owner, table: &Table, found: &[Masked]) -> Option<()> {
 fn incident_of(table: &Table, masked: &Masked, ours: Option<StoredAs>) -> Incident {
     let now = clock::now();
     let (day, version) =
-        ((now / DAY).to_be_bytes(), ours.map_or(0, |ours| ours.version).to_be_bytes());
+        (i64::from(now.day()).to_be_bytes(), ours.map_or(0, |ours| ours.version).to_be_bytes());
     let provider = masked.provider.unwrap_or_default().as_bytes();
     let what: [&[u8]; 3] = match &ours {
         Some(ours) => [b"ours", ours.key.bytes(), &version],
@@ -258,7 +258,7 @@ fn write(owner: Owner, table: &Table, incident: &Incident, ours: Option<StoredAs
     if store::leaks::is_known(owner, incident.id) {
         return false;
     }
-    let today = incident.detected_at / DAY * DAY;
+    let today = incident.detected_at.midnight();
     let (count, most) = match ours {
         Some(ours) => {
             let key = KeyRef { project: ours.project, key: ours.key };
@@ -273,7 +273,7 @@ fn write(owner: Owner, table: &Table, incident: &Incident, ours: Option<StoredAs
 }
 
 /// The incident that says that there are more.
-fn no_more(table: &Table, today: i64) -> Incident {
+fn no_more(table: &Table, today: Moment) -> Incident {
     let details = serde_json::json!({
         "what": "more keys were masked than are written down in a day", "source": "redact_columns",
         "table_owner": table.owner, "most": MOST_OF_OWNER,
@@ -283,7 +283,7 @@ fn no_more(table: &Table, today: i64) -> Incident {
             b"masked column",
             b"more",
             table.owner.as_bytes(),
-            &today.to_be_bytes(),
+            &today.micros().to_be_bytes(),
         ]),
         kind: IncidentType::LeakedKey,
         severity: Severity::Medium,

@@ -5,6 +5,8 @@ use crate::audit;
 use crate::caller::{Caller, Context};
 use crate::error::Error;
 use crate::id::ProviderKeyId;
+use crate::moment::Moment;
+use crate::postgres::clock;
 use crate::store;
 use crate::store::history::Read;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -96,10 +98,10 @@ fn failed_access_attempts(
     let owner = audit::ready_to_read()?;
     let caller = Caller::new(Context::default());
     let back = since.ok_or(Error::NullInput("since"))?.as_micros();
-    let from = i128::from(crate::postgres::clock::now()) - back;
+    let from = i128::from(clock::now().micros()) - back;
     // Nothing was recorded before 1970.
     let from = i64::try_from(from.max(0)).ok().filter(|_| back >= 0);
-    let from = from.ok_or(Error::BadInput(
+    let from = from.map(Moment::new).ok_or(Error::BadInput(
         "since is not a time back from now",
         "Give an interval such as '24 hours'.",
     ))?;

@@ -6,6 +6,7 @@ use crate::audit;
 use crate::caller::{Caller, Context};
 use crate::error::Error;
 use crate::id::ProviderKeyId;
+use crate::moment::Span;
 use crate::postgres::clock;
 use crate::store;
 use crate::store::history::Rates;
@@ -14,7 +15,6 @@ use pgrx::prelude::*;
 
 /// Hours that are looked back at most: a month.
 const MAX_HOURS: i32 = 744;
-const HOUR: i64 = 3_600_000_000;
 
 /// Judges how a provider key was used in the last hours, 1 to 744: whether a limit of its minute,
 /// hour or day was crossed, how many accesses and failures there were, and in words which limit it
@@ -50,7 +50,7 @@ fn detect_unusual_key_access(
     }
     let key = store::keys::within(owner, &caller.may_see(owner), id).ok_or(Error::NoSuchKey)?;
     let rates =
-        store::history::rates(owner, clock::now() - i64::from(hours) * HOUR, key.project_id, id);
+        store::history::rates(owner, clock::now() - Span::HOUR * hours.into(), key.project_id, id);
     let crossed = |(name, count): (&str, i64)| {
         let limit = effective(owner, name, Some(key.project_id), Some(id))
             .and_then(|limit| limit.parse::<i64>().ok());

@@ -1,7 +1,7 @@
 //! Events of changes wait here until their transaction commits: written in pre-commit, dropped with
-//! a rollback. Unsafe: transaction callbacks. What fails here aborts the transaction, so that no
-//! change commits unrecorded; interrupts and our own deadline bound the wait (statement_timeout
-//! does not reach COMMIT). DESIGN §8.
+//! a rollback. Unsafe: transaction callbacks. A failure here aborts the transaction, so that no
+//! change commits unrecorded. Interrupts and our own deadline end the wait, because
+//! statement_timeout does not reach COMMIT (docs/architecture.md).
 
 use super::Recorder;
 use crate::error::Error;
@@ -16,14 +16,17 @@ use std::ffi::c_void;
 /// Events written at a time: 150 kB of copies.
 const PART: usize = 128;
 
+/// What a transaction keeps, each with the subtransaction it belongs to.
+type Kept<T> = RefCell<Vec<(pg_sys::SubTransactionId, T)>>;
+
 thread_local! {
-    /// Events of this transaction, each with the subtransaction it belongs to.
-    static KEPT: RefCell<Vec<(pg_sys::SubTransactionId, Event)>> = const { RefCell::new(Vec::new()) };
+    /// Events of this transaction.
+    static KEPT: Kept<Event> = const { RefCell::new(Vec::new()) };
     /// Incidents stored in this transaction, of which listeners are told once it has committed.
-    static STORED: RefCell<Vec<(pg_sys::SubTransactionId, Notice)>> = const { RefCell::new(Vec::new()) };
-    /// The vault as the last change found it. Nothing is looked up by SQL at commit: no search_path
-    /// is fixed there, and whoever prepared a type or an operator in the session's path would run
-    /// as whoever commits.
+    static STORED: Kept<Notice> = const { RefCell::new(Vec::new()) };
+    /// The vault as the last change found it. At commit nothing is looked up by SQL, because no
+    /// search_path is fixed there. A type or an operator that somebody prepared in the session's
+    /// path would run with the rights of the role that commits.
     static VAULT: Cell<Option<Recorder>> = const { Cell::new(None) };
 }
 
@@ -67,13 +70,14 @@ unsafe extern "C-unwind" fn at_transaction_end(
         // A transaction of others in which a key was masked can be prepared; its incident is then
         // not announced.
         XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE if changes || incidents => {
-            if event == XACT_EVENT_COMMIT {
-                let stored: Vec<_> =
-                    STORED.with_borrow(|stored| stored.iter().map(|(_, notice)| *notice).collect());
-                VAULT.get().into_iter().for_each(|recorder| recorder.tell(&stored));
+            if event == XACT_EVENT_COMMIT
+                && let Some(recorder) = VAULT.get()
+            {
+                let stored = |stored: &Vec<(_, Notice)>| stored.iter().map(|(_, n)| *n).collect();
+                recorder.tell(STORED.with_borrow(stored));
                 let is_setting = |(_, event): &(_, Event)| event.access_type == AccessType::Setting;
                 if KEPT.with_borrow(|kept| kept.iter().any(is_setting)) {
-                    VAULT.get().into_iter().for_each(Recorder::tell_of_settings);
+                    recorder.tell_of_settings();
                 }
             }
             KEPT.with_borrow_mut(Vec::clear);

@@ -1,12 +1,16 @@
 //! Record and wait: no answer before its record is durable, no change committed before its record
-//! is. `Recorder` is what the API holds: it proves that the vault is ready and writes events
-//! through the queue. Sees neither plaintext nor ciphertext. Flows: DESIGN §8.
+//! is. Here is the caller's side of the counter: a `Recorder` proves that the vault is ready, and
+//! pushes events into the queue. The other side is `writer`. Neither sees plaintext or ciphertext.
+//! Flows: docs/architecture.md.
 
 pub(crate) mod commit;
 pub(crate) mod queue;
 mod start;
+mod state;
 mod wakeup;
 mod writer;
+
+pub(crate) use state::{State, state};
 
 use crate::crypto::RootKey;
 use crate::error::Error;
@@ -47,7 +51,7 @@ pub(crate) fn ready() -> Result<Recorder, Error> {
 
 /// As `ready`, for somebody who only wants to know: no call was refused, so the server log says
 /// nothing.
-pub(crate) fn look() -> Result<(), Error> {
+pub(crate) fn check_ready() -> Result<(), Error> {
     let (_, slot) = served()?;
     await_first_load(slot)?;
     if shared_keyring::is_coming(slot) {
@@ -58,7 +62,7 @@ pub(crate) fn look() -> Result<(), Error> {
 
 /// The vault as it stands at this moment; None: not ready. Waits for nothing and starts nothing:
 /// for work of others that must not fail or wait because of the vault.
-pub(crate) fn at_hand() -> Option<Recorder> {
+pub(crate) fn ready_now() -> Option<Recorder> {
     let owner = ready_to_read().ok().filter(|_| !process::is_standby())?;
     let slot = queue::find(session::database().to_u32())?;
     let serves =
@@ -66,8 +70,8 @@ pub(crate) fn at_hand() -> Option<Recorder> {
     serves.then_some(Recorder { owner, slot })
 }
 
-/// What the keyring's first load stumbled over is the caller's error, and a WARNING in the server
-/// log is the record of a call that cannot be recorded.
+/// Waits for the keyring's first load; its problem is the caller's error. This call cannot be
+/// recorded, so a WARNING in the server log is its record.
 fn await_keyring(slot: usize) -> Result<(), Error> {
     if shared_keyring::is_ready(slot) {
         return Ok(());
@@ -95,68 +99,6 @@ pub(crate) fn ready_to_read() -> Result<Owner, Error> {
     store::installed::owner()
 }
 
-/// What `status()` shows of queue, writer and keyring.
-#[derive(Default)]
-pub(crate) struct State {
-    pub preloaded: bool,
-    pub writer_state: String,
-    pub writer_pid: Option<i32>,
-    pub starts: u64,
-    pub queue_size: usize,
-    pub waiting: u64,
-    pub batches: u64,
-    pub events: u64,
-    pub failed: u64,
-    pub writer_problem: Option<String>,
-    pub active_version: Option<i32>,
-    pub versions: Vec<i32>,
-    pub keyring_problem: Option<String>,
-    /// Why the writer may not serve.
-    pub problem: Option<String>,
-}
-
-/// Looks without starting anything.
-pub(crate) fn state() -> State {
-    if !queue::exists() {
-        return State { writer_state: "absent".into(), ..State::default() };
-    }
-    let unknown = "the audit writer has not run since the server started: nothing is known of the keyring yet";
-    let idle = State {
-        problem: Some(unknown.into()),
-        preloaded: true,
-        writer_state: "absent".into(),
-        queue_size: queue::capacity(),
-        ..State::default()
-    };
-    let Some(number) = queue::find(session::database().to_u32()) else { return idle };
-    let slot = queue::slot(number);
-    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(SeqCst);
-    let pid = slot.writer_pid.load(SeqCst);
-    State {
-        writer_state: format!("{:?}", slot.state()).to_lowercase(),
-        writer_pid: (pid != 0).then_some(pid),
-        starts: count(&slot.starts),
-        waiting: slot.waiting(),
-        batches: count(&slot.batches),
-        events: count(&slot.events),
-        failed: count(&slot.failed),
-        writer_problem: slot.problem(),
-        active_version: shared_keyring::active_version(number),
-        versions: shared_keyring::versions(number)
-            .into_iter()
-            .filter(|(_, ready)| *ready)
-            .map(|(v, _)| v)
-            .collect(),
-        keyring_problem: keyring_problem(number).map(|problem| problem.message()),
-        problem: slot
-            .is_stuck_since(clock::now() - settings::audit_timeout().as_micros() as i64)
-            .then(|| {
-                "events wait longer than audit_timeout: the audit writer does not answer".into()
-            }),
-        ..idle
-    }
-}
-
 /// Makes the writer load the keyring anew and waits for it; answers the number of versions that can
 /// be used.
 pub(crate) fn reload_keyring() -> Result<usize, Error> {
@@ -171,20 +113,10 @@ pub(crate) fn reload_keyring() -> Result<usize, Error> {
         pause(deadline, "the audit writer did not reload the keyring in time")?;
         start::await_writer(number, deadline)?;
     }
-    if let Some(problem) = keyring_problem(number) {
+    if let Some(problem) = shared_keyring::last_problem(number) {
         return Err(problem);
     }
     Ok(shared_keyring::versions(number).len())
-}
-
-/// What the last load of the keyring stumbled over, and whether an earlier one still serves.
-fn keyring_problem(number: usize) -> Option<Error> {
-    let problem = shared_keyring::last_problem(number)?;
-    Some(if shared_keyring::is_ready(number) {
-        Error::ReloadRefused(Box::new(problem))
-    } else {
-        problem
-    })
 }
 
 /// The database's slot with a running writer.
@@ -222,9 +154,8 @@ impl Recorder {
 
     /// Leaves word of committed incidents for the writer to tell; raises nothing, for it runs after
     /// the commit.
-    fn tell(self, notices: &[Notice]) {
-        let slot = queue::slot(self.slot);
-        notices.iter().for_each(|notice| slot.announce(session::database().to_u32(), *notice));
+    fn tell(self, notices: Vec<Notice>) {
+        queue::slot(self.slot).announce_all(notices);
     }
 
     /// Leaves word of changed settings; raises nothing, for it runs after the commit.
@@ -309,7 +240,7 @@ impl Recorder {
 /// A transaction that locked the trail would wait for a writer that waits for it: PostgreSQL cannot
 /// see that circle.
 fn refuse_own_trail(owner: Owner) -> Result<(), Error> {
-    let today = store::trail::partition_name((clock::now() / 86_400_000_000) as i32);
+    let today = store::trail::partition_name(clock::now().day());
     let partition = lookup::relation(&today);
     if locks::blocks_inserts(owner.trail()) || partition.is_some_and(locks::blocks_inserts) {
         return Err(Error::OwnTrail);

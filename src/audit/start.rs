@@ -1,9 +1,10 @@
 //! Starting the writer of a database when somebody needs it. Whoever waits may start it: PostgreSQL
-//! itself restarts a worker after a second at the earliest, we within milliseconds (FACTS §2).
+//! itself restarts a worker after a second at the earliest, we within milliseconds (docs/facts.md).
 
 use super::queue::{self, WriterState};
 use crate::crypto::random;
 use crate::error::Error;
+use crate::moment::{Moment, Span};
 use crate::postgres::{clock, process, session};
 use pgrx::bgworkers::BackgroundWorkerBuilder;
 use pgrx::pg_sys::Datum;
@@ -13,10 +14,10 @@ use std::time::{Duration, Instant};
 /// What people see in pg_stat_activity.backend_type.
 pub(super) const WRITER: &str = "watchllm_keys writer";
 
-/// A writer that has not reported after this time died before it could, in microseconds.
-const STALE: i64 = 3_000_000;
-/// A writer that ended within this time of its start is not followed at once, in microseconds.
-const PAUSE: i64 = 100_000;
+/// A writer that has not reported after this time died before it could.
+const STALE: Span = Span::seconds(3);
+/// A writer that ended within this time of its start is not followed at once.
+const PAUSE: Span = Span::new(100_000);
 
 /// This database's slot.
 pub(super) fn claim() -> Result<usize, Error> {
@@ -57,7 +58,7 @@ pub(super) fn await_writer(number: usize, deadline: Instant) -> Result<(), Error
 fn may_start(slot: &queue::Slot) -> bool {
     let now = clock::now();
     slot.locked(|| {
-        let age = now - slot.started_at.load(Acquire);
+        let age = now - Moment::new(slot.started_at.load(Acquire));
         let may = match slot.state() {
             WriterState::Running => false,
             WriterState::Starting => age > STALE,
@@ -65,7 +66,7 @@ fn may_start(slot: &queue::Slot) -> bool {
         };
         if may {
             slot.state.store(WriterState::Starting as u32, SeqCst);
-            slot.started_at.store(now, Release);
+            slot.started_at.store(now.micros(), Release);
         }
         may
     })

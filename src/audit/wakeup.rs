@@ -1,7 +1,7 @@
 //! Sleeping and waking between a caller and its writer, on a word of shared memory (futex(2),
-//! Linux). PostgreSQL's latch costs a signal, a signal handler and an epoll a wake-up; this costs a
-//! system call on either side, and none when nobody sleeps. Signals (cancel, terminate, reload)
-//! still end a sleep; one that slips in just before it waits for `longest`.
+//! Linux). PostgreSQL's latch costs a signal, a signal handler and an epoll for each wake-up. This
+//! costs a system call on either side, and none when nobody sleeps. A signal (cancel, terminate,
+//! reload) still ends a sleep; one that slips in just before it waits for `longest`.
 
 use rustix::thread::futex;
 use rustix::time::Timespec;

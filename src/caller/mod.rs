@@ -16,7 +16,7 @@ use crate::store;
 use crate::store::Projects;
 use crate::trail::{AccessType, Bounded, Event};
 use pgrx::pg_sys;
-use request::Headers;
+use request::{Headers, first_hop};
 use std::sync::OnceLock;
 
 /// What a caller says of the request behind a call; None: taken from the transaction's settings,
@@ -176,12 +176,6 @@ impl Caller {
             about_caller: None,
         })
     }
-}
-
-/// The first address of a forwarded-for list: the client; the rest are proxies.
-fn first_hop(addresses: &str) -> &str {
-    let nearest = redact::cut(addresses, 16_384);
-    nearest.split(',').next().unwrap_or(nearest).trim()
 }
 
 /// A random uuid (RFC 9562, version 4).

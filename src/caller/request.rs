@@ -2,8 +2,8 @@
 //! verified token, and the headers, of which three are taken. Whole headers are never kept: they
 //! carry the token itself. FACTS §4.
 
-use super::first_hop;
 use crate::postgres::session;
+use crate::redact;
 use serde::Deserialize;
 use std::net::{IpAddr, SocketAddr};
 
@@ -58,6 +58,12 @@ impl Headers {
 /// What a JSON object says. A list is none: serde would take its first element for the first field.
 fn object<T: for<'a> Deserialize<'a>>(json: &str) -> Option<T> {
     json.trim_start().starts_with('{').then(|| serde_json::from_str(json).ok())?
+}
+
+/// The first address of a forwarded-for list: the client; the rest are proxies.
+pub(super) fn first_hop(addresses: &str) -> &str {
+    let nearest = redact::cut(addresses, 16_384);
+    nearest.split(',').next().unwrap_or(nearest).trim()
 }
 
 /// An address as it is written usually, without a port, so that one client has one spelling; text

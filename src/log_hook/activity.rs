@@ -2,13 +2,14 @@
 //! Unsafe: this process's own entry in shared memory, written as PostgreSQL itself does (counted
 //! before and after, so that a reader who comes in between reads again).
 
+use super::client_text::text_of;
 use super::masking;
 use crate::audit::queue::leaks;
 use crate::redact::Ends;
 use crate::trail::Channel;
 use pgrx::pg_sys;
 use std::cell::Cell;
-use std::ffi::{CStr, c_char};
+use std::ffi::c_char;
 use std::sync::atomic::{Ordering::SeqCst, fence};
 
 /// Shows the statement as `masked` has it: the text that was reported, with keys masked. Where the
@@ -69,18 +70,6 @@ impl Clean {
     fn remember(&self, name: &[u8]) {
         self.length.set(if name.len() <= LONGEST { name.len() } else { usize::MAX });
         self.bytes.iter().zip(name).for_each(|(ours, theirs)| ours.set(*theirs));
-    }
-}
-
-/// The text at an address, without its NUL.
-///
-/// # Safety
-/// `text` is null or a C string that may be written as long as the answer is used.
-pub(super) unsafe fn text_of<'a>(text: *mut c_char) -> Option<&'a mut [u8]> {
-    // SAFETY: as promised by the caller.
-    unsafe {
-        let length = (!text.is_null()).then(|| CStr::from_ptr(text).to_bytes().len())?;
-        Some(std::slice::from_raw_parts_mut(text.cast::<u8>(), length))
     }
 }
 

@@ -2,7 +2,7 @@
 //! and CONTEXT are hidden, values in the statement's text are blanked, of a failing row only its
 //! line is left. Unsafe: texts of PostgreSQL, changed where they lie.
 
-use super::activity::text_of;
+use super::client_text::text_of;
 use super::masking;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys;

@@ -3,14 +3,15 @@
 
 use crate::audit::queue::leaks;
 use crate::extra_patterns;
-use crate::postgres::clock::POSTGRES_EPOCH;
+use crate::moment::Span;
+use crate::postgres::clock::moment;
 use crate::redact::{self, Ends, Finding};
 use crate::trail::{Channel, Leak};
 use pgrx::pg_sys;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 /// Microseconds within which a process reports the same key once; meanwhile it is counted.
-const A_WHILE: i64 = 10_000_000;
+const A_WHILE: i64 = Span::seconds(10).micros();
 /// Keys whose last report a process remembers.
 const REMEMBERED: usize = 32;
 
@@ -165,8 +166,8 @@ pub(super) fn report(key: &Key, channel: Channel) {
         provider: key.provider,
         kind: key.kind,
         run,
-        statement_start: statement + POSTGRES_EPOCH,
-        at: now + POSTGRES_EPOCH,
+        statement_start: moment(statement),
+        at: moment(now),
         count: waiting.saturating_add(1),
     });
 }

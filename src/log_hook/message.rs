@@ -3,31 +3,21 @@
 //! positions stay right); the STATEMENT line is `debug_query_string`, which is swapped for a masked
 //! copy, because the statement may not be parsed yet.
 
-use super::activity::{self, text_of};
-use super::{intake, masking, statement};
+use super::client_text::{self, text_of};
+use super::{activity, intake, masking};
 use crate::postgres::hooks::Chain;
 use crate::redact::Ends;
 use crate::settings;
 use crate::trail::Channel;
 use pgrx::pg_sys;
-use std::alloc::{Layout, alloc, dealloc};
 use std::ffi::c_char;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 static HOOK: Chain<pg_sys::emit_log_hook_type> = Chain::new();
 /// Set while we work: a message from within would end in a loop, and that in a PANIC.
 static BUSY: AtomicBool = AtomicBool::new(false);
 
-/// The masked copy of a statement, kept until another one needs a copy, and the text it is a copy
-/// of.
-static COPY: AtomicPtr<c_char> = AtomicPtr::new(ptr::null_mut());
-static CAPACITY: AtomicUsize = AtomicUsize::new(0);
-static ORIGINAL: AtomicPtr<c_char> = AtomicPtr::new(ptr::null_mut());
-
-/// A copy of more bytes is not kept for smaller statements.
-const LARGE: usize = 1 << 20;
 /// Constants of fewer bytes hold no key.
 const SMALL_CONSTANT: usize = 16;
 
@@ -35,15 +25,6 @@ const SMALL_CONSTANT: usize = 16;
 pub(super) fn install_hook() {
     // SAFETY: PostgreSQL's own hook; called from _PG_init, in a process of one thread.
     unsafe { HOOK.take(&raw mut pg_sys::emit_log_hook, Some(on_message)) }
-}
-
-/// Whether a text is the client's own, as it was sent, of the statement that runs.
-pub(super) fn is_clients(text: *const c_char) -> bool {
-    // SAFETY: reads a process-local variable.
-    let running = unsafe { pg_sys::debug_query_string };
-    let swapped =
-        running == COPY.load(Relaxed).cast_const() && text == ORIGINAL.load(Relaxed).cast_const();
-    !text.is_null() && (text == running || (swapped && !running.is_null()))
 }
 
 // Not #[pg_guard], which allocates. What was masked half is blanked whole: a panic shows nothing
@@ -76,10 +57,10 @@ unsafe fn mask(error: *mut pg_sys::ErrorData) {
     // SAFETY: reads process-local variables; the statement's text lives as long as its statement.
     unsafe {
         let running = pg_sys::debug_query_string;
-        let seen = statement::seen(running);
+        let seen = client_text::seen(running);
         let statement = if seen.is_none() { text_of(running.cast_mut()) } else { None };
         let names_us = || statement.as_deref().is_some_and(intake::names_us);
-        let ours = intake::is_running() || seen.unwrap_or_else(names_us);
+        let ours = intake::is_running() || seen.map_or_else(names_us, |seen| seen.ours);
         if ours {
             intake::hide(error);
         }
@@ -127,12 +108,12 @@ unsafe fn mask_texts(error: *mut pg_sys::ErrorData) {
 /// `error` is PostgreSQL's own error data, `statement` is `debug_query_string`.
 unsafe fn mask_statement(error: *mut pg_sys::ErrorData, statement: &mut [u8], ours: bool) {
     let running = statement.as_mut_ptr().cast::<c_char>();
-    if running == COPY.load(Relaxed) || !(ours || masking::holds_key(statement)) {
+    if client_text::is_copy(running) || !(ours || masking::holds_key(statement)) {
         return;
     }
     // SAFETY: the copy is ours; the text itself stays as it is, for it may be parsed yet.
     unsafe {
-        let Some(copy) = copied(statement) else {
+        let Some(copy) = client_text::copied(statement) else {
             (*error).hide_stmt = true;
             return;
         };
@@ -143,36 +124,7 @@ unsafe fn mask_statement(error: *mut pg_sys::ErrorData, statement: &mut [u8], ou
             masking::mask(copy, Ends::Whole, Channel::Statement);
         }
         activity::show(copy);
-        ORIGINAL.store(running, Relaxed);
-        pg_sys::debug_query_string = COPY.load(Relaxed).cast_const();
-    }
-}
-
-/// Copies a statement to where it can be masked; None when there is no memory.
-///
-/// # Safety
-/// `debug_query_string` is not the copy that was made last.
-unsafe fn copied(statement: &[u8]) -> Option<&'static mut [u8]> {
-    let (needed, capacity) = (statement.len() + 1, CAPACITY.load(Relaxed));
-    // SAFETY: the allocator's own block, of the size it was made with; null is no panic.
-    unsafe {
-        if needed > capacity || (capacity > LARGE && needed < LARGE) {
-            if capacity > 0 {
-                dealloc(COPY.load(Relaxed).cast(), Layout::array::<u8>(capacity).ok()?);
-            }
-            CAPACITY.store(0, Relaxed);
-            COPY.store(ptr::null_mut(), Relaxed);
-            let fresh = alloc(Layout::array::<u8>(needed).ok()?);
-            if fresh.is_null() {
-                return None;
-            }
-            COPY.store(fresh.cast(), Relaxed);
-            CAPACITY.store(needed, Relaxed);
-        }
-        let copy = COPY.load(Relaxed).cast::<u8>();
-        copy.copy_from_nonoverlapping(statement.as_ptr(), statement.len());
-        copy.add(statement.len()).write(0);
-        Some(std::slice::from_raw_parts_mut(copy, statement.len()))
+        client_text::replace_by_copy(running);
     }
 }
 

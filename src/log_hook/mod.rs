@@ -6,6 +6,7 @@
 
 mod activity;
 mod catalog;
+mod client_text;
 mod intake;
 mod masking;
 mod message;

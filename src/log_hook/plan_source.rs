@@ -3,7 +3,7 @@
 //! Unsafe: PostgreSQL's tree of memory contexts, of which the copy is an identifier. It is never
 //! parsed again: a plan made anew is made from the parse tree.
 
-use super::activity::text_of;
+use super::client_text::text_of;
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char};
 

@@ -4,10 +4,10 @@
 //! utility statements. Not #[pg_guard]: an ERROR of PostgreSQL passes over frames that hold nothing
 //! to drop. A text that may be parsed again (nested statements) is never changed, only copied.
 
-use super::activity::{self, text_of};
 use super::catalog::{self, Place, Places};
+use super::client_text::{self, Seen, text_of};
 use super::masking::Key;
-use super::{intake, masking, message, plan_source};
+use super::{activity, intake, masking, plan_source};
 use crate::postgres::hooks::Chain;
 use crate::redact::Ends;
 use crate::settings;
@@ -15,22 +15,10 @@ use crate::trail::Channel;
 use pgrx::pg_sys;
 use std::ffi::{c_char, c_int, c_void};
 use std::ops::Range;
-use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, Ordering::Relaxed};
 
 static ANALYZE: Chain<pg_sys::post_parse_analyze_hook_type> = Chain::new();
 static START: Chain<pg_sys::ExecutorStart_hook_type> = Chain::new();
 static UTILITY: Chain<pg_sys::ProcessUtility_hook_type> = Chain::new();
-
-/// The client's text that was looked at last, when its statement began, and whether anything in it
-/// was masked.
-static SEEN: AtomicPtr<c_char> = AtomicPtr::new(ptr::null_mut());
-static SEEN_SINCE: AtomicI64 = AtomicI64::new(0);
-static SEEN_MASKED: AtomicBool = AtomicBool::new(false);
-/// Whether anything in it was a key, whose place is remembered.
-static SEEN_KEYS: AtomicBool = AtomicBool::new(false);
-/// Whether it hands a key to us.
-static SEEN_OURS: AtomicBool = AtomicBool::new(false);
 
 /// What stands in place of a nested statement's text when there is no memory for a copy.
 const HIDDEN: &std::ffi::CStr = c"(hidden)";
@@ -134,8 +122,8 @@ unsafe fn analyze(text: *const c_char, query: *mut pg_sys::Query) {
         let Some(bytes) = text_of(text.cast_mut()) else { return };
         let statement = range(query, bytes.len());
         let is_utility = !(*query).utilityStmt.is_null();
-        let clients = message::is_clients(text);
-        let masked = if clients { mask_clients(bytes) } else { mask_nested(bytes) };
+        let seen = client_text::is_clients(text).then(|| mask_clients(bytes));
+        let masked = seen.map_or_else(|| mask_nested(bytes), |seen| seen.masked);
         if !masked {
             return;
         }
@@ -144,10 +132,10 @@ unsafe fn analyze(text: *const c_char, query: *mut pg_sys::Query) {
             (*query).queryId = 0;
         }
         if catalog::stores(query) {
-            let places = match (clients, SEEN_KEYS.load(Relaxed)) {
-                (true, true) => Places::remembered(),
-                (true, false) => Places::NONE,
-                (false, _) => places(&bytes[statement.clone()], statement.start),
+            let places = match seen {
+                Some(seen) if seen.keys => Places::remembered(),
+                Some(_) => Places::NONE,
+                None => places(&bytes[statement.clone()], statement.start),
             };
             catalog::warn_of(&places, &statement);
         }
@@ -169,24 +157,16 @@ unsafe fn range(query: *const pg_sys::Query, length: usize) -> Range<usize> {
     start..end
 }
 
-/// Whether a text was looked at and masked already in this statement; then, whether it hands a key
-/// to us.
-pub(super) fn seen(text: *const c_char) -> Option<bool> {
-    let same = SEEN.load(Relaxed).cast_const() == text
-        && SEEN_SINCE.load(Relaxed) == masking::statement_start();
-    same.then(|| SEEN_OURS.load(Relaxed))
-}
-
 /// Masks the client's own text, once: it is parsed whole before its first statement is analyzed,
-/// and never again. Whether there was anything to mask.
+/// and never again. Answers what was seen in it.
 ///
 /// # Safety
 /// `text` is `debug_query_string`, or what that was a copy of; called while PostgreSQL analyzes or
 /// starts it.
-unsafe fn mask_clients(text: &mut [u8]) -> bool {
+unsafe fn mask_clients(text: &mut [u8]) -> Seen {
     let (address, since) = (text.as_mut_ptr().cast::<c_char>(), masking::statement_start());
-    if seen(address).is_some() {
-        return SEEN_MASKED.load(Relaxed);
+    if let Some(seen) = client_text::seen(address) {
+        return seen;
     }
     activity::mask_application_name();
     let ours = intake::names_us(text);
@@ -210,12 +190,9 @@ unsafe fn mask_clients(text: &mut [u8]) -> bool {
             });
         }
     }
-    SEEN.store(address, Relaxed);
-    SEEN_SINCE.store(since, Relaxed);
-    SEEN_MASKED.store(masked, Relaxed);
-    SEEN_KEYS.store(count > 0, Relaxed);
-    SEEN_OURS.store(ours, Relaxed);
-    masked
+    let seen = Seen { masked, keys: count > 0, ours };
+    client_text::remember(address, since, seen);
+    seen
 }
 
 /// Leaves a nested statement's text as it is, for it may be parsed again; masks the copy that its
@@ -260,7 +237,7 @@ unsafe fn shown(
     // SAFETY: as promised by the caller; no memory is no ERROR.
     unsafe {
         let Some(bytes) = text_of(text.cast_mut()) else { return text };
-        if message::is_clients(text) {
+        if client_text::is_clients(text) {
             mask_clients(bytes);
             return text;
         }

@@ -181,7 +181,7 @@ pub(crate) fn point_to(
         uuid(project).into(),
         uuid(key).into(),
         version.number.into(),
-        timestamp(version.created_at_micros).into(),
+        timestamp(version.created_at).into(),
         key_hint.into(),
     ];
     POINT_TO.change(owner, &arguments, |_| ());

@@ -5,6 +5,7 @@
 use super::oids::*;
 use super::{Projects, timestamp, uuid, value};
 use crate::id::{ProjectId, ProviderKeyId};
+use crate::moment::Moment;
 use crate::postgres::{Owner, Row as Answer, Statement};
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
 
@@ -93,9 +94,9 @@ pub(crate) fn history(
     HISTORY.read(owner, &[uuid(project).into(), uuid(key).into(), most.into()], read)
 }
 
-/// Refused and failed accesses in these projects since `since` (microseconds since 1970), the
-/// newest 10,000 at most.
-pub(crate) fn failed(owner: Owner, since: i64, projects: &Projects) -> Vec<Read> {
+/// Refused and failed accesses in these projects since `since`, the newest 10,000 at
+/// most.
+pub(crate) fn failed(owner: Owner, since: Moment, projects: &Projects) -> Vec<Read> {
     let own = match projects {
         Projects::Every => None,
         Projects::Own(own) => Some(own.iter().copied().map(uuid).collect::<Vec<Uuid>>()),
@@ -103,8 +104,8 @@ pub(crate) fn failed(owner: Owner, since: i64, projects: &Projects) -> Vec<Read>
     FAILED.read(owner, &[timestamp(since).into(), own.into()], read)
 }
 
-/// How a key was used since `since` (microseconds since 1970).
-pub(crate) fn rates(owner: Owner, since: i64, project: ProjectId, key: ProviderKeyId) -> Rates {
+/// How a key was used since `since`.
+pub(crate) fn rates(owner: Owner, since: Moment, project: ProjectId, key: ProviderKeyId) -> Rates {
     let arguments = [timestamp(since).into(), uuid(project).into(), uuid(key).into()];
     let rates = RATES.read(owner, &arguments, |row| Rates {
         accesses: value(row, 1),

@@ -8,6 +8,7 @@ use super::oids::*;
 use super::{id_of, timestamp, uuid};
 use crate::error::Error;
 use crate::id::{Id, ProjectId, ProviderKeyId};
+use crate::moment::Moment;
 use crate::postgres::table::{self, Leaf, NamedRow, Place, Rows};
 use crate::postgres::{Owner, Statement, clock};
 use pgrx::datum::Uuid;
@@ -121,7 +122,7 @@ pub(crate) struct OldKeys<'a> {
     pub places: Vec<Place>,
 }
 
-/// A row as it was. Times: microseconds since 1970; those that are infinite are as if NULL.
+/// A row as it was. Times that are infinite are as if NULL.
 pub(crate) struct OldKey {
     pub id: Option<ProviderKeyId>,
     pub project_id: Option<ProjectId>,
@@ -134,8 +135,8 @@ pub(crate) struct OldKey {
     /// From 1.
     pub priority: Option<i32>,
     pub is_active: bool,
-    pub created_at: Option<i64>,
-    pub last_used_at: Option<i64>,
+    pub created_at: Option<Moment>,
+    pub last_used_at: Option<Moment>,
 }
 
 /// Judges what the caller named, as the caller, and locks its shape until the transaction ends.
@@ -165,8 +166,10 @@ pub(crate) fn read<T>(source: &Source, work: impl FnOnce(&OldKeys) -> T) -> T {
     table::read(&source.0, |rows| {
         let mut sorted = Vec::new();
         rows.each(|place, row| {
-            let last =
-                (priority(row).unwrap_or(i32::MAX), time(row, CREATED_AT).unwrap_or(i64::MAX));
+            let last = (
+                priority(row).unwrap_or(i32::MAX),
+                time(row, CREATED_AT).unwrap_or(Moment::LATEST),
+            );
             sorted.push((
                 uuid_of::<ProjectId>(row, PROJECT_ID),
                 provider(row),
@@ -219,9 +222,9 @@ fn priority(row: &NamedRow) -> Option<i32> {
 
 /// A timestamp with or without time zone: both are stored as microseconds since 2000, the latter
 /// taken for UTC.
-fn time(row: &NamedRow, column: usize) -> Option<i64> {
+fn time(row: &NamedRow, column: usize) -> Option<Moment> {
     let at = row.get::<i64>(column).filter(|at| *at != i64::MIN && *at != i64::MAX)?;
-    at.checked_add(clock::POSTGRES_EPOCH)
+    Some(clock::moment(at)).filter(|at| *at != Moment::LATEST)
 }
 
 /// What an imported key is stored with beside its first version; `created_at` in the future is cut
@@ -233,7 +236,7 @@ pub(crate) struct Imported<'a> {
     pub name: Option<&'a str>,
     pub priority: i32,
     pub is_active: bool,
-    pub created_at: Option<i64>,
+    pub created_at: Option<Moment>,
 }
 
 /// Whether the key was stored (false: the id came to exist meanwhile).

@@ -5,6 +5,7 @@
 use super::oids::*;
 use super::{id, timestamp, uuid};
 use crate::id::{IncidentId, ProjectId, ProviderKeyId};
+use crate::moment::Moment;
 use crate::postgres::{Owner, Statement};
 use crate::trail::{Incident, Notice};
 use pgrx::datum::DatumWithOid;
@@ -61,6 +62,12 @@ pub(crate) fn write(owner: Owner, incident: &Incident) -> bool {
     INSERT.write(owner, &arguments(incident)) > 0
 }
 
+/// The writer's: writes each; answers what listeners are to be told of those that are new.
+pub(crate) fn write_new(owner: Owner, incidents: &[Incident]) -> Vec<Notice> {
+    let new = incidents.iter().filter(|incident| write(owner, incident));
+    new.map(Incident::notice).collect()
+}
+
 /// The writer's: tells who listens on `watchllm_security`.
 pub(crate) fn notify(owner: Owner, notice: &Notice) {
     NOTIFY.write(owner, &[notice.payload().as_str().into()]);
@@ -73,7 +80,7 @@ pub(crate) fn add_event(
     project: Option<ProjectId>,
     event: &str,
     note: &str,
-    at: i64,
+    at: Moment,
 ) {
     let arguments = [
         uuid(*incident).into(),

@@ -2,9 +2,10 @@
 //! has the rest. A key is read by index (`lookup`), which keys and versions there are by SQL.
 
 use super::oids::*;
-use super::{Projects, id, uuid, value};
+use super::{Projects, id, moment, uuid, value};
 use crate::crypto::Sealed;
 use crate::id::{ProjectId, ProviderKeyId};
+use crate::moment::Moment;
 use crate::postgres::lookup::{self, Key, Lookup, Reads};
 use crate::postgres::{Owner, Row, Statement};
 use pgrx::datum::TimestampWithTimeZone;
@@ -30,7 +31,7 @@ pub(crate) struct StoredVersion {
     pub is_compromised: bool,
     pub fingerprint: Vec<u8>,
     pub fingerprint_key_version: i32,
-    pub created_at_micros: i64,
+    pub created_at: Moment,
 }
 
 /// A version that is known by its fingerprint.
@@ -113,7 +114,7 @@ fn record_row(row: &Row) -> StoredKey {
         is_compromised: false,
         fingerprint: Vec::new(),
         fingerprint_key_version: 0,
-        created_at_micros: 0,
+        created_at: Moment::EPOCH,
     };
     StoredKey {
         id: id(row, 1).unwrap_or(ProviderKeyId::NIL),
@@ -136,7 +137,7 @@ fn version_row(row: &Row) -> StoredVersion {
         is_compromised: row.get::<TimestampWithTimeZone>(11).is_some(),
         fingerprint: value(row, 6),
         fingerprint_key_version: value(row, 7),
-        created_at_micros: super::micros(row.get(8)),
+        created_at: moment(row, 8),
     }
 }
 

@@ -4,6 +4,7 @@
 use super::oids::*;
 use super::{timestamp, uuid, value};
 use crate::id::{IncidentId, KeyRef};
+use crate::moment::Moment;
 use crate::postgres::{Owner, Statement, process};
 use pgrx::pg_sys;
 
@@ -68,13 +69,13 @@ pub(crate) fn is_known(owner: Owner, incident: IncidentId) -> bool {
 
 /// How many incidents of keys that are not ours `redact_columns()` raised in tables of this owner
 /// since then; at most 200.
-pub(crate) fn masked_since(owner: Owner, since: i64, table_owner: &str) -> i64 {
+pub(crate) fn masked_since(owner: Owner, since: Moment, table_owner: &str) -> i64 {
     let arguments = [timestamp(since).into(), table_owner.into()];
     MASKED_SINCE.read(owner, &arguments, |row| value(row, 1)).pop().unwrap_or(0)
 }
 
 /// How many incidents of this key `redact_columns()` raised since then; at most 200.
-pub(crate) fn of_key_since(owner: Owner, since: i64, key: KeyRef) -> i64 {
+pub(crate) fn of_key_since(owner: Owner, since: Moment, key: KeyRef) -> i64 {
     let arguments = [timestamp(since).into(), uuid(key.project).into(), uuid(key.key).into()];
     OF_KEY_SINCE.read(owner, &arguments, |row| value(row, 1)).pop().unwrap_or(0)
 }

@@ -21,6 +21,8 @@ pub(crate) mod trail;
 pub(crate) mod watch;
 
 use crate::id::{Id, ProjectId};
+use crate::moment::Moment;
+use crate::postgres::clock;
 use pgrx::datum::{FromDatum, TimestampWithTimeZone, Uuid};
 use pgrx::pg_sys;
 
@@ -40,15 +42,15 @@ pub(crate) fn id_of<T: Id>(uuid: Uuid) -> T {
     T::from_bytes(*uuid.as_bytes())
 }
 
-/// A timestamptz from microseconds since 1970.
-fn timestamp(micros: i64) -> Option<TimestampWithTimeZone> {
-    TimestampWithTimeZone::try_from(micros.saturating_sub(crate::postgres::clock::POSTGRES_EPOCH))
-        .ok()
+/// A moment as SQL has it; None: its timestamps do not reach so far.
+fn timestamp(moment: Moment) -> Option<TimestampWithTimeZone> {
+    TimestampWithTimeZone::try_from(clock::since_2000(moment)).ok()
 }
 
-/// Microseconds since 1970 of a timestamptz.
-fn micros(at: Option<TimestampWithTimeZone>) -> i64 {
-    at.map_or(0, |at| at.into_inner().saturating_add(crate::postgres::clock::POSTGRES_EPOCH))
+/// A timestamptz column that is not NULL.
+fn moment(row: &crate::postgres::Row, column: i32) -> Moment {
+    let at = row.get::<TimestampWithTimeZone>(column);
+    at.map_or(Moment::EPOCH, |at| clock::moment(at.into_inner()))
 }
 
 /// A uuid column.

@@ -3,10 +3,11 @@
 //! ages.
 
 use super::oids::*;
-use super::{id, micros, timestamp, uuid, value};
+use super::{id, moment, timestamp, uuid, value};
 use crate::id::{IncidentId, KeyRef, ProjectId, ProviderKeyId};
+use crate::moment::Moment;
 use crate::postgres::{Owner, Statement};
-use pgrx::datum::{TimestampWithTimeZone, Uuid};
+use pgrx::datum::Uuid;
 
 /// The next keys after one, by id, each with how far it is: 0, or the number of its stage. Of a key
 /// with an interval of its own rotation is announced when two thirds of it have passed.
@@ -55,14 +56,14 @@ pub(crate) enum Stage {
     Required,
 }
 
-/// A key, and when its active version must be rotated (microseconds since 1970).
+/// A key, and when its active version must be rotated.
 pub(crate) struct Aged {
     pub project: ProjectId,
     pub key: ProviderKeyId,
     pub provider: String,
     pub version: i32,
     pub days_old: i32,
-    pub due_at: i64,
+    pub due_at: Moment,
     pub stage: Option<Stage>,
 }
 
@@ -99,7 +100,7 @@ pub(crate) fn page(
             provider: value(row, 3),
             version: value(row, 4),
             days_old: value(row, 7),
-            due_at: micros(row.get::<TimestampWithTimeZone>(5)),
+            due_at: moment(row, 5),
             stage,
         })
     });
@@ -113,6 +114,6 @@ pub(crate) fn known(owner: Owner, incidents: &[IncidentId]) -> Vec<IncidentId> {
 }
 
 /// The writer's: people were told of this key.
-pub(crate) fn alerted(owner: Owner, key: KeyRef, at: i64) {
+pub(crate) fn alerted(owner: Owner, key: KeyRef, at: Moment) {
     ALERTED.write(owner, &[uuid(key.project).into(), uuid(key.key).into(), timestamp(at).into()]);
 }

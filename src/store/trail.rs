@@ -4,6 +4,7 @@
 use super::oids::*;
 use super::{timestamp, uuid, value};
 use crate::id::{EventId, KeyRef, ProjectId};
+use crate::moment::Moment;
 use crate::postgres::{Owner, Statement};
 use crate::trail::{COLUMNS, Cell, FailureReason, Row};
 use pgrx::datum::{Date, DatumWithOid, TimestampWithTimeZone, Uuid};
@@ -128,13 +129,12 @@ pub(crate) struct Last {
     pub queue_seq: i64,
 }
 
-/// Uses of one key since the last count. `last_used_at`: microseconds since 1970, of the last
-/// successful access.
+/// Uses of one key since the last count. `last_used_at`: of the last successful access.
 pub(crate) struct Uses {
     pub key: KeyRef,
     pub accesses: i64,
     pub failures: i64,
-    pub last_used_at: Option<i64>,
+    pub last_used_at: Option<Moment>,
 }
 
 /// Appends a batch; its rows are chained and carry their hashes.
@@ -211,7 +211,7 @@ pub(crate) fn last(owner: Owner) -> Option<Last> {
 /// What an earlier writer recorded as refused or failed, from a place in the queue on.
 pub(crate) fn refused(
     owner: Owner,
-    since: i64,
+    since: Moment,
     epoch: i64,
     first: i64,
 ) -> Vec<(i64, Option<FailureReason>)> {
@@ -262,7 +262,7 @@ pub(crate) fn mark_committed(owner: Owner, event_id: EventId, project_id: Option
 }
 
 /// The writer's: blocks a key since that time; None: unblocks it.
-pub(crate) fn block(owner: Owner, key: KeyRef, since: Option<i64>) {
+pub(crate) fn block(owner: Owner, key: KeyRef, since: Option<Moment>) {
     let (project, key) = (uuid(key.project), uuid(key.key));
     match since {
         Some(since) => BLOCK.write(owner, &[project.into(), key.into(), timestamp(since).into()]),

@@ -3,9 +3,10 @@
 //! that a caller can lock.
 
 use super::oids::*;
-use super::{id, micros, timestamp, uuid, value};
+use super::{id, moment, timestamp, uuid, value};
 use crate::anomaly::{Access, Detector, Finding, Meeting, Peak, Subject};
 use crate::id::{IncidentId, KeyRef};
+use crate::moment::Moment;
 use crate::postgres::{Owner, Row, Statement};
 use crate::trail::CallerKind;
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
@@ -128,7 +129,7 @@ static CALLERS: Statement = Statement::new(
 
 /// A row of the trail as the counters take it up, and its place.
 pub(crate) struct Past {
-    pub place: (i64, i64, i64),
+    pub place: (Moment, i64, i64),
     key: Option<KeyRef>,
     failed: bool,
     callers: [Option<String>; 3],
@@ -171,7 +172,7 @@ pub(crate) fn peaks(owner: Owner) -> Vec<Peak> {
 }
 
 /// Episodes that no writer has ended: detector, whom it is about, incident, beginning.
-pub(crate) fn open_episodes(owner: Owner) -> Vec<(Detector, Subject, IncidentId, i64)> {
+pub(crate) fn open_episodes(owner: Owner) -> Vec<(Detector, Subject, IncidentId, Moment)> {
     let lasting = Detector::ALL.iter().filter(|detector| detector.window().is_some());
     let names: Vec<&str> = lasting.map(|detector| detector.word()).collect();
     let episode = |row: &Row| {
@@ -181,7 +182,7 @@ pub(crate) fn open_episodes(owner: Owner) -> Vec<(Detector, Subject, IncidentId,
             Some(key) => Subject::Key(key),
             None => Subject::Caller(kind(row, 5)?, value::<String>(row, 6).into()),
         };
-        Some((detector, subject, id(row, 1)?, micros(row.get(7))))
+        Some((detector, subject, id(row, 1)?, moment(row, 7)))
     };
     OPEN_EPISODES.read(owner, &[names.into()], episode).into_iter().flatten().collect()
 }
@@ -190,8 +191,8 @@ pub(crate) fn open_episodes(owner: Owner) -> Vec<(Detector, Subject, IncidentId,
 /// read.
 pub(crate) fn past(
     owner: Owner,
-    since: i64,
-    before: (i64, i64, i64),
+    since: Moment,
+    before: (Moment, i64, i64),
     until: i64,
     most: i64,
 ) -> Vec<Past> {
@@ -213,7 +214,7 @@ pub(crate) fn past(
         let blocked = matches!(reason.as_deref(), Some("blocked" | "caller_blocked"));
         let counts = value::<bool>(row, 4) && !foreign;
         Past {
-            place: (micros(row.get(1)), value(row, 2), value(row, 3)),
+            place: (moment(row, 1), value(row, 2), value(row, 3)),
             key: counts.then(|| key(row, 5, 6)).flatten(),
             failed: !value::<bool>(row, 7) && !blocked,
             callers: [row.get(9), row.get(10), row.get(11)],
@@ -223,7 +224,7 @@ pub(crate) fn past(
 }
 
 /// The writer's: an anomaly of this key was detected.
-pub(crate) fn detected(owner: Owner, key: KeyRef, at: i64) {
+pub(crate) fn detected(owner: Owner, key: KeyRef, at: Moment) {
     DETECTED.write(owner, &[uuid(key.project).into(), uuid(key.key).into(), timestamp(at).into()]);
 }
 
@@ -277,21 +278,21 @@ pub(crate) fn meet(owner: Owner, meetings: &[Meeting]) -> Vec<Meeting> {
     ];
     let new = |row: &Row| {
         let subject = value::<String>(row, 4).into();
-        Some(Meeting { key: key(row, 1, 2)?, kind: kind(row, 3)?, subject, at: micros(row.get(5)) })
+        Some(Meeting { key: key(row, 1, 2)?, kind: kind(row, 3)?, subject, at: moment(row, 5) })
     };
     MEET.write_each(owner, &arguments, new).into_iter().flatten().collect()
 }
 
 /// When each of these keys was last used, or else stored, before what is not counted yet.
-pub(crate) fn last_used(owner: Owner, keys: &[KeyRef]) -> Vec<(KeyRef, i64)> {
+pub(crate) fn last_used(owner: Owner, keys: &[KeyRef]) -> Vec<(KeyRef, Moment)> {
     let column = |part: fn(&KeyRef) -> Uuid| keys.iter().map(part).collect::<Vec<Uuid>>();
     let arguments = [column(|key| uuid(key.project)).into(), column(|key| uuid(key.key)).into()];
-    let rows = LAST_USED.read(owner, &arguments, |row| Some((key(row, 1, 2)?, micros(row.get(3)))));
+    let rows = LAST_USED.read(owner, &arguments, |row| Some((key(row, 1, 2)?, moment(row, 3))));
     rows.into_iter().flatten().collect()
 }
 
 /// Who used a key within a time, in words.
-pub(crate) fn callers(owner: Owner, key: KeyRef, since: i64, until: i64) -> Vec<String> {
+pub(crate) fn callers(owner: Owner, key: KeyRef, since: Moment, until: Moment) -> Vec<String> {
     let arguments = [
         uuid(key.project).into(),
         uuid(key.key).into(),

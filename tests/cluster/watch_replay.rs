@@ -8,6 +8,7 @@ use crate::keys::{one, rows};
 use crate::windows::vault;
 use watchllm_core::anomaly::{Access, Limits, Rules, Subject, Watch};
 use watchllm_core::id::{KeyRef, ProjectId, ProviderKeyId};
+use watchllm_core::moment::Moment;
 
 /// One access of the day.
 struct Event {
@@ -79,11 +80,12 @@ fn the_same_day_through_the_live_counters_and_through_the_windows() {
     let base = Limits { minute: 20, hour: 60, day: 150, failures: 25, ..Rules::default().base };
     watch.set_rules(Rules { base, distinct: 6, ..Rules::default() });
     for event in &events {
-        watch.end_episodes(event.at);
+        let at = Moment::new(event.at);
+        watch.end_episodes(at);
         let (project, key) = (vault.project.as_bytes(), keys[event.key].as_bytes());
         let key = KeyRef { project: ProjectId::new(*project), key: ProviderKeyId::new(*key) };
         let callers = [Some(event.role.as_str()), None, None];
-        watch.judge(&Access { at: event.at, key, failed: event.failed, callers });
+        watch.judge(&Access { at, key, failed: event.failed, callers });
     }
     let live = watch.take_findings().into_iter().filter(|finding| finding.ended.is_none());
     let mut live: Vec<String> = live
@@ -92,7 +94,7 @@ fn the_same_day_through_the_live_counters_and_through_the_windows() {
                 Subject::Key(key) => key.key.to_string(),
                 Subject::Caller(kind, name) => format!("{}:{name}", kind.word()),
             };
-            format!("{}|{subject}|{}", finding.detector.word(), finding.began)
+            format!("{}|{subject}|{}", finding.detector.word(), finding.began.micros())
         })
         .collect();
     live.sort_unstable();

@@ -1,7 +1,7 @@
 //! Each rule of the house fails on a text that breaks it, and passes the nearest text that does
 //! not. Without this a rule that never matches anything would stay green for ever.
 
-use super::{Source, broken, forget_test_files, sql_head};
+use super::{Source, broken, drawing, forget_test_files, sql_head};
 
 const HEAD: &str = "//! What lives here.\n//! What it may touch.\n";
 
@@ -159,4 +159,74 @@ fn words_can_fail() {
     fails("core/src/crypto/common.rs", "", "says nothing");
     fails("src/store/types/mod.rs", "", "says nothing");
     passes("src/api/keys.rs", "use pgrx::prelude::*;");
+}
+
+/// What is drawn of a house of these files.
+#[track_caller]
+fn house(name: &str, files: &[(&str, &str)]) -> (String, bool) {
+    let root = std::env::temp_dir().join(format!("house-{name}-{}", std::process::id()));
+    for (path, text) in files {
+        let path = root.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    let drawn = drawing(&root);
+    std::fs::remove_dir_all(&root).unwrap();
+    drawn
+}
+
+#[test]
+fn circles_can_fail() {
+    for (name, mine, other) in [
+        ("use", "use super::b::B;", "use super::{\n    c,\n    a::{A, C as D},\n};"),
+        ("path", "fn a() { super::b::b() }", "use crate::store::a;\nfn b() { a::a() }"),
+        ("through", "use super::b::B;", "use super::c::C;\nuse super::A;"),
+    ] {
+        let room =
+            ("src/store/mod.rs", "mod a;\nmod b;\nmod c;\npub(crate) use a::A;\nconst C: u8 = 1;");
+        let c = ("src/store/c.rs", "");
+        let files = [room, ("src/store/a.rs", mine), ("src/store/b.rs", other), c];
+        let (drawn, is_right) = house(name, &files);
+        assert!(drawn.contains("circle: store/a, store/b\n") && !is_right, "{name}: {drawn}");
+        let (drawn, is_right) = house(name, &[room, files[1], ("src/store/b.rs", ""), c]);
+        assert!(drawn.contains(" 0 wrong") && is_right, "{name}: {drawn}");
+    }
+}
+
+#[test]
+fn a_file_and_what_it_leads_can_be_a_circle() {
+    let child = ("src/store/a.rs", "use super::C;");
+    let leads = ("src/store/mod.rs", "mod a;\nconst C: u8 = a::A;");
+    let (drawn, is_right) = house("leads", &[leads, child]);
+    assert!(drawn.contains("circle: store, store/a\n") && !is_right, "{drawn}");
+    for room in
+        ["mod a;\npub(crate) use a::A;\nconst C: u8 = 1;", "mod a;\n// a::A\nconst C: u8 = 1;"]
+    {
+        let (drawn, is_right) = house("passes-on", &[("src/store/mod.rs", room), child]);
+        assert!(is_right, "{drawn}");
+    }
+    let uses = "mod a;\npub(crate) use a::A;\nconst C: u8 = A;";
+    let (drawn, _) = house("passes-on-and-uses", &[("src/store/mod.rs", uses), child]);
+    assert!(drawn.contains("circle: store, store/a\n"), "{drawn}");
+    let tests = "mod a;\nconst C: u8 = 1;\n#[cfg(test)]\nmod tests {\n    use super::a::A;\n}";
+    assert!(house("tests", &[("src/store/mod.rs", tests), child]).1);
+}
+
+#[test]
+fn arrows_up_can_fail() {
+    let up = [
+        ("src/store/keys.rs", "use crate::{api::keys, id};"),
+        ("src/api/mod.rs", ""),
+        ("src/api/keys.rs", ""),
+        ("core/src/id.rs", ""),
+    ];
+    let (drawn, is_right) = house("up", &up);
+    assert!(drawn.contains("arrow up: store/keys -> api/keys\n") && !is_right, "{drawn}");
+    let both =
+        [("src/audit.rs", "fn a() { crate::caller::b() }"), ("src/caller.rs", "use crate::audit;")];
+    let (drawn, _) = house("both", &both);
+    assert!(drawn.contains("circle: audit, caller\n"), "{drawn}");
+    let pure = [("core/src/trail.rs", "use crate::id::B;"), ("core/src/id.rs", "")];
+    assert!(house("pure", &pure).1);
+    assert!(!house("nothing", &[("Cargo.toml", "")]).1);
 }

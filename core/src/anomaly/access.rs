@@ -4,13 +4,14 @@
 
 use super::detector::{Detector, Subject};
 use crate::id::{IncidentId, KeyRef};
+use crate::moment::Moment;
 use crate::trail::{AccessType, CallerKind, Event, FailureReason};
 use std::rc::Rc;
 
 /// An access to a key by somebody with the right, as it is counted.
 #[derive(Clone, Copy)]
 pub struct Access<'a> {
-    pub at: i64,
+    pub at: Moment,
     pub key: KeyRef,
     /// It failed for a reason of its own, rather than because it was blocked.
     pub failed: bool,
@@ -50,13 +51,13 @@ pub struct Finding {
     pub incident: IncidentId,
     pub detector: Detector,
     pub subject: Subject,
-    pub began: i64,
+    pub began: Moment,
     pub observed: u32,
     pub limit: u32,
     /// The key or the caller is blocked from this access on.
     pub blocks: bool,
     /// When it was over, and how many accesses there were meanwhile.
-    pub ended: Option<(i64, u64)>,
+    pub ended: Option<(Moment, u64)>,
 }
 
 /// A caller that used a key and was not known to this day's writer: the table knows whether it is
@@ -66,5 +67,5 @@ pub struct Meeting {
     pub key: KeyRef,
     pub kind: CallerKind,
     pub subject: Rc<str>,
-    pub at: i64,
+    pub at: Moment,
 }

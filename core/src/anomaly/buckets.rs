@@ -1,17 +1,12 @@
 //! Counts within a sliding time: the minute exactly, hour and day in buckets. The SQL windows
-//! (sql/anomalies.sql) use the same minute and the same buckets, so that both see the same. Times
-//! are microseconds since 1970.
+//! (sql/anomalies.sql) use the same minute and the same buckets, so that both see the same. Inside,
+//! times are plain microseconds since 1970: `Times` keeps their low half.
 
+use crate::moment::Span;
 use std::collections::VecDeque;
 
-/// A minute and a day in microseconds.
-pub const MINUTE: i64 = 60_000_000;
-pub const DAY: i64 = 1_440 * MINUTE;
-
-/// The UTC day of a time, counted from 1970.
-pub fn day_of(at: i64) -> i32 {
-    at.div_euclid(DAY) as i32
-}
+/// The microseconds of a minute.
+const MINUTE: i64 = Span::MINUTE.micros();
 
 /// Counts in the last `N` buckets of `WIDTH` microseconds, the present one included: an hour is 60
 /// of a minute, a day 48 of half an hour.

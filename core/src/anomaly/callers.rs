@@ -3,7 +3,7 @@
 //! the order of that access, so that those that are over are found at once. Memory is bounded: of
 //! more callers or pairs the idlest are let go.
 
-use super::buckets::{MINUTE, day_of};
+use crate::moment::{Moment, Span};
 use crate::trail::CallerKind;
 use lru::LruCache;
 use std::rc::Rc;
@@ -38,7 +38,7 @@ pub(super) struct Callers {
     callers: Vec<Caller>,
     free: Vec<Place>,
     /// Caller and key, with the time of the last access.
-    pairs: LruCache<(Place, u32), i64>,
+    pairs: LruCache<(Place, u32), Moment>,
     changed: Vec<Place>,
     serials: u32,
 }
@@ -74,7 +74,7 @@ impl Callers {
         kind: CallerKind,
         name: &str,
         key: u32,
-        at: i64,
+        at: Moment,
     ) -> Option<(Place, bool)> {
         let place = self.place(kind, name)?;
         let fresh = self.pairs.put((place, key), at).is_none();
@@ -88,15 +88,15 @@ impl Callers {
     }
 
     /// The caller got the key that it opened at last: its present minute may be its busiest.
-    pub(super) fn raise(&mut self, place: Place, at: i64) {
+    pub(super) fn raise(&mut self, place: Place, at: Moment) {
         let caller = &mut self.callers[place as usize];
-        caller.raise(day_of(at), caller.distinct);
+        caller.raise(at.day(), caller.distinct);
         self.mark_changed(place);
     }
 
     /// Lets go of the pairs whose minute is over.
-    pub(super) fn forget(&mut self, now: i64) {
-        while self.pairs.peek_lru().is_some_and(|(_, &last)| now - last > MINUTE) {
+    pub(super) fn forget(&mut self, now: Moment) {
+        while self.pairs.peek_lru().is_some_and(|(_, &last)| now - last > Span::MINUTE) {
             self.let_go_oldest();
         }
     }
@@ -211,8 +211,8 @@ impl Caller {
     /// More different keys within a minute are an anomaly: the limit, or three times its own
     /// busiest minute of the seven days before. Today does not count, so that nobody is slowly led
     /// up to an emptied vault.
-    pub(super) fn limit(&self, distinct: u32, now: i64) -> u32 {
-        distinct.max(self.busiest_before(day_of(now)).saturating_mul(3))
+    pub(super) fn limit(&self, distinct: u32, now: Moment) -> u32 {
+        distinct.max(self.busiest_before(now.day()).saturating_mul(3))
     }
 
     fn busiest_before(&self, today: i32) -> u32 {
@@ -244,9 +244,12 @@ impl Caller {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::anomaly::DAY;
 
-    fn distinct(callers: &mut Callers, now: i64) -> u32 {
+    fn at(span: Span) -> Moment {
+        Moment::EPOCH + span
+    }
+
+    fn distinct(callers: &mut Callers, now: Moment) -> u32 {
         callers.forget(now);
         callers.find(CallerKind::Role, "app").map_or(0, |place| callers.get(place).distinct)
     }
@@ -254,22 +257,22 @@ mod tests {
     #[test]
     fn a_key_counts_once_and_for_a_minute_after_its_last_access() {
         let mut callers = Callers::default();
-        for (key, at) in [(1, 0), (2, 10), (1, 30), (3, 40)] {
-            callers.open(CallerKind::Role, "app", key, at * 1_000_000);
+        for (key, seconds) in [(1, 0), (2, 10), (1, 30), (3, 40)] {
+            callers.open(CallerKind::Role, "app", key, at(Span::SECOND * seconds));
         }
-        assert_eq!(distinct(&mut callers, 70_000_000), 3); // the second key was used at 10: both ends count
-        assert_eq!(distinct(&mut callers, 70_000_001), 2);
-        assert_eq!(distinct(&mut callers, 90_000_001), 1);
-        assert_eq!(distinct(&mut callers, 100_000_001), 0);
+        assert_eq!(distinct(&mut callers, Moment::new(70_000_000)), 3); // both ends count
+        assert_eq!(distinct(&mut callers, Moment::new(70_000_001)), 2);
+        assert_eq!(distinct(&mut callers, Moment::new(90_000_001)), 1);
+        assert_eq!(distinct(&mut callers, Moment::new(100_000_001)), 0);
     }
 
     #[test]
     fn callers_of_one_name_and_two_kinds_are_two() {
         let mut callers = Callers::default();
-        let role = callers.open(CallerKind::Role, "app", 1, 0);
-        let subject = callers.open(CallerKind::Subject, "app", 1, 0);
+        let role = callers.open(CallerKind::Role, "app", 1, Moment::EPOCH);
+        let subject = callers.open(CallerKind::Subject, "app", 1, Moment::EPOCH);
         assert_ne!(role, subject);
-        assert_eq!(distinct(&mut callers, 0), 1);
+        assert_eq!(distinct(&mut callers, Moment::EPOCH), 1);
     }
 
     #[test]
@@ -285,10 +288,10 @@ mod tests {
                 distinct_keys,
             });
         }
-        assert_eq!(callers.get(place).limit(50, 99 * DAY), 120); // 92 is the seventh day before
-        assert_eq!(callers.get(place).limit(50, 100 * DAY), 2_700);
-        assert_eq!(callers.get(place).limit(50, 107 * DAY), 50);
-        assert_eq!(callers.get(place).limit(5_000, 100 * DAY), 5_000);
+        assert_eq!(callers.get(place).limit(50, at(Span::days(99))), 120); // 92 to 98
+        assert_eq!(callers.get(place).limit(50, at(Span::days(100))), 2_700);
+        assert_eq!(callers.get(place).limit(50, at(Span::days(107))), 50);
+        assert_eq!(callers.get(place).limit(5_000, at(Span::days(100))), 5_000);
     }
 
     #[test]
@@ -298,12 +301,12 @@ mod tests {
             let (place, _) = callers.open(CallerKind::Address, "10.0.0.1", key, at).unwrap();
             callers.raise(place, at);
         };
-        (0..5).for_each(|key| open(&mut callers, key, DAY));
+        (0..5).for_each(|key| open(&mut callers, key, at(Span::DAY)));
         let peaks = callers.changed(10);
         assert_eq!((peaks.len(), peaks[0].day, peaks[0].distinct_keys), (1, 1, 5));
         assert!(callers.changed(10).is_empty());
-        callers.forget(DAY + 2 * MINUTE);
-        open(&mut callers, 1, DAY + 2 * MINUTE);
+        callers.forget(at(Span::DAY) + Span::minutes(2));
+        open(&mut callers, 1, at(Span::DAY) + Span::minutes(2));
         assert!(callers.changed(10).is_empty());
     }
 
@@ -311,18 +314,18 @@ mod tests {
     fn more_callers_or_pairs_than_there_is_room_for_take_no_more_memory() {
         let mut callers = Callers::default();
         for i in 0..MAX_CALLERS as i64 * 2 {
-            callers.open(CallerKind::Address, &format!("10.{i}"), 1, i);
+            callers.open(CallerKind::Address, &format!("10.{i}"), 1, Moment::new(i));
         }
         assert_eq!(callers.names[CallerKind::Address as usize].len(), MAX_CALLERS);
-        assert!(callers.open(CallerKind::Address, "late", 1, 0).is_none());
-        callers.forget(MINUTE * 2);
+        assert!(callers.open(CallerKind::Address, "late", 1, Moment::EPOCH).is_none());
+        callers.forget(at(Span::minutes(2)));
         callers.changed(usize::MAX);
-        assert!(callers.open(CallerKind::Address, "late", 1, MINUTE * 2).is_some());
+        assert!(callers.open(CallerKind::Address, "late", 1, at(Span::minutes(2))).is_some());
         assert_eq!(callers.callers.len(), MAX_CALLERS);
         for key in 0..MAX_PAIRS as u32 * 2 {
-            callers.open(CallerKind::Role, "app", key, MINUTE * 2);
+            callers.open(CallerKind::Role, "app", key, at(Span::minutes(2)));
         }
         assert_eq!(callers.pairs.len(), MAX_PAIRS);
-        assert!(distinct(&mut callers, MINUTE * 2) as usize <= MAX_PAIRS);
+        assert!(distinct(&mut callers, at(Span::minutes(2))) as usize <= MAX_PAIRS);
     }
 }

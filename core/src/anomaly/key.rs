@@ -2,9 +2,10 @@
 //! callers used it today. About 600 bytes, and 4 more for each access of the last minute up to the
 //! limit.
 
-use super::buckets::{DAY, HalfHours, Hour, RareHour, Times, day_of};
+use super::buckets::{HalfHours, Hour, RareHour, Times};
 use super::detector::Detector;
 use super::limits::Limits;
+use crate::moment::{Moment, Span};
 
 /// Callers of a key that need no second look on one day.
 const KNOWN: usize = 6;
@@ -48,7 +49,8 @@ impl Key {
     }
 
     /// Counts an access and answers the counts that end with it.
-    pub(super) fn opened(&mut self, at: i64) -> [Count; 3] {
+    pub(super) fn opened(&mut self, at: Moment) -> [Count; 3] {
+        let at = at.micros();
         let minute = self.minute.add(at, (self.limits.minute as usize).saturating_add(1)) as u32;
         self.hour.add(at);
         self.day.add(at);
@@ -60,14 +62,16 @@ impl Key {
     }
 
     /// Counts a failure and answers the count that ends with it.
-    pub(super) fn failed(&mut self, at: i64) -> Count {
+    pub(super) fn failed(&mut self, at: Moment) -> Count {
+        let at = at.micros();
         let failures = self.failures.get_or_insert_default();
         failures.add(at);
         (Detector::Failures, failures.count(at), self.limits.failures)
     }
 
     /// What a detector counts now; those that do not count see nothing.
-    pub(super) fn count(&mut self, detector: Detector, now: i64) -> u32 {
+    pub(super) fn count(&mut self, detector: Detector, now: Moment) -> u32 {
+        let now = now.micros();
         match detector {
             Detector::RapidAccess => self.minute.count(now) as u32,
             Detector::Theft => self.hour.count(now),
@@ -81,18 +85,18 @@ impl Key {
     }
 
     /// Whether nobody used it within the day before, as far as this writer saw.
-    pub(super) fn was_asleep(&self, at: i64) -> bool {
-        at.saturating_sub(self.minute.newest()) > DAY
+    pub(super) fn was_asleep(&self, at: Moment) -> bool {
+        at - Moment::new(self.minute.newest()) > Span::DAY
     }
 
     /// Whether a caller was met today already.
-    pub(super) fn knows(&self, caller: u32, at: i64) -> bool {
-        self.known_on == day_of(at) && self.known.contains(&caller)
+    pub(super) fn knows(&self, caller: u32, at: Moment) -> bool {
+        self.known_on == at.day() && self.known.contains(&caller)
     }
 
-    pub(super) fn meet(&mut self, caller: u32, at: i64) {
-        if self.known_on != day_of(at) {
-            (self.known, self.known_on) = ([0; KNOWN], day_of(at));
+    pub(super) fn meet(&mut self, caller: u32, at: Moment) {
+        if self.known_on != at.day() {
+            (self.known, self.known_on) = ([0; KNOWN], at.day());
         }
         self.known[usize::from(self.next_known) % KNOWN] = caller;
         self.next_known = self.next_known.wrapping_add(1);

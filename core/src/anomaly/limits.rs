@@ -2,9 +2,9 @@
 //! key, and what follows when one is crossed. Read from the settings by the writer; here they are
 //! only looked up.
 
-use super::buckets::MINUTE;
 use super::detector::Detector;
 use crate::id::{KeyRef, ProjectId};
+use crate::moment::Span;
 use std::collections::HashMap;
 
 /// The limits of one key; each is crossed by more than its number.
@@ -14,8 +14,8 @@ pub struct Limits {
     pub hour: u32,
     pub day: u32,
     pub failures: u32,
-    /// Microseconds without an access after which a key counts as asleep.
-    pub stale: i64,
+    /// The time without an access after which a key counts as asleep.
+    pub stale: Span,
     /// Detectors that block, by `Detector::bit`.
     pub blocks: u8,
 }
@@ -27,7 +27,7 @@ pub struct Override {
     pub hour: Option<u32>,
     pub day: Option<u32>,
     pub failures: Option<u32>,
-    pub stale: Option<i64>,
+    pub stale: Option<Span>,
     pub blocks: Option<u8>,
 }
 
@@ -89,7 +89,7 @@ impl Default for Rules {
             hour: 10_000,
             day: 100_000,
             failures: 100,
-            stale: 30 * 1_440 * MINUTE,
+            stale: Span::days(30),
             blocks: 0,
         };
         Rules { base, distinct: 50, projects: HashMap::new(), keys: HashMap::new() }

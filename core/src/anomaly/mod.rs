@@ -14,7 +14,6 @@ pub mod refusals;
 mod watch;
 
 pub use access::{Access, Finding, Meeting};
-pub use buckets::{DAY, MINUTE, day_of};
 pub use callers::Peak;
 pub use detector::{Detector, Subject};
 pub use limits::{Limits, Override, Rules};

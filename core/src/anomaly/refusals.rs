@@ -3,12 +3,12 @@
 //! refusal goes unrecorded. Counted per caller, never per key: nobody harms another's key by
 //! failing on it.
 
+use crate::moment::{Moment, Span};
 use crate::trail::{AccessType, Event, FailureReason};
 use std::collections::HashMap;
 
 /// Refusals of one caller within a minute that get a row each: more than a person makes by mistake.
 const ROWS_A_MINUTE: u32 = 20;
-const MINUTE: i64 = 60_000_000;
 /// Callers that are told apart at a time (about 200 bytes each); of more, every refusal gets its
 /// row.
 const MAX_CALLERS: usize = 4096;
@@ -41,7 +41,7 @@ struct Attempt {
 
 /// One caller's present minute.
 struct Minute {
-    began: i64,
+    began: Moment,
     refusals: u32,
 }
 
@@ -60,8 +60,8 @@ impl<T> Default for Refusals<T> {
 
 impl<T> Refusals<T> {
     /// Whether the refusal is past its caller's rate, and so counted here instead of getting a row
-    /// of its own. `now`: microseconds since 1970.
-    pub fn takes(&mut self, place: T, event: &Event, now: i64) -> bool {
+    /// of its own.
+    pub fn takes(&mut self, place: T, event: &Event, now: Moment) -> bool {
         let past = self.is_past_rate(&Who::of(event), now);
         if past {
             self.count(place, event);
@@ -93,16 +93,16 @@ impl<T> Refusals<T> {
             .or_insert((place, *event));
     }
 
-    fn is_past_rate(&mut self, who: &Who, now: i64) -> bool {
+    fn is_past_rate(&mut self, who: &Who, now: Moment) -> bool {
         if let Some(minute) = self.callers.get_mut(who) {
-            if now.saturating_sub(minute.began) >= MINUTE {
+            if now - minute.began >= Span::MINUTE {
                 *minute = Minute { began: now, refusals: 0 };
             }
             minute.refusals = minute.refusals.saturating_add(1);
             return minute.refusals > ROWS_A_MINUTE;
         }
         if self.callers.len() >= MAX_CALLERS {
-            self.callers.retain(|_, minute| now.saturating_sub(minute.began) < MINUTE);
+            self.callers.retain(|_, minute| now - minute.began < Span::MINUTE);
         }
         if self.callers.len() < MAX_CALLERS {
             self.callers.insert(who.clone(), Minute { began: now, refusals: 1 });
@@ -117,6 +117,8 @@ mod tests {
     use crate::trail::Bounded;
     use crate::trail::event::tests::event;
 
+    const MINUTE: i64 = Span::MINUTE.micros();
+
     fn refused(role: &str, subject: Option<&str>, trusted: bool) -> Event {
         let named = Event {
             session_role: Bounded::new(Some(role)),
@@ -129,6 +131,7 @@ mod tests {
 
     /// How many of `times` refusals got a row of their own.
     fn rows(refusals: &mut Refusals<u64>, event: &Event, times: u32, now: i64) -> u32 {
+        let now = Moment::new(now);
         (0..times).map(|i| u32::from(!refusals.takes(u64::from(i), event, now))).sum()
     }
 
@@ -179,10 +182,10 @@ mod tests {
         let (first, mut other) = (refused("r", None, false), refused("r", None, false));
         other.provider_key_id = Some(crate::id::ProviderKeyId::new([9; 16]));
         assert_eq!(rows(&mut refusals, &first, 21, 0), ROWS_A_MINUTE);
-        assert!(refusals.takes(0, &other, 0));
+        assert!(refusals.takes(0, &other, Moment::EPOCH));
         let mut rotation = first;
         rotation.access_type = AccessType::Rotate;
-        assert!(refusals.takes(0, &rotation, 0));
+        assert!(refusals.takes(0, &rotation, Moment::EPOCH));
         let mut due = refusals.due();
         due.sort_by_key(|(_, event)| event.attempt_count);
         assert_eq!(due.len(), 2); // another access type is another row

@@ -4,12 +4,12 @@
 //! the access that crosses, and ends when half the limit is reached.
 
 use super::access::{Access, Finding, Meeting};
-use super::buckets::MINUTE;
 use super::callers::{Callers, Peak, Place};
 use super::detector::{Detector, Subject};
 use super::key::{Count, Key};
 use super::limits::Rules;
 use crate::id::{IncidentId, KeyRef};
+use crate::moment::{Moment, Span};
 use crate::trail::incident::identity;
 use crate::trail::{CallerKind, FailureReason};
 use lru::LruCache;
@@ -21,13 +21,13 @@ pub(super) const MAX_KEYS: usize = 50_000;
 /// Findings and first meetings that wait to be written.
 const MAX_WAITING: usize = 4_096;
 /// A clock that goes back by more than this was set: what was counted before counts no more.
-const SET_BACK: i64 = 60 * MINUTE;
+const SET_BACK: Span = Span::HOUR;
 
 /// An episode that has not ended.
 #[derive(Clone, Copy)]
 struct Episode {
     incident: IncidentId,
-    began: i64,
+    began: Moment,
     accesses: u64,
 }
 
@@ -43,8 +43,8 @@ pub struct Watch {
     episodes: HashMap<(Detector, Subject), Episode>,
     findings: Vec<Finding>,
     meetings: Vec<Meeting>,
-    woken: Vec<(KeyRef, i64)>,
-    newest: i64,
+    woken: Vec<(KeyRef, Moment)>,
+    newest: Moment,
     /// The counters are being filled from the trail: only the last minute is whole.
     is_filling: bool,
     /// Findings that found no room to wait.
@@ -65,7 +65,7 @@ impl Default for Watch {
             findings: Vec::new(),
             meetings: Vec::new(),
             woken: Vec::new(),
-            newest: i64::MIN,
+            newest: Moment::EARLIEST,
             is_filling: false,
             lost: 0,
         }
@@ -138,7 +138,7 @@ impl Watch {
         detector: Detector,
         subject: Subject,
         incident: IncidentId,
-        began: i64,
+        began: Moment,
     ) {
         self.flag(detector, &subject, true);
         self.episodes.insert((detector, subject), Episode { incident, began, accesses: 0 });
@@ -175,7 +175,7 @@ impl Watch {
 
     /// Ends the episodes that are over `now`. While the counters are being filled, those of an hour
     /// or a day seem over.
-    pub fn end_episodes(&mut self, now: i64) {
+    pub fn end_episodes(&mut self, now: Moment) {
         self.callers.forget(now);
         let is_whole =
             |detector: Detector| !self.is_filling || detector.window() == Some("1 minute");
@@ -206,7 +206,7 @@ impl Watch {
 
     /// Looks at every key once, when the counters have been filled from the trail: an earlier
     /// writer may have died between the access that crossed a limit and its incident.
-    pub fn look_at_all(&mut self, now: i64) {
+    pub fn look_at_all(&mut self, now: Moment) {
         self.is_filling = false;
         let keys: Vec<KeyRef> = self.keys.iter().map(|(key, _)| *key).collect();
         for id in keys {
@@ -244,16 +244,16 @@ impl Watch {
     }
 
     /// Keys that were not seen for a day, and the time they were used.
-    pub fn take_woken(&mut self) -> Vec<(KeyRef, i64)> {
+    pub fn take_woken(&mut self) -> Vec<(KeyRef, Moment)> {
         std::mem::take(&mut self.woken)
     }
 
-    pub fn put_back_woken(&mut self, woken: Vec<(KeyRef, i64)>) {
+    pub fn put_back_woken(&mut self, woken: Vec<(KeyRef, Moment)>) {
         self.woken.splice(0..0, woken);
     }
 
-    /// Microseconds without an access after which this key counts as asleep.
-    pub fn stale_after(&self, key: &KeyRef) -> i64 {
+    /// The time without an access after which this key counts as asleep.
+    pub fn stale_after(&self, key: &KeyRef) -> Span {
         self.rules.of(key).stale
     }
 
@@ -291,8 +291,8 @@ impl Watch {
         }
     }
 
-    fn keep_time(&mut self, at: i64) {
-        if at.saturating_add(SET_BACK) < self.newest {
+    fn keep_time(&mut self, at: Moment) {
+        if at + SET_BACK < self.newest {
             self.keys.clear();
             self.callers.forget_all();
             self.newest = at;
@@ -321,7 +321,7 @@ impl Watch {
     }
 
     /// Begins an episode where a count is over its limit, or goes on with the one that is open.
-    fn weigh(&mut self, key: KeyRef, at: i64, flagged: u8, (detector, observed, limit): Count) {
+    fn weigh(&mut self, key: KeyRef, at: Moment, flagged: u8, (detector, observed, limit): Count) {
         if flagged & detector.bit() != 0 {
             self.go_on(detector, Subject::Key(key));
         } else if observed > limit {
@@ -392,19 +392,26 @@ impl Watch {
         key
     }
 
-    fn begin(&mut self, detector: Detector, subject: Subject, at: i64, observed: u32, limit: u32) {
+    fn begin(
+        &mut self,
+        detector: Detector,
+        subject: Subject,
+        at: Moment,
+        observed: u32,
+        limit: u32,
+    ) {
         let incident = match &subject {
             Subject::Key(KeyRef { project, key }) => identity(&[
                 detector.word().as_bytes(),
                 project.bytes(),
                 key.bytes(),
-                &at.to_be_bytes(),
+                &at.micros().to_be_bytes(),
             ]),
             Subject::Caller(kind, name) => identity(&[
                 detector.word().as_bytes(),
                 kind.word().as_bytes(),
                 name.as_bytes(),
-                &at.to_be_bytes(),
+                &at.micros().to_be_bytes(),
             ]),
         };
         let blocks = match &subject {
@@ -455,7 +462,7 @@ impl Watch {
     }
 
     /// The present count and the limit of an episode.
-    fn count_of(&mut self, detector: Detector, subject: &Subject, now: i64) -> (u32, u32) {
+    fn count_of(&mut self, detector: Detector, subject: &Subject, now: Moment) -> (u32, u32) {
         let distinct = self.rules.distinct;
         match subject {
             Subject::Caller(kind, name) => {

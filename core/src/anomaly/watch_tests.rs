@@ -7,10 +7,15 @@ use crate::id::{ProjectId, ProviderKeyId};
 
 const PROJECT: ProjectId = ProjectId::new([1; 16]);
 const A: KeyRef = KeyRef { project: PROJECT, key: ProviderKeyId::new([1; 16]) };
-const SECOND: i64 = 1_000_000;
+const SECOND: i64 = Span::SECOND.micros();
+const MINUTE: i64 = Span::MINUTE.micros();
 
-fn access(key: KeyRef, at: i64) -> Access<'static> {
-    Access { at, key, failed: false, callers: [Some("app"), None, None] }
+fn at(micros: i64) -> Moment {
+    Moment::new(micros)
+}
+
+fn access(key: KeyRef, micros: i64) -> Access<'static> {
+    Access { at: at(micros), key, failed: false, callers: [Some("app"), None, None] }
 }
 
 fn key(number: u16) -> KeyRef {
@@ -48,7 +53,7 @@ fn a_hundred_in_a_minute_are_none_too_many_and_one_more_is() {
         (findings[0].detector, findings[0].observed, findings[0].limit),
         (Detector::RapidAccess, 101, 100)
     );
-    assert_eq!((findings[0].began, findings[0].blocks), (MINUTE, false));
+    assert_eq!((findings[0].began, findings[0].blocks), (at(MINUTE), false));
 }
 
 #[test]
@@ -88,12 +93,12 @@ fn one_finding_an_episode_which_ends_at_half_the_limit() {
         watch.judge(&access(A, i));
     });
     assert_eq!(found(&mut watch), [(Detector::RapidAccess, true)]);
-    watch.end_episodes(MINUTE);
+    watch.end_episodes(at(MINUTE));
     assert!(found(&mut watch).is_empty());
-    watch.end_episodes(500 + MINUTE);
+    watch.end_episodes(at(500 + MINUTE));
     let ended = watch.take_findings();
     assert_eq!(ended.len(), 1);
-    assert_eq!(ended[0].ended, Some((500 + MINUTE, 400)));
+    assert_eq!(ended[0].ended, Some((at(500 + MINUTE), 400)));
     (0..101).for_each(|i| {
         watch.judge(&access(A, 10 * MINUTE + i));
     });
@@ -177,15 +182,15 @@ fn an_anomaly_whose_writer_died_is_found_by_the_next_and_an_open_one_is_not_foun
     let lost = dead.take_findings().remove(0);
     let mut watch = Watch::default();
     (0..200).for_each(|i| watch.remember(&access(A, i)));
-    watch.look_at_all(200);
+    watch.look_at_all(at(200));
     assert_eq!(found(&mut watch), [(Detector::RapidAccess, true)]);
     let mut told = Watch::default();
     told.remember_episode(Detector::RapidAccess, Subject::Key(A), lost.incident, lost.began);
     (0..200).for_each(|i| told.remember(&access(A, i)));
-    told.look_at_all(200);
+    told.look_at_all(at(200));
     told.judge(&access(A, 201));
     assert!(told.take_findings().is_empty());
-    told.end_episodes(10 * MINUTE);
+    told.end_episodes(at(10 * MINUTE));
     assert_eq!(told.take_findings()[0].incident, lost.incident);
 }
 
@@ -230,13 +235,18 @@ fn an_hours_episode_does_not_end_while_its_hour_is_being_filled() {
     rules.base.hour = 10;
     watch.set_rules(rules);
     watch.begin_filling();
-    watch.remember_episode(Detector::Theft, Subject::Key(A), IncidentId::new([7; 16]), 0);
-    watch.end_episodes(30 * MINUTE); // of the trail the last minute alone is read
+    watch.remember_episode(
+        Detector::Theft,
+        Subject::Key(A),
+        IncidentId::new([7; 16]),
+        Moment::EPOCH,
+    );
+    watch.end_episodes(at(30 * MINUTE)); // of the trail the last minute alone is read
     (0..20).rev().for_each(|i| watch.remember(&access(A, i)));
-    watch.look_at_all(30 * MINUTE);
-    watch.end_episodes(30 * MINUTE);
+    watch.look_at_all(at(30 * MINUTE));
+    watch.end_episodes(at(30 * MINUTE));
     assert!(found(&mut watch).is_empty());
-    watch.end_episodes(70 * MINUTE);
+    watch.end_episodes(at(70 * MINUTE));
     assert_eq!(found(&mut watch), [(Detector::Theft, false)]);
 }
 

@@ -27,6 +27,12 @@ impl Corpus {
         Corpus(TestRunner::new_with_rng(Config::default(), random))
     }
 
+    /// A seed for each format: a new one changes nothing for the others.
+    fn of(format: &Format, seed: u8) -> Corpus {
+        let name = format!("{} {}", format.provider, format.kind);
+        Corpus::new(name.bytes().fold(seed, u8::wrapping_add))
+    }
+
     fn text(&mut self, shape: &str) -> String {
         string_regex(shape).expect("a shape").new_tree(&mut self.0).expect("a text").current()
     }
@@ -107,9 +113,8 @@ const KNOWN_GAPS: &[(&str, &str, &str)] = &[
 fn every_format_of_the_list_is_masked() {
     let mut wrong = vec![];
     for format in FORMATS.iter() {
-        // a seed for each format: a new one changes nothing for the others
         let name = format!("{} {}", format.provider, format.kind);
-        let mut corpus = Corpus::new(name.bytes().fold(0, u8::wrapping_add));
+        let mut corpus = Corpus::of(format, 0);
         let keys: Vec<_> = (0..40).map(|turn| corpus.key(format, turn)).collect();
         let sentence = |key: &Key| format!("The {} is {}, please rotate it.", key.name, key.text);
         let seen = keys.iter().filter(|key| redact(&sentence(key)).contains(&key.secret));
@@ -127,10 +132,10 @@ fn every_format_of_the_list_is_masked() {
 
 #[test]
 fn no_key_survives_in_any_carrier() {
-    let mut corpus = Corpus::new(7);
     let (mut tried, mut missed, mut partial, mut plain_missed) = (0, vec![], vec![], vec![]);
-    for turn in 0..3 {
-        for format in FORMATS.iter() {
+    for format in FORMATS.iter() {
+        let mut corpus = Corpus::of(format, 7);
+        for turn in 0..3 {
             for (number, Carrier { name, carry, plain }) in CARRIERS.iter().enumerate() {
                 let key = corpus.key(format, turn + number);
                 let text = carry(&key.text, &key.name);
@@ -165,7 +170,7 @@ fn no_key_survives_in_any_carrier() {
     let (lost, cut) = (missed.len(), partial.len());
     println!("{tried} texts, {lost} missed, {cut} in part, recall {recall:.4}");
     missed.iter().chain(&partial).for_each(|what| println!("{what}"));
-    assert!(CARRIERS.len() >= 40 && FORMATS.len() == 93);
+    assert!(CARRIERS.len() >= 40 && FORMATS.len() >= 93);
     assert!(plain_missed.is_empty(), "{plain_missed:#?}");
     assert!(partial.is_empty(), "{partial:#?}");
     assert!(recall >= 0.995, "{recall}");

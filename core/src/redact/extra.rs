@@ -11,9 +11,9 @@ use regex_automata::nfa::thompson;
 use regex_automata::util::syntax;
 use regex_automata::{Anchored, Input};
 
+use super::finding::Finding;
 use super::mask::redact_pausing;
 use super::patterns::{NO_PATTERN, Refusal, check_count, check_length, check_matches, masked_at};
-use super::scan::Finding;
 
 /// Bytes of an automaton, and of what building one takes; there are two.
 const SIZE: usize = 1 << 20;

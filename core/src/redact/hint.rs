@@ -2,8 +2,8 @@
 //! The hint is stored and displayed in clear, so it gives away four characters of long secrets and
 //! none of short.
 
+use super::finding::Finding;
 use super::mask::findings;
-use super::scan::Finding;
 use super::text::visible;
 
 /// The fewest characters of a secret part whose last four are shown: 28 stay unknown, over 100

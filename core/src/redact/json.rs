@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use super::extra::{ExtraPatterns, redact_with};
+use super::finding::MASK;
 use super::mask::redact_pausing;
-use super::scan::MASK;
 
 /// Masks the keys in a JSON text, also those written with escapes, and in its strings and names
 /// what extra patterns match. Without keys the text is not copied; else what held some is shown to

@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 
 use super::anchors::ANCHORS;
-use super::scan::{Finding, MASK, Scan};
+use super::finding::{Finding, MASK};
+use super::scan::Scan;
 
 /// How often a masked text is masked again: what comes into sight by masking is masked too, and
 /// masking twice changes nothing. Two passes are the rule.

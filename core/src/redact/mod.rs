@@ -8,6 +8,7 @@ mod bytes;
 mod candidates;
 mod escapes;
 mod extra;
+mod finding;
 mod hint;
 mod json;
 mod mask;
@@ -23,6 +24,7 @@ mod text;
 
 pub use candidates::{Candidate, candidates};
 pub use extra::{EXTRA_KEY, ExtraPatterns, all_findings, redact_with};
+pub use finding::{Finding, MASK};
 pub use hint::{key_hint, provider_of};
 pub use json::redact_json;
 pub use mask::{
@@ -30,5 +32,4 @@ pub use mask::{
 };
 pub use patterns::{Patterns, Refusal};
 pub use pieces::{Piece, piece};
-pub use scan::{Finding, MASK};
 pub use text::{clean, cut, is_visible};

@@ -6,8 +6,8 @@ use std::borrow::Cow;
 
 use regex::{Regex, RegexBuilder};
 
+use super::finding::{MASK, MASK_END};
 use super::mask::{self, into_text};
-use super::scan::{MASK, MASK_END};
 
 /// Why a pattern is refused, and what to do; neither holds the pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

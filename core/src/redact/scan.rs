@@ -9,14 +9,12 @@ use memchr::memmem;
 
 use super::anchors::{ANCHORS, Anchor};
 use super::bytes::{self, WORD};
+use super::finding::{Finding, MASK, MASK_END};
 use super::proof::is_value;
 use super::rule::{Edge, Proof, Rule, Run};
 use super::rules::contexts::CONTEXTS;
 use super::{escapes, named, structure};
 
-/// What stands in place of the secret part.
-pub const MASK: &str = "...[REDACTED]";
-pub(super) const MASK_END: &str = "[REDACTED]";
 /// How far before a long run a label or a provider's name may begin: the longest window, and room
 /// for the name.
 const LOOK_BACK: usize = 128;
@@ -32,21 +30,6 @@ const LEAST_VALUE: usize = 16;
 const MARKER: &[u8] = b"T3BlbkFJ";
 
 static ADDRESS: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"://"));
-
-/// A key found in a text; offsets in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Finding {
-    /// The slug of the provider, where the shape is one provider's alone.
-    pub provider: Option<&'static str>,
-    /// What kind of key it is.
-    pub kind: &'static str,
-    /// Where the key begins, with its public prefix.
-    pub start: usize,
-    /// Where its secret part begins; with no public prefix, at its start.
-    pub secret: usize,
-    /// Where it ends.
-    pub end: usize,
-}
 
 /// How far a text has been scanned. The text is given anew at every step, so that it can be masked
 /// in between.

@@ -5,9 +5,9 @@ use memchr::memmem;
 
 use super::bytes::{self, ALNUM, BASE64, Class, DIGIT, WORD};
 use super::escapes;
+use super::finding::Finding;
 use super::proof::{Proof, has_both_cases};
 use super::rules::contexts::Shape;
-use super::scan::Finding;
 
 /// The fewest bytes of a key whose structure says enough.
 pub(super) const LEAST: usize = 49;

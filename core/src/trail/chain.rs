@@ -50,7 +50,8 @@ struct Fields {
 impl Fields {
     fn column(&mut self, column: &Column, row: &Row<'_>) {
         match column.cell {
-            Cell::Bigint(get) | Cell::Timestamptz(get) => self.fixed(Some(get(row).to_be_bytes())),
+            Cell::Bigint(get) => self.fixed(Some(get(row).to_be_bytes())),
+            Cell::Timestamptz(get) => self.fixed(Some(get(row).micros().to_be_bytes())),
             Cell::Integer(get) => self.fixed(get(row).map(i32::to_be_bytes)),
             Cell::Boolean(get) => self.fixed(Some([u8::from(get(row))])),
             Cell::Uuid(get) => self.fixed(get(row)),

@@ -4,13 +4,13 @@
 
 use super::terms::{AccessType, Bounded, CallerKind, FailureReason};
 use crate::id::{EventId, Id, IdentityId, KeyRef, ProjectId, ProviderKeyId};
+use crate::moment::Moment;
 
-/// One access, as its own process saw it. `accessed_at`: microseconds since 1970, UTC. Lengths in
-/// bytes.
+/// One access, as its own process saw it. Lengths in bytes.
 #[derive(Clone, Copy)]
 pub struct Event {
     pub id: EventId,
-    pub accessed_at: i64,
+    pub accessed_at: Moment,
     pub project_id: Option<ProjectId>,
     pub provider_key_id: Option<ProviderKeyId>,
     pub provider: Bounded<63>,
@@ -35,7 +35,7 @@ pub struct Event {
     pub compromised: bool,
     /// When an imported key was last used where it came from. No column of the trail: the writer
     /// shows it with the key.
-    pub last_used_at: Option<i64>,
+    pub last_used_at: Option<Moment>,
     /// The caller that is unblocked. No column of the trail: the note is kept with the incident
     /// that blocked it.
     pub about_caller: Option<(CallerKind, Bounded<128>)>,
@@ -53,7 +53,7 @@ impl Event {
 
     /// The UTC day the event belongs to, in days since 1970.
     pub fn day(&self) -> i32 {
-        self.accessed_at.div_euclid(86_400_000_000) as i32
+        self.accessed_at.day()
     }
 
     /// Counts another attempt in this row, which then says only what all its attempts share.
@@ -107,8 +107,7 @@ pub enum Cell {
     Integer(fn(&Row<'_>) -> Option<i32>),
     Boolean(fn(&Row<'_>) -> bool),
     Uuid(fn(&Row<'_>) -> Option<[u8; 16]>),
-    /// Microseconds since 1970.
-    Timestamptz(fn(&Row<'_>) -> i64),
+    Timestamptz(fn(&Row<'_>) -> Moment),
     Text(for<'a> fn(&Row<'a>) -> Option<&'a str>),
     Inet(for<'a> fn(&Row<'a>) -> Option<&'a str>),
     Xid8(fn(&Row<'_>) -> Option<u64>),
@@ -212,7 +211,7 @@ pub(crate) mod tests {
     pub(crate) fn event() -> Event {
         Event {
             id: EventId::new([1; 16]),
-            accessed_at: 1_700_000_000_000_000,
+            accessed_at: Moment::new(1_700_000_000_000_000),
             project_id: Some(ProjectId::new([2; 16])),
             provider_key_id: Some(ProviderKeyId::new([3; 16])),
             provider: Bounded::new(Some("openai")),
@@ -242,7 +241,7 @@ pub(crate) mod tests {
     pub(crate) fn full() -> Event {
         Event {
             id: EventId::new([0x11; 16]),
-            accessed_at: 1_700_000_000_123_456,
+            accessed_at: Moment::new(1_700_000_000_123_456),
             project_id: Some(ProjectId::new([0x22; 16])),
             provider_key_id: Some(ProviderKeyId::new([0x33; 16])),
             provider: Bounded::new(Some("openai")),
@@ -270,7 +269,7 @@ pub(crate) mod tests {
     pub(crate) fn empty() -> Event {
         Event {
             id: EventId::new([0x12; 16]),
-            accessed_at: -1,
+            accessed_at: Moment::new(-1),
             project_id: None,
             provider_key_id: None,
             provider: Bounded::NULL,
@@ -340,9 +339,9 @@ pub(crate) mod tests {
     #[test]
     fn days_are_utc_and_hold_before_1970() {
         let mut e = event();
-        e.accessed_at = 86_400_000_000;
+        e.accessed_at = Moment::EPOCH + crate::moment::Span::DAY;
         assert_eq!(e.day(), 1);
-        e.accessed_at = -1;
+        e.accessed_at = Moment::new(-1);
         assert_eq!(e.day(), -1);
     }
 }

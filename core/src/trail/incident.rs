@@ -3,6 +3,7 @@
 //! §6, §11.
 
 use crate::id::{IncidentId, KeyRef, ProjectId, ProviderKeyId};
+use crate::moment::Moment;
 use sha2::{Digest, Sha256};
 
 words! {
@@ -21,8 +22,7 @@ words! {
     Severity { Low = "low", Medium = "medium", High = "high", Critical = "critical" }
 }
 
-/// An incident before it is stored. `details` is a JSON object; `detected_at` microseconds since
-/// 1970.
+/// An incident before it is stored. `details` is a JSON object.
 pub struct Incident {
     pub id: IncidentId,
     pub kind: IncidentType,
@@ -30,7 +30,7 @@ pub struct Incident {
     pub project_id: Option<ProjectId>,
     pub provider_key_id: Option<ProviderKeyId>,
     pub details: String,
-    pub detected_at: i64,
+    pub detected_at: Moment,
 }
 
 /// What listeners are told: which incident, and of what type. They read the row under their own

@@ -4,6 +4,7 @@
 
 use super::incident::{Incident, IncidentType, Severity, identity};
 use crate::id::IncidentId;
+use crate::moment::Moment;
 
 words! {
     /// Where a key was about to be seen.
@@ -13,8 +14,7 @@ words! {
     }
 }
 
-/// One key masked. `run` is a hash of the key under a secret of this server run; times are
-/// microseconds since 1970.
+/// One key masked. `run` is a hash of the key under a secret of this server run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Leak {
     /// 0: the process served no database.
@@ -26,8 +26,8 @@ pub struct Leak {
     pub provider: Option<&'static str>,
     pub kind: &'static str,
     pub run: u64,
-    pub statement_start: i64,
-    pub at: i64,
+    pub statement_start: Moment,
+    pub at: Moment,
     /// How often since it was last reported.
     pub count: u32,
 }
@@ -48,7 +48,7 @@ impl Leak {
             &self.database.to_be_bytes(),
             &self.backend_pid.to_be_bytes(),
             &self.run.to_be_bytes(),
-            &self.statement_start.to_be_bytes(),
+            &self.statement_start.micros().to_be_bytes(),
         ];
         let what = if stays {
             "a statement put what looks like a provider key into the catalog"
@@ -72,7 +72,7 @@ impl Leak {
 }
 
 /// The incident that masked keys were not all reported.
-pub fn overflow(dropped: u64, identity: IncidentId, at: i64) -> Incident {
+pub fn overflow(dropped: u64, identity: IncidentId, at: Moment) -> Incident {
     let what = "more keys were masked than could be reported";
     Incident {
         id: identity,
@@ -97,8 +97,8 @@ mod tests {
         provider: Some("openai"),
         kind: "project key",
         run: 0x1234_5678_9abc_def0,
-        statement_start: 1,
-        at: 2,
+        statement_start: Moment::new(1),
+        at: Moment::new(2),
         count: 3,
     };
     const NAMES: Names = Names { role: None, database: Some("d") };
@@ -106,10 +106,13 @@ mod tests {
     #[test]
     fn a_key_is_one_incident_per_statement_and_process() {
         let id = |leak: Leak| leak.incident(&NAMES).id;
-        assert_eq!(id(LEAK), id(Leak { at: 9, count: 1, channel: Channel::Detail, ..LEAK }));
+        assert_eq!(
+            id(LEAK),
+            id(Leak { at: Moment::new(9), count: 1, channel: Channel::Detail, ..LEAK })
+        );
         for other in [
             Leak { run: 1, ..LEAK },
-            Leak { statement_start: 2, ..LEAK },
+            Leak { statement_start: Moment::new(2), ..LEAK },
             Leak { backend_pid: 8, ..LEAK },
             Leak { channel: Channel::Catalog, ..LEAK },
         ] {

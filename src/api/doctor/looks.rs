@@ -2,7 +2,7 @@
 //! functions of others, settings that write into the log); and at keys and members. What each reads
 //! and when it is wrong: `store/doctor`.
 
-use super::{Check, check, listed, not_looked_at};
+use super::check::{Check, check, listed, not_looked_at};
 use crate::error::Error;
 use crate::postgres::{Owner, session};
 use crate::store::doctor::{self, Counted, Seen};

@@ -3,6 +3,7 @@
 //! `vault` looks at this server's part, `looks` at the catalog; what each look reads:
 //! `store/doctor`.
 
+mod check;
 mod looks;
 mod vault;
 
@@ -12,17 +13,6 @@ use crate::error::Error;
 use crate::store::installed;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-
-/// Findings that a detail names; the rest are counted.
-const MOST: usize = 20;
-
-/// One row of the answer; ok is None for what could not be looked at.
-struct Check {
-    name: &'static str,
-    ok: Option<bool>,
-    detail: String,
-    hint: Option<&'static str>,
-}
 
 /// Checks everything that the vault's promises rest on: a row per check, `ok` false for what is
 /// wrong, with a hint, and NULL for what could not be looked at. Works where the vault is not
@@ -47,41 +37,10 @@ fn security_check() -> Result<
     }
     let owner = installed::owner();
     // The writer and the keyring are seen at work; what is in their way is one of the rows.
-    let ready = audit::look();
+    let ready = audit::check_ready();
     let checks =
         vault::checks(&owner, &ready, &audit::state()).into_iter().chain(looks::checks(&owner));
     Ok(TableIterator::new(
         checks.map(|c| (c.name.to_owned(), c.ok, c.detail, c.hint.map(str::to_owned))),
     ))
-}
-
-/// A check that is fine, or not.
-fn check(
-    name: &'static str,
-    problem: Option<(String, &'static str)>,
-    fine: impl FnOnce() -> String,
-) -> Check {
-    match problem {
-        Some((detail, hint)) => Check { name, ok: Some(false), detail, hint: Some(hint) },
-        None => Check { name, ok: Some(true), detail: fine(), hint: None },
-    }
-}
-
-/// A check whose object is not there: another row says why.
-fn not_looked_at(name: &'static str, why: impl Into<String>) -> Check {
-    Check { name, ok: None, detail: format!("not looked at: {}", why.into()), hint: None }
-}
-
-/// An error as a problem.
-fn problem(error: &Error) -> (String, &'static str) {
-    (error.message(), error.hint().unwrap_or("See the server log."))
-}
-
-/// A few names, or so many and how many more.
-fn listed(names: &[impl ToString]) -> String {
-    let shown: Vec<String> = names.iter().take(MOST).map(ToString::to_string).collect();
-    match names.len().saturating_sub(MOST) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
-    }
 }

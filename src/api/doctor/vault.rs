@@ -1,7 +1,7 @@
 //! Looks of the doctor at this server's part of the vault: the library, the installation, the
 //! keyring and where it is kept, the audit writer and the room it needs.
 
-use super::{Check, check, listed, not_looked_at, problem};
+use super::check::{Check, check, listed, not_looked_at, problem};
 use crate::audit::State;
 use crate::crypto::keyring::Keyring;
 use crate::error::Error;

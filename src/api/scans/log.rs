@@ -45,7 +45,7 @@ fn scan_server_log(
 > {
     let access = begin(Access::must_administer)?;
     let since = back(&access, access.need(since, "since")?)?;
-    let since = SystemTime::UNIX_EPOCH + Duration::from_micros(since.unsigned_abs());
+    let since = SystemTime::UNIX_EPOCH + Duration::from_micros(since.micros().unsigned_abs());
     let mut scan = Scan::new(access, "scan_server_log")?;
     let files = files(since);
     notice!("scan_server_log: {} files modified since then", files.len());

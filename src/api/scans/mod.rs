@@ -12,6 +12,7 @@ use crate::audit::{Standing, commit};
 use crate::caller::Context;
 use crate::error::Error;
 use crate::id::{IncidentId, ProviderKeyId};
+use crate::moment::Moment;
 use crate::postgres::{clock, process, session};
 use crate::redact;
 use crate::store;
@@ -25,7 +26,6 @@ use std::ops::Deref;
 const MOST: usize = 10_000;
 /// A NOTICE says how far a scan is, each time so much was searched: every few seconds.
 const BYTES_PER_NOTICE: usize = 64 << 20;
-const DAY: i64 = 86_400_000_000;
 
 /// Where a text stands: as people are shown it, and what its incidents are about. A log file is
 /// renamed and packed, but what it says is not new again.
@@ -218,10 +218,11 @@ fn incident_of(source: &str, ours: Option<StoredAs>, place: &str, leak: &Leak) -
 /// The incident that there is more than an answer holds, one a day.
 fn no_more(source: &str) -> Incident {
     let now = clock::now();
+    let day = i64::from(now.day());
     let details =
         serde_json::json!({ "what": "more keys lie in clear than a scan lists", "source": source });
     Incident {
-        id: incident::identity(&[b"leak", b"more", source.as_bytes(), &(now / DAY).to_be_bytes()]),
+        id: incident::identity(&[b"leak", b"more", source.as_bytes(), &day.to_be_bytes()]),
         kind: IncidentType::LeakedKey,
         severity: Severity::High,
         project_id: None,
@@ -240,15 +241,14 @@ fn raise(access: &Access, incident: &Incident) -> bool {
     is_new
 }
 
-/// The moment that lies this far back, in microseconds since 1970; a time before 1970 is its
-/// beginning.
-fn back(access: &Access, since: pgrx::datum::Interval) -> Result<i64, Error> {
+/// The moment that lies this far back; one before 1970 is its beginning.
+fn back(access: &Access, since: pgrx::datum::Interval) -> Result<Moment, Error> {
     let back = since.as_micros();
-    let from = i128::from(clock::now()) - back;
+    let from = i128::from(clock::now().micros()) - back;
     let from = i64::try_from(from.max(0)).ok().filter(|_| back >= 0);
     let bad = Error::BadInput(
         "since is not a time back from now",
         "Give an interval such as '24 hours'.",
     );
-    access.accept(from.ok_or(bad))
+    access.accept(from.map(Moment::new).ok_or(bad))
 }

@@ -4,6 +4,7 @@
 use super::{Place, Scan, back, begin};
 use crate::api::access::Access;
 use crate::error::Error;
+use crate::moment::{Moment, Span};
 use crate::postgres::table::{self, Leaf, NamedRow};
 use crate::postgres::{StepMemory, clock, process};
 use crate::redact;
@@ -18,7 +19,7 @@ use std::ffi::{CStr, CString};
 const TEXTS: [pg_sys::Oid; 4] =
     [pg_sys::TEXTOID, pg_sys::VARCHAROID, pg_sys::JSONOID, pg_sys::JSONBOID];
 const TIMES: [pg_sys::Oid; 3] = [pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPOID, pg_sys::DATEOID];
-const DAY: i64 = 86_400_000_000;
+const DAY: i64 = Span::DAY.micros();
 
 /// Scans a table for keys in its columns of type text, varchar, json and jsonb, or in those named;
 /// with `time_column` and `since` only rows of that time or none. A row per key and column; each
@@ -79,8 +80,8 @@ fn scan_table_for_leaks(
 pub(super) struct Columns {
     names: Vec<String>,
     time_column: Option<String>,
-    /// Rows before it are passed over; microseconds since 1970.
-    since: Option<i64>,
+    /// Rows before it are passed over.
+    since: Option<Moment>,
 }
 
 impl Columns {
@@ -88,7 +89,7 @@ impl Columns {
     pub(super) fn new(
         mut names: Vec<String>,
         time_column: Option<&str>,
-        since: Option<i64>,
+        since: Option<Moment>,
     ) -> Columns {
         names.sort();
         names.dedup();
@@ -162,9 +163,9 @@ impl Columns {
     }
 }
 
-/// The time of a row in microseconds since 1970; None where it has none. What has no time zone may
-/// lie a day off: then the later is taken, so that no row is missed.
-fn time(row: &NamedRow, column: usize) -> Option<i64> {
+/// The time of a row; None where it has none. What has no time zone may lie a day off: then the
+/// later is taken, so that no row is missed.
+fn time(row: &NamedRow, column: usize) -> Option<Moment> {
     let since_2000 = match row.column_type(column)? {
         pg_sys::DATEOID => {
             i64::from(row.get::<i32>(column)?).saturating_mul(DAY).saturating_add(2 * DAY)
@@ -172,5 +173,5 @@ fn time(row: &NamedRow, column: usize) -> Option<i64> {
         pg_sys::TIMESTAMPOID => row.get::<i64>(column)?.saturating_add(DAY),
         _ => row.get::<i64>(column)?,
     };
-    Some(since_2000.saturating_add(clock::POSTGRES_EPOCH))
+    Some(clock::moment(since_2000))
 }

@@ -1,8 +1,9 @@
-//! What the log hook masked, on its way to a writer: a table in shared memory, never the text
-//! itself. Unsafe lives here. Every process leaves word in it, also in a critical section, also
-//! while it dies: so no lock, no allocation, and nothing at all where there is no shared memory:
-//! the logger lets go of it, the postmaster at its end (both were segmentation faults, FACTS §3).
+//! The keys that the log hook masked, on their way to a writer: a table in shared memory, without
+//! the text itself. Unsafe lives here. A process writes to it also in a critical section, and while
+//! it dies: so it takes no lock and allocates nothing. The logger, and the postmaster at its end,
+//! have no shared memory; there nothing is written (both were segmentation faults).
 
+use crate::moment::{Moment, Span};
 use crate::trail::Leak;
 use pgrx::pg_sys;
 use std::ffi::c_void;
@@ -12,17 +13,16 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
 
 /// Leaks that wait at a time: a writer takes them once a second. More are counted.
 const CELLS: usize = 256;
-/// How long a leak waits for the writer of its own database; then any writer reports it
-/// (microseconds).
-const PATIENCE: i64 = 10_000_000;
+/// How long a leak waits for the writer of its own database; then any writer reports it.
+const PATIENCE: Span = Span::seconds(10);
 
 const FREE: u32 = 0;
 const FILLING: u32 = 1;
 const FULL: u32 = 2;
 const TAKING: u32 = 3;
 
-/// The names in a leak are constants of this library, which every process of the server has at the
-/// same address: the postmaster loaded it, and they are its forks.
+/// The names in a leak are constants of this library. Every process of the server has them at the
+/// same address, because the postmaster loaded the library and they are its forks.
 #[repr(C)]
 struct Cell {
     state: AtomicU32,
@@ -122,7 +122,7 @@ pub(crate) fn push(leak: Leak) {
 
 /// The writer's: takes what its database is to report, what has waited too long for another's
 /// writer, and how many were dropped.
-pub(crate) fn take(database: u32, now: i64) -> (Vec<Leak>, u64) {
+pub(crate) fn take(database: u32, now: Moment) -> (Vec<Leak>, u64) {
     let Some(table) = table() else { return (vec![], 0) };
     let mut taken = vec![];
     for cell in cells(table, 0) {

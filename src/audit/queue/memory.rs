@@ -1,7 +1,7 @@
 //! The queue's place in shared memory: asked for and laid out when the server starts, by
-//! PostgreSQL's two hooks. Unsafe lives here. Laid out in place, because its 20 MB would not fit a
-//! stack: slots, their rings, one waiter per server process, the keyrings, then what the log hook
-//! masked.
+//! PostgreSQL's two hooks. Unsafe lives here. The order: slots, their rings, one waiter per server
+//! process, the keyrings, then the keys that the log hook masked. All is laid out in place, because
+//! its 20 MB would not fit a stack.
 
 use super::leaks;
 use super::{CAPACITY, DIRECTORY, Entry, SLOT_COUNT, SLOTS, Slot, WAITER_COUNT, WAITERS, Waiter};
@@ -58,9 +58,8 @@ unsafe extern "C-unwind" fn request() {
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn startup() {
-    // SAFETY: runs once per process under AddinShmemInitLock; the memory is as large as `request`
-    // asked for, laid out in place because its 20 MB would not fit a stack; all-zero bytes are
-    // valid slots, entries and waiters.
+    // SAFETY: runs once per process under AddinShmemInitLock. The memory is as large as `request`
+    // asked for. All-zero bytes are valid slots, entries and waiters.
     unsafe {
         if let Some(previous) = STARTUP.previous() {
             previous();

@@ -1,8 +1,7 @@
 //! The queue of audit events in shared memory: one slot per database, one waiter per server
-//! process. Unsafe lives here. A producer copies its event in under the slot's lock and sleeps; the
+//! process. Unsafe lives here. A caller copies its event in under the slot's lock, and sleeps. The
 //! slot's writer takes batches out, commits them and answers each event with a verdict. Nothing
-//! inside a locked section may raise an ERROR. Orders of stores and the traps behind them: FACTS
-//! §2.
+//! inside a locked section may raise an ERROR. Why stores have their order: docs/facts.md.
 
 pub(crate) mod leaks;
 mod memory;
@@ -10,6 +9,8 @@ mod memory;
 pub(crate) use memory::install_hooks;
 
 use crate::audit::wakeup::Sleeper;
+use crate::moment::Moment;
+use crate::postgres::session;
 use crate::shared_keyring;
 use crate::trail::{Event, Notice, Verdict};
 use pgrx::pg_sys;
@@ -111,7 +112,7 @@ pub(crate) fn capacity() -> usize {
     CAPACITY.load(Relaxed)
 }
 
-/// The longest push: a quarter of the queue (DESIGN §8).
+/// The longest push: a quarter of the queue (docs/architecture.md).
 pub(crate) fn chunk() -> usize {
     (capacity() / 4).clamp(1, MAX_CHUNK)
 }
@@ -159,8 +160,8 @@ pub(crate) fn claim(database: u32, fresh_epoch: i64) -> Option<usize> {
 }
 
 impl Slot {
-    /// Takes the slot from a database whose writer left and whose queue is empty; under the lock,
-    /// so that nobody of that database can push meanwhile.
+    /// Takes the slot from a database whose writer left and whose queue is empty. The lock keeps
+    /// that database from pushing meanwhile.
     fn let_go(&self) -> bool {
         self.locked(|| {
             let abandoned = self.state() == WriterState::Absent
@@ -193,7 +194,7 @@ impl Slot {
 
     /// Whether writer and waiter may look for each other before they sleep: only while one caller
     /// is alone with the writer. Beside others spinning takes the processor from who could work
-    /// (FACTS §2: 20 % at four clients).
+    /// (20 % at four clients, docs/facts.md).
     pub(crate) fn has_one_caller(&self) -> bool {
         self.pushes_in_a_row.load(Relaxed) >= LONELY
     }
@@ -203,9 +204,9 @@ impl Slot {
         locked(self.lock, work)
     }
 
-    /// Whether the oldest event was pushed before `moment` (microseconds since 1970) and is not
-    /// answered yet. Under the lock, so that nobody overwrites the entry meanwhile.
-    pub(crate) fn is_stuck_since(&self, moment: i64) -> bool {
+    /// Whether the oldest event was pushed before `moment` and is not answered yet. Under the lock,
+    /// so that nobody overwrites the entry meanwhile.
+    pub(crate) fn is_stuck_since(&self, moment: Moment) -> bool {
         self.locked(|| {
             !self.is_empty() && self.entry(self.tail.load(Acquire)).event.accessed_at < moment
         })
@@ -257,9 +258,15 @@ impl Slot {
         }
     }
 
-    /// Leaves word for the writer to tell listeners; where there is no room, or the slot is another
+    /// Leaves word for the writer to tell listeners of incidents of this process's database.
+    pub(crate) fn announce_all(&self, notices: Vec<Notice>) {
+        let database = session::database().to_u32();
+        notices.into_iter().for_each(|notice| self.announce(database, notice));
+    }
+
+    /// Leaves word of one; where there is no room, or the slot is another
     /// database's by now, the incident is in the table only.
-    pub(crate) fn announce(&self, database: u32, notice: Notice) {
+    fn announce(&self, database: u32, notice: Notice) {
         self.locked(|| {
             let len = self.notices_len.load(Relaxed) as usize;
             if len < MAX_NOTICES && self.database.load(Acquire) == database {

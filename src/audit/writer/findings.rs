@@ -1,16 +1,17 @@
-//! What the writer writes down for the watch, in the second transaction: what was found (incident,
-//! evidence, block, end), who used which key first, busiest minutes. How its counters are filled:
-//! `warm_up`. DESIGN §8.
+//! The watch's findings become rows, about once a second: incidents with their evidence, block and
+//! end. So do the callers that are new to a key, and busiest minutes. `warm_up` fills the watch's
+//! counters (docs/architecture.md).
 
-use super::{Failure, Writer, transaction};
-use crate::anomaly::{DAY, Detector, Finding, MINUTE, Meeting, Subject, Watch, day_of};
-use crate::error::Error;
+use super::transaction::now_or_later;
+use crate::anomaly::{Detector, Finding, Meeting, Subject, Watch};
+use crate::audit::queue::Slot;
 use crate::id::KeyRef;
-use crate::postgres::{Owner, clock, session};
+use crate::moment::{Moment, Span};
+use crate::postgres::{Owner, clock};
 use crate::redact;
 use crate::store;
 use crate::trail::{AccessType, CallerKind, Event, Incident, Notice, incident};
-use pgrx::{log, warning};
+use pgrx::warning;
 use std::collections::HashMap;
 
 /// Findings, meetings and peaks written at a time.
@@ -34,41 +35,33 @@ pub(super) fn take_up_block(watch: &mut Watch, event: &Event) {
 }
 
 /// Writes down what was found, in transactions of their own.
-pub(super) fn flush(writer: &mut Writer) {
-    let lost = std::mem::take(&mut writer.watch.lost);
+pub(super) fn flush(slot: &Slot, watch: &mut Watch) {
+    let lost = std::mem::take(&mut watch.lost);
     if lost > 0 {
         warning!(
-            "watchllm_keys writer: {lost} findings of the watch found no room to wait for being written"
+            "watchllm_keys writer: {lost} findings of the watch found no room \
+             to wait for being written"
         );
     }
-    writer.watch.end_episodes(clock::now());
-    write_meetings(writer);
-    look_at_woken(writer);
-    write_findings(writer);
-    write_peaks(writer);
+    watch.end_episodes(clock::now());
+    write_meetings(watch);
+    look_at_woken(watch);
+    write_findings(slot, watch);
+    write_peaks(watch);
 }
 
-fn write_findings(writer: &mut Writer) {
-    let mut findings = writer.watch.take_findings();
+fn write_findings(slot: &Slot, watch: &mut Watch) {
+    let mut findings = watch.take_findings();
     while !findings.is_empty() {
         let part = &findings[..findings.len().min(AT_ONCE)];
-        let outcome = transaction(|| {
-            let owner = store::installed::owner()?;
-            Ok(part.iter().filter_map(|finding| write(owner, finding)).collect::<Vec<Notice>>())
+        let fresh = now_or_later("incidents are written", |owner| -> Vec<Notice> {
+            part.iter().filter_map(|finding| write(owner, finding)).collect()
         });
-        match outcome {
-            Ok(fresh) => {
-                let database = session::database().to_u32();
-                part.iter().filter(|finding| finding.ended.is_none()).for_each(warn);
-                fresh.into_iter().for_each(|notice| writer.slot.announce(database, notice));
-                findings.drain(..part.len());
-            }
-            // The rest too: each part could wait as long for the same lock, and callers behind it.
-            Err(failure) => {
-                log!("watchllm_keys writer: incidents are written later: {}", failure.message);
-                return writer.watch.put_back(findings);
-            }
-        }
+        // The rest waits too: callers would wait as long behind each part for the same lock.
+        let Some(fresh) = fresh else { return watch.put_back(findings) };
+        part.iter().filter(|finding| finding.ended.is_none()).for_each(warn);
+        slot.announce_all(fresh);
+        findings.drain(..part.len());
     }
 }
 
@@ -78,31 +71,31 @@ fn write(owner: Owner, finding: &Finding) -> Option<Notice> {
         Subject::Key(key) => (Some(key.project), Some(key.key)),
         Subject::Caller(..) => (None, None),
     };
+    let (id, began) = (finding.incident, finding.began);
     if let Some((at, accesses)) = finding.ended {
         let note = format!("{accesses} accesses while it lasted");
-        store::incidents::add_event(owner, &finding.incident, project, "ended", &note, at);
+        store::incidents::add_event(owner, &id, project, "ended", &note, at);
         return None;
     }
     let incident = Incident {
-        id: finding.incident,
+        id,
         kind: finding.detector.incident_type(),
         severity: finding.detector.severity(),
         project_id: project,
         provider_key_id: key,
         details: details(finding),
-        detected_at: finding.began,
+        detected_at: began,
     };
     let is_new = store::incidents::write(owner, &incident);
     if let Some(evidence) = evidence(owner, finding) {
-        store::incidents::add_event(
-            owner,
-            &finding.incident,
-            project,
-            "note",
-            &evidence,
-            finding.began,
-        );
+        store::incidents::add_event(owner, &id, project, "note", &evidence, began);
     }
+    mark_subject(owner, finding);
+    is_new.then(|| incident.notice())
+}
+
+/// Marks the key, and blocks the key or the caller where that was asked for.
+fn mark_subject(owner: Owner, finding: &Finding) {
     match &finding.subject {
         Subject::Key(key) => {
             store::watch::detected(owner, *key, finding.began);
@@ -115,13 +108,13 @@ fn write(owner: Owner, finding: &Finding) -> Option<Notice> {
         }
         Subject::Caller(..) => (),
     }
-    is_new.then(|| incident.notice())
 }
 
 /// What everybody may read who may read the incident: counts and windows; of callers only where no
 /// tenant reads it.
 fn details(finding: &Finding) -> String {
-    let mut details = serde_json::json!({ "what": finding.detector.says(finding.limit), "blocked": finding.blocks });
+    let what = finding.detector.says(finding.limit);
+    let mut details = serde_json::json!({ "what": what, "blocked": finding.blocks });
     if let Some(window) = finding.detector.window() {
         details["window"] = window.into();
         details["observed"] = finding.observed.into();
@@ -140,7 +133,7 @@ fn details(finding: &Finding) -> String {
 /// Who used the key within the last minute: a note, which the staff alone reads.
 fn evidence(owner: Owner, finding: &Finding) -> Option<String> {
     let Subject::Key(key) = &finding.subject else { return None };
-    let callers = store::watch::callers(owner, *key, finding.began - MINUTE, finding.began);
+    let callers = store::watch::callers(owner, *key, finding.began - Span::MINUTE, finding.began);
     let text = format!("callers within the minute before: {}", callers.join("; "));
     (!callers.is_empty()).then(|| redact::clean(&text, EVIDENCE))
 }
@@ -158,8 +151,8 @@ fn warn(finding: &Finding) {
 }
 
 /// Writes down who used which key, and finds those who are new to a key that is in use for a week.
-fn write_meetings(writer: &mut Writer) {
-    let taken = writer.watch.take_meetings(AT_ONCE);
+fn write_meetings(watch: &mut Watch) {
+    let taken = watch.take_meetings(AT_ONCE);
     if taken.is_empty() {
         return;
     }
@@ -167,54 +160,48 @@ fn write_meetings(writer: &mut Writer) {
     let distinct: HashMap<_, _> =
         taken.iter().map(|m| ((m.key, m.kind, m.subject.clone()), m)).collect();
     let meetings: Vec<Meeting> = distinct.into_values().cloned().collect();
-    match transaction(|| Ok(store::watch::meet(store::installed::owner()?, &meetings))) {
-        Ok(new) => {
-            for meeting in new {
-                let detector = if meeting.kind == CallerKind::Role {
-                    Detector::NewRole
-                } else {
-                    Detector::NewAddress
-                };
-                let name = [meeting.kind.word().as_bytes(), meeting.subject.as_bytes()].concat();
-                find(&mut writer.watch, detector, meeting.key, meeting.at, 1, &name);
-            }
-        }
-        Err(failure) => {
-            log!("watchllm_keys writer: callers are written later: {}", failure.message);
-            writer.watch.put_back_meetings(taken);
-        }
+    let new = now_or_later("callers are written", |owner| store::watch::meet(owner, &meetings));
+    let Some(new) = new else { return watch.put_back_meetings(taken) };
+    for meeting in new {
+        let detector =
+            if meeting.kind == CallerKind::Role { Detector::NewRole } else { Detector::NewAddress };
+        let name = [meeting.kind.word().as_bytes(), meeting.subject.as_bytes()].concat();
+        find(watch, detector, meeting.key, meeting.at, 1, &name);
     }
 }
 
 /// Whether keys that this writer had not seen for a day were asleep for longer than they may be.
 /// Before their last use is written anew: the table knows the one before.
-fn look_at_woken(writer: &mut Writer) {
-    let mut woken = writer.watch.take_woken();
+fn look_at_woken(watch: &mut Watch) {
+    let mut woken = watch.take_woken();
     while !woken.is_empty() {
         let part = woken[..woken.len().min(AT_ONCE)].to_vec();
         let keys: Vec<KeyRef> = part.iter().map(|(key, _)| *key).collect();
-        let outcome =
-            transaction(|| Ok(store::watch::last_used(store::installed::owner()?, &keys)));
-        let Ok(last_used) = outcome.inspect_err(|failure| {
-            log!("watchllm_keys writer: what slept is looked up later: {}", failure.message);
-        }) else {
-            return writer.watch.put_back_woken(woken);
-        };
+        let last_used =
+            now_or_later("what slept is looked up", |owner| store::watch::last_used(owner, &keys));
+        let Some(last_used) = last_used else { return watch.put_back_woken(woken) };
         woken.drain(..part.len());
-        let last_used: HashMap<KeyRef, i64> = last_used.into_iter().collect();
+        let last_used: HashMap<KeyRef, Moment> = last_used.into_iter().collect();
         for (key, at) in &part {
-            let asleep = last_used.get(key).map_or(0, |last| at.saturating_sub(*last));
-            if asleep > writer.watch.stale_after(key) {
-                let days = (asleep / DAY) as u32;
-                find(&mut writer.watch, Detector::DormantKey, *key, *at, days, b"");
+            let asleep = last_used.get(key).map_or(Span::NONE, |last| *at - *last);
+            if asleep > watch.stale_after(key) {
+                let days = asleep.whole_days() as u32;
+                find(watch, Detector::DormantKey, *key, *at, days, b"");
             }
         }
     }
 }
 
 /// A finding of a moment: it has no episode. One a day for the same.
-fn find(watch: &mut Watch, detector: Detector, key: KeyRef, at: i64, observed: u32, about: &[u8]) {
-    let day = day_of(at).to_be_bytes();
+fn find(
+    watch: &mut Watch,
+    detector: Detector,
+    key: KeyRef,
+    at: Moment,
+    observed: u32,
+    about: &[u8],
+) {
+    let day = at.day().to_be_bytes();
     let incident = incident::identity(&[
         detector.word().as_bytes(),
         key.project.bytes(),
@@ -236,17 +223,15 @@ fn find(watch: &mut Watch, detector: Detector, key: KeyRef, at: i64, observed: u
     });
 }
 
-fn write_peaks(writer: &mut Writer) {
-    let peaks = writer.watch.changed_peaks(AT_ONCE);
+fn write_peaks(watch: &mut Watch) {
+    let peaks = watch.changed_peaks(AT_ONCE);
     if peaks.is_empty() {
         return;
     }
-    let outcome: Result<(), Failure> = transaction(|| {
-        store::watch::save_peaks(store::installed::owner()?, &peaks);
-        Ok::<(), Error>(())
+    let written = now_or_later("busiest minutes are written", |owner| {
+        store::watch::save_peaks(owner, &peaks);
     });
-    if let Err(failure) = outcome {
-        log!("watchllm_keys writer: busiest minutes are written later: {}", failure.message);
-        writer.watch.put_back_peaks(&peaks);
+    if written.is_none() {
+        watch.put_back_peaks(&peaks);
     }
 }

@@ -1,16 +1,15 @@
-//! The writer's part of the log hook: what was masked becomes incidents, about once a second,
-//! beside the other counters. A failure harms no answer and is tried again.
+//! The writer's part of the log hook: what was masked becomes incidents, about once a second. A
+//! failure harms no answer and is tried again.
 
-use super::{Writer, transaction};
-use crate::audit::queue::leaks;
+use super::transaction::now_or_later;
+use crate::audit::queue::{Slot, leaks};
 use crate::crypto::random::random_bytes;
 use crate::id::IncidentId;
 use crate::postgres::{clock, session};
 use crate::redact;
 use crate::store;
 use crate::trail::leak::{Names, overflow};
-use crate::trail::{Incident, Leak, Notice};
-use pgrx::log;
+use crate::trail::{Incident, Leak};
 
 /// Leaks kept while they cannot be written; what comes then is dropped and counted.
 const MOST: usize = 1_024;
@@ -29,35 +28,31 @@ impl Pending {
         self.dropped += dropped + self.leaks.len().saturating_sub(MOST) as u64;
         self.leaks.truncate(MOST);
     }
-}
 
-/// Writes an incident for each leak that is new.
-pub(super) fn write(writer: &mut Writer) {
-    let pending = &mut writer.uses.leaks;
-    pending.gather();
-    if pending.leaks.is_empty() && pending.dropped == 0 {
-        return;
+    /// Writes an incident for each leak that is new.
+    pub(super) fn write_incidents(&mut self, slot: &Slot) {
+        self.gather();
+        if self.leaks.is_empty() && self.dropped == 0 {
+            return;
+        }
+        let fresh = now_or_later("incidents are written", |owner| {
+            store::incidents::write_new(owner, &self.incidents())
+        });
+        if let Some(fresh) = fresh {
+            *self = Pending::default();
+            slot.announce_all(fresh);
+        }
     }
-    let outcome = transaction(|| {
-        let owner = store::installed::owner()?;
-        let mut incidents: Vec<Incident> = pending.leaks.iter().map(incident).collect();
-        if pending.dropped > 0
+
+    /// One for each leak, and one for those that were dropped.
+    fn incidents(&self) -> Vec<Incident> {
+        let mut incidents: Vec<Incident> = self.leaks.iter().map(incident).collect();
+        if self.dropped > 0
             && let Ok(id) = random_bytes()
         {
-            incidents.push(overflow(pending.dropped, IncidentId::new(id), clock::now()));
+            incidents.push(overflow(self.dropped, IncidentId::new(id), clock::now()));
         }
-        let fresh = incidents.iter().filter(|incident| store::incidents::write(owner, incident));
-        Ok(fresh.map(Incident::notice).collect::<Vec<Notice>>())
-    });
-    match outcome {
-        Ok(fresh) => {
-            *pending = Pending::default();
-            let database = session::database().to_u32();
-            fresh.into_iter().for_each(|notice| writer.slot.announce(database, notice));
-        }
-        Err(failure) => {
-            log!("watchllm_keys writer: incidents are written later: {}", failure.message)
-        }
+        incidents
     }
 }
 

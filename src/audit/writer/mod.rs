@@ -1,42 +1,33 @@
-//! The writer: one background worker per database takes events from the queue, commits them,
-//! answers. Unsafe lives here: a server process of its own. It connects as the bootstrap superuser,
-//! as workers do, but every statement runs as the owner of the tables in a restricted operation. It
-//! leaves by proc_exit only (anything else restarts the server) and touches no row that a caller
-//! can lock. FACTS §2, DESIGN §8.
+//! The writer: one background worker per database takes events from the queue, commits them and
+//! answers. It leads: here stands the order of its work, and the steps do not know each other.
+//! Every statement runs as the owner of the tables in a restricted operation. It touches no row
+//! that a caller can lock. Unsafe: the worker's entry (docs/facts.md, docs/architecture.md).
 
 mod batch;
+mod chain;
 mod counters;
 mod findings;
 mod keyring;
 mod leaks;
+mod listeners;
+mod process;
 mod rotation;
+mod transaction;
 mod warm_up;
 
-use crate::anomaly::{Refusals, Watch};
-use crate::audit::queue::{self, Slot, WriterState};
+use crate::anomaly::Watch;
+use crate::audit::queue::{self, WriterState};
 use crate::audit::wakeup;
 use crate::error::Error;
-use crate::postgres::{process, session};
-use crate::settings;
-use batch::Chain;
-use counters::Uses;
-use pgrx::pg_sys;
-use pgrx::pg_sys::panic::CaughtError;
+use crate::postgres::{self, session};
+use crate::{settings, shared_keyring, store};
+use batch::Desk;
+use chain::Chain;
 use pgrx::prelude::*;
-use std::cell::RefCell;
-use std::panic::AssertUnwindSafe;
 use std::sync::atomic::Ordering::*;
 use std::time::{Duration, Instant};
+use transaction::{Failure, as_owner, transaction};
 use warm_up::WarmUp;
-
-// SAFETY: both are PostgreSQL's own functions, with these very signatures.
-unsafe extern "C-unwind" {
-    /// PostgreSQL's own SIGTERM handler: also ends a wait for a lock. pgrx wraps it in Rust's ABI.
-    #[link_name = "die"]
-    fn pg_die(signal: i32);
-    #[link_name = "SignalHandlerForConfigReload"]
-    fn pg_reload(signal: i32);
-}
 
 /// How long the writer sleeps at most, and how often it looks whether somebody wants the database.
 const BEAT: Duration = Duration::from_secs(1);
@@ -45,27 +36,22 @@ const SOON: Duration = Duration::from_millis(100);
 /// The writer spins only within this time of its last event.
 const BUSY: Duration = Duration::from_millis(5);
 
-/// What a failed transaction said.
-struct Failure {
-    pub sqlstate: PgSqlErrorCode,
-    pub message: String,
-}
-
-/// The writer of one database.
+/// The writer of one database. The desk is a field of its own: it serves callers while the
+/// keyring's command runs.
 struct Writer {
-    pub number: usize,
-    pub slot: &'static Slot,
-    pub chain: Option<Chain>,
-    pub keyring: keyring::Loaded,
-    pub uses: Uses,
-    /// Refusals that are counted and not yet written, with the first one's place in the queue.
-    pub refusals: Refusals<u64>,
-    pub watch: Watch,
-    pub warm_up: Option<WarmUp>,
+    slot_number: usize,
+    desk: Desk,
+    keyring: keyring::Loaded,
+    leaks: leaks::Pending,
+    rotation: rotation::Walk,
+    /// None: the watch is not filled yet.
+    warm_up: Option<WarmUp>,
+    /// The day (since 1970) up to which partitions were made ahead.
+    partitions_until: i32,
     /// Changes of settings that this writer has taken up.
     settings_seen: u32,
     /// The limits could not be read when they changed.
-    pub limits_are_late: bool,
+    limits_are_late: bool,
     last_event: Instant,
     last_beat: Instant,
     /// Whether somebody wanted the database at the last beat.
@@ -76,193 +62,137 @@ struct Writer {
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn watchllm_keys_writer(argument: pg_sys::Datum) {
-    let (database, number) =
+    let (database, slot_number) =
         ((argument.value() as u64 >> 32) as u32, argument.value() & 0xffff_ffff);
-    // SAFETY: signal handlers are PostgreSQL's own; called once at the start of the process.
-    unsafe {
-        pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(pg_die));
-        pg_sys::pqsignal(pg_sys::SIGHUP as i32, Some(pg_reload));
-        pg_sys::BackgroundWorkerUnblockSignals();
-    }
-    if !queue::exists() || !be_the_only_one(database, number) {
-        leave();
-    }
-    // SAFETY: registered before anything can fail, so that the slot is always handed over; then
-    // connects.
-    unsafe {
-        pg_sys::before_shmem_exit(Some(hand_over), pg_sys::Datum::from(number));
-        pg_sys::BackgroundWorkerInitializeConnectionByOid(
-            pg_sys::Oid::from(database),
-            pg_sys::InvalidOid,
-            0,
-        );
-    }
-    own_settings();
-    let mut writer = Writer {
-        number,
-        slot: queue::slot(number),
-        chain: None,
-        keyring: keyring::Loaded::default(),
-        uses: Uses::default(),
-        refusals: Refusals::default(),
-        watch: Watch::default(),
-        warm_up: None,
-        settings_seen: queue::slot(number).settings_changes.load(SeqCst),
-        limits_are_late: false,
-        last_event: Instant::now(),
-        last_beat: Instant::now(),
-        wanted: false,
-    };
-    if let Err(failure) = keyring::look_around(&mut writer) {
+    process::connect(database, slot_number);
+    let mut writer = Writer::new(slot_number);
+    let slot = writer.desk.slot;
+    if let Err(failure) = writer.look_around() {
         log!("watchllm_keys writer: cannot serve: {}", failure.message);
-        writer.slot.set_problem(&failure.message);
-        batch::fail_all(writer.slot);
-        leave();
+        slot.set_problem(&failure.message);
+        writer.desk.fail_all();
+        process::leave();
     }
-    writer.slot.starts.fetch_add(1, AcqRel);
-    writer.slot.state.store(WriterState::Running as u32, SeqCst);
-    keyring::take_up(&mut writer);
+    slot.starts.fetch_add(1, AcqRel);
+    slot.state.store(WriterState::Running as u32, SeqCst);
+    writer.take_up();
     writer.serve()
 }
 
-fn be_the_only_one(database: u32, number: usize) -> bool {
-    let slot = queue::slot(number);
-    slot.locked(|| {
-        let free = slot.database.load(Acquire) == database && slot.writer_pid.load(Acquire) == 0;
-        if free {
-            slot.writer_pid.store(process::backend_pid(), Release);
+/// Before it serves: the database, the keyring, the chain and the watch.
+impl Writer {
+    fn new(slot_number: usize) -> Writer {
+        let slot = queue::slot(slot_number);
+        Writer {
+            slot_number,
+            desk: Desk::new(slot),
+            keyring: keyring::Loaded::default(),
+            leaks: leaks::Pending::default(),
+            rotation: rotation::Walk::default(),
+            warm_up: None,
+            partitions_until: 0,
+            settings_seen: slot.settings_changes.load(SeqCst),
+            limits_are_late: false,
+            last_event: Instant::now(),
+            last_beat: Instant::now(),
+            wanted: false,
         }
-        free
-    })
-}
-
-/// Runs when the writer ends, however it ends: the slot is free, and everybody who waits looks for
-/// a new writer.
-#[pg_guard]
-unsafe extern "C-unwind" fn hand_over(_code: i32, argument: pg_sys::Datum) {
-    let slot = queue::slot(argument.value());
-    if slot.writer_pid.load(Acquire) == process::backend_pid() {
-        slot.writer_pid.store(0, Release);
-        slot.state.store(WriterState::Absent as u32, SeqCst);
     }
-    queue::wake_all_waiting();
-}
 
-fn leave() -> ! {
-    // SAFETY: ends this process in PostgreSQL's order; 0: it is not to be restarted.
-    unsafe { pg_sys::proc_exit(0) }
-}
-
-/// What no ALTER DATABASE or configuration may change for the writer.
-fn own_settings() {
-    let lock_timeout = (settings::audit_timeout().as_millis() / 3).clamp(50, 1000).to_string();
-    let asynchronous = session::setting(c"synchronous_commit")
-        .is_some_and(|value| value == "off" || value == "local");
-    let fixed = [
-        (c"search_path", "pg_catalog, pg_temp"),
-        (c"default_transaction_read_only", "off"),
-        (c"default_transaction_isolation", "read committed"),
-        (c"default_transaction_deferrable", "off"),
-        (c"lock_timeout", lock_timeout.as_str()),
-        (c"statement_timeout", "0"),
-        (c"idle_in_transaction_session_timeout", "0"),
-        (c"row_security", "on"),
-        (c"session_replication_role", "origin"),
-        (c"jit", "off"),
-        (c"default_tablespace", ""),
-        (c"exit_on_error", "off"),
-    ];
-    for (name, value) in fixed {
-        session::override_setting(name, value);
-    }
-    if asynchronous {
-        session::override_setting(c"synchronous_commit", "on");
-    }
-}
-
-impl Failure {
-    /// Whether another try of each event alone could end differently: faults of the server hit all
-    /// alike.
-    pub(super) fn may_be_one_events_fault(&self) -> bool {
-        use PgSqlErrorCode::*;
-        !matches!(
-            self.sqlstate,
-            ERRCODE_DISK_FULL
-                | ERRCODE_OUT_OF_MEMORY
-                | ERRCODE_INSUFFICIENT_RESOURCES
-                | ERRCODE_LOCK_NOT_AVAILABLE
-                | ERRCODE_QUERY_CANCELED
-                | ERRCODE_IO_ERROR
-                | ERRCODE_READ_ONLY_SQL_TRANSACTION
-                | ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
-                | ERRCODE_UNDEFINED_TABLE
-        )
-    }
-}
-
-/// Runs `work` in a transaction of its own; an ERROR or an `Err` rolls it back and leaves the
-/// writer alive.
-fn transaction<T>(work: impl FnOnce() -> Result<T, Error>) -> Result<T, Failure> {
-    let outcome: RefCell<Option<Result<T, Failure>>> = RefCell::new(None);
-    let (inside, outside) = (AssertUnwindSafe(&outcome), AssertUnwindSafe(&outcome));
-    let work = AssertUnwindSafe(work);
-    PgTryBuilder::new(move || {
-        let (inside, work) = (inside, work);
-        // SAFETY: a worker outside any transaction starts one, with a snapshot, and ends it.
-        unsafe {
-            pg_sys::SetCurrentStatementStartTimestamp();
-            pg_sys::StartTransactionCommand();
-            pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
+    /// Looks whether this database can be served, and answers what an earlier writer committed but
+    /// did not live to answer.
+    fn look_around(&mut self) -> Result<(), Failure> {
+        transaction(|| if session::is_utf8_database() { Ok(()) } else { Err(Error::NotUtf8) })?;
+        match as_owner(|owner| Ok(store::trail::last(owner)))? {
+            Some(last) => self.desk.answer_committed(&last),
+            None => Ok(()),
         }
-        match (work.0)() {
-            Ok(value) => {
-                // SAFETY: pops the snapshot pushed above; the commit is synchronous.
-                unsafe {
-                    pg_sys::PopActiveSnapshot();
-                    pg_sys::CommitTransactionCommand();
-                }
-                inside.replace(Some(Ok(value)));
+    }
+
+    /// Loads the keyring unless an earlier writer has, and opens the chain. A missing or wrong
+    /// master key is no failure: the writer stays and waits for a reload.
+    fn take_up(&mut self) {
+        let is_loaded = shared_keyring::is_complete(self.slot_number);
+        let loaded = if is_loaded { Ok(()) } else { self.load_keyring() };
+        if let Err(failure) = loaded.and_then(|()| self.open_chain()) {
+            log!("watchllm_keys writer: {}", failure.message);
+            self.desk.slot.set_problem(&failure.message);
+            self.publish_problem(failure);
+        }
+    }
+
+    /// Reads the keyring again; what cannot be loaded leaves what is in use as it is.
+    fn reload(&mut self) {
+        if let Err(failure) = self.load_keyring().and_then(|()| self.open_chain()) {
+            warning!("watchllm_keys writer: the keyring was not reloaded: {}", failure.message);
+            self.publish_problem(failure);
+        }
+    }
+
+    fn publish_problem(&self, failure: Failure) {
+        shared_keyring::publish_problem(self.slot_number, &Error::NoMasterKey(failure.message));
+    }
+
+    /// While a command runs, callers are served under what is already loaded, and a server that
+    /// wants to stop is not kept waiting.
+    fn load_keyring(&mut self) -> Result<(), Failure> {
+        let desk = &mut self.desk;
+        let mut meanwhile = || {
+            if desk.chain.is_some() && !desk.slot.is_empty() {
+                desk.serve();
             }
-            Err(error) => {
-                // SAFETY: rolls back the transaction started above.
-                unsafe { pg_sys::AbortCurrentTransaction() };
-                inside.replace(Some(Err(Failure {
-                    sqlstate: error.sqlstate(),
-                    message: error.message(),
-                })));
-            }
+            !postgres::process::must_end()
+        };
+        keyring::load(self.slot_number, &mut self.keyring, &mut meanwhile)
+    }
+
+    /// Opens the chain once the keyring is there, and fills the watch. Without the watch the chain
+    /// stays closed, which serves nobody: who is blocked would be let in, and every limit be the
+    /// default.
+    fn open_chain(&mut self) -> Result<(), Failure> {
+        if !shared_keyring::is_ready(self.slot_number) {
+            return Ok(());
         }
-    })
-    .catch_others(move |caught| {
-        let (CaughtError::PostgresError(report)
-        | CaughtError::ErrorReport(report)
-        | CaughtError::RustPanic { ereport: report, .. }) = &caught;
-        outside.replace(Some(Err(Failure {
-            sqlstate: report.sql_error_code(),
-            message: report.message().into(),
-        })));
-        // SAFETY: rolls back whatever the failed transaction left.
-        unsafe { pg_sys::AbortCurrentTransaction() };
-    })
-    .execute();
-    outcome.into_inner().unwrap_or_else(|| {
-        Err(Failure {
-            sqlstate: PgSqlErrorCode::ERRCODE_INTERNAL_ERROR,
-            message: "no outcome".into(),
-        })
-    })
+        let chain = Chain::open(self.slot_number)?;
+        let until = chain.last_seq();
+        self.desk.chain = Some(chain);
+        if self.warm_up.is_some() {
+            return Ok(());
+        }
+        let begun = WarmUp::begin(&mut self.desk.watch, until);
+        let (warm_up, blocks) = begun.inspect_err(|_| {
+            // The watch is filled anew, not twice.
+            (self.desk.chain, self.desk.watch) = (None, Watch::default());
+        })?;
+        self.warm_up = Some(warm_up);
+        blocks.into_iter().for_each(|(key, since)| self.desk.counters.block_again(key, since));
+        Ok(())
+    }
+
+    /// Tries again to open a chain that stayed closed although the keyring is there: a lock may
+    /// have been in the way.
+    fn open_late(&mut self) {
+        if self.desk.chain.is_some() || !shared_keyring::is_ready(self.slot_number) {
+            return;
+        }
+        match self.open_chain() {
+            Ok(()) => shared_keyring::publish_same(self.slot_number),
+            Err(failure) => self.desk.slot.set_problem(&failure.message),
+        }
+    }
 }
 
+/// While it serves.
 impl Writer {
     fn serve(&mut self) -> ! {
         loop {
-            if process::must_end() {
+            if postgres::process::must_end() {
                 self.end();
             }
-            process::check_interrupts();
+            postgres::process::check_interrupts();
             self.reload_if_wanted();
-            if !self.slot.is_empty() || self.spin() {
-                batch::serve(self);
+            if !self.desk.slot.is_empty() || self.spin() {
+                self.desk.serve();
                 self.last_event = Instant::now();
             } else {
                 self.idle();
@@ -278,110 +208,104 @@ impl Writer {
     /// Told to end between two batches: what is counted is known to this process alone, so it is
     /// written first.
     fn end(&mut self) -> ! {
-        process::put_off_the_end();
-        batch::write_counted(self);
-        counters::flush(self);
-        leave()
+        postgres::process::put_off_the_end();
+        self.desk.write_counted();
+        self.flush();
+        process::leave()
     }
 
     fn spin(&self) -> bool {
-        let likely = self.last_event.elapsed() <= BUSY && self.slot.has_one_caller();
-        likely && wakeup::spin_until(|| !self.slot.is_empty(), settings::spin())
+        let slot = self.desk.slot;
+        let likely = self.last_event.elapsed() <= BUSY && slot.has_one_caller();
+        likely && wakeup::spin_until(|| !slot.is_empty(), settings::spin())
     }
 
     /// Derives what is still to be derived, else sleeps until an event comes or a beat has passed.
     fn idle(&mut self) {
-        if keyring::derive_one(self) || warm_up::warm_up(self) {
+        if self.keyring.derive_one(self.slot_number) || self.fill_watch() {
             return;
         }
-        let slot = self.slot;
+        let slot = self.desk.slot;
         let seen = self.settings_seen;
         let wanted = || {
             !slot.is_empty()
                 || slot.reloads_wanted.load(SeqCst) != slot.reloads_done.load(SeqCst)
                 || slot.settings_changes.load(SeqCst) != seen
         };
-        process::while_waiting(|| slot.writer.sleep_unless(wanted, self.next_beat()));
+        postgres::process::while_waiting(|| slot.writer.sleep_unless(wanted, self.next_beat()));
     }
 
     /// How long after the last beat the next one is due.
     fn next_beat(&self) -> Duration {
-        if self.slot.has_notices() || self.uses.is_urgent() || self.watch.has_findings() {
-            SOON
-        } else {
-            BEAT
-        }
+        let Desk { slot, counters, watch, .. } = &self.desk;
+        let is_urgent = slot.has_notices() || counters.is_urgent() || watch.has_findings();
+        if is_urgent { SOON } else { BEAT }
     }
 
     fn reload_if_wanted(&mut self) {
-        // SAFETY: process-local flags; the configuration is read outside any transaction, as
-        // PostgreSQL's workers do.
-        let configuration = unsafe {
-            let pending = pg_sys::ConfigReloadPending != 0;
-            if pending {
-                pg_sys::ConfigReloadPending = 0;
-                pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
-            }
-            pending
-        };
+        let slot = self.desk.slot;
+        let configuration = process::reread_configuration();
         if configuration {
-            own_settings();
-            warm_up::read_rules(self);
+            self.read_limits();
         }
-        let changes = self.slot.settings_changes.load(SeqCst);
+        let changes = slot.settings_changes.load(SeqCst);
         if std::mem::replace(&mut self.settings_seen, changes) != changes {
-            warm_up::read_rules(self);
+            self.read_limits();
         }
-        let wanted = self.slot.reloads_wanted.load(SeqCst);
-        if configuration || self.slot.reloads_done.load(SeqCst) != wanted {
-            keyring::reload(self);
-            self.slot.reloads_done.store(wanted, SeqCst);
+        let wanted = slot.reloads_wanted.load(SeqCst);
+        if configuration || slot.reloads_done.load(SeqCst) != wanted {
+            self.reload();
+            slot.reloads_done.store(wanted, SeqCst);
         }
+    }
+
+    /// Reads the limits anew; what is in the way now is tried again at the next beat.
+    fn read_limits(&mut self) {
+        let rules = warm_up::read_rules();
+        self.limits_are_late = rules.is_none();
+        rules.into_iter().for_each(|rules| self.desk.watch.set_rules(rules));
+    }
+
+    /// Takes the next rows of the trail into the watch's counters; whether there were any.
+    fn fill_watch(&mut self) -> bool {
+        self.warm_up.as_mut().is_some_and(|warm_up| warm_up.step(&mut self.desk.watch))
     }
 
     /// Once a second: counted refusals, counters, partitions ahead, statistics, and whether
     /// somebody wants to drop the database.
     fn beat(&mut self) {
-        keyring::open_late(self);
+        self.open_late();
         if self.limits_are_late {
-            warm_up::read_rules(self);
+            self.read_limits();
         }
-        batch::write_counted(self);
-        warm_up::warm_up(self);
-        counters::flush(self);
-        // SAFETY: outside a transaction, as PostgreSQL's workers report.
-        unsafe {
-            pg_sys::pgstat_report_stat(true);
-            pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, std::ptr::null());
-        }
-        if !process::postmaster_lives() {
-            leave();
+        self.desk.write_counted();
+        self.fill_watch();
+        self.flush();
+        process::report();
+        if !postgres::process::postmaster_lives() {
+            process::leave();
         }
         // Twice in a row: anybody's DROP DATABASE takes the lock for a moment before it is refused.
-        let wanted = self.slot.is_empty() && somebody_wants_the_database();
+        let wanted = self.desk.slot.is_empty() && process::somebody_wants_the_database();
         if std::mem::replace(&mut self.wanted, wanted) && wanted {
             log!("watchllm_keys writer: the database is wanted, leaving");
-            leave();
+            process::leave();
         }
     }
-}
 
-/// Tries, without waiting, the lock that every connection takes: DROP, RENAME and TEMPLATE hold one
-/// against it.
-fn somebody_wants_the_database() -> bool {
-    let tag = pg_sys::LOCKTAG {
-        locktag_field1: 0,
-        locktag_field2: pg_sys::DatabaseRelationId.to_u32(),
-        locktag_field3: session::database().to_u32(),
-        locktag_field4: 0,
-        locktag_type: pg_sys::LockTagType::LOCKTAG_OBJECT as u8,
-        locktag_lockmethodid: pg_sys::DEFAULT_LOCKMETHOD as u8,
-    };
-    transaction(|| {
-        // SAFETY: a lock of this transaction, released at its end; dontWait.
-        let got =
-            unsafe { pg_sys::LockAcquire(&tag, pg_sys::RowExclusiveLock as i32, false, true) };
-        Ok(got == pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL)
-    })
-    .unwrap_or(false)
+    /// Writes what is pending, each step in a transaction of its own.
+    fn flush(&mut self) {
+        let Desk { slot, chain, watch, counters, .. } = &mut self.desk;
+        if chain.is_none() {
+            return;
+        }
+        self.partitions_until = chain::make_partitions_ahead(self.partitions_until);
+        counters.write_blocks();
+        findings::flush(slot, watch);
+        counters.write_incidents(slot);
+        self.leaks.write_incidents(slot);
+        self.rotation.look_at_next_page(slot);
+        listeners::tell(slot);
+        counters.write_uses();
+    }
 }

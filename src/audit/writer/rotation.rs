@@ -1,15 +1,16 @@
-//! Rotation, as the writer looks after it: once a minute it goes through the keys, a page a second,
-//! and makes an incident of each that has come to a stage (rotation soon, rotation required), once
-//! per stage and version. A failure is tried again.
+//! Keys that have to be rotated become incidents: once per version and stage (rotation soon,
+//! rotation required). Once a minute the writer begins a walk through the keys, a page a second. A
+//! failure is tried again.
 
-use super::{Writer, transaction};
+use super::transaction::now_or_later;
+use crate::audit::queue::Slot;
 use crate::id::{IncidentId, KeyRef};
-use crate::postgres::{clock, session};
+use crate::moment::Moment;
+use crate::postgres::{Owner, clock};
 use crate::settings::watch::{rotation_required_after, rotation_warn_after};
 use crate::store;
 use crate::store::rotation::{Aged, Stage};
 use crate::trail::{Incident, IncidentType, Notice, Severity, incident};
-use pgrx::log;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
@@ -29,25 +30,21 @@ pub(super) struct Walk {
     settings_seen: u32,
 }
 
-/// Looks at the next page, when it is time.
-pub(super) fn look(writer: &mut Writer) {
-    let changes = writer.slot.settings_changes.load(SeqCst);
-    let walk = &mut writer.uses.rotation;
-    let is_time = walk.began.is_none_or(|began| began.elapsed() >= EVERY);
-    if std::mem::replace(&mut walk.settings_seen, changes) != changes
-        || walk.after.is_none() && is_time
-    {
-        (walk.after, walk.began) = (Some(KeyRef::NIL), Some(Instant::now()));
-    }
-    let Some(after) = walk.after else { return };
-    match transaction(|| alert(after)) {
-        Ok((next, fresh)) => {
-            walk.after = next;
-            let database = session::database().to_u32();
-            fresh.into_iter().for_each(|notice| writer.slot.announce(database, notice));
+impl Walk {
+    /// Looks at the next page of keys, when it is time.
+    pub(super) fn look_at_next_page(&mut self, slot: &Slot) {
+        let changes = slot.settings_changes.load(SeqCst);
+        let is_time = self.began.is_none_or(|began| began.elapsed() >= EVERY);
+        if std::mem::replace(&mut self.settings_seen, changes) != changes
+            || self.after.is_none() && is_time
+        {
+            (self.after, self.began) = (Some(KeyRef::NIL), Some(Instant::now()));
         }
-        Err(failure) => {
-            log!("watchllm_keys writer: keys to rotate are looked for later: {}", failure.message)
+        let Some(after) = self.after else { return };
+        let outcome = now_or_later("keys to rotate are looked for", |owner| alert(owner, after));
+        if let Some((next, fresh)) = outcome {
+            self.after = next;
+            slot.announce_all(fresh);
         }
     }
 }
@@ -55,8 +52,7 @@ pub(super) fn look(writer: &mut Writer) {
 type Outcome = (Option<KeyRef>, Vec<Notice>);
 
 /// Writes the incidents of the keys after one that are new; answers how far it came.
-fn alert(after: KeyRef) -> Result<Outcome, crate::error::Error> {
-    let owner = store::installed::owner()?;
+fn alert(owner: Owner, after: KeyRef) -> Outcome {
     let now = clock::now();
     let page =
         store::rotation::page(owner, after, PAGE, rotation_warn_after(), rotation_required_after());
@@ -76,10 +72,10 @@ fn alert(after: KeyRef) -> Result<Outcome, crate::error::Error> {
     // Where there was no room for all, the walk goes on behind the last that was written.
     let full = fresh.last().filter(|_| fresh.len() == AT_ONCE);
     let next = full.and_then(|incident| incident.key()).or(last);
-    Ok((next, fresh.into_iter().map(Incident::notice).collect()))
+    (next, fresh.into_iter().map(Incident::notice).collect())
 }
 
-fn incident_of(key: &Aged, stage: Stage, now: i64) -> Incident {
+fn incident_of(key: &Aged, stage: Stage, now: Moment) -> Incident {
     let (what, word, severity) = match stage {
         Stage::Soon => ("this provider key should be rotated soon", "Rotation Soon", Severity::Low),
         Stage::Required => {
@@ -87,8 +83,12 @@ fn incident_of(key: &Aged, stage: Stage, now: i64) -> Incident {
         }
     };
     let details = serde_json::json!({
-        "what": what, "stage": word, "provider": key.provider, "key_version": key.version, "days_old": key.days_old,
-        "days_left": (key.due_at - now).div_euclid(86_400_000_000),
+        "what": what,
+        "stage": word,
+        "provider": key.provider,
+        "key_version": key.version,
+        "days_old": key.days_old,
+        "days_left": (key.due_at - now).whole_days(),
     });
     Incident {
         id: incident::identity(&[

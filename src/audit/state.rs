@@ -1,0 +1,70 @@
+//! What `status()` and the doctor show of queue, writer and keyring. It only looks: nothing is
+//! started, nothing is waited for.
+
+use super::queue;
+use crate::moment::Span;
+use crate::postgres::{clock, session};
+use crate::settings;
+use crate::shared_keyring;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+
+/// What `status()` shows of queue, writer and keyring.
+#[derive(Default)]
+pub(crate) struct State {
+    pub preloaded: bool,
+    pub writer_state: String,
+    pub writer_pid: Option<i32>,
+    pub starts: u64,
+    pub queue_size: usize,
+    pub waiting: u64,
+    pub batches: u64,
+    pub events: u64,
+    pub failed: u64,
+    pub writer_problem: Option<String>,
+    pub active_version: Option<i32>,
+    pub versions: Vec<i32>,
+    pub keyring_problem: Option<String>,
+    /// Why the writer may not serve.
+    pub problem: Option<String>,
+}
+
+/// The state of this database's queue, writer and keyring.
+pub(crate) fn state() -> State {
+    if !queue::exists() {
+        return State { writer_state: "absent".into(), ..State::default() };
+    }
+    let unknown = "the audit writer has not run since the server started: \
+                   nothing is known of the keyring yet";
+    let idle = State {
+        problem: Some(unknown.into()),
+        preloaded: true,
+        writer_state: "absent".into(),
+        queue_size: queue::capacity(),
+        ..State::default()
+    };
+    let Some(number) = queue::find(session::database().to_u32()) else { return idle };
+    let slot = queue::slot(number);
+    let count = |counter: &AtomicU64| counter.load(SeqCst);
+    let pid = slot.writer_pid.load(SeqCst);
+    State {
+        writer_state: format!("{:?}", slot.state()).to_lowercase(),
+        writer_pid: (pid != 0).then_some(pid),
+        starts: count(&slot.starts),
+        waiting: slot.waiting(),
+        batches: count(&slot.batches),
+        events: count(&slot.events),
+        failed: count(&slot.failed),
+        writer_problem: slot.problem(),
+        active_version: shared_keyring::active_version(number),
+        versions: shared_keyring::versions(number)
+            .into_iter()
+            .filter(|(_, ready)| *ready)
+            .map(|(v, _)| v)
+            .collect(),
+        keyring_problem: shared_keyring::last_problem(number).map(|problem| problem.message()),
+        problem: slot.is_stuck_since(clock::now() - Span::of(settings::audit_timeout())).then(
+            || "events wait longer than audit_timeout: the audit writer does not answer".into(),
+        ),
+        ..idle
+    }
+}
