@@ -5,7 +5,8 @@
 use super::detector::{Detector, Subject};
 use crate::id::{IncidentId, KeyRef};
 use crate::moment::Moment;
-use crate::trail::{AccessType, CallerKind, Event, FailureReason};
+use crate::trail::incident::kinds::{Anomaly, anomaly};
+use crate::trail::{AccessType, CallerKind, Event, FailureReason, Incident};
 use std::rc::Rc;
 
 /// An access to a key by somebody with the right, as it is counted.
@@ -58,6 +59,24 @@ pub struct Finding {
     pub blocks: bool,
     /// When it was over, and how many accesses there were meanwhile.
     pub ended: Option<(Moment, u64)>,
+}
+
+impl Finding {
+    /// The incident it is.
+    pub fn to_incident(&self) -> Incident {
+        let detector = self.detector;
+        let is_dormant = detector == Detector::DormantKey;
+        let found = Anomaly {
+            kind: detector.incident_type(),
+            severity: detector.severity(),
+            what: &detector.says(self.limit),
+            whom: self.subject.whom(),
+            count: detector.window().map(|window| (window, self.observed, self.limit)),
+            days_asleep: is_dormant.then_some(self.observed),
+            blocked: self.blocks,
+        };
+        anomaly(self.incident, &found, self.began)
+    }
 }
 
 /// A caller that used a key and was not known to this day's writer: the table knows whether it is

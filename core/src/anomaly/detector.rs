@@ -3,6 +3,7 @@
 //! (settings/action).
 
 use crate::id::KeyRef;
+use crate::trail::incident::kinds::Whom;
 use crate::trail::{CallerKind, IncidentType, Severity, words};
 use std::rc::Rc;
 
@@ -20,6 +21,16 @@ words! {
 pub enum Subject {
     Key(KeyRef),
     Caller(CallerKind, Rc<str>),
+}
+
+impl Subject {
+    /// The same, as an incident names it.
+    pub fn whom(&self) -> Whom<'_> {
+        match self {
+            Subject::Key(key) => Whom::Key(*key),
+            Subject::Caller(kind, name) => Whom::Caller(*kind, name),
+        }
+    }
 }
 
 impl Detector {

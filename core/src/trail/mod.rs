@@ -31,6 +31,7 @@ pub mod terms;
 
 pub use chain::MacKey;
 pub use event::{COLUMNS, Cell, Column, Event, Mark, Row};
+pub use incident::kinds::{KeyVersion, Shown};
 pub use incident::{Incident, IncidentType, Notice, Severity};
 pub use leak::{Channel, Leak};
 pub use terms::{AccessType, Bounded, CallerKind, FailureReason, Verdict};
