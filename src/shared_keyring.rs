@@ -20,7 +20,7 @@ const WRONG_MASTER_KEY: u32 = 3;
 /// What is known of one version of the master key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-pub(crate) enum Entry {
+pub(crate) enum VersionState {
     /// In the keyring, its root key not derived yet: 100 ms away.
     Coming = 1,
     Ready = 2,
@@ -109,7 +109,9 @@ pub(crate) fn is_ready(slot: usize) -> bool {
 pub(crate) fn is_complete(slot: usize) -> bool {
     is_ready(slot)
         && locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| {
-            ring.versions[..ring.count as usize].iter().all(|v| v.entry != Entry::Coming as u32)
+            ring.versions[..ring.count as usize]
+                .iter()
+                .all(|v| v.entry != VersionState::Coming as u32)
         })
 }
 
@@ -156,8 +158,10 @@ pub(crate) fn root_key(slot: usize, database: u32, version: i32) -> Result<Optio
             ));
         }
         match ring.versions[..ring.count as usize].iter().find(|v| v.number == version) {
-            Some(v) if v.entry == Entry::Ready as u32 => Ok(Some(RootKey::from_bytes(&v.root))),
-            Some(v) if v.entry == Entry::Coming as u32 => Ok(None),
+            Some(v) if v.entry == VersionState::Ready as u32 => {
+                Ok(Some(RootKey::from_bytes(&v.root)))
+            }
+            Some(v) if v.entry == VersionState::Coming as u32 => Ok(None),
             Some(_) => Err(Error::WrongMasterKey(version)),
             None => Err(Error::UnknownMasterKey(version)),
         }
@@ -174,7 +178,7 @@ pub(crate) fn versions(slot: usize) -> Vec<(i32, bool)> {
     let mut found = [(0, false); MAX_VERSIONS];
     let count = locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| {
         for (place, v) in found.iter_mut().zip(&ring.versions[..ring.count as usize]) {
-            *place = (v.number, v.entry == Entry::Ready as u32);
+            *place = (v.number, v.entry == VersionState::Ready as u32);
         }
         ring.count as usize
     });
@@ -182,7 +186,11 @@ pub(crate) fn versions(slot: usize) -> Vec<(i32, bool)> {
 }
 
 /// The writer's: makes this the keyring of the slot. Versions beyond the first 64 are left out.
-pub(crate) fn publish(slot: usize, active: i32, versions: &[(i32, Entry, Option<&RootKey>)]) {
+pub(crate) fn publish(
+    slot: usize,
+    active: i32,
+    versions: &[(i32, VersionState, Option<&RootKey>)],
+) {
     locked(slot, pg_sys::LWLockMode::LW_EXCLUSIVE, |ring| {
         wipe(ring);
         for (place, (number, entry, root)) in ring.versions.iter_mut().zip(versions) {
@@ -200,7 +208,12 @@ pub(crate) fn publish(slot: usize, active: i32, versions: &[(i32, Entry, Option<
 }
 
 /// The writer's: one more version is derived.
-pub(crate) fn publish_version(slot: usize, version: i32, entry: Entry, root: Option<&RootKey>) {
+pub(crate) fn publish_version(
+    slot: usize,
+    version: i32,
+    entry: VersionState,
+    root: Option<&RootKey>,
+) {
     locked(slot, pg_sys::LWLockMode::LW_EXCLUSIVE, |ring| {
         let count = ring.count as usize;
         if let Some(place) = ring.versions[..count].iter_mut().find(|v| v.number == version) {

@@ -46,14 +46,16 @@ use std::path::Path;
 use walk::{files, read};
 
 /// Pages that must be there. The SQL blocks of all pages run on a server.
-const WANTED: [&str; 7] = [
+const WANTED: [&str; 9] = [
     "README.md",
+    "CONTRIBUTING.md",
     "docs/install.md",
     "docs/app.md",
     "docs/watch.md",
     "docs/operations.md",
     "docs/security.md",
     "docs/reference.md",
+    "docs/architecture.md",
 ];
 
 pub(crate) fn re(pattern: &str) -> Regex {

@@ -15,6 +15,7 @@
 mod proofs;
 
 use regex::Regex;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
@@ -324,6 +325,32 @@ fn words(source: &Source) -> Vec<String> {
     complaints
 }
 
+/// Types that may have a name twice, each with its reason: none at present.
+const TWICE: &[(&str, &str)] = &[];
+
+/// Types that bear the name of another, of either crate: what two things are called is two things
+/// to whoever reads. Tests may name theirs as they like.
+fn doubles(sources: &[Source]) -> Vec<String> {
+    let declared =
+        re(r"(?m)^\s*(?:pub(?:\([^)]*\))?\s+)?(?:unsafe\s+)?(?:struct|enum|union|trait)\s+(\w+)");
+    // without an equals sign it is a trait's own
+    let alias = re(r"(?m)^\s*(?:pub(?:\([^)]*\))?\s+)?type\s+(\w+)[^;=]*=");
+    let listed = re(r"\bwords!\s*\{\s*(\w+)\s*\{");
+    let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for source in sources {
+        let code = blank_items(&source.product, r"(?m)^\s*(unsafe\s+)?impl\b[^{;]*\{");
+        for name in [&declared, &alias, &listed].iter().flat_map(|kind| kind.captures_iter(&code)) {
+            let place = format!("{}{}", source.home, source.path);
+            places.entry(name[1].to_string()).or_default().push(place);
+        }
+    }
+    places.retain(|name, places| places.len() > 1 && !TWICE.iter().any(|(may, _)| may == name));
+    let complaint = |(name, places): (&String, &Vec<String>)| {
+        format!("{}: a type {name} is there {} times", places.join(", "), places.len())
+    };
+    places.iter().map(complaint).collect()
+}
+
 fn sql_head(path: &str, text: &str) -> Vec<String> {
     if text.starts_with("-- ") {
         vec![]
@@ -380,6 +407,7 @@ fn the_house_keeps_its_rules() {
     }
     forget_test_files(&mut sources);
     let mut complaints = broken(&sources);
+    complaints.extend(doubles(&sources));
     complaints.extend(
         files(&root.join("sql"), "", ".sql").iter().flat_map(|(path, text)| sql_head(path, text)),
     );

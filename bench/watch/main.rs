@@ -5,7 +5,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
-use watchllm_core::anomaly::{Access, Rules, Watch};
+use watchllm_core::anomaly::{KeyAccess, Rules, Watch};
 use watchllm_core::id::{KeyRef, ProjectId, ProviderKeyId};
 use watchllm_core::moment::Moment;
 
@@ -61,7 +61,7 @@ fn cost(keys: u32, callers: u32) -> f64 {
         for i in first..first + EVENTS {
             let [role, subject, address] = &names[(next(&mut state) % callers) as usize];
             let callers = [Some(role.as_str()), Some(subject.as_str()), Some(address.as_str())];
-            let access = Access {
+            let access = KeyAccess {
                 at: Moment::new(i64::from(i) * 1_000),
                 key: key(next(&mut state) % keys),
                 failed: false,
@@ -90,7 +90,7 @@ fn memory() -> usize {
     let mut at = 1_700_000_000_000_000;
     let mut judge = |number: u32, failed: bool, address: &str| {
         at += 1;
-        watch.judge(&Access {
+        watch.judge(&KeyAccess {
             at: Moment::new(at),
             key: key(number),
             failed,

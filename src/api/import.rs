@@ -27,7 +27,7 @@ const ROWS_PER_NOTICE: usize = 100;
 const MAX_NAME: usize = 100;
 
 /// The columns of the answer, in their order.
-type Row = (
+type ImportRow = (
     Option<pgrx::Uuid>,
     Option<pgrx::Uuid>,
     Option<String>,
@@ -116,7 +116,7 @@ impl Import {
     }
 
     /// Takes row by row; memory that PostgreSQL needs for one is given back before the next.
-    fn run(mut self, old: &OldKeys) -> Result<Vec<Row>, Error> {
+    fn run(mut self, old: &OldKeys) -> Result<Vec<ImportRow>, Error> {
         let memory = StepMemory::new();
         let total = old.places.len();
         let mut rows = Vec::with_capacity(total);
@@ -132,7 +132,7 @@ impl Import {
     }
 
     /// Imports a row or records why not, and says which.
-    fn take(&mut self, old: &OldKey) -> Result<Row, Error> {
+    fn take(&mut self, old: &OldKey) -> Result<ImportRow, Error> {
         let provider = old.provider.as_deref();
         self.access.event = Event {
             id: new_id()?,

@@ -167,7 +167,7 @@ where
 }
 
 /// Where something was masked.
-struct Table {
+struct MaskedTable {
     name: String,
     owner: String,
 }
@@ -187,13 +187,13 @@ fn raise(trigger: &PgTrigger, found: &[Masked]) {
         }
         let (name, table_owner) = store::leaks::table(relation)?;
         let table =
-            Table { name: redact::clean(&name, 130), owner: redact::clean(&table_owner, 63) };
+            MaskedTable { name: redact::clean(&name, 130), owner: redact::clean(&table_owner, 63) };
         raise_each(owner, &table, found)
     });
 }
 
 /// One incident for each kind of key and column, and one for each of our keys.
-fn raise_each(owner: Owner, table: &Table, found: &[Masked]) -> Option<()> {
+fn raise_each(owner: Owner, table: &MaskedTable, found: &[Masked]) -> Option<()> {
     let recorder = audit::ready_now();
     let finder = recorder.and_then(|recorder| Finder::new(recorder).ok());
     let stored_as =
@@ -219,7 +219,7 @@ fn raise_each(owner: Owner, table: &Table, found: &[Masked]) -> Option<()> {
 
 /// The incident of a masked key. The same kind in the same column is the same for a day, one of our
 /// keys always.
-fn incident_of(table: &Table, masked: &Masked, ours: Option<StoredAs>) -> Incident {
+fn incident_of(table: &MaskedTable, masked: &Masked, ours: Option<StoredAs>) -> Incident {
     let now = clock::now();
     let (day, version) =
         (i64::from(now.day()).to_be_bytes(), ours.map_or(0, |ours| ours.version).to_be_bytes());
@@ -254,7 +254,7 @@ fn incident_of(table: &Table, masked: &Masked, ours: Option<StoredAs>) -> Incide
 
 /// Whether the incident is new and was stored. It is not where another transaction is just storing
 /// it: no row waits for another's transaction.
-fn write(owner: Owner, table: &Table, incident: &Incident, ours: Option<StoredAs>) -> bool {
+fn write(owner: Owner, table: &MaskedTable, incident: &Incident, ours: Option<StoredAs>) -> bool {
     if store::leaks::is_known(owner, incident.id) {
         return false;
     }
@@ -273,7 +273,7 @@ fn write(owner: Owner, table: &Table, incident: &Incident, ours: Option<StoredAs
 }
 
 /// The incident that says that there are more.
-fn no_more(table: &Table, today: Moment) -> Incident {
+fn no_more(table: &MaskedTable, today: Moment) -> Incident {
     let details = serde_json::json!({
         "what": "more keys were masked than are written down in a day", "source": "redact_columns",
         "table_owner": table.owner, "most": MOST_OF_OWNER,

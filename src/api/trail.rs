@@ -109,7 +109,7 @@ fn failed_access_attempts(
 }
 
 /// The columns of both answers, in their order.
-type Row = (
+type HistoryRow = (
     Option<TimestampWithTimeZone>,
     Option<pgrx::Uuid>,
     Option<pgrx::Uuid>,
@@ -131,7 +131,7 @@ type Row = (
 );
 
 /// The rows as the caller may see them.
-fn shown(rows: Vec<Read>, caller: &Caller) -> TableIterator<'static, Row> {
+fn shown(rows: Vec<Read>, caller: &Caller) -> TableIterator<'static, HistoryRow> {
     let everything = caller.sees_everything();
     let staff = move |text: Option<String>| text.filter(|_| everything);
     TableIterator::new(rows.into_iter().map(move |row| {

@@ -2,7 +2,7 @@
 //! function's body, a view, a setting of a role. Masking would change what they mean, so they go
 //! through: with a WARNING and an incident. Unsafe: reads nodes of PostgreSQL's parse tree.
 
-use super::masking::{self, Key};
+use super::masking::{self, MaskedKey};
 use crate::trail::Channel;
 use pgrx::pg_sys::{self, NodeTag};
 use pgrx::prelude::*;
@@ -14,17 +14,18 @@ const PLACES: usize = 8;
 
 /// A key that was masked in a client's text, and where.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct PlacedKey {
     pub at: usize,
-    pub key: Key,
+    pub key: MaskedKey,
 }
 
-const NOWHERE: Place = Place { at: 0, key: Key { provider: None, kind: "", run: None } };
+const NOWHERE: PlacedKey =
+    PlacedKey { at: 0, key: MaskedKey { provider: None, kind: "", run: None } };
 
 /// Keys of one text.
 #[derive(Clone, Copy)]
 pub(super) struct Places {
-    found: [Place; PLACES],
+    found: [PlacedKey; PLACES],
     count: usize,
 }
 
@@ -37,7 +38,7 @@ thread_local! {
 impl Places {
     pub(super) const NONE: Places = Places { found: [NOWHERE; PLACES], count: 0 };
 
-    pub(super) fn add(&mut self, place: Place) {
+    pub(super) fn add(&mut self, place: PlacedKey) {
         if let Some(free) = self.found.get_mut(self.count) {
             *free = place;
             self.count += 1;
@@ -45,7 +46,7 @@ impl Places {
     }
 
     /// Remembers one more key of the client's text.
-    pub(super) fn remember(place: Place, is_first: bool) {
+    pub(super) fn remember(place: PlacedKey, is_first: bool) {
         let mut places = if is_first { Places::NONE } else { LAST.get() };
         places.add(place);
         LAST.set(places);

@@ -28,7 +28,7 @@ static SEEN_OURS: AtomicBool = AtomicBool::new(false);
 
 /// What was seen in the client's text.
 #[derive(Clone, Copy)]
-pub(super) struct Seen {
+pub(super) struct SeenText {
     /// Something in it was masked.
     pub masked: bool,
     /// Something in it was a key, whose place is remembered.
@@ -47,10 +47,10 @@ pub(super) fn is_clients(text: *const c_char) -> bool {
 }
 
 /// What was seen in a text that was looked at already in this statement.
-pub(super) fn seen(text: *const c_char) -> Option<Seen> {
+pub(super) fn seen(text: *const c_char) -> Option<SeenText> {
     let same = SEEN.load(Relaxed).cast_const() == text
         && SEEN_SINCE.load(Relaxed) == masking::statement_start();
-    same.then(|| Seen {
+    same.then(|| SeenText {
         masked: SEEN_MASKED.load(Relaxed),
         keys: SEEN_KEYS.load(Relaxed),
         ours: SEEN_OURS.load(Relaxed),
@@ -58,7 +58,7 @@ pub(super) fn seen(text: *const c_char) -> Option<Seen> {
 }
 
 /// Remembers what was seen in the client's text; `since`: when its statement began.
-pub(super) fn remember(text: *mut c_char, since: i64, seen: Seen) {
+pub(super) fn remember(text: *mut c_char, since: i64, seen: SeenText) {
     SEEN.store(text, Relaxed);
     SEEN_SINCE.store(since, Relaxed);
     SEEN_MASKED.store(seen.masked, Relaxed);

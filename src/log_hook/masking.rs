@@ -27,14 +27,14 @@ const DOTS: &[u8] = b"...";
 
 /// What is told of a key. `run` is its hash; None where there is nobody to tell.
 #[derive(Clone, Copy)]
-pub(super) struct Key {
+pub(super) struct MaskedKey {
     pub provider: Option<&'static str>,
     pub kind: &'static str,
     pub run: Option<u64>,
 }
 
 /// When a key was last reported by this process.
-struct Last {
+struct LastReport {
     pid: AtomicI32,
     run: AtomicU64,
     statement: AtomicI64,
@@ -43,8 +43,8 @@ struct Last {
     count: AtomicU32,
 }
 
-static LAST: [Last; REMEMBERED] = [const {
-    Last {
+static LAST: [LastReport; REMEMBERED] = [const {
+    LastReport {
         pid: AtomicI32::new(0),
         run: AtomicU64::new(0),
         statement: AtomicI64::new(0),
@@ -71,7 +71,7 @@ pub(super) fn findings(bytes: &[u8]) -> impl Iterator<Item = Finding> + '_ {
 
 /// Masks every key; how many there were.
 pub(super) fn mask(bytes: &mut [u8], ends: Ends, channel: Channel) -> usize {
-    mask_each(bytes, ends, &mut |key, text| report(&Key::of(key, text), channel))
+    mask_each(bytes, ends, &mut |key, text| report(&MaskedKey::of(key, text), channel))
 }
 
 /// Masks every key without a word: it stands in sight, but did not get there by itself.
@@ -129,15 +129,15 @@ pub(super) fn follow(copy: &mut [u8], masked: &[u8]) -> bool {
     same
 }
 
-impl Key {
+impl MaskedKey {
     /// What a finding is, and the hash of its bytes.
-    pub(super) fn of(finding: &Finding, bytes: &[u8]) -> Key {
-        Key { provider: finding.provider, kind: finding.kind, run: leaks::hash(bytes) }
+    pub(super) fn of(finding: &Finding, bytes: &[u8]) -> MaskedKey {
+        MaskedKey { provider: finding.provider, kind: finding.kind, run: leaks::hash(bytes) }
     }
 }
 
 /// Leaves word of a key, unless this process has just done so.
-pub(super) fn report(key: &Key, channel: Channel) {
+pub(super) fn report(key: &MaskedKey, channel: Channel) {
     let Some(run) = key.run else { return };
     let (pid, statement, now) = (my_pid(), statement_start(), GetCurrentTimestamp());
     // What stays in the catalog is another incident than what was masked.

@@ -5,7 +5,7 @@
 
 use super::client_text::{self, text_of};
 use super::{activity, intake, masking};
-use crate::postgres::hooks::Chain;
+use crate::postgres::hooks::HookChain;
 use crate::redact::Ends;
 use crate::settings;
 use crate::trail::Channel;
@@ -14,7 +14,7 @@ use std::ffi::c_char;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
-static HOOK: Chain<pg_sys::emit_log_hook_type> = Chain::new();
+static HOOK: HookChain<pg_sys::emit_log_hook_type> = HookChain::new();
 /// Set while we work: a message from within would end in a loop, and that in a PANIC.
 static BUSY: AtomicBool = AtomicBool::new(false);
 

@@ -4,11 +4,11 @@
 //! utility statements. Not #[pg_guard]: an ERROR of PostgreSQL passes over frames that hold nothing
 //! to drop. A text that may be parsed again (nested statements) is never changed, only copied.
 
-use super::catalog::{self, Place, Places};
-use super::client_text::{self, Seen, text_of};
-use super::masking::Key;
+use super::catalog::{self, PlacedKey, Places};
+use super::client_text::{self, SeenText, text_of};
+use super::masking::MaskedKey;
 use super::{activity, intake, masking, plan_source};
-use crate::postgres::hooks::Chain;
+use crate::postgres::hooks::HookChain;
 use crate::redact::Ends;
 use crate::settings;
 use crate::trail::Channel;
@@ -16,9 +16,9 @@ use pgrx::pg_sys;
 use std::ffi::{c_char, c_int, c_void};
 use std::ops::Range;
 
-static ANALYZE: Chain<pg_sys::post_parse_analyze_hook_type> = Chain::new();
-static START: Chain<pg_sys::ExecutorStart_hook_type> = Chain::new();
-static UTILITY: Chain<pg_sys::ProcessUtility_hook_type> = Chain::new();
+static ANALYZE: HookChain<pg_sys::post_parse_analyze_hook_type> = HookChain::new();
+static START: HookChain<pg_sys::ExecutorStart_hook_type> = HookChain::new();
+static UTILITY: HookChain<pg_sys::ProcessUtility_hook_type> = HookChain::new();
 
 /// What stands in place of a nested statement's text when there is no memory for a copy.
 const HIDDEN: &std::ffi::CStr = c"(hidden)";
@@ -163,7 +163,7 @@ unsafe fn range(query: *const pg_sys::Query, length: usize) -> Range<usize> {
 /// # Safety
 /// `text` is `debug_query_string`, or what that was a copy of; called while PostgreSQL analyzes or
 /// starts it.
-unsafe fn mask_clients(text: &mut [u8]) -> Seen {
+unsafe fn mask_clients(text: &mut [u8]) -> SeenText {
     let (address, since) = (text.as_mut_ptr().cast::<c_char>(), masking::statement_start());
     if let Some(seen) = client_text::seen(address) {
         return seen;
@@ -172,8 +172,11 @@ unsafe fn mask_clients(text: &mut [u8]) -> Seen {
     let ours = intake::names_us(text);
     let mut is_first = true;
     let count = masking::mask_each(text, Ends::Whole, &mut |finding, bytes| {
-        let key = Key::of(finding, bytes);
-        Places::remember(Place { at: finding.start, key }, std::mem::replace(&mut is_first, false));
+        let key = MaskedKey::of(finding, bytes);
+        Places::remember(
+            PlacedKey { at: finding.start, key },
+            std::mem::replace(&mut is_first, false),
+        );
         // To hand us a key is no leak.
         if !ours {
             masking::report(&key, Channel::Statement);
@@ -190,7 +193,7 @@ unsafe fn mask_clients(text: &mut [u8]) -> Seen {
             });
         }
     }
-    let seen = Seen { masked, keys: count > 0, ours };
+    let seen = SeenText { masked, keys: count > 0, ours };
     client_text::remember(address, since, seen);
     seen
 }
@@ -219,8 +222,8 @@ unsafe fn mask_nested(text: &[u8]) -> bool {
 fn places(statement: &[u8], offset: usize) -> Places {
     let mut places = Places::NONE;
     for finding in masking::findings(statement) {
-        let key = Key::of(&finding, &statement[finding.start..finding.end]);
-        places.add(Place { at: offset + finding.start, key });
+        let key = MaskedKey::of(&finding, &statement[finding.start..finding.end]);
+        places.add(PlacedKey { at: offset + finding.start, key });
     }
     places
 }

@@ -6,14 +6,14 @@ use std::mem::transmute_copy;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 /// Who had a hook before us. `Hook` is the hook's type in PostgreSQL: an optional function pointer.
-pub(crate) struct Chain<Hook>(AtomicPtr<()>, PhantomData<fn() -> Hook>);
+pub(crate) struct HookChain<Hook>(AtomicPtr<()>, PhantomData<fn() -> Hook>);
 
-impl<Hook: Copy> Chain<Hook> {
+impl<Hook: Copy> HookChain<Hook> {
     const IS_A_POINTER: () = assert!(size_of::<Hook>() == size_of::<*mut ()>());
 
-    pub(crate) const fn new() -> Chain<Hook> {
+    pub(crate) const fn new() -> HookChain<Hook> {
         let () = Self::IS_A_POINTER;
-        Chain(AtomicPtr::new(std::ptr::null_mut()), PhantomData)
+        HookChain(AtomicPtr::new(std::ptr::null_mut()), PhantomData)
     }
 
     /// Puts `ours` into the hook and keeps what was there.

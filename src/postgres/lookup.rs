@@ -21,7 +21,7 @@ pub(crate) struct Lookup {
 }
 
 /// What a column is compared with.
-pub(crate) enum Key {
+pub(crate) enum IndexKey {
     Uuid(pgrx::Uuid),
     Int4(i32),
 }
@@ -71,7 +71,7 @@ impl Reads {
     pub(crate) fn one<T>(
         &self,
         lookup: &Lookup,
-        keys: &[Key],
+        keys: &[IndexKey],
         row: impl FnOnce(&Row) -> T,
     ) -> Option<T> {
         debug_assert_eq!(keys.len(), lookup.columns.len());
@@ -101,10 +101,10 @@ impl Reads {
     }
 }
 
-fn scan_key((column, key): (&i16, &Key)) -> pg_sys::ScanKeyData {
+fn scan_key((column, key): (&i16, &IndexKey)) -> pg_sys::ScanKeyData {
     let (equals, value) = match key {
-        Key::Uuid(id) => (pg_sys::F_UUID_EQ, pg_sys::Datum::from(id.as_bytes().as_ptr())),
-        Key::Int4(number) => (pg_sys::F_INT4EQ, pg_sys::Datum::from(*number)),
+        IndexKey::Uuid(id) => (pg_sys::F_UUID_EQ, pg_sys::Datum::from(id.as_bytes().as_ptr())),
+        IndexKey::Int4(number) => (pg_sys::F_INT4EQ, pg_sys::Datum::from(*number)),
     };
     let mut scan_key = pg_sys::ScanKeyData::default();
     let strategy = pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber;

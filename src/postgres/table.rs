@@ -32,7 +32,7 @@ pub(crate) struct Rows<'a> {
 
 /// The address of a row.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct RowPlace {
     leaf: u32,
     address: pg_sys::ItemPointerData,
 }
@@ -97,7 +97,7 @@ impl Rows<'_> {
     /// Visits every row, leaf by leaf, until `visit` fails.
     pub(crate) fn each<E>(
         &self,
-        mut visit: impl FnMut(Place, &NamedRow) -> Result<(), E>,
+        mut visit: impl FnMut(RowPlace, &NamedRow) -> Result<(), E>,
     ) -> Result<(), E> {
         for (number, (leaf, open)) in self.leaves.iter().enumerate() {
             // SAFETY: the relation is open; a scan without index and keys reads its heap, and each
@@ -120,7 +120,7 @@ impl Rows<'_> {
                     }
                     let row = Row { tuple, columns: (**open).rd_att };
                     outcome = visit(
-                        Place { leaf: number as u32, address: (*tuple).t_self },
+                        RowPlace { leaf: number as u32, address: (*tuple).t_self },
                         &NamedRow { row, leaf },
                     );
                 }
@@ -132,7 +132,7 @@ impl Rows<'_> {
     }
 
     /// The row at a place; None should it be gone, which the snapshot rules out.
-    pub(crate) fn at<T>(&self, place: Place, read: impl FnOnce(&NamedRow) -> T) -> Option<T> {
+    pub(crate) fn at<T>(&self, place: RowPlace, read: impl FnOnce(&NamedRow) -> T) -> Option<T> {
         let (leaf, open) = self.leaves.get(place.leaf as usize)?;
         let mut address = place.address;
         // SAFETY: the relation is open and the address came from it under the same snapshot; the
@@ -151,7 +151,7 @@ impl Rows<'_> {
     }
 }
 
-impl Place {
+impl RowPlace {
     /// Which of the leaves it is in, counted from 0.
     pub(crate) fn leaf(&self) -> usize {
         self.leaf as usize

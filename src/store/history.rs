@@ -6,7 +6,7 @@ use super::oids::*;
 use super::{Projects, timestamp, uuid, value};
 use crate::id::{ProjectId, ProviderKeyId};
 use crate::moment::Moment;
-use crate::postgres::{Owner, Row as Answer, Statement};
+use crate::postgres::{Owner, Row, Statement};
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
 
 /// What of the trail is shown: the columns that `COLUMNS` marks so, in its order (a test compares
@@ -118,7 +118,7 @@ pub(crate) fn rates(owner: Owner, since: Moment, project: ProjectId, key: Provid
     rates.into_iter().next().unwrap_or_default()
 }
 
-fn read(row: &Answer) -> Read {
+fn read(row: &Row) -> Read {
     Read {
         accessed_at: row.get(1),
         project_id: row.get(2),

@@ -9,7 +9,7 @@ use super::{id_of, timestamp, uuid};
 use crate::error::Error;
 use crate::id::{Id, ProjectId, ProviderKeyId};
 use crate::moment::Moment;
-use crate::postgres::table::{self, Leaf, NamedRow, Place, Rows};
+use crate::postgres::table::{self, Leaf, NamedRow, RowPlace, Rows};
 use crate::postgres::{Owner, Statement, clock};
 use pgrx::datum::Uuid;
 use pgrx::pg_sys;
@@ -114,12 +114,12 @@ static INSERT: Statement = Statement::new(
 );
 
 /// A table that was found to be one, readable by the caller and of WatchLLM's shape.
-pub(crate) struct Source(Vec<Leaf>);
+pub(crate) struct ImportSource(Vec<Leaf>);
 
 /// The rows of a source, in the order they are to be imported.
 pub(crate) struct OldKeys<'a> {
     rows: &'a Rows<'a>,
-    pub places: Vec<Place>,
+    pub places: Vec<RowPlace>,
 }
 
 /// A row as it was. Times that are infinite are as if NULL.
@@ -140,9 +140,9 @@ pub(crate) struct OldKey {
 }
 
 /// Judges what the caller named, as the caller, and locks its shape until the transaction ends.
-pub(crate) fn judge(source: pg_sys::Oid) -> Result<Source, Error> {
+pub(crate) fn judge(source: pg_sys::Oid) -> Result<ImportSource, Error> {
     let names: Vec<&CStr> = COLUMNS.iter().map(|column| column.name).collect();
-    Ok(Source(named_source::judge(source, &names, judge_columns)?.leaves))
+    Ok(ImportSource(named_source::judge(source, &names, judge_columns)?.leaves))
 }
 
 /// WatchLLM's columns, of built-in types.
@@ -162,7 +162,7 @@ fn judge_columns(leaf: &Leaf) -> Result<(), Error> {
 
 /// Reads a source for `work`. The order decides which keys are the first of their provider: by
 /// project, provider, priority, age and id.
-pub(crate) fn read<T>(source: &Source, work: impl FnOnce(&OldKeys) -> T) -> T {
+pub(crate) fn read<T>(source: &ImportSource, work: impl FnOnce(&OldKeys) -> T) -> T {
     table::read(&source.0, |rows| {
         let mut sorted = Vec::new();
         rows.each(|place, row| {
@@ -187,7 +187,7 @@ pub(crate) fn read<T>(source: &Source, work: impl FnOnce(&OldKeys) -> T) -> T {
 
 impl OldKeys<'_> {
     /// The row at a place.
-    pub(crate) fn at(&self, place: Place) -> Option<OldKey> {
+    pub(crate) fn at(&self, place: RowPlace) -> Option<OldKey> {
         self.rows.at(place, |row| OldKey {
             id: uuid_of(row, ID_COLUMN),
             project_id: uuid_of(row, PROJECT_ID),

@@ -6,7 +6,7 @@ use super::{Projects, id, moment, uuid, value};
 use crate::crypto::Sealed;
 use crate::id::{ProjectId, ProviderKeyId};
 use crate::moment::Moment;
-use crate::postgres::lookup::{self, Key, Lookup, Reads};
+use crate::postgres::lookup::{self, IndexKey, Lookup, Reads};
 use crate::postgres::{Owner, Row, Statement};
 use pgrx::datum::TimestampWithTimeZone;
 
@@ -160,7 +160,7 @@ pub(crate) fn within(owner: Owner, projects: &Projects, key: ProviderKeyId) -> O
         let found = |project: &ProjectId| {
             reads.one(
                 &RECORD_IN_PROJECT,
-                &[Key::Uuid(uuid(*project)), Key::Uuid(uuid(key))],
+                &[IndexKey::Uuid(uuid(*project)), IndexKey::Uuid(uuid(key))],
                 record_row,
             )
         };
@@ -169,15 +169,17 @@ pub(crate) fn within(owner: Owner, projects: &Projects, key: ProviderKeyId) -> O
 }
 
 fn one(reads: &Reads, key: ProviderKeyId) -> Option<StoredKey> {
-    reads.one(&RECORD, &[Key::Uuid(uuid(key))], record_row).map(|found| with_version(reads, found))
+    reads
+        .one(&RECORD, &[IndexKey::Uuid(uuid(key))], record_row)
+        .map(|found| with_version(reads, found))
 }
 
 /// The record with its active version, and whether the key is blocked.
 fn with_version(reads: &Reads, mut found: StoredKey) -> StoredKey {
     let place = [
-        Key::Uuid(uuid(found.project_id)),
-        Key::Uuid(uuid(found.id)),
-        Key::Int4(found.version.number),
+        IndexKey::Uuid(uuid(found.project_id)),
+        IndexKey::Uuid(uuid(found.id)),
+        IndexKey::Int4(found.version.number),
     ];
     let blocked = |row: &Row| row.get::<TimestampWithTimeZone>(11).is_some();
     found.is_blocked = reads.one(&USAGE, &place[..2], blocked).unwrap_or(false);

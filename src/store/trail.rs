@@ -6,7 +6,7 @@ use super::{timestamp, uuid, value};
 use crate::id::{EventId, KeyRef, ProjectId};
 use crate::moment::Moment;
 use crate::postgres::{Owner, Statement};
-use crate::trail::{COLUMNS, Cell, FailureReason, Row};
+use crate::trail::{COLUMNS, Cell, FailureReason, TrailRow};
 use pgrx::datum::{Date, DatumWithOid, TimestampWithTimeZone, Uuid};
 use pgrx::pg_sys;
 
@@ -138,7 +138,7 @@ pub(crate) struct Uses {
 }
 
 /// Appends a batch; its rows are chained and carry their hashes.
-pub(crate) fn append(owner: Owner, rows: &[(Row<'_>, [u8; 32])]) -> u64 {
+pub(crate) fn append(owner: Owner, rows: &[(TrailRow<'_>, [u8; 32])]) -> u64 {
     match rows {
         [] => 0,
         [row] => append_one(owner, row),
@@ -152,22 +152,22 @@ pub(crate) fn client_address() -> Option<String> {
 }
 
 /// A row with its hash.
-type Hashed<'a> = (Row<'a>, [u8; 32]);
+type HashedRow<'a> = (TrailRow<'a>, [u8; 32]);
 
-fn append_one(owner: Owner, row: &Hashed) -> u64 {
+fn append_one(owner: Owner, row: &HashedRow) -> u64 {
     let arguments: Vec<DatumWithOid> =
         COLUMNS.iter().map(|column| argument(column.cell, row)).collect();
     APPEND_ONE.write(owner, &arguments)
 }
 
-fn append_many(owner: Owner, rows: &[Hashed]) -> u64 {
+fn append_many(owner: Owner, rows: &[HashedRow]) -> u64 {
     let arguments: Vec<DatumWithOid> =
         COLUMNS.iter().map(|column| array(column.cell, rows)).collect();
     APPEND.write(owner, &arguments)
 }
 
 /// What a row has in a column.
-fn argument<'a>(cell: Cell, (row, hash): &'a Hashed) -> DatumWithOid<'a> {
+fn argument<'a>(cell: Cell, (row, hash): &'a HashedRow) -> DatumWithOid<'a> {
     match cell {
         Cell::Bigint(get) => get(row).into(),
         Cell::Integer(get) => get(row).into(),
@@ -181,8 +181,8 @@ fn argument<'a>(cell: Cell, (row, hash): &'a Hashed) -> DatumWithOid<'a> {
 }
 
 /// What rows have in a column.
-fn array<'a>(cell: Cell, rows: &'a [Hashed]) -> DatumWithOid<'a> {
-    fn each<'a, T>(rows: &'a [Hashed], get: impl Fn(&'a Row<'a>) -> T) -> Vec<T> {
+fn array<'a>(cell: Cell, rows: &'a [HashedRow]) -> DatumWithOid<'a> {
+    fn each<'a, T>(rows: &'a [HashedRow], get: impl Fn(&'a TrailRow<'a>) -> T) -> Vec<T> {
         rows.iter().map(|(row, _)| get(row)).collect()
     }
     match cell {

@@ -4,7 +4,7 @@
 
 use super::oids::*;
 use super::{id, moment, timestamp, uuid, value};
-use crate::anomaly::{Access, Detector, Finding, Meeting, Peak, Subject};
+use crate::anomaly::{Detector, KeyAccess, Meeting, Peak, Subject, WatchFinding};
 use crate::id::{IncidentId, KeyRef};
 use crate::moment::Moment;
 use crate::postgres::{Owner, Row, Statement};
@@ -139,9 +139,9 @@ pub(crate) struct Past {
 
 impl Past {
     /// The access, if the row is one of somebody with the right.
-    pub(crate) fn access(&self) -> Option<Access<'_>> {
+    pub(crate) fn access(&self) -> Option<KeyAccess<'_>> {
         let callers = [0, 1, 2].map(|kind| self.callers[kind].as_deref());
-        Some(Access { at: self.place.0, key: self.key?, failed: self.failed, callers })
+        Some(KeyAccess { at: self.place.0, key: self.key?, failed: self.failed, callers })
     }
 }
 
@@ -229,7 +229,7 @@ pub(crate) fn detected(owner: Owner, key: KeyRef, at: Moment) {
 }
 
 /// The writer's: blocks a caller because of an incident.
-pub(crate) fn block_caller(owner: Owner, kind: CallerKind, subject: &str, finding: &Finding) {
+pub(crate) fn block_caller(owner: Owner, kind: CallerKind, subject: &str, finding: &WatchFinding) {
     let arguments = [
         kind.word().into(),
         subject.into(),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::keys::{one, rows};
 use crate::windows::vault;
-use watchllm_core::anomaly::{Access, Limits, Rules, Subject, Watch};
+use watchllm_core::anomaly::{KeyAccess, Limits, Rules, Subject, Watch};
 use watchllm_core::id::{KeyRef, ProjectId, ProviderKeyId};
 use watchllm_core::moment::Moment;
 
@@ -85,7 +85,7 @@ fn the_same_day_through_the_live_counters_and_through_the_windows() {
         let (project, key) = (vault.project.as_bytes(), keys[event.key].as_bytes());
         let key = KeyRef { project: ProjectId::new(*project), key: ProviderKeyId::new(*key) };
         let callers = [Some(event.role.as_str()), None, None];
-        watch.judge(&Access { at, key, failed: event.failed, callers });
+        watch.judge(&KeyAccess { at, key, failed: event.failed, callers });
     }
     let live = watch.take_findings().into_iter().filter(|finding| finding.ended.is_none());
     let mut live: Vec<String> = live

@@ -1,7 +1,7 @@
 //! Each rule of the house fails on a text that breaks it, and passes the nearest text that does
 //! not. Without this a rule that never matches anything would stay green for ever.
 
-use super::{Source, broken, drawing, forget_test_files, sql_head};
+use super::{Source, broken, doubles, drawing, forget_test_files, sql_head};
 
 const HEAD: &str = "//! What lives here.\n//! What it may touch.\n";
 
@@ -151,6 +151,35 @@ fn queries_can_fail() {
         "src/audit/mod.rs",
         "/// See \"SELECT 1\".\n#[cfg(test)]\nmod tests { const A: &str = \"SELECT 1\"; }",
     );
+}
+
+#[test]
+fn doubles_can_fail() {
+    let two = |path, body: &str| {
+        [Source::new("core/src/id.rs", "pub struct Key(u8);"), Source::new(path, body)]
+    };
+    for body in [
+        "enum Key {}",
+        "pub(crate) struct Key;",
+        "pub type Key<'a> = &'a str;",
+        "unsafe trait Key {}",
+        "words! { Key { A = \"a\" } }",
+        "mod a {\n    pub(super) union Key {}\n}",
+        "fn a(b: impl Fn() -> u8) {}\nstruct Key;",
+    ] {
+        assert_eq!(doubles(&two("src/store/keys.rs", body)).len(), 1, "{body}");
+    }
+    for body in [
+        "struct Keys;",
+        "// struct Key;\nconst A: &str = \"\n struct Key;\";",
+        "impl A for B {\n    type Key = u8;\n}",
+        "trait A {\n    type Key;\n}",
+        "#[cfg(test)]\nmod tests {\n    struct Key;\n}",
+        "use crate::id::Key;\nfn a(key: Key) {}",
+    ] {
+        assert_eq!(doubles(&two("src/store/keys.rs", body)), Vec::<String>::new(), "{body}");
+    }
+    assert_eq!(doubles(&two("core/src/crypto/envelope_tests.rs", "struct Key;")).len(), 0);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 /// An access to a key by somebody with the right, as it is counted.
 #[derive(Clone, Copy)]
-pub struct Access<'a> {
+pub struct KeyAccess<'a> {
     pub at: Moment,
     pub key: KeyRef,
     /// It failed for a reason of its own, rather than because it was blocked.
@@ -20,10 +20,10 @@ pub struct Access<'a> {
     pub callers: [Option<&'a str>; 3],
 }
 
-impl<'a> Access<'a> {
+impl<'a> KeyAccess<'a> {
     /// None: the event is no access to a key, or of somebody without the right, or failed for the
     /// vault's own fault: a lost master key must not block every key.
-    pub fn of(event: &'a Event) -> Option<Access<'a>> {
+    pub fn of(event: &'a Event) -> Option<KeyAccess<'a>> {
         let key = event.key()?;
         let opens = matches!(event.access_type, AccessType::Decrypt | AccessType::Validate);
         let foreign = matches!(
@@ -42,13 +42,13 @@ impl<'a> Access<'a> {
         let subject = event.claims_sub.get().filter(|_| event.claims_trusted);
         let callers = [event.session_role.get(), subject, event.client_addr.get()];
         let callers = callers.map(|name| name.filter(|name| !name.is_empty()));
-        (opens && !foreign).then_some(Access { at: event.accessed_at, key, failed, callers })
+        (opens && !foreign).then_some(KeyAccess { at: event.accessed_at, key, failed, callers })
     }
 }
 
 /// Something that a person must look at.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Finding {
+pub struct WatchFinding {
     pub incident: IncidentId,
     pub detector: Detector,
     pub subject: Subject,
@@ -61,7 +61,7 @@ pub struct Finding {
     pub ended: Option<(Moment, u64)>,
 }
 
-impl Finding {
+impl WatchFinding {
     /// The incident it is.
     pub fn to_incident(&self) -> Incident {
         let detector = self.detector;

@@ -16,9 +16,9 @@ pub(super) const MAX_PAIRS: usize = 65_536;
 pub(super) const DAYS: usize = 8;
 
 /// The place of a caller.
-pub(super) type Place = u32;
+pub(super) type CallerPlace = u32;
 
-pub(super) struct Caller {
+pub(super) struct CountedCaller {
     pub kind: CallerKind,
     pub name: Rc<str>,
     /// Given once and never again, unlike its place.
@@ -34,12 +34,12 @@ pub(super) struct Caller {
 }
 
 pub(super) struct Callers {
-    names: [LruCache<Rc<str>, Place>; 3],
-    callers: Vec<Caller>,
-    free: Vec<Place>,
+    names: [LruCache<Rc<str>, CallerPlace>; 3],
+    callers: Vec<CountedCaller>,
+    free: Vec<CallerPlace>,
     /// Caller and key, with the time of the last access.
-    pairs: LruCache<(Place, u32), Moment>,
-    changed: Vec<Place>,
+    pairs: LruCache<(CallerPlace, u32), Moment>,
+    changed: Vec<CallerPlace>,
     serials: u32,
 }
 
@@ -75,7 +75,7 @@ impl Callers {
         name: &str,
         key: u32,
         at: Moment,
-    ) -> Option<(Place, bool)> {
+    ) -> Option<(CallerPlace, bool)> {
         let place = self.place(kind, name)?;
         let fresh = self.pairs.put((place, key), at).is_none();
         if fresh {
@@ -88,7 +88,7 @@ impl Callers {
     }
 
     /// The caller got the key that it opened at last: its present minute may be its busiest.
-    pub(super) fn raise(&mut self, place: Place, at: Moment) {
+    pub(super) fn raise(&mut self, place: CallerPlace, at: Moment) {
         let caller = &mut self.callers[place as usize];
         caller.raise(at.day(), caller.distinct);
         self.mark_changed(place);
@@ -107,21 +107,21 @@ impl Callers {
         self.callers.iter_mut().for_each(|caller| caller.distinct = 0);
     }
 
-    pub(super) fn get(&self, place: Place) -> &Caller {
+    pub(super) fn get(&self, place: CallerPlace) -> &CountedCaller {
         &self.callers[place as usize]
     }
 
-    pub(super) fn flag(&mut self, place: Place, flagged: bool) {
+    pub(super) fn flag(&mut self, place: CallerPlace, flagged: bool) {
         self.callers[place as usize].flagged = flagged;
     }
 
     /// The place of a caller that is known.
-    pub(super) fn find(&self, kind: CallerKind, name: &str) -> Option<Place> {
+    pub(super) fn find(&self, kind: CallerKind, name: &str) -> Option<CallerPlace> {
         self.names[kind as usize].peek(name).copied()
     }
 
     /// The place of a caller, a new one if there is room.
-    pub(super) fn place(&mut self, kind: CallerKind, name: &str) -> Option<Place> {
+    pub(super) fn place(&mut self, kind: CallerKind, name: &str) -> Option<CallerPlace> {
         if let Some(&place) = self.names[kind as usize].get(name) {
             return Some(place);
         }
@@ -130,7 +130,7 @@ impl Callers {
         }
         let name: Rc<str> = name.into();
         self.serials = self.serials.wrapping_add(1);
-        let caller = Caller {
+        let caller = CountedCaller {
             kind,
             name: name.clone(),
             serial: self.serials,
@@ -140,7 +140,7 @@ impl Callers {
             day: 0,
             is_changed: false,
         };
-        let place = self.free.pop().unwrap_or(self.callers.len() as Place);
+        let place = self.free.pop().unwrap_or(self.callers.len() as CallerPlace);
         if let Some(old) = self.callers.get_mut(place as usize) {
             *old = caller;
         } else {
@@ -160,8 +160,8 @@ impl Callers {
     /// Busiest minutes that rose since the last time, at most `most` of them.
     pub(super) fn changed(&mut self, most: usize) -> Vec<Peak> {
         // The oldest first: until it is told, a caller cannot leave its place.
-        let part: Vec<Place> = self.changed.drain(..most.min(self.changed.len())).collect();
-        let mut peak = |place: Place| {
+        let part: Vec<CallerPlace> = self.changed.drain(..most.min(self.changed.len())).collect();
+        let mut peak = |place: CallerPlace| {
             let caller = &mut self.callers[place as usize];
             caller.is_changed = false;
             let distinct_keys = caller.busiest[caller.day.rem_euclid(DAYS as i32) as usize];
@@ -179,7 +179,7 @@ impl Callers {
         }
     }
 
-    fn mark_changed(&mut self, place: Place) {
+    fn mark_changed(&mut self, place: CallerPlace) {
         let caller = &mut self.callers[place as usize];
         if !caller.is_changed && caller.is_busiest_now() {
             caller.is_changed = true;
@@ -207,7 +207,7 @@ impl Callers {
     }
 }
 
-impl Caller {
+impl CountedCaller {
     /// More different keys within a minute are an anomaly: the limit, or three times its own
     /// busiest minute of the seven days before. Today does not count, so that nobody is slowly led
     /// up to an emptied vault.

@@ -13,7 +13,7 @@ const KNOWN: usize = 6;
 /// A detector with what it counted and its limit.
 pub(super) type Count = (Detector, u32, u32);
 
-pub(super) struct Key {
+pub(super) struct CountedKey {
     /// Given once and never again.
     pub serial: u32,
     /// Detectors with an open episode, by `Detector::bit`.
@@ -31,9 +31,9 @@ pub(super) struct Key {
     next_known: u8,
 }
 
-impl Key {
-    pub(super) fn new(serial: u32, flagged: u8, limits: Limits, generation: u32) -> Key {
-        Key {
+impl CountedKey {
+    pub(super) fn new(serial: u32, flagged: u8, limits: Limits, generation: u32) -> CountedKey {
+        CountedKey {
             serial,
             flagged,
             limits,

@@ -13,7 +13,7 @@ mod limits;
 pub mod refusals;
 mod watch;
 
-pub use access::{Access, Finding, Meeting};
+pub use access::{KeyAccess, Meeting, WatchFinding};
 pub use callers::Peak;
 pub use detector::{Detector, Subject};
 pub use limits::{Limits, Override, Rules};

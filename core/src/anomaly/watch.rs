@@ -3,10 +3,10 @@
 //! keys and callers that are idle the longest are let go. One finding per episode: it begins with
 //! the access that crosses, and ends when half the limit is reached.
 
-use super::access::{Access, Finding, Meeting};
-use super::callers::{Callers, Peak, Place};
+use super::access::{KeyAccess, Meeting, WatchFinding};
+use super::callers::{CallerPlace, Callers, Peak};
 use super::detector::{Detector, Subject};
-use super::key::{Count, Key};
+use super::key::{Count, CountedKey};
 use super::limits::Rules;
 use crate::id::{IncidentId, KeyRef};
 use crate::moment::{Moment, Span};
@@ -34,14 +34,14 @@ struct Episode {
 pub struct Watch {
     rules: Rules,
     generation: u32,
-    keys: LruCache<KeyRef, Key>,
+    keys: LruCache<KeyRef, CountedKey>,
     serials: u32,
     callers: Callers,
     blocked: HashSet<KeyRef>,
     /// By `CallerKind`.
     blocked_callers: [HashSet<Rc<str>>; 3],
     episodes: HashMap<(Detector, Subject), Episode>,
-    findings: Vec<Finding>,
+    findings: Vec<WatchFinding>,
     meetings: Vec<Meeting>,
     woken: Vec<(KeyRef, Moment)>,
     newest: Moment,
@@ -75,7 +75,7 @@ impl Default for Watch {
 impl Watch {
     /// Counts an access and says why it is refused, if it is; the access that crosses a limit is
     /// refused already.
-    pub fn judge(&mut self, access: &Access) -> Option<FailureReason> {
+    pub fn judge(&mut self, access: &KeyAccess) -> Option<FailureReason> {
         self.keep_time(access.at);
         let serial = self.count(access);
         if access.failed {
@@ -94,7 +94,7 @@ impl Watch {
         refusal
     }
 
-    fn refusal(&self, access: &Access) -> Option<FailureReason> {
+    fn refusal(&self, access: &KeyAccess) -> Option<FailureReason> {
         if self.blocked.contains(&access.key) {
             return Some(FailureReason::Blocked);
         }
@@ -111,7 +111,7 @@ impl Watch {
     }
 
     /// Counts what an earlier writer recorded: no verdict, no finding. Rows may come in any order.
-    pub fn remember(&mut self, access: &Access) {
+    pub fn remember(&mut self, access: &KeyAccess) {
         let key = self.key(access.key);
         if access.failed {
             key.failed(access.at);
@@ -121,7 +121,7 @@ impl Watch {
     }
 
     /// As `remember`, of the last minute: callers too.
-    pub fn remember_callers(&mut self, access: &Access) {
+    pub fn remember_callers(&mut self, access: &KeyAccess) {
         let serial = self.key(access.key).serial;
         for (&kind, name) in CallerKind::ALL.iter().zip(&access.callers) {
             name.and_then(|name| self.callers.open(kind, name, serial, access.at));
@@ -190,7 +190,7 @@ impl Watch {
             if let Some(episode) = self.episodes.remove(&(detector, subject.clone())) {
                 let ended = Some((now, episode.accesses));
                 let (incident, began) = (episode.incident, episode.began);
-                self.found(Finding {
+                self.found(WatchFinding {
                     incident,
                     detector,
                     subject,
@@ -225,12 +225,12 @@ impl Watch {
     }
 
     /// Findings since the last time.
-    pub fn take_findings(&mut self) -> Vec<Finding> {
+    pub fn take_findings(&mut self) -> Vec<WatchFinding> {
         std::mem::take(&mut self.findings)
     }
 
     /// Puts back what could not be written.
-    pub fn put_back(&mut self, findings: Vec<Finding>) {
+    pub fn put_back(&mut self, findings: Vec<WatchFinding>) {
         self.findings.splice(0..0, findings);
     }
 
@@ -275,7 +275,7 @@ impl Watch {
     }
 
     /// A finding that was made elsewhere: in the tables.
-    pub fn found(&mut self, finding: Finding) {
+    pub fn found(&mut self, finding: WatchFinding) {
         if finding.blocks {
             match &finding.subject {
                 Subject::Key(key) => self.blocked.insert(*key),
@@ -302,7 +302,7 @@ impl Watch {
     }
 
     /// Counts the access against its key and answers the key's serial.
-    fn count(&mut self, access: &Access) -> u32 {
+    fn count(&mut self, access: &KeyAccess) -> u32 {
         let at = access.at;
         let key = self.key(access.key);
         let (flagged, serial) = (key.flagged, key.serial);
@@ -330,7 +330,7 @@ impl Watch {
     }
 
     /// Answers the callers for whom the key is another one within this minute.
-    fn count_callers(&mut self, access: &Access, key: u32) -> [Option<Place>; 3] {
+    fn count_callers(&mut self, access: &KeyAccess, key: u32) -> [Option<CallerPlace>; 3] {
         let mut opened_another = [None; 3];
         for ((&kind, name), another) in
             CallerKind::ALL.iter().zip(&access.callers).zip(&mut opened_another)
@@ -358,7 +358,7 @@ impl Watch {
 
     /// Remembers that a caller used a key, for the table to say whether it is new: at most once a
     /// day for each.
-    fn meet(&mut self, access: &Access, place: Place) {
+    fn meet(&mut self, access: &KeyAccess, place: CallerPlace) {
         let caller = self.callers.get(place);
         let Some(key) = self.keys.peek_mut(&access.key) else { return };
         if key.knows(caller.serial, access.at) {
@@ -372,7 +372,7 @@ impl Watch {
         self.meetings.push(Meeting { key: access.key, kind: caller.kind, subject, at: access.at });
     }
 
-    fn key(&mut self, id: KeyRef) -> &mut Key {
+    fn key(&mut self, id: KeyRef) -> &mut CountedKey {
         if self.keys.len() >= MAX_KEYS && !self.keys.contains(&id) {
             self.keys.pop_lru();
         }
@@ -384,7 +384,7 @@ impl Watch {
                 |detector: &&Detector| episodes.contains_key(&(**detector, Subject::Key(id)));
             let flagged =
                 Detector::ALL.iter().filter(open).fold(0, |set, detector| set | detector.bit());
-            Key::new(*serials, flagged, rules.of(&id), generation)
+            CountedKey::new(*serials, flagged, rules.of(&id), generation)
         });
         if key.generation != generation {
             (key.limits, key.generation) = (rules.of(&id), generation);
@@ -411,7 +411,7 @@ impl Watch {
             self.episodes
                 .insert((detector, subject.clone()), Episode { incident, began: at, accesses: 1 });
         }
-        self.found(Finding {
+        self.found(WatchFinding {
             incident,
             detector,
             subject,

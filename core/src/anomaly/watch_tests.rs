@@ -14,8 +14,8 @@ fn at(micros: i64) -> Moment {
     Moment::new(micros)
 }
 
-fn access(key: KeyRef, micros: i64) -> Access<'static> {
-    Access { at: at(micros), key, failed: false, callers: [Some("app"), None, None] }
+fn access(key: KeyRef, micros: i64) -> KeyAccess<'static> {
+    KeyAccess { at: at(micros), key, failed: false, callers: [Some("app"), None, None] }
 }
 
 fn key(number: u16) -> KeyRef {
@@ -124,15 +124,15 @@ fn hour_and_day_are_counted_beside_the_minute() {
 fn failures_count_apart_and_what_was_blocked_counts_as_an_access() {
     let mut watch = Watch::default();
     (0..101).for_each(|i| {
-        watch.judge(&Access { failed: true, ..access(A, i) });
+        watch.judge(&KeyAccess { failed: true, ..access(A, i) });
     });
     assert_eq!(found(&mut watch), [(Detector::Failures, true)]);
     let event = crate::trail::event::tests::event();
-    assert!(Access::of(&event.refused(FailureReason::NotAuthorized)).is_none());
-    assert!(Access::of(&event.refused(FailureReason::NotFound)).is_none());
-    assert!(Access::of(&event.refused(FailureReason::WrongMasterKey)).is_none()); // the vault's own fault
-    assert!(!Access::of(&event.refused(FailureReason::Blocked)).unwrap().failed);
-    assert!(Access::of(&event.refused(FailureReason::DamagedEnvelope)).unwrap().failed);
+    assert!(KeyAccess::of(&event.refused(FailureReason::NotAuthorized)).is_none());
+    assert!(KeyAccess::of(&event.refused(FailureReason::NotFound)).is_none());
+    assert!(KeyAccess::of(&event.refused(FailureReason::WrongMasterKey)).is_none()); // the vault's own fault
+    assert!(!KeyAccess::of(&event.refused(FailureReason::Blocked)).unwrap().failed);
+    assert!(KeyAccess::of(&event.refused(FailureReason::DamagedEnvelope)).unwrap().failed);
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn somebody_who_empties_the_vault_is_stopped_after_the_limit() {
     let opened = (0..500).filter(|&i| watch.judge(&access(key(i), i64::from(i))).is_none()).count();
     assert_eq!(opened, 50);
     assert_eq!(watch.judge(&access(key(3), 501)), Some(FailureReason::CallerBlocked));
-    let other = Access { callers: [Some("another"), None, None], ..access(key(3), 502) };
+    let other = KeyAccess { callers: [Some("another"), None, None], ..access(key(3), 502) };
     assert_eq!(watch.judge(&other), None);
     let findings = watch.take_findings();
     assert_eq!(findings.len(), 1);

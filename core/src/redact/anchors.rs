@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use super::rule::Rule;
 use super::rules::contexts::CONTEXTS;
-use super::rules::labels::{LABELS, Label, PARAMETERS};
+use super::rules::labels::{KeyLabel, LABELS, PARAMETERS};
 use super::rules::{self};
 
 /// What a fixed text stands for.
@@ -15,7 +15,7 @@ pub(super) enum Anchor {
     Prefix(&'static Rule, usize),
     /// The header of a JSON web token (RFC 7515 §3.1): base64url of `{"` or `{ `.
     WebToken,
-    Label(&'static Label),
+    Label(&'static KeyLabel),
     /// A parameter of an address, and its length.
     Parameter(usize),
     /// What stands before `user:password@`.
@@ -25,7 +25,7 @@ pub(super) enum Anchor {
     Context(usize, usize),
 }
 
-struct Entry {
+struct AnchorText {
     text: &'static [u8],
     /// Its fourth byte, in lower case, where it has one: looked at before the rest, since most
     /// begin with `sk-`.
@@ -41,7 +41,7 @@ const SLOTS: usize = 1 << 13;
 pub(super) struct Anchors {
     /// For each hash of three bytes the number of its list, 0: none.
     slots: Box<[u8; SLOTS]>,
-    lists: Vec<Vec<Entry>>,
+    lists: Vec<Vec<AnchorText>>,
 }
 
 pub(super) static ANCHORS: LazyLock<Anchors> = LazyLock::new(Anchors::new);
@@ -92,7 +92,7 @@ impl Anchors {
             *slot = u8::try_from(self.lists.len()).unwrap_or(u8::MAX);
             self.lists.push(vec![]);
         }
-        self.lists[usize::from(*slot)].push(Entry {
+        self.lists[usize::from(*slot)].push(AnchorText {
             text,
             fourth: text.get(3).map(|byte| byte | 0x20),
             any_case,
@@ -134,8 +134,8 @@ impl Anchors {
         let rest = &text[place..];
         let list = first_three(rest).map_or(0, |three| usize::from(self.slots[slot(three)]));
         let fourth = rest.get(3).map(|byte| byte | 0x20);
-        let may_begin = move |entry: &&Entry| entry.fourth.is_none() || entry.fourth == fourth;
-        let begins = move |entry: &&Entry| match rest.get(..entry.text.len()) {
+        let may_begin = move |entry: &&AnchorText| entry.fourth.is_none() || entry.fourth == fourth;
+        let begins = move |entry: &&AnchorText| match rest.get(..entry.text.len()) {
             Some(text) if entry.any_case => text.eq_ignore_ascii_case(entry.text),
             Some(text) => text == entry.text,
             None => false,

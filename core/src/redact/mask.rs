@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::anchors::ANCHORS;
 use super::finding::{Finding, MASK};
-use super::scan::Scan;
+use super::scan::Scanner;
 
 /// How often a masked text is masked again: what comes into sight by masking is masked too, and
 /// masking twice changes nothing. Two passes are the rule.
@@ -44,7 +44,7 @@ pub(super) fn into_text(bytes: Vec<u8>) -> String {
 }
 
 fn mask_once(text: &[u8], pause: &mut dyn FnMut()) -> Option<Vec<u8>> {
-    let mut scan = Scan::new(false);
+    let mut scan = Scanner::new(false);
     let mut masked = Vec::new();
     let mut copied = 0;
     while let Some(finding) = scan.next(text, pause) {
@@ -66,7 +66,7 @@ pub fn contains_key(text: &str) -> bool {
 
 /// Lists the keys in a text, in order, without overlap.
 pub fn findings(text: &str) -> impl Iterator<Item = Finding> + '_ {
-    let mut scan = Scan::new(false);
+    let mut scan = Scanner::new(false);
     std::iter::from_fn(move || scan.next(text.as_bytes(), &mut || ()))
 }
 
@@ -79,7 +79,7 @@ pub enum Ends {
 
 /// Lists the keys in any bytes. Allocates nothing once `prepare` was called.
 pub fn findings_in(text: &[u8], ends: Ends) -> impl Iterator<Item = Finding> + '_ {
-    let mut scan = Scan::new(ends == Ends::Cut);
+    let mut scan = Scanner::new(ends == Ends::Cut);
     std::iter::from_fn(move || scan.next(text, &mut || ()))
 }
 
@@ -87,7 +87,7 @@ pub fn findings_in(text: &[u8], ends: Ends) -> impl Iterator<Item = Finding> + '
 /// masked, and answers how many there were. Allocates nothing once `prepare` was called. In a text
 /// that was cut, what touches its end counts as a key from 8 bytes on.
 pub fn mask_each(text: &mut [u8], ends: Ends, found: &mut dyn FnMut(&Finding, &[u8])) -> usize {
-    let mut scan = Scan::new(ends == Ends::Cut);
+    let mut scan = Scanner::new(ends == Ends::Cut);
     let mut count = 0;
     while let Some(finding) = scan.next(text, &mut || ()) {
         found(&finding, &text[finding.start..finding.end]);

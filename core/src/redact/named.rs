@@ -6,7 +6,7 @@ use super::bytes::{
 };
 use super::escapes;
 use super::rules::contexts::{KEYS, NOT_KEYS};
-use super::rules::labels::{Label, SCHEMES, SUFFIXES};
+use super::rules::labels::{KeyLabel, SCHEMES, SUFFIXES};
 
 /// How far before a key its nearest name is looked for.
 const BEFORE: usize = 40;
@@ -26,7 +26,7 @@ pub(super) fn is_name(text: &[u8], at: usize) -> bool {
 }
 
 /// Where the value of the label at this place begins.
-pub(super) fn value_of_label(text: &[u8], place: usize, label: &Label) -> Option<usize> {
+pub(super) fn value_of_label(text: &[u8], place: usize, label: &KeyLabel) -> Option<usize> {
     let name_end = label_end(text, place, label)?;
     // "Bearer+…", as forms write a blank
     let plus = match text.get(name_end) {
@@ -87,7 +87,7 @@ pub(super) fn end_of_value(text: &[u8], start: usize) -> usize {
 }
 
 /// Where the name of a label ends, with what may follow it.
-fn label_end(text: &[u8], place: usize, label: &Label) -> Option<usize> {
+fn label_end(text: &[u8], place: usize, label: &KeyLabel) -> Option<usize> {
     let mut at = place + label.words[0].len();
     match label.words {
         [_, second] => {

@@ -33,7 +33,7 @@ static ADDRESS: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Fin
 
 /// How far a text has been scanned. The text is given anew at every step, so that it can be masked
 /// in between.
-pub(super) struct Scan {
+pub(super) struct Scanner {
     /// Whether the text may be cut within a key.
     pub cut: bool,
     pub at: usize,
@@ -56,10 +56,10 @@ pub(super) struct Scan {
     marker: Option<usize>,
 }
 
-impl Scan {
-    pub(super) fn new(cut: bool) -> Scan {
+impl Scanner {
+    pub(super) fn new(cut: bool) -> Scanner {
         let near = [-1; CONTEXTS.len()];
-        Scan {
+        Scanner {
             cut,
             at: 0,
             zone_end: 0,

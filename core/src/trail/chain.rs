@@ -3,7 +3,7 @@
 //! column is u32 big-endian length ‖ bytes, NULL is length 0xFFFFFFFF. Of a column that came later
 //! its number in the table stands before that, and NULL is nothing: rows of before keep their hash.
 
-use super::event::{COLUMNS, Cell, Column, Mark, Row};
+use super::event::{COLUMNS, Cell, Column, Mark, TrailRow};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
@@ -24,11 +24,16 @@ impl MacKey {
 }
 
 /// Computes the hash of `row` after `previous`.
-pub fn hash(key: &MacKey, previous: &[u8; 32], row: &Row<'_>) -> [u8; 32] {
+pub fn hash(key: &MacKey, previous: &[u8; 32], row: &TrailRow<'_>) -> [u8; 32] {
     hash_columns(key, previous, &COLUMNS, row)
 }
 
-fn hash_columns(key: &MacKey, previous: &[u8; 32], columns: &[Column], row: &Row<'_>) -> [u8; 32] {
+fn hash_columns(
+    key: &MacKey,
+    previous: &[u8; 32],
+    columns: &[Column],
+    row: &TrailRow<'_>,
+) -> [u8; 32] {
     let Ok(mac) = Hmac::<Sha256>::new_from_slice(key.0.as_slice()) else { return FIRST };
     let mut fields = Fields { mac, number: None };
     fields.mac.update(previous);
@@ -48,7 +53,7 @@ struct Fields {
 }
 
 impl Fields {
-    fn column(&mut self, column: &Column, row: &Row<'_>) {
+    fn column(&mut self, column: &Column, row: &TrailRow<'_>) {
         match column.cell {
             Cell::Bigint(get) => self.fixed(Some(get(row).to_be_bytes())),
             Cell::Timestamptz(get) => self.fixed(Some(get(row).micros().to_be_bytes())),
@@ -91,7 +96,7 @@ mod tests {
     fn hashed(change: impl Fn(&mut Event), seq: i64, previous: [u8; 32]) -> [u8; 32] {
         let mut e = event();
         change(&mut e);
-        hash(&key(), &previous, &Row { seq, ..row(&e) })
+        hash(&key(), &previous, &TrailRow { seq, ..row(&e) })
     }
 
     /// Computed by itself from the rule above, with Python's hmac: what is in the databases of
@@ -115,7 +120,7 @@ mod tests {
     fn the_hash_of_known_rows_stays() {
         let first_version = &COLUMNS[..28];
         let first = hash_columns(&key(), &FIRST, first_version, &row(&full()));
-        let (empty, next) = (empty(), |row| Row { seq: 43, queue_seq: 7, ..row });
+        let (empty, next) = (empty(), |row| TrailRow { seq: 43, queue_seq: 7, ..row });
         let second = hash(&key(), &first, &next(row(&empty)));
         assert_eq!([hex(first), hex(second)], KNOWN);
     }

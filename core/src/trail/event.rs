@@ -91,7 +91,7 @@ impl Event {
 }
 
 /// A row of the trail: an event and what the writer adds to it.
-pub struct Row<'a> {
+pub struct TrailRow<'a> {
     pub event: &'a Event,
     pub seq: i64,
     pub epoch: i64,
@@ -103,14 +103,14 @@ pub struct Row<'a> {
 /// How a row's value is got, by the type that its column has in SQL.
 #[derive(Clone, Copy)]
 pub enum Cell {
-    Bigint(fn(&Row<'_>) -> i64),
-    Integer(fn(&Row<'_>) -> Option<i32>),
-    Boolean(fn(&Row<'_>) -> bool),
-    Uuid(fn(&Row<'_>) -> Option<[u8; 16]>),
-    Timestamptz(fn(&Row<'_>) -> Moment),
-    Text(for<'a> fn(&Row<'a>) -> Option<&'a str>),
-    Inet(for<'a> fn(&Row<'a>) -> Option<&'a str>),
-    Xid8(fn(&Row<'_>) -> Option<u64>),
+    Bigint(fn(&TrailRow<'_>) -> i64),
+    Integer(fn(&TrailRow<'_>) -> Option<i32>),
+    Boolean(fn(&TrailRow<'_>) -> bool),
+    Uuid(fn(&TrailRow<'_>) -> Option<[u8; 16]>),
+    Timestamptz(fn(&TrailRow<'_>) -> Moment),
+    Text(for<'a> fn(&TrailRow<'a>) -> Option<&'a str>),
+    Inet(for<'a> fn(&TrailRow<'a>) -> Option<&'a str>),
+    Xid8(fn(&TrailRow<'_>) -> Option<u64>),
     /// The row's hash, of type bytea: what the chain computes of the others.
     Hash,
 }
@@ -282,8 +282,8 @@ pub(crate) mod tests {
         }
     }
 
-    pub(crate) fn row(event: &Event) -> Row<'_> {
-        Row {
+    pub(crate) fn row(event: &Event) -> TrailRow<'_> {
+        TrailRow {
             event,
             seq: 42,
             epoch: 1_700_000_000,

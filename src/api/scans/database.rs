@@ -2,7 +2,7 @@
 //! comment or a setting. What there is to read is in `store/definitions`; what the caller may not
 //! read is said.
 
-use super::table::Columns;
+use super::table::ScannedColumns;
 use super::{Place, Scan, begin};
 use crate::api::access::Access;
 use crate::error::Error;
@@ -58,7 +58,7 @@ fn search(scan: &mut Scan, text: &str, place: impl FnOnce() -> String) -> Result
 /// The commands of pg_cron, read as any table: nothing that is only called so can run.
 fn search_jobs(scan: &mut Scan) -> Result<(), Error> {
     let Some(jobs) = definitions::cron_jobs() else { return Ok(()) };
-    let columns = Columns::new(named_source::text_columns(jobs), None, None);
+    let columns = ScannedColumns::new(named_source::text_columns(jobs), None, None);
     match columns.judge(jobs) {
         Ok(source) => columns.search(scan, &source),
         Err(error) => {

@@ -42,10 +42,10 @@ impl Place {
 }
 
 /// A row of the answer: place, provider, kind, redacted, provider_key_id, occurrences, is_new.
-type Row = (String, Option<String>, String, String, Option<pgrx::Uuid>, i64, bool);
+type LeakRow = (String, Option<String>, String, String, Option<pgrx::Uuid>, i64, bool);
 
 /// A key at a place, however often.
-struct Leak {
+struct KeyInClear {
     incident: IncidentId,
     provider: Option<String>,
     kind: String,
@@ -59,7 +59,7 @@ struct Scan {
     finder: Finder,
     /// The function's name.
     source: &'static str,
-    leaks: BTreeMap<(Option<StoredAs>, String, [u8; 32]), Leak>,
+    leaks: BTreeMap<(Option<StoredAs>, String, [u8; 32]), KeyInClear>,
     ours: usize,
     /// Found beyond the rows of the answer.
     more: i64,
@@ -154,11 +154,11 @@ impl Scan {
         ];
         let incident = incident::identity(&parts);
         let Found { provider, kind, redacted, .. } = found;
-        self.leaks.insert(key, Leak { incident, provider, kind, redacted, occurrences: 1 });
+        self.leaks.insert(key, KeyInClear { incident, provider, kind, redacted, occurrences: 1 });
     }
 
     /// Raises the incidents that are new, and answers the rows, ours first.
-    fn finish(self) -> Vec<Row> {
+    fn finish(self) -> Vec<LeakRow> {
         let mut incidents: BTreeMap<IncidentId, Incident> = BTreeMap::new();
         for ((ours, place, _), leak) in &self.leaks {
             incidents
@@ -171,14 +171,15 @@ impl Scan {
             .into_iter()
             .map(|(id, incident)| (id, raise(&self.access, &incident)))
             .collect();
-        let is_new = |leak: &Leak| new.get(&leak.incident).copied().unwrap_or(false);
-        let mut rows: Vec<Row> = Vec::with_capacity(self.leaks.len() + 1);
-        let of = |((ours, place, _), leak): (&(Option<StoredAs>, String, [u8; 32]), &Leak)| {
-            let key = ours.map(|ours| store::uuid(ours.key));
-            let (provider, kind, redacted) =
-                (leak.provider.clone(), leak.kind.clone(), leak.redacted.clone());
-            (place.clone(), provider, kind, redacted, key, leak.occurrences, is_new(leak))
-        };
+        let is_new = |leak: &KeyInClear| new.get(&leak.incident).copied().unwrap_or(false);
+        let mut rows: Vec<LeakRow> = Vec::with_capacity(self.leaks.len() + 1);
+        let of =
+            |((ours, place, _), leak): (&(Option<StoredAs>, String, [u8; 32]), &KeyInClear)| {
+                let key = ours.map(|ours| store::uuid(ours.key));
+                let (provider, kind, redacted) =
+                    (leak.provider.clone(), leak.kind.clone(), leak.redacted.clone());
+                (place.clone(), provider, kind, redacted, key, leak.occurrences, is_new(leak))
+            };
         rows.extend(self.leaks.iter().filter(|((ours, ..), _)| ours.is_some()).map(of));
         rows.extend(self.leaks.iter().filter(|((ours, ..), _)| ours.is_none()).map(of));
         if self.more > 0 {
@@ -198,7 +199,7 @@ impl Scan {
 }
 
 /// The incident of a key that lies in clear at a place.
-fn incident_of(source: &str, ours: Option<StoredAs>, place: &str, leak: &Leak) -> Incident {
+fn incident_of(source: &str, ours: Option<StoredAs>, place: &str, leak: &KeyInClear) -> Incident {
     let details = serde_json::json!({
         "what": "a provider key lies in clear", "source": source, "place": place, "provider": leak.provider,
         "kind": leak.kind, "redacted": leak.redacted, "occurrences": leak.occurrences,

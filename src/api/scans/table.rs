@@ -66,7 +66,7 @@ fn scan_table_for_leaks(
             return Err(access.refuse(FailureReason::BadInput, error).into());
         }
     };
-    let columns = Columns::new(names, time_column, since);
+    let columns = ScannedColumns::new(names, time_column, since);
     let source = columns.judge(source).map_err(|error| match error {
         Error::NotAuthorized(_) => access.refuse(FailureReason::NotAuthorized, error),
         _ => access.refuse(FailureReason::BadInput, error),
@@ -77,23 +77,23 @@ fn scan_table_for_leaks(
 }
 
 /// What of a table is read.
-pub(super) struct Columns {
+pub(super) struct ScannedColumns {
     names: Vec<String>,
     time_column: Option<String>,
     /// Rows before it are passed over.
     since: Option<Moment>,
 }
 
-impl Columns {
+impl ScannedColumns {
     /// The columns to search, each once, and which rows.
     pub(super) fn new(
         mut names: Vec<String>,
         time_column: Option<&str>,
         since: Option<Moment>,
-    ) -> Columns {
+    ) -> ScannedColumns {
         names.sort();
         names.dedup();
-        Columns { names, time_column: time_column.map(str::to_owned), since }
+        ScannedColumns { names, time_column: time_column.map(str::to_owned), since }
     }
 
     /// Judges the table as the caller.

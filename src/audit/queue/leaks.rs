@@ -30,7 +30,7 @@ struct Cell {
 }
 
 #[repr(C)]
-struct Table {
+struct LeakTable {
     /// Hashes of keys mean nothing outside this run of the server.
     secret: [u8; 16],
     dropped: AtomicU64,
@@ -38,7 +38,7 @@ struct Table {
     cells: [Cell; CELLS],
 }
 
-static TABLE: AtomicPtr<Table> = AtomicPtr::new(ptr::null_mut());
+static TABLE: AtomicPtr<LeakTable> = AtomicPtr::new(ptr::null_mut());
 
 // SAFETY: PostgreSQL's own variable, with this very type.
 unsafe extern "C" {
@@ -47,7 +47,7 @@ unsafe extern "C" {
 }
 
 pub(crate) const fn size() -> usize {
-    size_of::<Table>()
+    size_of::<LeakTable>()
 }
 
 /// Takes its place in shared memory at server start.
@@ -56,7 +56,7 @@ pub(crate) const fn size() -> usize {
 /// `memory` is `size()` bytes of shared memory that every process maps, all zero when `first`;
 /// called in the postmaster.
 pub(crate) unsafe fn startup(memory: *mut u8, first: bool) {
-    let table = memory.cast::<Table>();
+    let table = memory.cast::<LeakTable>();
     if first && let Ok(secret) = crate::crypto::random::random_bytes() {
         // SAFETY: as promised by the caller; nobody else runs yet.
         unsafe { (*table).secret = secret };
@@ -79,13 +79,13 @@ pub(crate) fn is_mapped() -> bool {
     unsafe { !(&raw const UsedShmemSegAddr).read_volatile().is_null() }
 }
 
-fn table() -> Option<*mut Table> {
+fn table() -> Option<*mut LeakTable> {
     let table = TABLE.load(Acquire);
     (is_mapped() && !table.is_null()).then_some(table)
 }
 
 /// The cells from one on, as addresses: what another process writes is no reference of ours.
-fn cells(table: *mut Table, first: usize) -> impl Iterator<Item = *mut Cell> {
+fn cells(table: *mut LeakTable, first: usize) -> impl Iterator<Item = *mut Cell> {
     // SAFETY: within the table.
     (0..CELLS)
         .map(move |i| unsafe { (&raw mut (*table).cells).cast::<Cell>().add((first + i) % CELLS) })

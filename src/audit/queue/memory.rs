@@ -5,7 +5,7 @@
 
 use super::leaks;
 use super::{CAPACITY, DIRECTORY, Entry, SLOT_COUNT, SLOTS, Slot, WAITER_COUNT, WAITERS, Waiter};
-use crate::postgres::hooks::Chain;
+use crate::postgres::hooks::HookChain;
 use crate::settings;
 use crate::shared_keyring;
 use pgrx::pg_sys;
@@ -13,8 +13,8 @@ use std::ptr;
 use std::sync::atomic::Ordering::*;
 
 const TRANCHE: &std::ffi::CStr = c"watchllm_keys";
-static REQUEST: Chain<pg_sys::shmem_request_hook_type> = Chain::new();
-static STARTUP: Chain<pg_sys::shmem_startup_hook_type> = Chain::new();
+static REQUEST: HookChain<pg_sys::shmem_request_hook_type> = HookChain::new();
+static STARTUP: HookChain<pg_sys::shmem_startup_hook_type> = HookChain::new();
 
 /// Asks PostgreSQL for shared memory; called while libraries are preloaded.
 pub(crate) fn install_hooks() {

@@ -6,7 +6,7 @@ use super::chain::{Chain, Placed};
 use super::counters::Counters;
 use super::findings;
 use super::transaction::{Failure, as_owner};
-use crate::anomaly::{Access, Refusals, Watch};
+use crate::anomaly::{KeyAccess, Refusals, Watch};
 use crate::audit::queue::{self, Entry, Slot};
 use crate::postgres::clock;
 use crate::store;
@@ -70,7 +70,7 @@ impl Desk {
             let mut entry = slot.entry(sequence);
             let counts = can_write && !entry.authorised && !entry.event.success();
             let has_row = !(counts && self.refusals.takes(sequence, &entry.event, now));
-            let access = Access::of(&entry.event).filter(|_| can_write && entry.authorised);
+            let access = KeyAccess::of(&entry.event).filter(|_| can_write && entry.authorised);
             // An event that failed already stays as it is: a refusal changes nothing of it.
             let refused = access
                 .and_then(|access| self.watch.judge(&access))

@@ -11,7 +11,7 @@ use crate::postgres::{Owner, clock, process, relation_changes, session};
 use crate::shared_keyring;
 use crate::store;
 use crate::trail::chain::{self, MacKey};
-use crate::trail::{Event, Row};
+use crate::trail::{Event, TrailRow};
 use std::collections::BTreeSet;
 
 /// Partitions are made this many days ahead.
@@ -39,7 +39,7 @@ struct Head {
 pub(super) type Placed<'a> = (u64, &'a Event);
 
 /// Rows, each with its hash.
-type Hashed<'a> = Vec<(Row<'a>, [u8; 32])>;
+type Hashed<'a> = Vec<(TrailRow<'a>, [u8; 32])>;
 
 impl Chain {
     /// Opens the chain's key under the keyring of this slot, and finds or makes the identity that
@@ -90,7 +90,7 @@ impl Chain {
         let rows = (0i64..)
             .zip(events)
             .map(|(i, (sequence, event))| {
-                let row = Row {
+                let row = TrailRow {
                     event,
                     seq: head.seq + 1 + i,
                     epoch,

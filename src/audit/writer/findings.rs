@@ -3,14 +3,15 @@
 //! counters (docs/architecture.md).
 
 use super::transaction::now_or_later;
-use crate::anomaly::{Detector, Finding, Meeting, Subject, Watch};
+use crate::anomaly::{Detector, Meeting, Subject, Watch, WatchFinding};
 use crate::audit::queue::Slot;
 use crate::id::KeyRef;
 use crate::moment::{Moment, Span};
 use crate::postgres::{Owner, clock};
 use crate::redact;
 use crate::store;
-use crate::trail::{AccessType, CallerKind, Event, Incident, Notice, incident};
+use crate::trail::incident::kinds::moment_id;
+use crate::trail::{AccessType, CallerKind, Event, Notice};
 use pgrx::warning;
 use std::collections::HashMap;
 
@@ -66,26 +67,14 @@ fn write_findings(slot: &Slot, watch: &mut Watch) {
 }
 
 /// Writes one finding; listeners are told of a new one.
-fn write(owner: Owner, finding: &Finding) -> Option<Notice> {
-    let (project, key) = match &finding.subject {
-        Subject::Key(key) => (Some(key.project), Some(key.key)),
-        Subject::Caller(..) => (None, None),
-    };
-    let (id, began) = (finding.incident, finding.began);
+fn write(owner: Owner, finding: &WatchFinding) -> Option<Notice> {
+    let incident = finding.to_incident();
+    let (id, project, began) = (incident.id, incident.project_id, finding.began);
     if let Some((at, accesses)) = finding.ended {
         let note = format!("{accesses} accesses while it lasted");
         store::incidents::add_event(owner, &id, project, "ended", &note, at);
         return None;
     }
-    let incident = Incident {
-        id,
-        kind: finding.detector.incident_type(),
-        severity: finding.detector.severity(),
-        project_id: project,
-        provider_key_id: key,
-        details: details(finding),
-        detected_at: began,
-    };
     let is_new = store::incidents::write(owner, &incident);
     if let Some(evidence) = evidence(owner, finding) {
         store::incidents::add_event(owner, &id, project, "note", &evidence, began);
@@ -95,7 +84,7 @@ fn write(owner: Owner, finding: &Finding) -> Option<Notice> {
 }
 
 /// Marks the key, and blocks the key or the caller where that was asked for.
-fn mark_subject(owner: Owner, finding: &Finding) {
+fn mark_subject(owner: Owner, finding: &WatchFinding) {
     match &finding.subject {
         Subject::Key(key) => {
             store::watch::detected(owner, *key, finding.began);
@@ -110,35 +99,15 @@ fn mark_subject(owner: Owner, finding: &Finding) {
     }
 }
 
-/// What everybody may read who may read the incident: counts and windows; of callers only where no
-/// tenant reads it.
-fn details(finding: &Finding) -> String {
-    let what = finding.detector.says(finding.limit);
-    let mut details = serde_json::json!({ "what": what, "blocked": finding.blocks });
-    if let Some(window) = finding.detector.window() {
-        details["window"] = window.into();
-        details["observed"] = finding.observed.into();
-        details["limit"] = finding.limit.into();
-    }
-    if finding.detector == Detector::DormantKey {
-        details["days_asleep"] = finding.observed.into();
-    }
-    if let Subject::Caller(kind, subject) = &finding.subject {
-        details["kind"] = kind.word().into();
-        details["subject"] = (**subject).into();
-    }
-    details.to_string()
-}
-
 /// Who used the key within the last minute: a note, which the staff alone reads.
-fn evidence(owner: Owner, finding: &Finding) -> Option<String> {
+fn evidence(owner: Owner, finding: &WatchFinding) -> Option<String> {
     let Subject::Key(key) = &finding.subject else { return None };
     let callers = store::watch::callers(owner, *key, finding.began - Span::MINUTE, finding.began);
     let text = format!("callers within the minute before: {}", callers.join("; "));
     (!callers.is_empty()).then(|| redact::clean(&text, EVIDENCE))
 }
 
-fn warn(finding: &Finding) {
+fn warn(finding: &WatchFinding) {
     let whom = match &finding.subject {
         Subject::Key(key) => format!("provider key {}", key.key),
         Subject::Caller(kind, subject) => {
@@ -165,8 +134,8 @@ fn write_meetings(watch: &mut Watch) {
     for meeting in new {
         let detector =
             if meeting.kind == CallerKind::Role { Detector::NewRole } else { Detector::NewAddress };
-        let name = [meeting.kind.word().as_bytes(), meeting.subject.as_bytes()].concat();
-        find(watch, detector, meeting.key, meeting.at, 1, &name);
+        let by = Some((meeting.kind, &*meeting.subject));
+        find(watch, detector, meeting.key, meeting.at, 1, by);
     }
 }
 
@@ -186,7 +155,7 @@ fn look_at_woken(watch: &mut Watch) {
             let asleep = last_used.get(key).map_or(Span::NONE, |last| *at - *last);
             if asleep > watch.stale_after(key) {
                 let days = asleep.whole_days() as u32;
-                find(watch, Detector::DormantKey, *key, *at, days, b"");
+                find(watch, Detector::DormantKey, *key, *at, days, None);
             }
         }
     }
@@ -199,19 +168,12 @@ fn find(
     key: KeyRef,
     at: Moment,
     observed: u32,
-    about: &[u8],
+    by: Option<(CallerKind, &str)>,
 ) {
-    let day = at.day().to_be_bytes();
-    let incident = incident::identity(&[
-        detector.word().as_bytes(),
-        key.project.bytes(),
-        key.key.bytes(),
-        about,
-        &day,
-    ]);
+    let incident = moment_id(detector.incident_type(), key, by, at);
     let blocks = watch.blocks(detector, &key);
     let subject = Subject::Key(key);
-    watch.found(Finding {
+    watch.found(WatchFinding {
         incident,
         detector,
         subject,

@@ -9,7 +9,7 @@ use crate::crypto::{RootKey, Secret, canary, random, signing};
 use crate::error::Error;
 use crate::postgres::{Owner, process};
 use crate::settings::{self, KeyringSource};
-use crate::shared_keyring::{self, Entry};
+use crate::shared_keyring::{self, VersionState};
 use crate::store;
 use crate::store::admin::MasterKey;
 use pgrx::{log, warning};
@@ -30,12 +30,20 @@ impl Loaded {
         let secret = self.keyring.as_ref().and_then(|keyring| keyring.secret(row.version as u32));
         let Some(secret) = secret else { return true };
         match derive(secret, &row) {
-            Ok(root) => {
-                shared_keyring::publish_version(slot_number, row.version, Entry::Ready, Some(&root))
-            }
+            Ok(root) => shared_keyring::publish_version(
+                slot_number,
+                row.version,
+                VersionState::Ready,
+                Some(&root),
+            ),
             Err(error) => {
                 warning!("watchllm_keys writer: {}", error.message());
-                shared_keyring::publish_version(slot_number, row.version, Entry::Wrong, None);
+                shared_keyring::publish_version(
+                    slot_number,
+                    row.version,
+                    VersionState::Wrong,
+                    None,
+                );
             }
         }
         true
@@ -123,10 +131,10 @@ fn publish(number: usize, keyring: &Keyring, rows: &[MasterKey]) -> Result<(), E
         ))
     })?;
     let root = derive(secret, active)?;
-    let mut versions = vec![(active.version, Entry::Ready, Some(&root))];
+    let mut versions = vec![(active.version, VersionState::Ready, Some(&root))];
     let others =
         rows.iter().filter(|row| !row.is_active && keyring.secret(row.version as u32).is_some());
-    versions.extend(others.map(|row| (row.version, Entry::Coming, None)));
+    versions.extend(others.map(|row| (row.version, VersionState::Coming, None)));
     shared_keyring::publish(number, active.version, &versions);
     Ok(())
 }

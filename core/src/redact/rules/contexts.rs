@@ -3,7 +3,7 @@
 //! a hash or an id is left alone.
 
 /// A provider whose keys are known by its name before them.
-pub(in crate::redact) struct Context {
+pub(in crate::redact) struct NamedProvider {
     pub provider: &'static str,
     pub kind: &'static str,
     /// Lower-case names; at least three bytes, matched in any case.
@@ -36,12 +36,12 @@ const fn context(
     kind: &'static str,
     words: &'static [&'static str],
     shape: Shape,
-) -> Context {
-    Context { provider, kind, words, window: 64, shape }
+) -> NamedProvider {
+    NamedProvider { provider, kind, words, window: 64, shape }
 }
 
 /// No more than 32: which are in force is kept as bits.
-pub(in crate::redact) const CONTEXTS: &[Context] = &[
+pub(in crate::redact) const CONTEXTS: &[NamedProvider] = &[
     context("portkey", "key", &["portkey"], Shape::LettersDigits(28)),
     context("portkey", "key", &["portkey"], Shape::Base64(28)),
     context("cohere", "key", &["cohere", "co_api_key"], Shape::LettersDigits(40)),
@@ -52,7 +52,7 @@ pub(in crate::redact) const CONTEXTS: &[Context] = &[
     context("ai21", "key", &["ai21"], Shape::Uuid),
     context("sambanova", "key", &["sambanova"], Shape::Uuid),
     context("pinecone", "key", &["pinecone"], Shape::Uuid),
-    Context {
+    NamedProvider {
         provider: "azure_openai",
         kind: "key",
         words: &[

@@ -2,22 +2,22 @@
 //! addresses. From the generic rules of `leak_formats.json`.
 
 /// What may be between the words of a label.
-pub(in crate::redact) const LABELS: &[Label] = &[
-    Label { words: &["api", "key"] },
-    Label { words: &["secret", "key"] },
-    Label { words: &["access", "token"] },
-    Label { words: &["access", "key"] },
-    Label { words: &["auth", "token"] },
-    Label { words: &["api", "token"] },
-    Label { words: &["client", "secret"] },
-    Label { words: &["subscription", "key"] },
-    Label { words: &["helicone", "auth"] },
-    Label { words: &["authorization"] },
-    Label { words: &["bearer"] },
+pub(in crate::redact) const LABELS: &[KeyLabel] = &[
+    KeyLabel { words: &["api", "key"] },
+    KeyLabel { words: &["secret", "key"] },
+    KeyLabel { words: &["access", "token"] },
+    KeyLabel { words: &["access", "key"] },
+    KeyLabel { words: &["auth", "token"] },
+    KeyLabel { words: &["api", "token"] },
+    KeyLabel { words: &["client", "secret"] },
+    KeyLabel { words: &["subscription", "key"] },
+    KeyLabel { words: &["helicone", "auth"] },
+    KeyLabel { words: &["authorization"] },
+    KeyLabel { words: &["bearer"] },
 ];
 
 /// A label: words in any case, joined by nothing, `_`, `-`, a dot or a blank.
-pub(in crate::redact) struct Label {
+pub(in crate::redact) struct KeyLabel {
     pub words: &'static [&'static str],
 }
 
