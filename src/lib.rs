@@ -16,7 +16,7 @@ mod settings;
 mod shared_keyring;
 mod store;
 
-use watchllm_core::{anomaly, crypto, id, moment, redact, server_log, trail};
+use watchllm_core::{anomaly, crypto, id, input, moment, redact, server_log, trail};
 
 use pgrx::prelude::*;
 

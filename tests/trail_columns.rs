@@ -6,7 +6,7 @@
 
 use regex::Regex;
 use std::path::Path;
-use watchllm_core::trail::{COLUMNS, Column, Mark};
+use watchllm_core::trail::{COLUMNS, Mark, TrailColumn};
 
 const TRAIL: &str = "provider_key_access_logs";
 
@@ -28,11 +28,11 @@ fn sql() -> Sql {
     Sql { migrations, trail: std::fs::read_to_string(directory.join("trail.sql")).unwrap() }
 }
 
-fn names(of: impl Fn(&Column) -> bool) -> Vec<String> {
+fn names(of: impl Fn(&TrailColumn) -> bool) -> Vec<String> {
     COLUMNS.iter().filter(|column| of(column)).map(|column| column.name.to_owned()).collect()
 }
 
-fn read_by_tenants(column: &Column) -> bool {
+fn read_by_tenants(column: &TrailColumn) -> bool {
     column.is(Mark::Tenants)
 }
 
@@ -63,7 +63,7 @@ fn table(sql: &Sql) -> Vec<String> {
 }
 
 fn of_the_list() -> Vec<String> {
-    let one = |column: &Column| {
+    let one = |column: &TrailColumn| {
         let required = if column.is(Mark::Required) { " NOT NULL" } else { "" };
         format!("{} {}{required}", column.name, column.sql_type())
     };

@@ -1,12 +1,13 @@
 //! The rooms of watchllm_keys that need no PostgreSQL: what a key is, how it is sealed, what is
 //! recorded of it, how keys are found in text, and what counts as theft. Tests, benchmarks,
 //! verifiers and fuzzers use them without a server. Floors (an import only ever points down):
-//! anomaly · crypto, trail, redact, server_log · id, moment.
+//! anomaly, input · crypto, trail, redact, server_log · id, moment.
 #![forbid(unsafe_code)]
 
 pub mod anomaly;
 pub mod crypto;
 pub mod id;
+pub mod input;
 pub mod moment;
 pub mod redact;
 pub mod server_log;

@@ -3,19 +3,21 @@
 //! reached a function is lost.
 #![forbid(unsafe_code)]
 
+use super::fingerprints::FingerprintKeys;
 use crate::audit::{self, Recorder, Standing, commit};
 use crate::caller::{Caller, Context};
 use crate::crypto::envelope::{self, Binding};
-use crate::crypto::fingerprint::FingerprintKey;
 use crate::crypto::{Sealed, Secret};
 use crate::disclosed::Disclosed;
 use crate::error::Error;
-use crate::id::{ProjectId, ProviderKeyId};
+use crate::id::{KeyRef, ProjectId, ProviderKeyId};
+use crate::input::{ApiKey, KeyHint, KeyName, Priority, ProviderSlug};
 use crate::postgres::session;
+use crate::store::changes::NewVersion;
 use crate::store::keys::{StoredKey, StoredVersion};
 use crate::store::{self, Projects};
-use crate::trail::{AccessType, Bounded, Event, FailureReason};
-use crate::{log_hook, redact, settings};
+use crate::trail::{AccessType, Event, FailureReason};
+use crate::{log_hook, settings};
 
 /// One call: the vault found ready, who calls, and what will be recorded.
 pub(super) struct Access {
@@ -24,12 +26,13 @@ pub(super) struct Access {
     pub event: Event,
 }
 
-/// A key sealed for a row, and its fingerprint.
+/// A version of a key, sealed for its row, and its fingerprint.
 pub(super) struct SealedKey {
-    pub sealed: Sealed,
-    pub fingerprint: [u8; 32],
-    pub fingerprint_key_version: i32,
-    pub key_hint: String,
+    number: i32,
+    sealed: Sealed,
+    fingerprint: [u8; 32],
+    fingerprint_key_version: i32,
+    key_hint: KeyHint,
 }
 
 impl Access {
@@ -73,8 +76,8 @@ impl Access {
     }
 
     /// Refuses bad input.
-    pub(super) fn accept<T>(&self, checked: Result<T, Error>) -> Result<T, Error> {
-        checked.map_err(|error| self.refuse(FailureReason::BadInput, error))
+    pub(super) fn accept<T, E: Into<Error>>(&self, parsed: Result<T, E>) -> Result<T, Error> {
+        parsed.map_err(|error| self.refuse(FailureReason::BadInput, error.into()))
     }
 
     /// The caller may open keys of any project. The refusal of a project's own people names the
@@ -197,33 +200,41 @@ impl Access {
         Ok(Disclosed::new(secret, recorded))
     }
 
-    /// Seals a new version of a key for its row.
+    /// Seals a version of a key for its row.
     pub(super) fn seal(
         &self,
-        project: ProjectId,
-        key: ProviderKeyId,
-        version: i32,
-        provider: &str,
-        secret: &Secret,
+        key: KeyRef,
+        number: i32,
+        provider: &ProviderSlug,
+        api_key: &ApiKey,
+        keys: &FingerprintKeys,
     ) -> Result<SealedKey, Error> {
         let (master_key_version, root) = self.recorder.active_root_key()?;
         let binding = Binding::ProviderKey {
-            project_id: project,
-            provider_key_id: key,
-            version: version as u32,
-            provider,
+            project_id: key.project,
+            provider_key_id: key.key,
+            version: number as u32,
+            provider: provider.as_str(),
         };
+        let secret = api_key.secret();
         let sealed = envelope::seal(&root, master_key_version as u32, &binding, secret)
             .map_err(|error| Error::Internal(error.to_string()))?;
-        let (fingerprint_key_version, fingerprint_key) = fingerprint_key(self.recorder, None)?;
-        let key_hint =
-            std::str::from_utf8(secret.expose()).map(redact::key_hint).unwrap_or_default();
-        Ok(SealedKey {
-            sealed,
-            fingerprint: fingerprint_key.fingerprint(secret),
-            fingerprint_key_version,
-            key_hint,
-        })
+        let (fingerprint_key_version, fingerprint_key) = keys.current()?;
+        let fingerprint = fingerprint_key.fingerprint(secret);
+        let key_hint = api_key.hint();
+        Ok(SealedKey { number, sealed, fingerprint, fingerprint_key_version, key_hint })
+    }
+
+    /// What a sealed key is stored with.
+    pub(super) fn new_version<'a>(&'a self, sealed: &'a SealedKey) -> NewVersion<'a> {
+        NewVersion {
+            number: sealed.number,
+            sealed: &sealed.sealed,
+            fingerprint: &sealed.fingerprint,
+            fingerprint_key_version: sealed.fingerprint_key_version,
+            key_hint: &sealed.key_hint,
+            created_by: self.caller.changes_as(),
+        }
     }
 
     /// Says in this transaction that the change commits, and keeps its event for that moment.
@@ -239,17 +250,25 @@ impl Access {
         own.and_then(|own| own.parse().ok()).unwrap_or_else(settings::max_active_keys)
     }
 
+    /// Locks a project that a key is stored into, and judges the right again: it may have been
+    /// withdrawn while this call waited for the lock.
+    pub(super) fn lock_project(&mut self, project: ProjectId) -> Result<(), Error> {
+        if !store::projects::lock_project(self.recorder.owner(), project) {
+            return Err(self.refuse(FailureReason::NotFound, Error::NoSuchProject));
+        }
+        self.must_change(project)
+    }
+
     /// Refuses one active key too many; the project's row must be locked. Answers the lowest free
     /// priority.
     pub(super) fn free_place(
         &self,
-        project: ProjectId,
-        provider: &str,
-        except: ProviderKeyId,
-    ) -> Result<i32, Error> {
-        let taken =
-            store::keys::active_priorities(self.recorder.owner(), project, provider, except);
-        let limit = self.max_active_keys(project);
+        key: KeyRef,
+        provider: &ProviderSlug,
+    ) -> Result<Priority, Error> {
+        let owner = self.recorder.owner();
+        let taken = store::keys::active_priorities(owner, key.project, provider, key.key);
+        let limit = self.max_active_keys(key.project);
         if limit > 0 && taken.len() >= limit as usize {
             let message = format!(
                 "the project has {} active keys of this provider; at most {limit} are allowed",
@@ -259,13 +278,22 @@ impl Access {
                 "Deactivate or delete one first, or raise max_active_keys: watchllm.set_setting().";
             return Err(self.refuse(FailureReason::Limit, Error::OverLimit(message, hint)));
         }
-        Ok(lowest_free(&taken))
+        Ok(Priority::lowest_free(&taken))
     }
-}
 
-/// The lowest priority that is not taken.
-pub(super) fn lowest_free(taken: &[i32]) -> i32 {
-    (1..).find(|priority| !taken.contains(priority)).unwrap_or(1)
+    /// Refuses a name that another key of this project and provider has.
+    pub(super) fn name_must_be_free(
+        &self,
+        project: ProjectId,
+        provider: &ProviderSlug,
+        name: &KeyName,
+    ) -> Result<(), Error> {
+        if !store::keys::name_taken(self.recorder.owner(), project, provider, name) {
+            return Ok(());
+        }
+        let taken = Error::AlreadyThere("a key of this name for this project and provider");
+        Err(self.refuse(FailureReason::BadInput, taken))
+    }
 }
 
 /// The event of an access to this key.
@@ -273,7 +301,7 @@ pub(super) fn about(event: &Event, key: &StoredKey) -> Event {
     Event {
         project_id: Some(key.project_id),
         provider_key_id: Some(key.id),
-        provider: Bounded::new(Some(&key.provider)),
+        provider: key.provider.bounded(),
         key_version: Some(key.version.number),
         compromised: key.version.is_compromised,
         ..*event
@@ -311,48 +339,7 @@ pub(super) fn open(
         project_id: key.project_id,
         provider_key_id: key.id,
         version: version.number as u32,
-        provider: &key.provider,
+        provider: key.provider.as_str(),
     };
     envelope::open(&root, &binding, sealed).map_err(|_| damaged)
-}
-
-/// The fingerprints of some keys under every fingerprint key there is, each with its version, the
-/// newest first.
-pub(super) fn fingerprints_of(
-    recorder: Recorder,
-    keys: &[Secret],
-) -> Result<Vec<(i32, Vec<[u8; 32]>)>, Error> {
-    let of = |(version, key): (i32, FingerprintKey)| {
-        (version, keys.iter().map(|secret| key.fingerprint(secret)).collect())
-    };
-    Ok(fingerprint_keys(recorder)?.into_iter().map(of).collect())
-}
-
-/// Every fingerprint key there is, with its version, the newest first.
-pub(super) fn fingerprint_keys(recorder: Recorder) -> Result<Vec<(i32, FingerprintKey)>, Error> {
-    let mut versions: Vec<i32> = store::admin::audit_key(recorder.owner(), "fingerprint", None)
-        .into_iter()
-        .map(|(version, _)| version)
-        .collect();
-    versions.dedup();
-    versions.into_iter().map(|version| fingerprint_key(recorder, Some(version))).collect()
-}
-
-/// A fingerprint key by version; None: the newest.
-pub(super) fn fingerprint_key(
-    recorder: Recorder,
-    version: Option<i32>,
-) -> Result<(i32, FingerprintKey), Error> {
-    for (number, sealed) in store::admin::audit_key(recorder.owner(), "fingerprint", version) {
-        let Some(sealed) = sealed else { continue };
-        let Ok(root) = recorder.root_key(sealed.master_key_version() as i32) else { continue };
-        let binding = Binding::AuditKey { version: number as u32, kind: "fingerprint" };
-        if let Some(key) = envelope::open(&root, &binding, &sealed)
-            .ok()
-            .and_then(|s| FingerprintKey::from_secret(&s))
-        {
-            return Ok((number, key));
-        }
-    }
-    Err(Error::Internal("the fingerprint key does not open under any loaded master key".into()))
 }

@@ -7,9 +7,9 @@ use super::projects::delete_whole;
 use crate::caller::{Context, new_id};
 use crate::error::{Answer, Error};
 use crate::id::ProjectId;
+use crate::input::{JwtSubject, ProjectName};
 use crate::postgres::table::{self, Leaf, NamedRow};
 use crate::postgres::{StepMemory, process, session};
-use crate::redact;
 use crate::store::adoption::{self, Adoption, Project};
 use crate::store::id_of;
 use crate::trail::{AccessType, FailureReason};
@@ -147,12 +147,8 @@ fn project(
     name: Option<String>,
 ) -> Result<Project, Error> {
     let id = id.ok_or(Error::NullInput("the id of an adopted project"))?;
-    if owner.as_ref().is_some_and(|owner| owner.is_empty() || owner.len() > 128) {
-        let hint = "An owner is the sub claim of a user's token: 1 to 128 bytes, or NULL.";
-        return Err(Error::BadInput("the owner of an adopted project is empty or too long", hint));
-    }
-    let name = name.map(|name| redact::clean(name.trim(), 100)).filter(|name| !name.is_empty());
-    Ok(Project { id: id_of(id), owner_id: owner, name: name.unwrap_or_else(|| id.to_string()) })
+    let (id, owner_id) = (id_of(id), owner.map(JwtSubject::adopted).transpose()?);
+    Ok(Project { id, owner_id, name: ProjectName::adopted(name.as_deref(), id) })
 }
 
 /// Takes one project in, on record.

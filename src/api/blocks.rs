@@ -2,13 +2,12 @@
 //! writer carries them out: no session ever locks a row that it writes.
 
 use super::access::Access;
-use super::incidents::NOTE;
 use crate::caller::Context;
 use crate::error::{Answer, Error};
 use crate::id::ProviderKeyId;
-use crate::redact;
+use crate::input::{NamedCaller, Note};
 use crate::store;
-use crate::trail::{AccessType, Bounded, CallerKind, FailureReason};
+use crate::trail::{AccessType, FailureReason};
 use pgrx::prelude::*;
 
 /// Blocks a provider key: from the moment of the commit on nobody opens it, until
@@ -58,24 +57,16 @@ fn unblock_caller(
     let mut access =
         Access::begin(AccessType::Unblock, Context { request_id, ip_address, user_agent })?;
     access.must_administer()?;
-    let kind = access.need(kind, "kind")?;
-    let known = CallerKind::ALL.iter().copied().find(|known| known.word() == kind);
-    let wrong = || Error::BadInput("kind is no kind of caller", "One of: role, subject, address.");
-    let kind = access.accept(known.ok_or_else(wrong))?;
-    let subject = access.need(subject, "subject")?;
+    let blocked = access.accept(NamedCaller::parse(kind, subject))?;
     let owner = access.recorder.owner();
-    let Some(incident) = store::watch::is_blocked(owner, kind, subject) else {
+    let Some(incident) = store::watch::is_blocked(owner, &blocked) else {
         return Err(access.refuse(FailureReason::NotFound, Error::NoBlockedCaller).into());
     };
     if let (Some(incident), Some(note)) = (incident, note) {
-        store::incidents::note_on(
-            owner,
-            incident,
-            &redact::clean(note, NOTE),
-            access.caller.name(),
-        );
+        let by = access.caller.changes_as();
+        store::incidents::note_on(owner, incident, &Note::clean(note), by);
     }
-    access.event.about_caller = Some((kind, Bounded::new(Some(subject))));
+    access.event.about_caller = Some(blocked.bounded());
     access.keep_change();
     Ok(())
 }
@@ -91,14 +82,9 @@ fn change_block(
     access.must_administer()?;
     let id = store::id_of::<ProviderKeyId>(access.need(id, "provider_key_id")?);
     let key = access.find_to_change(id)?;
-    if let Some(note) = note.map(|note| redact::clean(note, NOTE))
-        && !store::incidents::note(
-            access.recorder.owner(),
-            key.project_id,
-            id,
-            &note,
-            access.caller.name(),
-        )
+    let (owner, by) = (access.recorder.owner(), access.caller.changes_as());
+    if let Some(note) = note.map(Note::clean)
+        && !store::incidents::note(owner, key.project_id, id, &note, by)
     {
         notice!("the key has no incident to keep the note with");
     }

@@ -2,17 +2,18 @@
 //! are ours. A `Finder` holds the fingerprint keys for one call; for long texts it also knows all
 //! stored fingerprints.
 
-use super::access::fingerprint_keys;
+use super::fingerprints::FingerprintKeys;
 use crate::audit::Recorder;
 use crate::crypto::Secret;
-use crate::crypto::fingerprint::FingerprintKey;
 use crate::error::Error;
 use crate::extra_patterns;
-use crate::id::{ProjectId, ProviderKeyId};
+use crate::id::{KeyRef, ProjectId, ProviderKeyId};
+use crate::input::{Invalid, KeyName, ShownKey};
 use crate::postgres::process;
 use crate::redact::{self, Candidate, ExtraPatterns, Finding};
 use crate::store;
 use crate::store::keys::Known;
+use crate::trail::KeyVersion;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 
@@ -22,13 +23,13 @@ const AT_ONCE: usize = 1000;
 /// looked up.
 const MOST_KEPT: usize = 1_000_000;
 
-/// A key found in a text. Offsets in bytes; `redacted` holds no secret.
+/// A key found in a text. Offsets in bytes.
 pub(super) struct Found {
     pub provider: Option<String>,
-    pub kind: String,
+    pub kind: &'static str,
     pub start: usize,
     pub end: usize,
-    pub redacted: String,
+    pub redacted: ShownKey,
     /// Which of our keys it is, one `Found` each.
     pub ours: Option<StoredAs>,
     /// Its fingerprint: equal for equal keys, and tells nothing.
@@ -43,10 +44,17 @@ pub(super) struct StoredAs {
     pub version: i32,
 }
 
+impl StoredAs {
+    /// The same, as an incident names it.
+    pub(super) fn version(self) -> KeyVersion {
+        KeyVersion { key: KeyRef { project: self.project, key: self.key }, number: self.version }
+    }
+}
+
 /// What finds keys during one call.
 pub(super) struct Finder {
     recorder: Recorder,
-    keys: Vec<(i32, FingerprintKey)>,
+    keys: FingerprintKeys,
     stored: Option<HashSet<[u8; 8]>>,
     /// What counts as a key beside the rules: for scans.
     extra: Option<&'static ExtraPatterns>,
@@ -59,7 +67,8 @@ type Ours = BTreeMap<(usize, usize), ([u8; 32], Vec<(StoredAs, String)>)>;
 impl Finder {
     /// Opens the fingerprint keys.
     pub(super) fn new(recorder: Recorder) -> Result<Finder, Error> {
-        Ok(Finder { recorder, keys: fingerprint_keys(recorder)?, stored: None, extra: None })
+        let keys = FingerprintKeys::all(recorder)?;
+        Ok(Finder { recorder, keys, stored: None, extra: None })
     }
 
     /// For scans: of texts of megabytes every word is compared in memory first, and extra patterns
@@ -68,6 +77,23 @@ impl Finder {
         let stored = store::leaks::fingerprints(recorder.owner(), MOST_KEPT)
             .map(|all| all.into_iter().collect());
         Ok(Finder { stored, extra: extra_patterns::in_force(), ..Finder::new(recorder)? })
+    }
+
+    /// The fingerprint keys that were opened for this call.
+    pub(super) fn keys(&self) -> &FingerprintKeys {
+        &self.keys
+    }
+
+    /// Judges a name: one that holds a key which this project has stored, in any version, is none.
+    /// Others' keys are not looked for: an answer would tell a tenant what they are.
+    pub(super) fn judge_name(
+        &self,
+        project: ProjectId,
+        name: &KeyName,
+    ) -> Result<Result<(), Invalid>, Error> {
+        let found = self.find(name.as_str())?;
+        let is_key = |found: &Found| found.ours.is_some_and(|ours| ours.project == project);
+        Ok(if found.iter().any(is_key) { Err(Invalid::NameIsKey) } else { Ok(()) })
     }
 
     /// The keys in a text, in order.
@@ -80,10 +106,10 @@ impl Finder {
             })
             .map(|(start, end, fingerprint, (key, provider))| Found {
                 provider: Some(provider.clone()),
-                kind: kind_at(text, start, end).unwrap_or("stored key").to_owned(),
+                kind: kind_at(text, start, end).unwrap_or("stored key"),
                 start,
                 end,
-                redacted: masked_piece(&text[start..end]),
+                redacted: ShownKey::of(&text[start..end]),
                 ours: Some(*key),
                 fingerprint,
             })
@@ -99,10 +125,10 @@ impl Finder {
             redact::all_findings(text, self.extra).into_iter().filter(|finding| !is_ours(finding));
         found.extend(foreign.map(|finding| Found {
             provider: finding.provider.map(str::to_owned),
-            kind: finding.kind.to_owned(),
+            kind: finding.kind,
             start: finding.start,
             end: finding.end,
-            redacted: masked(text, &finding),
+            redacted: ShownKey::found(text, &finding),
             ours: None,
             fingerprint: self.fingerprint(&text[finding.start..finding.end]),
         }));
@@ -113,7 +139,7 @@ impl Finder {
     /// The fingerprint of a key under the newest fingerprint key.
     fn fingerprint(&self, key: &str) -> [u8; 32] {
         let secret = Secret::new(key.as_bytes().to_vec());
-        self.keys.first().map_or([0; 32], |(_, newest)| newest.fingerprint(&secret))
+        self.keys.current().map_or([0; 32], |(_, newest)| newest.fingerprint(&secret))
     }
 
     /// Which stored keys a piece of text is, as it stands or without the escapes it is written
@@ -131,7 +157,7 @@ impl Finder {
     /// What is stored of some keys: which of them, its fingerprint, and as what.
     fn known(&self, secrets: &[Secret]) -> Vec<(usize, [u8; 32], Known)> {
         let mut all = Vec::new();
-        for (version, key) in &self.keys {
+        for (version, key) in self.keys.each() {
             let may_be = |fingerprint: &[u8; 32]| {
                 let beginning = fingerprint.first_chunk::<8>();
                 self.stored.as_ref().is_none_or(|stored| {
@@ -146,8 +172,7 @@ impl Finder {
             }
             let fingerprints: Vec<[u8; 32]> =
                 wanted.iter().map(|(_, fingerprint)| *fingerprint).collect();
-            for known in
-                store::keys::by_fingerprints(self.recorder.owner(), *version, &fingerprints)
+            for known in store::keys::by_fingerprints(self.recorder.owner(), version, &fingerprints)
             {
                 let same = wanted
                     .iter()
@@ -210,19 +235,4 @@ fn innermost(mut ours: Ours) -> Ours {
 /// The kind of the rule that sees a key at this place.
 fn kind_at(text: &str, start: usize, end: usize) -> Option<&'static str> {
     redact::findings(&text[start..end]).next().map(|finding| finding.kind)
-}
-
-/// A finding without its secret. Of what a pattern of somebody's matches nobody knows which part is
-/// public.
-pub(super) fn masked(text: &str, finding: &Finding) -> String {
-    if finding.kind == redact::EXTRA_KEY {
-        return redact::MASK.to_owned();
-    }
-    masked_piece(&text[finding.start..finding.end])
-}
-
-/// The piece without its secret; where no rule knows which part is public, nothing of it is shown.
-fn masked_piece(piece: &str) -> String {
-    let masked = redact::redact(piece);
-    if masked == piece { redact::MASK.to_owned() } else { masked.into_owned() }
 }

@@ -2,8 +2,8 @@
 //! under its id. One transaction; a bad row is reported and passed over; running it again changes
 //! nothing. The old table stays untouched.
 
-use super::access::{Access, lowest_free};
-use super::changes::{check_apart, check_api_key, check_name, is_slug, new_version};
+use super::access::Access;
+use super::fingerprints::FingerprintKeys;
 use crate::audit::Standing;
 use crate::caller::{Context, new_id};
 use crate::crypto::Secret;
@@ -11,8 +11,9 @@ use crate::crypto::secret_file::read_secret;
 use crate::crypto::watchllm::{self, WatchllmError};
 use crate::error::Error;
 use crate::id::{KeyRef, ProjectId};
+use crate::input::{ApiKey, Invalid, KeyName, Priority, ProviderSlug, ShownName};
 use crate::postgres::{StepMemory, clock, process};
-use crate::redact;
+use crate::store::changes::NewRecord;
 use crate::store::import::{Imported, OldKey, OldKeys};
 use crate::store::{self, uuid};
 use crate::trail::{AccessType, Bounded, Event, FailureReason};
@@ -23,8 +24,6 @@ use std::path::Path;
 
 /// A NOTICE says how far an import is, each time so many rows are done: about every two seconds.
 const ROWS_PER_NOTICE: usize = 100;
-/// Bytes of the longest name.
-const MAX_NAME: usize = 100;
 
 /// The columns of the answer, in their order.
 type ImportRow = (
@@ -76,7 +75,7 @@ fn import_watchllm_keys(
         _ => access.refuse(FailureReason::BadInput, error),
     })?;
     Ok(TableIterator::new(store::import::read(&source, |old| {
-        Import::new(access, secret).run(old)
+        Import::new(access, secret)?.run(old)
     })?))
 }
 
@@ -84,10 +83,12 @@ fn import_watchllm_keys(
 struct Import {
     access: Access,
     old_secret: Secret,
+    /// What every key of the run is stored under.
+    fingerprint_keys: FingerprintKeys,
     /// The project whose row is locked, or found missing, last: rows come project by project.
     project: Option<(ProjectId, bool)>,
     /// The next number of a name of that project that is taken, by provider and name.
-    numbers: HashMap<(String, String), u32>,
+    numbers: HashMap<(ProviderSlug, KeyName), u32>,
 }
 
 /// Why a row is passed over, or why the run ends.
@@ -102,17 +103,25 @@ impl From<Error> for Stop {
     }
 }
 
+impl From<Invalid> for Stop {
+    fn from(invalid: Invalid) -> Stop {
+        bad_input(&Error::from(invalid).message())
+    }
+}
+
 /// What became of a row that was imported.
 struct Arrival {
-    name: Option<String>,
+    name: Option<KeyName>,
     outcome: &'static str,
     details: Vec<String>,
 }
 
 impl Import {
     /// Begins a run with the old secret.
-    fn new(access: Access, old_secret: Secret) -> Import {
-        Import { access, old_secret, project: None, numbers: HashMap::new() }
+    fn new(access: Access, old_secret: Secret) -> Result<Import, Error> {
+        let fingerprint_keys = FingerprintKeys::newest(access.recorder)?;
+        let numbers = HashMap::new();
+        Ok(Import { access, old_secret, fingerprint_keys, project: None, numbers })
     }
 
     /// Takes row by row; memory that PostgreSQL needs for one is given back before the next.
@@ -133,48 +142,44 @@ impl Import {
 
     /// Imports a row or records why not, and says which.
     fn take(&mut self, old: &OldKey) -> Result<ImportRow, Error> {
-        let provider = old.provider.as_deref();
+        let provider = old.provider.as_deref().and_then(|text| ProviderSlug::parse(text).ok());
         self.access.event = Event {
             id: new_id()?,
             accessed_at: clock::now(),
             project_id: old.project_id,
             provider_key_id: old.id,
-            provider: Bounded::new(provider.filter(|provider| is_slug(provider))),
+            provider: provider.as_ref().map_or(Bounded::NULL, ProviderSlug::bounded),
             key_version: None,
             last_used_at: None,
             about_caller: None,
             ..self.access.event
         };
-        let clean = |text: Option<&str>, longest| text.map(|text| redact::clean(text, longest));
-        let (name, outcome, detail) = match self.import(old) {
+        let (name, outcome, detail) = match self.import(old, provider.as_ref()) {
             Ok(arrival) => {
                 let detail = (!arrival.details.is_empty()).then(|| arrival.details.join("; "));
-                (arrival.name, arrival.outcome, detail)
+                (arrival.name.map(KeyName::into_string), arrival.outcome, detail)
             }
             Err(Stop::Row { outcome, reason, detail }) => {
                 if let Some(reason) = reason {
                     let refused = self.access.event.refused(reason);
                     let _recorded = self.access.recorder.record(refused, Standing::Authorised)?;
                 }
-                (clean(old.name.as_deref(), MAX_NAME), outcome, detail)
+                (old.name.as_deref().map(KeyName::shown), outcome, detail)
             }
             Err(Stop::Run(error)) => return Err(error),
         };
-        let (id, project) = (old.id.map(uuid), old.project_id.map(uuid));
-        Ok((id, project, clean(provider, 63), name, outcome.into(), detail))
+        let provider = old.provider.as_deref().map(|text| ShownName::clean(text).into_string());
+        Ok((old.id.map(uuid), old.project_id.map(uuid), provider, name, outcome.into(), detail))
     }
 
     /// Opens a row and stores what came out.
-    fn import(&mut self, old: &OldKey) -> Result<Arrival, Stop> {
+    fn import(&mut self, old: &OldKey, provider: Option<&ProviderSlug>) -> Result<Arrival, Stop> {
         let key = self.place(old)?;
-        let provider = old.provider.as_deref().filter(|provider| is_slug(provider));
         let provider =
             provider.ok_or_else(|| bad_input("the provider is not a slug such as openai"))?;
-        let secret = self.open(old)?;
-        let shape = redact::provider_of(&String::from_utf8_lossy(secret.expose()))
-            .filter(|other| *other != provider);
-        let mut arrival = self.store(old, key, provider, &secret)?;
-        if let Some(other) = shape {
+        let api_key = self.open(old)?;
+        let mut arrival = self.store(old, key, provider, &api_key)?;
+        if let Some(other) = api_key.provider_other_than(provider) {
             arrival.details.push(format!("it has the shape of a key of provider {other}"));
         }
         Ok(arrival)
@@ -185,58 +190,54 @@ impl Import {
     fn store(
         &mut self,
         old: &OldKey,
-        KeyRef { project, key: id }: KeyRef,
-        provider: &str,
-        secret: &Secret,
+        key: KeyRef,
+        provider: &ProviderSlug,
+        api_key: &ApiKey,
     ) -> Result<Arrival, Stop> {
         let owner = self.access.recorder.owner();
-        let taken = store::keys::active_priorities(owner, project, provider, id);
-        let limit = self.access.max_active_keys(project);
+        let taken = store::keys::active_priorities(owner, key.project, provider, key.key);
+        let limit = self.access.max_active_keys(key.project);
         let has_room = limit == 0 || taken.len() < limit as usize;
-        let mut details = Vec::new();
-        let outcome = match (old.is_active, has_room) {
-            (true, false) => {
-                details.push(format!(
-                    "inactive: the project has {} active keys of this provider",
-                    taken.len()
-                ));
-                "imported_inactive"
-            }
-            (true, true) => "imported",
-            (false, _) => {
-                details.push("inactive, as it was".into());
-                "imported"
-            }
-        };
-        if let Err(error) = check_apart(provider, secret) {
+        let (outcome, mut details) = state(old.is_active, has_room, taken.len());
+        if let Err(invalid) = api_key.stays_out_of(provider.as_str()) {
             self.access.event.provider = Bounded::NULL;
-            return Err(bad_input(&error.message()));
+            return Err(invalid.into());
         }
-        let own_name = old.name.as_deref().filter(|name| check_apart(name, secret).is_ok());
-        if own_name.is_none() && old.name.is_some() {
-            details.push("the name was the key itself".into());
-        }
-        let (name, changed) = self.free_name(project, provider, own_name);
-        if changed {
-            details.push("the name was taken".into());
-        }
-        let sealed = self.access.seal(project, id, 1, provider, secret)?;
-        let key = Imported {
-            id,
-            project,
-            provider,
-            name: name.as_deref(),
-            priority: old.priority.unwrap_or_else(|| lowest_free(&taken)),
+        let name = self.name(old, key.project, provider, api_key, &mut details);
+        let sealed = self.access.seal(key, 1, provider, api_key, &self.fingerprint_keys)?;
+        let priority = old.priority.unwrap_or_else(|| Priority::lowest_free(&taken));
+        let imported = Imported {
+            new: NewRecord { key, provider, name: name.as_ref(), priority },
             is_active: old.is_active && has_room,
             created_at: old.created_at,
         };
-        if !store::import::insert(owner, &key, &new_version(1, &sealed, &self.access)) {
+        if !store::import::insert(owner, &imported, &self.access.new_version(&sealed)) {
             return Err(conflict());
         }
         self.access.event.key_version = Some(1);
         self.access.event.last_used_at = old.last_used_at.map(|at| at.min(clock::now()));
         self.access.keep_change();
         Ok(Arrival { name, outcome, details })
+    }
+
+    /// The name a key is stored under, and what had to be done to it.
+    fn name(
+        &mut self,
+        old: &OldKey,
+        project: ProjectId,
+        provider: &ProviderSlug,
+        api_key: &ApiKey,
+        details: &mut Vec<String>,
+    ) -> Option<KeyName> {
+        let own = old.name.as_deref().filter(|name| api_key.stays_out_of(name).is_ok());
+        if own.is_none() && old.name.is_some() {
+            details.push("the name was the key itself".into());
+        }
+        let (name, changed) = self.free_name(project, provider, KeyName::cleaned(own?)?);
+        if changed {
+            details.push("the name was taken".into());
+        }
+        Some(name)
     }
 
     /// Whether there is a place for this row: its project, locked as for every new key, and no key
@@ -264,7 +265,7 @@ impl Import {
     }
 
     /// The plaintext of a row, if it is one that can be stored.
-    fn open(&self, old: &OldKey) -> Result<Secret, Stop> {
+    fn open(&self, old: &OldKey) -> Result<ApiKey, Stop> {
         let damaged = || Stop::Row {
             outcome: "damaged",
             reason: Some(FailureReason::DamagedEnvelope),
@@ -283,41 +284,41 @@ impl Import {
                 ),
             },
         })?;
-        let text = std::str::from_utf8(secret.expose())
-            .map_err(|_| bad_input("the API key is not UTF-8 text"))?;
-        if text.contains('\0') {
-            return Err(bad_input("the API key holds a NUL"));
-        }
-        check_api_key(text).map_err(|error| bad_input(&error.message()))?;
-        Ok(secret)
+        Ok(ApiKey::from_secret(secret)?)
     }
 
-    /// The name as it may be stored, and whether it was taken and had to be changed: cleaned, none
-    /// when nothing is left, with " (2)" and so on.
+    /// The name, or with " (2)" and so on behind it where it is taken, and whether it was.
     fn free_name(
         &mut self,
         project: ProjectId,
-        provider: &str,
-        old: Option<&str>,
-    ) -> (Option<String>, bool) {
+        provider: &ProviderSlug,
+        name: KeyName,
+    ) -> (KeyName, bool) {
         let owner = self.access.recorder.owner();
-        let cleaned = old
-            .map(|name| redact::clean(name.trim(), MAX_NAME))
-            .filter(|name| check_name(name).is_ok());
-        let Some(name) = cleaned else { return (None, false) };
         if !store::keys::name_taken(owner, project, provider, &name) {
-            return (Some(name), false);
+            return (name, false);
         }
         // Remembered, so that thousands of one name are not counted through for each of them.
-        let number = self.numbers.entry((provider.to_owned(), name.clone())).or_insert(2);
+        let number = self.numbers.entry((provider.clone(), name.clone())).or_insert(2);
         loop {
-            let end = format!(" ({number})");
+            let numbered = name.numbered(*number);
             *number += 1;
-            let numbered = format!("{}{end}", redact::cut(&name, MAX_NAME - end.len()));
             if !store::keys::name_taken(owner, project, provider, &numbered) {
-                return (Some(numbered), true);
+                return (numbered, true);
             }
         }
+    }
+}
+
+/// Whether a key can be imported as it was, by its state and by the room its project has.
+fn state(was_active: bool, has_room: bool, active: usize) -> (&'static str, Vec<String>) {
+    match (was_active, has_room) {
+        (true, true) => ("imported", vec![]),
+        (true, false) => {
+            let why = format!("inactive: the project has {active} active keys of this provider");
+            ("imported_inactive", vec![why])
+        }
+        (false, _) => ("imported", vec!["inactive, as it was".into()]),
     }
 }
 

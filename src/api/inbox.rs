@@ -3,11 +3,12 @@
 //! The inbox is a view that never holds a row.
 
 use super::access::Access;
-use super::changes::{NewKey, store_key};
+use super::changes::store_key;
 use crate::caller::Context;
 use crate::crypto::Secret;
 use crate::error::Error;
 use crate::id::ProjectId;
+use crate::input::GivenKey;
 use crate::store;
 use crate::trail::AccessType;
 use pgrx::heap_tuple::PgHeapTuple;
@@ -49,9 +50,9 @@ fn store_row<'a>(trigger: &'a PgTrigger<'a>) -> Result<PgHeapTuple<'a, Allocated
     // Wiped when it goes out of scope, as the secret made of it is.
     let api_key = text("api_key")?.map(Secret::from);
     let api_key = api_key.as_ref().and_then(|key| std::str::from_utf8(key.expose()).ok());
-    let new =
-        NewKey { provider: provider.as_deref(), api_key, name: name.as_deref(), priority: None };
-    store_key(&mut access, project, new)?;
+    let given =
+        GivenKey { provider: provider.as_deref(), api_key, name: name.as_deref(), priority: None };
+    store_key(&mut access, project, given)?;
     let mut left = row.into_owned();
     left.set_by_name("api_key", None::<String>).map_err(internal)?;
     Ok(left)

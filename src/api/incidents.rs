@@ -1,23 +1,20 @@
 //! Incidents, as people work on them: what is open (a view), and that somebody looked. Both are
 //! insert-only: an incident is evidence.
 
-use super::access::{Access, fingerprints_of};
-use super::changes::check_api_key;
+use super::access::Access;
+use super::fingerprints::FingerprintKeys;
 use crate::audit::commit;
 use crate::caller::{Context, new_id};
-use crate::crypto::Secret;
 use crate::error::{Answer, Error};
-use crate::id::IncidentId;
+use crate::id::{IncidentId, KeyRef};
+use crate::input::{ApiKey, Note, ReportSource};
 use crate::postgres::clock;
-use crate::redact;
 use crate::store;
-use crate::store::keys::{Known, StoredKey};
-use crate::trail::{AccessType, FailureReason, Incident, IncidentType, Severity, incident};
+use crate::store::keys::Known;
+use crate::trail::incident::kinds::leak_reported;
+use crate::trail::{AccessType, FailureReason, KeyVersion};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-
-/// Bytes of a note or of the name of a source that are kept.
-pub(super) const NOTE: usize = 500;
 
 /// Acknowledges an incident: somebody has looked at it, and says so in a note (cut at 500 bytes and
 /// redacted). It leaves `open_incidents`; a second acknowledgement is one more note. Errors: no
@@ -35,8 +32,8 @@ fn acknowledge_incident(
     let Some(project) = store::incidents::project_of(owner, incident) else {
         return Err(access.refuse(FailureReason::NotFound, Error::NoSuchIncident).into());
     };
-    let note = note.map(|note| redact::clean(note, NOTE));
-    store::incidents::acknowledge(owner, incident, project, note.as_deref(), access.caller.name());
+    let (note, by) = (note.map(Note::clean), access.caller.changes_as());
+    store::incidents::acknowledge(owner, incident, project, note.as_ref(), by);
     access.event.project_id = project;
     access.keep_change();
     Ok(())
@@ -72,14 +69,12 @@ fn report_leaked_key(
     let mut access =
         Access::begin_with_key(AccessType::Report, Context { request_id, ip_address, user_agent })?;
     access.must_open(None)?;
-    let text = access.need(api_key, "api_key")?;
-    access.accept(check_api_key(text))?;
-    let source = redact::clean(access.need(source, "source")?, NOTE);
+    let api_key = access.accept(ApiKey::parse(access.need(api_key, "api_key")?))?;
+    let source = ReportSource::clean(access.need(source, "source")?);
     let block = access.need(block, "block")?;
     let mut rows = Vec::new();
-    for (version, fingerprints) in
-        fingerprints_of(access.recorder, &[Secret::new(text.as_bytes().to_vec())])?
-    {
+    for (version, key) in FingerprintKeys::all(access.recorder)?.each() {
+        let fingerprints = [key.fingerprint(api_key.secret())];
         for known in store::keys::by_fingerprints(access.recorder.owner(), version, &fingerprints) {
             rows.extend(report(&mut access, &known, &source, block)?);
         }
@@ -99,7 +94,7 @@ type Reported = (pgrx::Uuid, pgrx::Uuid, String, i32, bool, bool);
 fn report(
     access: &mut Access,
     known: &Known,
-    source: &str,
+    source: &ReportSource,
     block: bool,
 ) -> Result<Option<Reported>, Error> {
     let owner = access.recorder.owner();
@@ -113,7 +108,11 @@ fn report(
     access.about(&key);
     access.event.key_version = Some(number);
     access.keep_change();
-    raise(access, &key, number, in_use, &known.fingerprint, source);
+    let version = KeyVersion { key: KeyRef { project, key: id }, number };
+    let incident = leak_reported(version, &known.fingerprint, source, in_use, clock::now());
+    if store::incidents::insert(owner, &incident) {
+        commit::announce(access.recorder, incident.notice());
+    }
     let blocked = block && in_use;
     if blocked {
         access.event.id = new_id()?;
@@ -121,38 +120,5 @@ fn report(
         access.keep_change();
     }
     let (project, id) = (store::uuid(project), store::uuid(id));
-    Ok(Some((id, project, key.provider, number, in_use, blocked || key.is_blocked)))
-}
-
-/// One incident for each version and source, however often it is reported.
-fn raise(
-    access: &Access,
-    key: &StoredKey,
-    number: i32,
-    in_use: bool,
-    fingerprint: &[u8],
-    source: &str,
-) {
-    let details = serde_json::json!({
-        "what": "a provider key was reported as leaked", "source": source, "key_version": number, "in_use": in_use,
-    });
-    let parts = [
-        b"report",
-        key.id.bytes().as_slice(),
-        &number.to_be_bytes(),
-        fingerprint,
-        source.as_bytes(),
-    ];
-    let incident = Incident {
-        id: incident::identity(&parts),
-        kind: IncidentType::LeakedKey,
-        severity: if in_use { Severity::Critical } else { Severity::Medium },
-        project_id: Some(key.project_id),
-        provider_key_id: Some(key.id),
-        details: details.to_string(),
-        detected_at: clock::now(),
-    };
-    if store::incidents::insert(access.recorder.owner(), &incident) {
-        commit::announce(access.recorder, incident.notice());
-    }
+    Ok(Some((id, project, key.provider.into_string(), number, in_use, blocked || key.is_blocked)))
 }

@@ -2,13 +2,15 @@
 //! they are answered: a plaintext becomes a datum only with the proof that the writer gives (DESIGN
 //! §8).
 
-use super::access::{Access, about, fingerprint_key, open, usable};
+use super::access::{Access, about, open, usable};
+use super::fingerprints::FingerprintKeys;
 use crate::audit::Standing;
 use crate::caller::Context;
 use crate::crypto::{Secret, fingerprint};
 use crate::disclosed::Disclosed;
 use crate::error::{Answer, Error};
 use crate::id::{ProjectId, ProviderKeyId};
+use crate::input::{KeyName, ProviderSlug};
 use crate::postgres::memory;
 use crate::store::keys::StoredKey;
 use crate::store::{self, id_of, uuid};
@@ -109,14 +111,21 @@ fn resolve_provider_key(
     let provider = access.need(provider, "provider")?;
     access.must_open(Some(project))?;
     access.event.project_id = Some(project);
-    access.event.provider =
-        Bounded::new(Some(provider).filter(|slug| super::changes::is_slug(slug)));
+    let provider = ProviderSlug::parse(provider).ok();
+    access.event.provider = provider.as_ref().map_or(Bounded::NULL, ProviderSlug::bounded);
     let mut first_failure = None;
-    for key in store::keys::candidates(access.recorder.owner(), project, provider) {
+    let candidates = |provider| store::keys::candidates(access.recorder.owner(), project, provider);
+    for key in provider.as_ref().map(candidates).unwrap_or_default() {
         access.about(&key);
         match access.open(&key).and_then(|secret| access.disclose(secret)) {
             Ok(disclosed) => {
-                let row = (uuid(key.id), key.name, key.priority, key.version.number, disclosed);
+                let row = (
+                    uuid(key.id),
+                    key.name.map(KeyName::into_string),
+                    key.priority,
+                    key.version.number,
+                    disclosed,
+                );
                 return Ok(TableIterator::once(row));
             }
             Err(unrecorded @ Error::AuditUnavailable(_)) => return Err(unrecorded.into()),
@@ -176,8 +185,8 @@ fn same_key(
     secret: &Secret,
 ) -> Result<(), (FailureReason, Error)> {
     let damaged = (FailureReason::DamagedEnvelope, Error::DamagedEnvelope);
-    let version = Some(key.version.fingerprint_key_version);
-    let (_, fingerprint_key) = fingerprint_key(access.recorder, version)
+    let version = key.version.fingerprint_key_version;
+    let fingerprint_key = FingerprintKeys::of_version(access.recorder, version)
         .map_err(|e| (FailureReason::UnknownMasterKey, e))?;
     let same = fingerprint::same(&fingerprint_key.fingerprint(secret), &key.version.fingerprint);
     if same { Ok(()) } else { Err(damaged) }

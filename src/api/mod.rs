@@ -1,6 +1,6 @@
 //! Every SQL function, a recipe of a few lines each: authorise, fetch, open, record, answer. No
-//! SQL, no judgement of its own. `access` holds the steps that recipes share; `crate::disclosed` is
-//! the only way a plaintext leaves.
+//! SQL, no judgement of its own. `access` holds the steps that recipes share, `crate::input` what is
+//! parsed; `crate::disclosed` is the only way a plaintext leaves.
 
 mod access;
 mod admin;
@@ -10,6 +10,7 @@ mod changes;
 mod doctor;
 mod find;
 mod finder;
+mod fingerprints;
 mod import;
 mod inbox;
 mod incidents;

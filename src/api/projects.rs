@@ -2,11 +2,10 @@
 //! before it commits; row-level security asks it (DESIGN §5, §7).
 
 use super::access::Access;
-use super::changes::check_name;
 use crate::caller::{Caller, Context, new_id};
 use crate::error::{Answer, Error};
 use crate::id::ProjectId;
-use crate::redact;
+use crate::input::{JwtSubject, Member, ProjectName};
 use crate::store::{self, installed};
 use crate::trail::{AccessType, Event, FailureReason};
 use pgrx::pg_sys::panic::ErrorReport;
@@ -32,15 +31,15 @@ fn create_project(
 ) -> Answer<pgrx::Uuid> {
     let mut access = Access::begin(AccessType::Project, Context::default())?;
     access.must_administer()?;
-    let name = access.need(name, "name")?;
-    access.accept(check_name(name))?;
-    access.accept(owner_id.map_or(Ok(()), check_subject))?;
+    let name = access.accept(ProjectName::parse(access.need(name, "name")?))?;
+    let owner_id = access.accept(owner_id.map(JwtSubject::parse).transpose())?;
     let project: ProjectId = match id {
         Some(id) => store::id_of(id),
         None => new_id()?,
     };
     access.event.project_id = Some(project);
-    if !store::projects::create_project(access.recorder.owner(), project, name, owner_id) {
+    if !store::projects::create_project(access.recorder.owner(), project, &name, owner_id.as_ref())
+    {
         return Err(access
             .refuse(FailureReason::BadInput, Error::AlreadyThere("a project of this id"))
             .into());
@@ -98,12 +97,12 @@ fn add_project_member(
     subject: default!(Option<&str>, "NULL"),
     role_name: default!(Option<&str>, "NULL"),
 ) -> Answer<()> {
-    let (access, project) = member_change(project_id, subject, role_name)?;
-    if role_name.is_some_and(|role| !store::projects::role_exists(role)) {
+    let (access, project, member) = member_change(project_id, subject, role_name)?;
+    if member.role_name().is_some_and(|role| !store::projects::role_exists(role)) {
         let error = Error::BadInput("there is no such database role", "Create the role first.");
         return Err(access.refuse(FailureReason::BadInput, error).into());
     }
-    if store::projects::add_member(access.recorder.owner(), project, subject, role_name) {
+    if store::projects::add_member(access.recorder.owner(), project, &member) {
         access.keep_change();
     }
     Ok(())
@@ -117,8 +116,8 @@ fn remove_project_member(
     subject: default!(Option<&str>, "NULL"),
     role_name: default!(Option<&str>, "NULL"),
 ) -> Answer<()> {
-    let (access, project) = member_change(project_id, subject, role_name)?;
-    if !store::projects::remove_member(access.recorder.owner(), project, subject, role_name) {
+    let (access, project, member) = member_change(project_id, subject, role_name)?;
+    if !store::projects::remove_member(access.recorder.owner(), project, &member) {
         let error = Error::BadInput("the project has no such member", "Name it as it was added.");
         return Err(access.refuse(FailureReason::BadInput, error).into());
     }
@@ -126,37 +125,21 @@ fn remove_project_member(
     Ok(())
 }
 
-/// Begins a change of a project's members: checks who, what and that the project exists.
+/// Begins a change of a project's members: who, whom, and that the project exists.
 fn member_change(
     project: Option<pgrx::Uuid>,
     subject: Option<&str>,
     role: Option<&str>,
-) -> Result<(Access, ProjectId), Error> {
+) -> Result<(Access, ProjectId, Member), Error> {
     let mut access = Access::begin(AccessType::Member, Context::default())?;
     access.must_administer()?;
     let project = store::id_of::<ProjectId>(access.need(project, "project_id")?);
     access.event.project_id = Some(project);
-    if subject.is_some() == role.is_some() {
-        let error = Error::BadInput(
-            "exactly one of subject and role_name must be given",
-            "Name one member a call.",
-        );
-        return Err(access.refuse(FailureReason::BadInput, error));
-    }
-    access.accept(subject.map_or(Ok(()), check_subject))?;
+    let member = access.accept(Member::parse(subject, role))?;
     // Not locked: a tenant that changes keys in an open transaction must not hold up its own
     // removal.
     if !store::projects::project_exists(access.recorder.owner(), project) {
         return Err(access.refuse(FailureReason::NotFound, Error::NoSuchProject));
     }
-    Ok((access, project))
-}
-
-/// A JWT subject: 1 to 128 bytes that are no key.
-fn check_subject(subject: &str) -> Result<(), Error> {
-    let hint = "Give the sub claim of the user's token: 1 to 128 bytes.";
-    if subject.is_empty() || subject.len() > 128 || redact::contains_key(subject) {
-        return Err(Error::BadInput("this is not a subject", hint));
-    }
-    Ok(())
+    Ok((access, project, member))
 }

@@ -2,17 +2,14 @@
 //! A change like others: recorded before it commits.
 
 use super::access::Access;
-use super::changes::{check_name, check_priority, refuse_stored_key};
+use super::finder::Finder;
 use crate::caller::Context;
-use crate::error::{Answer, Error};
+use crate::error::Answer;
 use crate::id::ProviderKeyId;
-use crate::moment::Span;
+use crate::input::{KeyName, Priority, RotationInterval};
 use crate::store;
-use crate::trail::{AccessType, FailureReason};
+use crate::trail::AccessType;
 use pgrx::prelude::*;
-
-/// A hundred years in microseconds, of months of 30 days as PostgreSQL compares them.
-const MAX_INTERVAL: i128 = Span::days(36_000).micros() as i128;
 
 /// Changes name, priority and rotation interval of a provider key; what is NULL stays.
 /// `rotation_interval` is how long a version may be used, counted from when it was made; zero takes
@@ -33,28 +30,19 @@ fn update_provider_key(
         Access::begin(AccessType::Update, Context { request_id, ip_address, user_agent })?;
     let id = store::id_of::<ProviderKeyId>(access.need(provider_key_id, "provider_key_id")?);
     let key = access.find_to_change(id)?;
-    access.accept(name.map_or(Ok(()), check_name))?;
-    access.accept(check_priority(priority))?;
-    access.accept(rotation_interval.as_ref().map_or(Ok(()), check_interval))?;
-    let owner = access.recorder.owner();
-    refuse_stored_key(&access, key.project_id, name)?;
-    let renamed = name.filter(|name| key.name.as_deref() != Some(*name));
-    if renamed
-        .is_some_and(|name| store::keys::name_taken(owner, key.project_id, &key.provider, name))
-    {
-        let taken = Error::AlreadyThere("a key of this name for this project and provider");
-        return Err(access.refuse(FailureReason::BadInput, taken).into());
+    let name = access.accept(name.map(KeyName::parse).transpose())?;
+    let priority = access.accept(priority.map(Priority::parse).transpose())?;
+    let interval = rotation_interval.map(|given| RotationInterval::parse(given, given.as_micros()));
+    let interval = access.accept(interval.transpose())?;
+    if let Some(name) = &name {
+        let finder = Finder::new(access.recorder)?;
+        access.accept(finder.judge_name(key.project_id, name)?)?;
+        if key.name.as_ref() != Some(name) {
+            access.name_must_be_free(key.project_id, &key.provider, name)?;
+        }
     }
-    store::changes::update(owner, key.project_id, id, name, priority, rotation_interval);
+    let owner = access.recorder.owner();
+    store::changes::update(owner, key.project_id, id, name.as_ref(), priority, interval);
     access.keep_change();
     Ok(())
-}
-
-/// From nothing to a hundred years.
-fn check_interval(interval: &Interval) -> Result<(), Error> {
-    if (0..=MAX_INTERVAL).contains(&interval.as_micros()) {
-        return Ok(());
-    }
-    let hint = "Such as '90 days'; '0' takes it back, and the settings hold again.";
-    Err(Error::BadInput("rotation_interval is negative or longer than a hundred years", hint))
 }

@@ -5,15 +5,12 @@ use crate::audit;
 use crate::caller::{Caller, Context};
 use crate::error::Error;
 use crate::id::ProviderKeyId;
-use crate::moment::Moment;
+use crate::input::{Back, MaxRows};
 use crate::postgres::clock;
 use crate::store;
 use crate::store::history::Read;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-
-/// Rows a history shows at most.
-const MAX_ROWS: i32 = 10_000;
 
 /// Shows the last accesses of a provider key, the newest first; `max_rows` from 1 to 10,000.
 /// `committed` is false for a change whose transaction failed in its commit.
@@ -52,14 +49,8 @@ fn key_access_history(
     let caller = Caller::new(Context::default());
     let id =
         store::id_of::<ProviderKeyId>(provider_key_id.ok_or(Error::NullInput("provider_key_id"))?);
-    let rows = max_rows.ok_or(Error::NullInput("max_rows"))?;
-    if !(1..=MAX_ROWS).contains(&rows) {
-        return Err(Error::BadInput(
-            "max_rows is not between 1 and 10000",
-            "The newest rows are shown first.",
-        )
-        .into());
-    }
+    let rows =
+        MaxRows::parse(max_rows.ok_or(Error::NullInput("max_rows"))?).map_err(Error::from)?;
     let key = store::keys::within(owner, &caller.may_see(owner), id).ok_or(Error::NoSuchKey)?;
     Ok(shown(store::history::history(owner, key.project_id, id, rows), &caller))
 }
@@ -98,13 +89,7 @@ fn failed_access_attempts(
     let owner = audit::ready_to_read()?;
     let caller = Caller::new(Context::default());
     let back = since.ok_or(Error::NullInput("since"))?.as_micros();
-    let from = i128::from(clock::now().micros()) - back;
-    // Nothing was recorded before 1970.
-    let from = i64::try_from(from.max(0)).ok().filter(|_| back >= 0);
-    let from = from.map(Moment::new).ok_or(Error::BadInput(
-        "since is not a time back from now",
-        "Give an interval such as '24 hours'.",
-    ))?;
+    let from = Back::parse(back).map_err(Error::from)?.before(clock::now());
     Ok(shown(store::history::failed(owner, from, &caller.may_see(owner)), &caller))
 }
 

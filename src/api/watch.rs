@@ -6,15 +6,12 @@ use crate::audit;
 use crate::caller::{Caller, Context};
 use crate::error::Error;
 use crate::id::ProviderKeyId;
-use crate::moment::Span;
+use crate::input::HoursBack;
 use crate::postgres::clock;
 use crate::store;
 use crate::store::history::Rates;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-
-/// Hours that are looked back at most: a month.
-const MAX_HOURS: i32 = 744;
 
 /// Judges how a provider key was used in the last hours, 1 to 744: whether a limit of its minute,
 /// hour or day was crossed, how many accesses and failures there were, and in words which limit it
@@ -40,17 +37,10 @@ fn detect_unusual_key_access(
     let caller = Caller::new(Context::default());
     let id =
         store::id_of::<ProviderKeyId>(provider_key_id.ok_or(Error::NullInput("provider_key_id"))?);
-    let hours = hours_back.ok_or(Error::NullInput("hours_back"))?;
-    if !(1..=MAX_HOURS).contains(&hours) {
-        return Err(Error::BadInput(
-            "hours_back is not between 1 and 744",
-            "744 hours are 31 days.",
-        )
-        .into());
-    }
+    let back = hours_back.ok_or(Error::NullInput("hours_back"))?;
+    let back = HoursBack::parse(back).map_err(Error::from)?.span();
     let key = store::keys::within(owner, &caller.may_see(owner), id).ok_or(Error::NoSuchKey)?;
-    let rates =
-        store::history::rates(owner, clock::now() - Span::HOUR * hours.into(), key.project_id, id);
+    let rates = store::history::rates(owner, clock::now() - back, key.project_id, id);
     let crossed = |(name, count): (&str, i64)| {
         let limit = effective(owner, name, Some(key.project_id), Some(id))
             .and_then(|limit| limit.parse::<i64>().ok());

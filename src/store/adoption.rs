@@ -6,6 +6,7 @@ use super::oids::*;
 use super::{id, id_of, uuid, value};
 use crate::error::Error;
 use crate::id::{AdoptionId, ProjectId};
+use crate::input::{JwtSubject, ProjectName};
 use crate::postgres::{Owner, Statement};
 use pgrx::pg_sys;
 use pgrx::spi::{quote_literal, quote_qualified_identifier};
@@ -23,8 +24,8 @@ pub(crate) struct Adoption {
 /// A project as an adopted table has it.
 pub(crate) struct Project {
     pub id: ProjectId,
-    pub owner_id: Option<String>,
-    pub name: String,
+    pub owner_id: Option<JwtSubject>,
+    pub name: ProjectName,
 }
 
 /// A plain table of its own (of a partition or a parent, rows could come and go past the triggers),
@@ -176,8 +177,8 @@ pub(crate) fn follow(owner: Owner, adoption: AdoptionId, project: &Project) -> b
 /// Whether the project is fed from this table, alive, and as it is there.
 pub(crate) fn is_in_step(owner: Owner, adoption: AdoptionId, project: &Project) -> bool {
     let same = |row: &crate::postgres::Row| {
-        row.get::<String>(1).as_ref() == Some(&project.name)
-            && row.get::<String>(2) == project.owner_id
+        row.get::<String>(1).as_deref() == Some(project.name.as_str())
+            && row.get::<String>(2).as_deref() == project.owner_id.as_ref().map(JwtSubject::as_str)
     };
     KNOWN
         .read(owner, &[uuid(project.id).into(), uuid(adoption).into()], same)
@@ -194,7 +195,7 @@ fn arguments(adoption: AdoptionId, project: &Project) -> [pgrx::datum::DatumWith
     [
         uuid(project.id).into(),
         project.name.as_str().into(),
-        project.owner_id.as_deref().into(),
+        project.owner_id.as_ref().map(JwtSubject::as_str).into(),
         uuid(adoption).into(),
     ]
 }

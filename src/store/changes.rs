@@ -5,7 +5,8 @@ use super::keys::StoredVersion;
 use super::oids::*;
 use super::{timestamp, uuid, value};
 use crate::crypto::Sealed;
-use crate::id::{ProjectId, ProviderKeyId};
+use crate::id::{KeyRef, ProjectId, ProviderKeyId};
+use crate::input::{ChangedBy, KeyHint, KeyName, Priority, ProviderSlug, RotationInterval};
 use crate::postgres::{Owner, Statement};
 use pgrx::datum::Interval;
 
@@ -15,8 +16,16 @@ pub(crate) struct NewVersion<'a> {
     pub sealed: &'a Sealed,
     pub fingerprint: &'a [u8; 32],
     pub fingerprint_key_version: i32,
-    pub key_hint: &'a str,
-    pub created_by: &'a str,
+    pub key_hint: &'a KeyHint,
+    pub created_by: ChangedBy<'a>,
+}
+
+/// A key that is stored for the first time.
+pub(crate) struct NewRecord<'a> {
+    pub key: KeyRef,
+    pub provider: &'a ProviderSlug,
+    pub name: Option<&'a KeyName>,
+    pub priority: Priority,
 }
 
 static LOCK: Statement = Statement::new(
@@ -111,29 +120,21 @@ pub(crate) fn lock(owner: Owner, project: ProjectId, key: ProviderKeyId) {
 }
 
 /// Stores a new key with its first version, in one statement and already sealed.
-pub(crate) fn insert(
-    owner: Owner,
-    key: ProviderKeyId,
-    project: ProjectId,
-    provider: &str,
-    name: Option<&str>,
-    priority: i32,
-    first: &NewVersion,
-) {
+pub(crate) fn insert(owner: Owner, new: &NewRecord, first: &NewVersion) {
     INSERT.change(
         owner,
         &[
-            uuid(key).into(),
-            uuid(project).into(),
-            provider.into(),
-            name.into(),
-            first.key_hint.into(),
-            priority.into(),
+            uuid(new.key.key).into(),
+            uuid(new.key.project).into(),
+            new.provider.as_str().into(),
+            new.name.map(KeyName::as_str).into(),
+            first.key_hint.as_str().into(),
+            new.priority.number().into(),
             first.sealed.bytes().into(),
             (first.sealed.master_key_version() as i32).into(),
             first.fingerprint.as_slice().into(),
             first.fingerprint_key_version.into(),
-            first.created_by.into(),
+            first.created_by.as_str().into(),
         ],
         |_| (),
     );
@@ -146,24 +147,19 @@ pub(crate) fn highest_version(owner: Owner, project: ProjectId, key: ProviderKey
 }
 
 /// Stores a new version and makes it the active one.
-pub(crate) fn insert_version(
-    owner: Owner,
-    project: ProjectId,
-    key: ProviderKeyId,
-    new: &NewVersion,
-) {
+pub(crate) fn insert_version(owner: Owner, key: KeyRef, new: &NewVersion) {
     INSERT_VERSION.change(
         owner,
         &[
-            uuid(project).into(),
-            uuid(key).into(),
+            uuid(key.project).into(),
+            uuid(key.key).into(),
             new.number.into(),
             new.sealed.bytes().into(),
             (new.sealed.master_key_version() as i32).into(),
             new.fingerprint.as_slice().into(),
             new.fingerprint_key_version.into(),
-            new.created_by.into(),
-            new.key_hint.into(),
+            new.created_by.as_str().into(),
+            new.key_hint.as_str().into(),
         ],
         |_| (),
     );
@@ -175,14 +171,14 @@ pub(crate) fn point_to(
     project: ProjectId,
     key: ProviderKeyId,
     version: &StoredVersion,
-    key_hint: &str,
+    key_hint: &KeyHint,
 ) {
     let arguments = [
         uuid(project).into(),
         uuid(key).into(),
         version.number.into(),
         timestamp(version.created_at).into(),
-        key_hint.into(),
+        key_hint.as_str().into(),
     ];
     POINT_TO.change(owner, &arguments, |_| ());
 }
@@ -205,16 +201,16 @@ pub(crate) fn update(
     owner: Owner,
     project: ProjectId,
     key: ProviderKeyId,
-    name: Option<&str>,
-    priority: Option<i32>,
-    rotation_interval: Option<Interval>,
+    name: Option<&KeyName>,
+    priority: Option<Priority>,
+    rotation_interval: Option<RotationInterval<Interval>>,
 ) {
     let arguments = [
         uuid(project).into(),
         uuid(key).into(),
-        name.into(),
-        priority.into(),
-        rotation_interval.into(),
+        name.map(KeyName::as_str).into(),
+        priority.map(Priority::number).into(),
+        rotation_interval.map(RotationInterval::given).into(),
     ];
     UPDATE.change(owner, &arguments, |_| ());
 }

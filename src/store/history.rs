@@ -5,6 +5,7 @@
 use super::oids::*;
 use super::{Projects, timestamp, uuid, value};
 use crate::id::{ProjectId, ProviderKeyId};
+use crate::input::MaxRows;
 use crate::moment::Moment;
 use crate::postgres::{Owner, Row, Statement};
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
@@ -89,9 +90,9 @@ pub(crate) fn history(
     owner: Owner,
     project: ProjectId,
     key: ProviderKeyId,
-    most: i32,
+    most: MaxRows,
 ) -> Vec<Read> {
-    HISTORY.read(owner, &[uuid(project).into(), uuid(key).into(), most.into()], read)
+    HISTORY.read(owner, &[uuid(project).into(), uuid(key).into(), most.number().into()], read)
 }
 
 /// Refused and failed accesses in these projects since `since`, the newest 10,000 at

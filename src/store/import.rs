@@ -2,12 +2,13 @@
 //! The table is read as the caller and never inside the switch (DESIGN §5): judged by
 //! `named_source`, its rows read by `table`.
 
-use super::changes::NewVersion;
+use super::changes::{NewRecord, NewVersion};
 use super::named_source;
 use super::oids::*;
 use super::{id_of, timestamp, uuid};
 use crate::error::Error;
 use crate::id::{Id, ProjectId, ProviderKeyId};
+use crate::input::{KeyName, Priority, ProviderSlug};
 use crate::moment::Moment;
 use crate::postgres::table::{self, Leaf, NamedRow, RowPlace, Rows};
 use crate::postgres::{Owner, Statement, clock};
@@ -18,7 +19,7 @@ use std::ffi::CStr;
 
 /// Characters of the longest base64 that is read: a key of 4,096 bytes has 5,504.
 const LONGEST_BASE64: usize = 8_192;
-/// Bytes of a name that are read: more than `redact::clean` looks at.
+/// Bytes of a name that are read: more than `KeyName::cleaned` looks at.
 const LONGEST_NAME: usize = 16_384;
 
 /// A column of WatchLLM's table, its types, and what is said when it has none of them.
@@ -132,8 +133,7 @@ pub(crate) struct OldKey {
     pub encrypted_key: Option<String>,
     pub encryption_iv: Option<String>,
     pub name: Option<String>,
-    /// From 1.
-    pub priority: Option<i32>,
+    pub priority: Option<Priority>,
     pub is_active: bool,
     pub created_at: Option<Moment>,
     pub last_used_at: Option<Moment>,
@@ -167,7 +167,7 @@ pub(crate) fn read<T>(source: &ImportSource, work: impl FnOnce(&OldKeys) -> T) -
         let mut sorted = Vec::new();
         rows.each(|place, row| {
             let last = (
-                priority(row).unwrap_or(i32::MAX),
+                priority(row).map_or(i32::MAX, Priority::number),
                 time(row, CREATED_AT).unwrap_or(Moment::LATEST),
             );
             sorted.push((
@@ -208,16 +208,16 @@ fn uuid_of<T: Id>(row: &NamedRow, column: usize) -> Option<T> {
 }
 
 fn provider(row: &NamedRow) -> Option<String> {
-    row.text(PROVIDER, 63).map(|provider| provider.to_ascii_lowercase())
+    row.text(PROVIDER, ProviderSlug::MAX_BYTES).map(|provider| provider.to_ascii_lowercase())
 }
 
-fn priority(row: &NamedRow) -> Option<i32> {
+fn priority(row: &NamedRow) -> Option<Priority> {
     let found = match row.column_type(PRIORITY)? {
         pg_sys::INT2OID => row.get::<i16>(PRIORITY).map(i64::from),
         INT4 => row.get::<i32>(PRIORITY).map(i64::from),
         _ => row.get::<i64>(PRIORITY),
     };
-    found.and_then(|priority| i32::try_from(priority).ok()).filter(|priority| *priority >= 1)
+    found.and_then(|number| Priority::parse(i32::try_from(number).ok()?).ok())
 }
 
 /// A timestamp with or without time zone: both are stored as microseconds since 2000, the latter
@@ -227,34 +227,30 @@ fn time(row: &NamedRow, column: usize) -> Option<Moment> {
     Some(clock::moment(at)).filter(|at| *at != Moment::LATEST)
 }
 
-/// What an imported key is stored with beside its first version; `created_at` in the future is cut
-/// to now.
+/// An imported key, beside its first version; `created_at` in the future is cut to now.
 pub(crate) struct Imported<'a> {
-    pub id: ProviderKeyId,
-    pub project: ProjectId,
-    pub provider: &'a str,
-    pub name: Option<&'a str>,
-    pub priority: i32,
+    pub new: NewRecord<'a>,
     pub is_active: bool,
     pub created_at: Option<Moment>,
 }
 
 /// Whether the key was stored (false: the id came to exist meanwhile).
 pub(crate) fn insert(owner: Owner, key: &Imported, first: &NewVersion) -> bool {
+    let new = &key.new;
     let arguments = [
-        uuid(key.id).into(),
-        uuid(key.project).into(),
-        key.provider.into(),
-        key.name.into(),
-        first.key_hint.into(),
-        key.priority.into(),
+        uuid(new.key.key).into(),
+        uuid(new.key.project).into(),
+        new.provider.as_str().into(),
+        new.name.map(KeyName::as_str).into(),
+        first.key_hint.as_str().into(),
+        new.priority.number().into(),
         key.is_active.into(),
         key.created_at.and_then(timestamp).into(),
         first.sealed.bytes().into(),
         (first.sealed.master_key_version() as i32).into(),
         first.fingerprint.as_slice().into(),
         first.fingerprint_key_version.into(),
-        first.created_by.into(),
+        first.created_by.as_str().into(),
     ];
     !INSERT.change(owner, &arguments, |_| ()).is_empty()
 }

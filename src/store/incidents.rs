@@ -5,6 +5,7 @@
 use super::oids::*;
 use super::{id, timestamp, uuid};
 use crate::id::{IncidentId, ProjectId, ProviderKeyId};
+use crate::input::{ChangedBy, Note};
 use crate::moment::Moment;
 use crate::postgres::{Owner, Statement};
 use crate::trail::{Incident, Notice};
@@ -93,8 +94,12 @@ pub(crate) fn add_event(
 }
 
 /// Adds a note to an incident.
-pub(crate) fn note_on(owner: Owner, incident: IncidentId, note: &str, by: &str) {
-    NOTE_ON.change(owner, &[uuid(incident).into(), note.into(), by.into()], |_| ());
+pub(crate) fn note_on(owner: Owner, incident: IncidentId, note: &Note, by: ChangedBy) {
+    NOTE_ON.change(
+        owner,
+        &[uuid(incident).into(), note.as_str().into(), by.as_str().into()],
+        |_| (),
+    );
 }
 
 /// The project an incident is about; None: there is no such incident.
@@ -107,10 +112,15 @@ pub(crate) fn acknowledge(
     owner: Owner,
     incident: IncidentId,
     project: Option<ProjectId>,
-    note: Option<&str>,
-    by: &str,
+    note: Option<&Note>,
+    by: ChangedBy,
 ) {
-    let arguments = [uuid(incident).into(), project.map(uuid).into(), note.into(), by.into()];
+    let arguments = [
+        uuid(incident).into(),
+        project.map(uuid).into(),
+        note.map(Note::as_str).into(),
+        by.as_str().into(),
+    ];
     ACKNOWLEDGE.change(owner, &arguments, |_| ());
 }
 
@@ -119,11 +129,15 @@ pub(crate) fn note(
     owner: Owner,
     project: ProjectId,
     key: ProviderKeyId,
-    note: &str,
-    by: &str,
+    note: &Note,
+    by: ChangedBy,
 ) -> bool {
     !NOTE
-        .change(owner, &[uuid(project).into(), uuid(key).into(), note.into(), by.into()], |_| ())
+        .change(
+            owner,
+            &[uuid(project).into(), uuid(key).into(), note.as_str().into(), by.as_str().into()],
+            |_| (),
+        )
         .is_empty()
 }
 

@@ -4,7 +4,8 @@
 use super::oids::*;
 use super::{Projects, id, moment, uuid, value};
 use crate::crypto::Sealed;
-use crate::id::{ProjectId, ProviderKeyId};
+use crate::id::{KeyRef, ProjectId, ProviderKeyId};
+use crate::input::{KeyName, ProviderSlug};
 use crate::moment::Moment;
 use crate::postgres::lookup::{self, IndexKey, Lookup, Reads};
 use crate::postgres::{Owner, Row, Statement};
@@ -14,13 +15,20 @@ use pgrx::datum::TimestampWithTimeZone;
 pub(crate) struct StoredKey {
     pub id: ProviderKeyId,
     pub project_id: ProjectId,
-    pub provider: String,
-    pub name: Option<String>,
+    pub provider: ProviderSlug,
+    pub name: Option<KeyName>,
     pub priority: i32,
     pub is_active: bool,
     pub is_deleted: bool,
     pub is_blocked: bool,
     pub version: StoredVersion,
+}
+
+impl StoredKey {
+    /// Where the key lives.
+    pub(crate) fn place(&self) -> KeyRef {
+        KeyRef { project: self.project_id, key: self.id }
+    }
 }
 
 /// One version of a provider key. `sealed` is None when the envelope was destroyed or is not an
@@ -119,8 +127,8 @@ fn record_row(row: &Row) -> StoredKey {
     StoredKey {
         id: id(row, 1).unwrap_or(ProviderKeyId::NIL),
         project_id: id(row, 2).unwrap_or(ProjectId::NIL),
-        provider: value(row, 3),
-        name: row.get(4),
+        provider: ProviderSlug::stored(value(row, 3)),
+        name: row.get(4).map(KeyName::stored),
         priority: value(row, 6),
         is_active: value(row, 7),
         is_deleted: row.get::<TimestampWithTimeZone>(13).is_some(),
@@ -188,8 +196,13 @@ fn with_version(reads: &Reads, mut found: StoredKey) -> StoredKey {
 }
 
 /// Active keys of a provider in the order they are tried: priority, age, id.
-pub(crate) fn candidates(owner: Owner, project: ProjectId, provider: &str) -> Vec<StoredKey> {
-    let ids = CANDIDATES.read(owner, &[uuid(project).into(), provider.into()], |row| id(row, 1));
+pub(crate) fn candidates(
+    owner: Owner,
+    project: ProjectId,
+    provider: &ProviderSlug,
+) -> Vec<StoredKey> {
+    let ids =
+        CANDIDATES.read(owner, &[uuid(project).into(), provider.as_str().into()], |row| id(row, 1));
     by_ids(owner, &ids.into_iter().flatten().collect::<Vec<_>>())
 }
 
@@ -217,15 +230,20 @@ pub(crate) fn of_project(owner: Owner, project: ProjectId) -> Vec<StoredKey> {
 pub(crate) fn active_priorities(
     owner: Owner,
     project: ProjectId,
-    provider: &str,
+    provider: &ProviderSlug,
     except: ProviderKeyId,
 ) -> Vec<i32> {
-    let arguments = [uuid(project).into(), provider.into(), uuid(except).into()];
+    let arguments = [uuid(project).into(), provider.as_str().into(), uuid(except).into()];
     ACTIVE_PRIORITIES.read(owner, &arguments, |row| value::<i32>(row, 1))
 }
 
-pub(crate) fn name_taken(owner: Owner, project: ProjectId, provider: &str, name: &str) -> bool {
-    let arguments = [uuid(project).into(), provider.into(), name.into()];
+pub(crate) fn name_taken(
+    owner: Owner,
+    project: ProjectId,
+    provider: &ProviderSlug,
+    name: &KeyName,
+) -> bool {
+    let arguments = [uuid(project).into(), provider.as_str().into(), name.as_str().into()];
     !NAME_TAKEN.read(owner, &arguments, |_| ()).is_empty()
 }
 

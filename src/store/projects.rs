@@ -4,7 +4,9 @@
 use super::oids::*;
 use super::{id, uuid, value};
 use crate::id::ProjectId;
+use crate::input::{ClaimedSubject, JwtSubject, Member, ProjectName, RoleName};
 use crate::postgres::{Owner, Statement};
+use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 
 static CREATE_PROJECT: Statement = Statement::new(
@@ -62,11 +64,15 @@ static ROLE_EXISTS: Statement = Statement::new(
 pub(crate) fn create_project(
     owner: Owner,
     project: ProjectId,
-    name: &str,
-    owner_id: Option<&str>,
+    name: &ProjectName,
+    owner_id: Option<&JwtSubject>,
 ) -> bool {
     !CREATE_PROJECT
-        .change(owner, &[uuid(project).into(), name.into(), owner_id.into()], |_| ())
+        .change(
+            owner,
+            &[uuid(project).into(), name.as_str().into(), owner_id.map(JwtSubject::as_str).into()],
+            |_| (),
+        )
         .is_empty()
 }
 
@@ -89,10 +95,10 @@ pub(crate) fn project_exists(owner: Owner, project: ProjectId) -> bool {
 pub(crate) fn own_projects(
     owner: Owner,
     user: pg_sys::Oid,
-    subject: Option<&str>,
+    subject: Option<&ClaimedSubject>,
 ) -> Vec<ProjectId> {
     OWN_PROJECTS
-        .read(owner, &[user.into(), subject.into()], |row| id(row, 1))
+        .read(owner, &[user.into(), subject.map(ClaimedSubject::as_str).into()], |row| id(row, 1))
         .into_iter()
         .flatten()
         .collect()
@@ -104,29 +110,20 @@ pub(crate) fn delete_project(owner: Owner, project: ProjectId) {
 }
 
 /// Whether the member was added (false: it is one already).
-pub(crate) fn add_member(
-    owner: Owner,
-    project: ProjectId,
-    subject: Option<&str>,
-    role: Option<&str>,
-) -> bool {
-    !ADD_MEMBER
-        .change(owner, &[uuid(project).into(), subject.into(), role.into()], |_| ())
-        .is_empty()
+pub(crate) fn add_member(owner: Owner, project: ProjectId, member: &Member) -> bool {
+    !ADD_MEMBER.change(owner, &membership(project, member), |_| ()).is_empty()
 }
 
 /// Whether there was such a member.
-pub(crate) fn remove_member(
-    owner: Owner,
-    project: ProjectId,
-    subject: Option<&str>,
-    role: Option<&str>,
-) -> bool {
-    !REMOVE_MEMBER
-        .change(owner, &[uuid(project).into(), subject.into(), role.into()], |_| ())
-        .is_empty()
+pub(crate) fn remove_member(owner: Owner, project: ProjectId, member: &Member) -> bool {
+    !REMOVE_MEMBER.change(owner, &membership(project, member), |_| ()).is_empty()
 }
 
-pub(crate) fn role_exists(role: &str) -> bool {
-    !ROLE_EXISTS.read_as_caller(&[role.into()], |_| ()).is_empty()
+fn membership(project: ProjectId, member: &Member) -> [DatumWithOid<'_>; 3] {
+    let role = member.role_name().map(RoleName::as_str);
+    [uuid(project).into(), member.subject().into(), role.into()]
+}
+
+pub(crate) fn role_exists(role: &RoleName) -> bool {
+    !ROLE_EXISTS.read_as_caller(&[role.as_str().into()], |_| ()).is_empty()
 }

@@ -6,7 +6,7 @@ use super::{timestamp, uuid, value};
 use crate::id::{EventId, KeyRef, ProjectId};
 use crate::moment::Moment;
 use crate::postgres::{Owner, Statement};
-use crate::trail::{COLUMNS, Cell, FailureReason, TrailRow};
+use crate::trail::{COLUMNS, ColumnValue, FailureReason, TrailRow};
 use pgrx::datum::{Date, DatumWithOid, TimestampWithTimeZone, Uuid};
 use pgrx::pg_sys;
 
@@ -50,13 +50,13 @@ const fn types(many: bool) -> [pg_sys::Oid; COLUMNS.len()] {
     while at < types.len() {
         let (one, array) = match COLUMNS[at].cell {
             // a number that a cast makes a transaction id of: it has no type of its own in Rust
-            Cell::Bigint(_) | Cell::Xid8(_) => (INT8, INT8S),
-            Cell::Integer(_) => (INT4, INT4S),
-            Cell::Boolean(_) => (BOOL, BOOLS),
-            Cell::Uuid(_) => (UUID, UUIDS),
-            Cell::Timestamptz(_) => (TIME, TIMES),
-            Cell::Text(_) | Cell::Inet(_) => (TEXT, TEXTS),
-            Cell::Hash => (BYTEA, BYTEAS),
+            ColumnValue::Bigint(_) | ColumnValue::Xid8(_) => (INT8, INT8S),
+            ColumnValue::Integer(_) => (INT4, INT4S),
+            ColumnValue::Boolean(_) => (BOOL, BOOLS),
+            ColumnValue::Uuid(_) => (UUID, UUIDS),
+            ColumnValue::Timestamptz(_) => (TIME, TIMES),
+            ColumnValue::Text(_) | ColumnValue::Inet(_) => (TEXT, TEXTS),
+            ColumnValue::Hash => (BYTEA, BYTEAS),
         };
         types[at] = if many { array } else { one };
         at += 1;
@@ -167,33 +167,33 @@ fn append_many(owner: Owner, rows: &[HashedRow]) -> u64 {
 }
 
 /// What a row has in a column.
-fn argument<'a>(cell: Cell, (row, hash): &'a HashedRow) -> DatumWithOid<'a> {
+fn argument<'a>(cell: ColumnValue, (row, hash): &'a HashedRow) -> DatumWithOid<'a> {
     match cell {
-        Cell::Bigint(get) => get(row).into(),
-        Cell::Integer(get) => get(row).into(),
-        Cell::Boolean(get) => get(row).into(),
-        Cell::Uuid(get) => get(row).map(Uuid::from_bytes).into(),
-        Cell::Timestamptz(get) => timestamp(get(row)).into(),
-        Cell::Text(get) | Cell::Inet(get) => get(row).into(),
-        Cell::Xid8(get) => get(row).map(|id| id as i64).into(),
-        Cell::Hash => hash.as_slice().into(),
+        ColumnValue::Bigint(get) => get(row).into(),
+        ColumnValue::Integer(get) => get(row).into(),
+        ColumnValue::Boolean(get) => get(row).into(),
+        ColumnValue::Uuid(get) => get(row).map(Uuid::from_bytes).into(),
+        ColumnValue::Timestamptz(get) => timestamp(get(row)).into(),
+        ColumnValue::Text(get) | ColumnValue::Inet(get) => get(row).into(),
+        ColumnValue::Xid8(get) => get(row).map(|id| id as i64).into(),
+        ColumnValue::Hash => hash.as_slice().into(),
     }
 }
 
 /// What rows have in a column.
-fn array<'a>(cell: Cell, rows: &'a [HashedRow]) -> DatumWithOid<'a> {
+fn array<'a>(cell: ColumnValue, rows: &'a [HashedRow]) -> DatumWithOid<'a> {
     fn each<'a, T>(rows: &'a [HashedRow], get: impl Fn(&'a TrailRow<'a>) -> T) -> Vec<T> {
         rows.iter().map(|(row, _)| get(row)).collect()
     }
     match cell {
-        Cell::Bigint(get) => each(rows, |row| get(row)).into(),
-        Cell::Integer(get) => each(rows, |row| get(row)).into(),
-        Cell::Boolean(get) => each(rows, |row| get(row)).into(),
-        Cell::Uuid(get) => each(rows, |row| get(row).map(Uuid::from_bytes)).into(),
-        Cell::Timestamptz(get) => each(rows, |row| timestamp(get(row))).into(),
-        Cell::Text(get) | Cell::Inet(get) => each(rows, |row| get(row)).into(),
-        Cell::Xid8(get) => each(rows, |row| get(row).map(|id| id as i64)).into(),
-        Cell::Hash => rows.iter().map(|(_, hash)| hash.to_vec()).collect::<Vec<_>>().into(),
+        ColumnValue::Bigint(get) => each(rows, |row| get(row)).into(),
+        ColumnValue::Integer(get) => each(rows, |row| get(row)).into(),
+        ColumnValue::Boolean(get) => each(rows, |row| get(row)).into(),
+        ColumnValue::Uuid(get) => each(rows, |row| get(row).map(Uuid::from_bytes)).into(),
+        ColumnValue::Timestamptz(get) => each(rows, |row| timestamp(get(row))).into(),
+        ColumnValue::Text(get) | ColumnValue::Inet(get) => each(rows, |row| get(row)).into(),
+        ColumnValue::Xid8(get) => each(rows, |row| get(row).map(|id| id as i64)).into(),
+        ColumnValue::Hash => rows.iter().map(|(_, hash)| hash.to_vec()).collect::<Vec<_>>().into(),
     }
 }
 
@@ -293,15 +293,15 @@ mod tests {
     use super::*;
 
     /// Arguments of types that Rust has none for are cast.
-    fn cast(cell: Cell) -> &'static str {
+    fn cast(cell: ColumnValue) -> &'static str {
         match cell {
-            Cell::Inet(_) => "::pg_catalog.inet",
-            Cell::Xid8(_) => "::pg_catalog.text::pg_catalog.xid8",
+            ColumnValue::Inet(_) => "::pg_catalog.inet",
+            ColumnValue::Xid8(_) => "::pg_catalog.text::pg_catalog.xid8",
             _ => "",
         }
     }
 
-    fn listed(one: impl Fn(usize, Cell) -> String) -> String {
+    fn listed(one: impl Fn(usize, ColumnValue) -> String) -> String {
         let columns = COLUMNS.iter().zip(1..).map(|(column, number)| one(number, column.cell));
         columns.collect::<Vec<String>>().join(", ")
     }

@@ -6,6 +6,7 @@ use super::oids::*;
 use super::{id, moment, timestamp, uuid, value};
 use crate::anomaly::{Detector, KeyAccess, Meeting, Peak, Subject, WatchFinding};
 use crate::id::{IncidentId, KeyRef};
+use crate::input::NamedCaller;
 use crate::moment::Moment;
 use crate::postgres::{Owner, Row, Statement};
 use crate::trail::CallerKind;
@@ -245,12 +246,9 @@ pub(crate) fn unblock_caller(owner: Owner, kind: CallerKind, subject: &str) {
 }
 
 /// Whether a caller is blocked, and because of which incident.
-pub(crate) fn is_blocked(
-    owner: Owner,
-    kind: CallerKind,
-    subject: &str,
-) -> Option<Option<IncidentId>> {
-    IS_BLOCKED.read(owner, &[kind.word().into(), subject.into()], |row| id(row, 1)).pop()
+pub(crate) fn is_blocked(owner: Owner, caller: &NamedCaller) -> Option<Option<IncidentId>> {
+    let arguments = [caller.kind().word().into(), caller.subject().into()];
+    IS_BLOCKED.read(owner, &arguments, |row| id(row, 1)).pop()
 }
 
 /// The writer's: busiest minutes that rose.

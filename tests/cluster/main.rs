@@ -2,8 +2,10 @@
 //! fault or attack. A test here knows SQL, processes and files; never the extension's Rust code,
 //! but where it replays what a pure room does.
 
-// a failed expectation here is a failed test
+// a failed expectation here is a failed test; and a test here is one story on one server, whose
+// steps stand on what came before: cut into functions, it would have to be put together to be read
 #![allow(
+    clippy::too_many_lines,
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,

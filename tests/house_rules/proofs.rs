@@ -183,6 +183,14 @@ fn doubles_can_fail() {
 }
 
 #[test]
+fn parsed_can_fail() {
+    fails("src/api/keys.rs", "/// Says.\nfn a() { KeyName::stored(b) }", "only store/ takes");
+    fails("src/api/keys.rs", "/// Says.\nfn a() { b.map(KeyName::stored) }", "only store/ takes");
+    passes("src/store/keys.rs", "fn a() { KeyName::stored(b) }");
+    passes("src/api/keys.rs", "/// Says.\nfn a() { store::keys::stored_as(b) }");
+}
+
+#[test]
 fn words_can_fail() {
     fails("src/lib.rs", "mod utils;", "says nothing");
     fails("core/src/crypto/common.rs", "", "says nothing");

@@ -17,6 +17,8 @@ pub mod signing;
 pub mod watchllm;
 
 pub use envelope::Sealed;
+#[cfg(test)]
+pub(crate) use secret::lacks;
 pub use secret::{RootKey, Secret};
 
 #[cfg(test)]

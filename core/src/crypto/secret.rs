@@ -89,6 +89,21 @@ pub(super) fn derive_key(
     key
 }
 
+/// Holds only where none of the types gains the trait: then `shows` would be ambiguous and not
+/// compile.
+#[cfg(test)]
+macro_rules! lacks {
+    ($type:ty, $($trait:path),+) => { $({
+        trait Lacks<A> { fn shows() {} }
+        impl<T: ?Sized> Lacks<()> for T {}
+        struct Has;
+        impl<T: ?Sized + $trait> Lacks<Has> for T {}
+        let _ = <$type as Lacks<_>>::shows;
+    })+ };
+}
+#[cfg(test)]
+pub(crate) use lacks;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,18 +141,6 @@ mod tests {
     #[test]
     fn a_root_key_comes_back_from_its_bytes() {
         assert_eq!(RootKey::from_bytes(&[9; 32]).expose(), &[9; 32]);
-    }
-
-    /// Holds only where neither type gains the trait: then `shows` would be ambiguous and not
-    /// compile.
-    macro_rules! lacks {
-        ($type:ty, $($trait:path),+) => { $({
-            trait Lacks<A> { fn shows() {} }
-            impl<T: ?Sized> Lacks<()> for T {}
-            struct Has;
-            impl<T: ?Sized + $trait> Lacks<Has> for T {}
-            let _ = <$type as Lacks<_>>::shows;
-        })+ };
     }
 
     #[test]

@@ -64,15 +64,18 @@ fn runs(text: &str) -> impl Iterator<Item = (usize, &str)> {
 
 /// The run, without punctuation at its ends too, and what stands between or behind its separators.
 fn parts(run: &str) -> Vec<(usize, &str)> {
-    let mut parts = vec![(0, run)];
-    let mut add = |part: &str| {
-        let at = part.as_ptr() as usize - run.as_ptr() as usize;
-        parts.push((at, &run[at..at + part.len()]));
-    };
-    let bare = |part: &'_ str| -> &'_ str {
-        &run[range(run, part.trim_matches(['.', ':', '!', '?', '\\', '*', '_']))]
-    };
-    add(bare(run));
+    let mut parts = vec![(0, run), placed(run, bare(run))];
+    add_separated(run, &mut parts);
+    add_after_line_ends(run, &mut parts);
+    parts.retain(|(_, part)| (SHORTEST..=LONGEST_WRITTEN).contains(&part.len()));
+    parts.sort_unstable();
+    parts.dedup();
+    parts
+}
+
+/// What stands before, behind and between the separators of a run.
+fn add_separated<'r>(run: &'r str, parts: &mut Vec<(usize, &'r str)>) {
+    let mut add = |part| parts.push(placed(run, part));
     // `$` ends what SQL quotes by dollars; two digits after `%` are a separator that is itself
     // written so.
     for (at, separator) in
@@ -95,26 +98,27 @@ fn parts(run: &str) -> Vec<(usize, &str)> {
         add(until(&['$']));
         add(&run[..at]);
     }
-    // A line end or tab that JSON or C escaped: its letter would pass for the key's first.
-    for (at, _) in run
-        .match_indices(['n', 'r', 't'])
-        .filter(|(at, _)| run[..*at].ends_with('\\'))
-        .take(MOST_PARTS)
-    {
-        let rest = &run[at + 1..];
-        add(rest);
-        add(&rest[..rest.find('\\').unwrap_or(rest.len())]);
-    }
-    parts.retain(|(_, part)| (SHORTEST..=LONGEST_WRITTEN).contains(&part.len()));
-    parts.sort_unstable();
-    parts.dedup();
-    parts
 }
 
-/// Where a part of `run` lies in it.
-fn range(run: &str, part: &str) -> std::ops::Range<usize> {
-    let at = part.as_ptr() as usize - run.as_ptr() as usize;
-    at..at + part.len()
+/// What stands behind a line end or tab that JSON or C escaped: its letter would pass for the key's
+/// first.
+fn add_after_line_ends<'r>(run: &'r str, parts: &mut Vec<(usize, &'r str)>) {
+    let escaped = run.match_indices(['n', 'r', 't']).filter(|(at, _)| run[..*at].ends_with('\\'));
+    for (at, _) in escaped.take(MOST_PARTS) {
+        let rest = &run[at + 1..];
+        parts.push(placed(run, rest));
+        parts.push(placed(run, &rest[..rest.find('\\').unwrap_or(rest.len())]));
+    }
+}
+
+/// The text without the punctuation at its ends.
+fn bare(text: &str) -> &str {
+    text.trim_matches(['.', ':', '!', '?', '\\', '*', '_'])
+}
+
+/// A part of `run`, with its offset there.
+fn placed<'r>(run: &str, part: &'r str) -> (usize, &'r str) {
+    (part.as_ptr() as usize - run.as_ptr() as usize, part)
 }
 
 /// The text as it stands and, where it has escapes, without them: of URLs, of JSON, of JSON within

@@ -141,12 +141,8 @@ fn no_key_survives_in_any_carrier() {
                 let text = carry(&key.text, &key.name);
                 let masked = redact(&text);
                 tried += 1;
-                let what = || {
-                    format!(
-                        "{} {} in {name}: {text:.300} -> {masked:.300}",
-                        format.provider, format.kind
-                    )
-                };
+                let (provider, kind) = (&format.provider, &format.kind);
+                let what = || format!("{provider} {kind} in {name}: {text:.300} -> {masked:.300}");
                 if masked == text || masked.contains(&key.secret) {
                     missed.push(what());
                     if *plain && is_plain(format) {

@@ -4,7 +4,7 @@
 
 use super::finding::Finding;
 use super::mask::findings;
-use super::text::visible;
+use super::visible::visible;
 
 /// The fewest characters of a secret part whose last four are shown: 28 stay unknown, over 100
 /// bits.

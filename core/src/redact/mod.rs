@@ -20,7 +20,7 @@ mod rule;
 mod rules;
 mod scan;
 mod structure;
-mod text;
+mod visible;
 
 pub use candidates::{Candidate, candidates};
 pub use extra::{EXTRA_KEY, ExtraPatterns, all_findings, redact_with};
@@ -32,4 +32,6 @@ pub use mask::{
 };
 pub use patterns::{Patterns, Refusal};
 pub use pieces::{Piece, piece};
-pub use text::{clean, cut, is_visible};
+#[cfg(test)]
+pub(crate) use scan::examples;
+pub use visible::{is_visible, visible};

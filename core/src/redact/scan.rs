@@ -347,7 +347,7 @@ fn is_masked(text: &[u8], start: usize, end: usize) -> bool {
 
 #[cfg(test)]
 #[path = "examples.rs"]
-pub(super) mod examples;
+pub(crate) mod examples;
 
 #[cfg(test)]
 #[path = "formats.rs"]

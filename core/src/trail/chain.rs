@@ -3,7 +3,7 @@
 //! column is u32 big-endian length ‖ bytes, NULL is length 0xFFFFFFFF. Of a column that came later
 //! its number in the table stands before that, and NULL is nothing: rows of before keep their hash.
 
-use super::event::{COLUMNS, Cell, Column, Mark, TrailRow};
+use super::event::{COLUMNS, ColumnValue, Mark, TrailColumn, TrailRow};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use zeroize::Zeroizing;
@@ -31,7 +31,7 @@ pub fn hash(key: &MacKey, previous: &[u8; 32], row: &TrailRow<'_>) -> [u8; 32] {
 fn hash_columns(
     key: &MacKey,
     previous: &[u8; 32],
-    columns: &[Column],
+    columns: &[TrailColumn],
     row: &TrailRow<'_>,
 ) -> [u8; 32] {
     let Ok(mac) = Hmac::<Sha256>::new_from_slice(key.0.as_slice()) else { return FIRST };
@@ -53,16 +53,18 @@ struct Fields {
 }
 
 impl Fields {
-    fn column(&mut self, column: &Column, row: &TrailRow<'_>) {
+    fn column(&mut self, column: &TrailColumn, row: &TrailRow<'_>) {
         match column.cell {
-            Cell::Bigint(get) => self.fixed(Some(get(row).to_be_bytes())),
-            Cell::Timestamptz(get) => self.fixed(Some(get(row).micros().to_be_bytes())),
-            Cell::Integer(get) => self.fixed(get(row).map(i32::to_be_bytes)),
-            Cell::Boolean(get) => self.fixed(Some([u8::from(get(row))])),
-            Cell::Uuid(get) => self.fixed(get(row)),
-            Cell::Text(get) | Cell::Inet(get) => self.bytes(get(row).map(str::as_bytes)),
-            Cell::Xid8(get) => self.fixed(get(row).map(u64::to_be_bytes)),
-            Cell::Hash => (),
+            ColumnValue::Bigint(get) => self.fixed(Some(get(row).to_be_bytes())),
+            ColumnValue::Timestamptz(get) => self.fixed(Some(get(row).micros().to_be_bytes())),
+            ColumnValue::Integer(get) => self.fixed(get(row).map(i32::to_be_bytes)),
+            ColumnValue::Boolean(get) => self.fixed(Some([u8::from(get(row))])),
+            ColumnValue::Uuid(get) => self.fixed(get(row)),
+            ColumnValue::Text(get) | ColumnValue::Inet(get) => {
+                self.bytes(get(row).map(str::as_bytes))
+            }
+            ColumnValue::Xid8(get) => self.fixed(get(row).map(u64::to_be_bytes)),
+            ColumnValue::Hash => (),
         }
     }
 
@@ -128,10 +130,10 @@ mod tests {
     /// As a column is added: NULL is as if it were not there, a value counts, and where it stands.
     #[test]
     fn a_column_that_came_later_counts_where_it_has_a_value() {
-        let (null, one) = (Cell::Text(|_| None), Cell::Text(|_| Some("1")));
-        let hash = |cells: &[Cell]| {
+        let (null, one) = (ColumnValue::Text(|_| None), ColumnValue::Text(|_| Some("1")));
+        let hash = |cells: &[ColumnValue]| {
             let added = cells.iter().map(|cell| column("more", *cell, &[Mark::Later]));
-            let columns: Vec<Column> = COLUMNS.iter().copied().chain(added).collect();
+            let columns: Vec<TrailColumn> = COLUMNS.iter().copied().chain(added).collect();
             hash_columns(&key(), &FIRST, &columns, &row(&empty()))
         };
         assert_eq!(hash(&[]), hash(&[null, null]));
@@ -139,7 +141,7 @@ mod tests {
         for (at, hash) in all.iter().enumerate() {
             assert!(!all[..at].contains(hash));
         }
-        assert_ne!(hash(&[one]), hash(&[Cell::Text(|_| Some(""))]));
+        assert_ne!(hash(&[one]), hash(&[ColumnValue::Text(|_| Some(""))]));
     }
 
     #[test]

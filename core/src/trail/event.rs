@@ -102,7 +102,7 @@ pub struct TrailRow<'a> {
 
 /// How a row's value is got, by the type that its column has in SQL.
 #[derive(Clone, Copy)]
-pub enum Cell {
+pub enum ColumnValue {
     Bigint(fn(&TrailRow<'_>) -> i64),
     Integer(fn(&TrailRow<'_>) -> Option<i32>),
     Boolean(fn(&TrailRow<'_>) -> bool),
@@ -133,13 +133,13 @@ pub enum Mark {
 
 /// A column of the trail.
 #[derive(Clone, Copy)]
-pub struct Column {
+pub struct TrailColumn {
     pub name: &'static str,
-    pub cell: Cell,
+    pub cell: ColumnValue,
     marks: &'static [Mark],
 }
 
-impl Column {
+impl TrailColumn {
     /// Whether this is said of it.
     pub fn is(&self, mark: Mark) -> bool {
         self.marks.contains(&mark)
@@ -148,27 +148,31 @@ impl Column {
     /// The name of its type in SQL.
     pub const fn sql_type(&self) -> &'static str {
         match self.cell {
-            Cell::Bigint(_) => "bigint",
-            Cell::Integer(_) => "integer",
-            Cell::Boolean(_) => "boolean",
-            Cell::Uuid(_) => "uuid",
-            Cell::Timestamptz(_) => "timestamptz",
-            Cell::Text(_) => "text",
-            Cell::Inet(_) => "inet",
-            Cell::Xid8(_) => "xid8",
-            Cell::Hash => "bytea",
+            ColumnValue::Bigint(_) => "bigint",
+            ColumnValue::Integer(_) => "integer",
+            ColumnValue::Boolean(_) => "boolean",
+            ColumnValue::Uuid(_) => "uuid",
+            ColumnValue::Timestamptz(_) => "timestamptz",
+            ColumnValue::Text(_) => "text",
+            ColumnValue::Inet(_) => "inet",
+            ColumnValue::Xid8(_) => "xid8",
+            ColumnValue::Hash => "bytea",
         }
     }
 }
 
-pub(super) const fn column(name: &'static str, cell: Cell, marks: &'static [Mark]) -> Column {
-    Column { name, cell, marks }
+pub(super) const fn column(
+    name: &'static str,
+    cell: ColumnValue,
+    marks: &'static [Mark],
+) -> TrailColumn {
+    TrailColumn { name, cell, marks }
 }
 
 /// The columns of the trail, in table order: the one list that its hash, the writer's INSERTs, SQL
 /// and what people read are held against.
-pub const COLUMNS: [Column; 28] = {
-    use {Cell::*, Mark::*};
+pub const COLUMNS: [TrailColumn; 28] = {
+    use {ColumnValue::*, Mark::*};
     const SHOWN: &[Mark] = &[Tenants, History];
     const SAID: &[Mark] = &[Tenants, Said, History];
     const ALWAYS: &[Mark] = &[Required, Tenants, History];
@@ -293,14 +297,17 @@ pub(crate) mod tests {
         }
     }
 
-    fn is_null(column: &Column, event: &Event) -> bool {
+    fn is_null(column: &TrailColumn, event: &Event) -> bool {
         let row = row(event);
         match column.cell {
-            Cell::Integer(get) => get(&row).is_none(),
-            Cell::Uuid(get) => get(&row).is_none(),
-            Cell::Text(get) | Cell::Inet(get) => get(&row).is_none(),
-            Cell::Xid8(get) => get(&row).is_none(),
-            Cell::Bigint(_) | Cell::Boolean(_) | Cell::Timestamptz(_) | Cell::Hash => false,
+            ColumnValue::Integer(get) => get(&row).is_none(),
+            ColumnValue::Uuid(get) => get(&row).is_none(),
+            ColumnValue::Text(get) | ColumnValue::Inet(get) => get(&row).is_none(),
+            ColumnValue::Xid8(get) => get(&row).is_none(),
+            ColumnValue::Bigint(_)
+            | ColumnValue::Boolean(_)
+            | ColumnValue::Timestamptz(_)
+            | ColumnValue::Hash => false,
         }
     }
 
@@ -331,7 +338,7 @@ pub(crate) mod tests {
         assert_eq!(counted.attempt_count, 34);
         assert!(COLUMNS.iter().all(|column| !is_null(column, &counted)));
         counted.count_also(&empty());
-        let kept = |column: &&Column| !column.is(Mark::Required) && !is_null(column, &counted);
+        let kept = |column: &&TrailColumn| !column.is(Mark::Required) && !is_null(column, &counted);
         let kept: Vec<&str> = COLUMNS.iter().filter(kept).map(|column| column.name).collect();
         assert_eq!(kept, ["failure_reason"]); // only refusals for the same reason are counted
     }

@@ -30,7 +30,7 @@ pub mod leak;
 pub mod terms;
 
 pub use chain::MacKey;
-pub use event::{COLUMNS, Cell, Column, Event, Mark, TrailRow};
+pub use event::{COLUMNS, ColumnValue, Event, Mark, TrailColumn, TrailRow};
 pub use incident::kinds::{KeyVersion, Shown};
 pub use incident::{Incident, IncidentType, Notice, Severity};
 pub use leak::{Channel, Leak};

@@ -5,6 +5,7 @@
 use super::{Place, Scan, back, begin};
 use crate::api::access::Access;
 use crate::error::Error;
+use crate::input::PlaceName;
 use crate::postgres::{process, session};
 use crate::redact;
 use crate::server_log;
@@ -94,15 +95,16 @@ fn of_standard_error(since: SystemTime) -> Vec<PathBuf> {
     };
     notice!(
         "scan_server_log: logging_collector is off: only the file that the server's standard error goes to is scanned, {}, and older ones of its name",
-        redact::clean(&directory.join(name).to_string_lossy(), 250)
+        PlaceName::clean(&directory.join(name).to_string_lossy()).as_str()
     );
     server_log::recent_files(directory, name, since).unwrap_or_default()
 }
 
 /// Searches one file; one that cannot be read to its end is passed over, and said.
 fn search_file(scan: &mut Scan, path: &Path) -> Result<(), Error> {
-    let shown = redact::clean(&path.to_string_lossy(), 250);
+    let shown = PlaceName::clean(&path.to_string_lossy());
     let place = Place { shown: shown.clone(), identity: "server log".into() };
+    let shown = shown.as_str();
     let mut file = match server_log::open_log(path) {
         Ok(Some(file)) => file,
         Ok(None) => {

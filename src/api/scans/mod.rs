@@ -11,12 +11,14 @@ use crate::api::finder::{Finder, Found, StoredAs};
 use crate::audit::{Standing, commit};
 use crate::caller::Context;
 use crate::error::Error;
-use crate::id::{IncidentId, ProviderKeyId};
+use crate::id::IncidentId;
+use crate::input::{Back, PlaceName, ShownKey, ShownName};
 use crate::moment::Moment;
 use crate::postgres::{clock, process, session};
 use crate::redact;
 use crate::store;
-use crate::trail::{AccessType, FailureReason, Incident, IncidentType, Severity, incident};
+use crate::trail::incident::kinds::{InClear, in_clear_id, key_in_clear, more_in_clear};
+use crate::trail::{AccessType, FailureReason, Incident, Shown};
 use pgrx::notice;
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -30,14 +32,14 @@ const BYTES_PER_NOTICE: usize = 64 << 20;
 /// Where a text stands: as people are shown it, and what its incidents are about. A log file is
 /// renamed and packed, but what it says is not new again.
 struct Place {
-    shown: String,
+    shown: PlaceName,
     identity: String,
 }
 
 impl Place {
     /// A place of this name; a name may hold a key.
     fn named(name: &str) -> Place {
-        Place { shown: redact::clean(name, 250), identity: name.to_owned() }
+        Place { shown: PlaceName::clean(name), identity: name.to_owned() }
     }
 }
 
@@ -47,9 +49,9 @@ type LeakRow = (String, Option<String>, String, String, Option<pgrx::Uuid>, i64,
 /// A key at a place, however often.
 struct KeyInClear {
     incident: IncidentId,
-    provider: Option<String>,
-    kind: String,
-    redacted: String,
+    provider: Option<ShownName>,
+    kind: &'static str,
+    redacted: ShownKey,
     occurrences: i64,
 }
 
@@ -59,7 +61,7 @@ struct Scan {
     finder: Finder,
     /// The function's name.
     source: &'static str,
-    leaks: BTreeMap<(Option<StoredAs>, String, [u8; 32]), KeyInClear>,
+    leaks: BTreeMap<(Option<StoredAs>, PlaceName, [u8; 32]), KeyInClear>,
     ours: usize,
     /// Found beyond the rows of the answer.
     more: i64,
@@ -124,7 +126,7 @@ impl Scan {
             notice!(
                 "{}: {megabytes} MB searched, {count} keys found; now at {}",
                 self.source,
-                place.shown
+                place.shown.as_str()
             );
         }
         Ok(())
@@ -143,27 +145,37 @@ impl Scan {
             return;
         }
         self.ours += usize::from(found.ours.is_some());
-        let (id, version) =
-            found.ours.map_or((ProviderKeyId::NIL, 0), |ours| (ours.key, ours.version));
-        let parts = [
-            b"leak",
-            place.identity.as_bytes(),
-            &found.fingerprint,
-            id.bytes(),
-            &version.to_be_bytes(),
-        ];
-        let incident = incident::identity(&parts);
-        let Found { provider, kind, redacted, .. } = found;
+        let ours = found.ours.map(StoredAs::version);
+        let incident = in_clear_id(&place.identity, &found.fingerprint, ours);
+        let provider = found.provider.map(|provider| ShownName::clean(&provider));
+        let Found { kind, redacted, .. } = found;
         self.leaks.insert(key, KeyInClear { incident, provider, kind, redacted, occurrences: 1 });
+    }
+
+    /// The incident of a key that lies in clear at a place.
+    fn incident_of(
+        &self,
+        ours: Option<StoredAs>,
+        place: &PlaceName,
+        leak: &KeyInClear,
+    ) -> Incident {
+        let found = InClear {
+            source: self.source,
+            place,
+            provider: leak.provider.as_ref().map(|provider| provider as &dyn Shown),
+            kind: leak.kind,
+            redacted: &leak.redacted,
+            occurrences: leak.occurrences,
+            ours: ours.map(StoredAs::version),
+        };
+        key_in_clear(leak.incident, &found, clock::now())
     }
 
     /// Raises the incidents that are new, and answers the rows, ours first.
     fn finish(self) -> Vec<LeakRow> {
         let mut incidents: BTreeMap<IncidentId, Incident> = BTreeMap::new();
         for ((ours, place, _), leak) in &self.leaks {
-            incidents
-                .entry(leak.incident)
-                .or_insert_with(|| incident_of(self.source, *ours, place, leak));
+            incidents.entry(leak.incident).or_insert_with(|| self.incident_of(*ours, place, leak));
         }
         // In the order of their ids, so that two scans at once do not wait for each other in a
         // circle.
@@ -174,16 +186,17 @@ impl Scan {
         let is_new = |leak: &KeyInClear| new.get(&leak.incident).copied().unwrap_or(false);
         let mut rows: Vec<LeakRow> = Vec::with_capacity(self.leaks.len() + 1);
         let of =
-            |((ours, place, _), leak): (&(Option<StoredAs>, String, [u8; 32]), &KeyInClear)| {
+            |((ours, place, _), leak): (&(Option<StoredAs>, PlaceName, [u8; 32]), &KeyInClear)| {
                 let key = ours.map(|ours| store::uuid(ours.key));
-                let (provider, kind, redacted) =
-                    (leak.provider.clone(), leak.kind.clone(), leak.redacted.clone());
-                (place.clone(), provider, kind, redacted, key, leak.occurrences, is_new(leak))
+                let place = place.clone().into_string();
+                let provider = leak.provider.clone().map(ShownName::into_string);
+                let (kind, redacted) = (leak.kind.to_owned(), leak.redacted.clone().into_string());
+                (place, provider, kind, redacted, key, leak.occurrences, is_new(leak))
             };
         rows.extend(self.leaks.iter().filter(|((ours, ..), _)| ours.is_some()).map(of));
         rows.extend(self.leaks.iter().filter(|((ours, ..), _)| ours.is_none()).map(of));
         if self.more > 0 {
-            let is_new = raise(&self.access, &no_more(self.source));
+            let is_new = raise(&self.access, &more_in_clear(self.source, clock::now()));
             rows.push((
                 "elsewhere".into(),
                 None,
@@ -198,41 +211,6 @@ impl Scan {
     }
 }
 
-/// The incident of a key that lies in clear at a place.
-fn incident_of(source: &str, ours: Option<StoredAs>, place: &str, leak: &KeyInClear) -> Incident {
-    let details = serde_json::json!({
-        "what": "a provider key lies in clear", "source": source, "place": place, "provider": leak.provider,
-        "kind": leak.kind, "redacted": leak.redacted, "occurrences": leak.occurrences,
-        "key_version": ours.map(|ours| ours.version),
-    });
-    Incident {
-        id: leak.incident,
-        kind: IncidentType::LeakedKey,
-        severity: if ours.is_some() { Severity::High } else { Severity::Medium },
-        project_id: ours.map(|ours| ours.project),
-        provider_key_id: ours.map(|ours| ours.key),
-        details: details.to_string(),
-        detected_at: clock::now(),
-    }
-}
-
-/// The incident that there is more than an answer holds, one a day.
-fn no_more(source: &str) -> Incident {
-    let now = clock::now();
-    let day = i64::from(now.day());
-    let details =
-        serde_json::json!({ "what": "more keys lie in clear than a scan lists", "source": source });
-    Incident {
-        id: incident::identity(&[b"leak", b"more", source.as_bytes(), &day.to_be_bytes()]),
-        kind: IncidentType::LeakedKey,
-        severity: Severity::High,
-        project_id: None,
-        provider_key_id: None,
-        details: details.to_string(),
-        detected_at: now,
-    }
-}
-
 /// Whether the incident is new; then listeners are told once this transaction has committed.
 fn raise(access: &Access, incident: &Incident) -> bool {
     let is_new = store::incidents::insert(access.recorder.owner(), incident);
@@ -242,14 +220,7 @@ fn raise(access: &Access, incident: &Incident) -> bool {
     is_new
 }
 
-/// The moment that lies this far back; one before 1970 is its beginning.
+/// The moment that lies this far back.
 fn back(access: &Access, since: pgrx::datum::Interval) -> Result<Moment, Error> {
-    let back = since.as_micros();
-    let from = i128::from(clock::now().micros()) - back;
-    let from = i64::try_from(from.max(0)).ok().filter(|_| back >= 0);
-    let bad = Error::BadInput(
-        "since is not a time back from now",
-        "Give an interval such as '24 hours'.",
-    );
-    access.accept(from.map(Moment::new).ok_or(bad))
+    Ok(access.accept(Back::parse(since.as_micros()))?.before(clock::now()))
 }

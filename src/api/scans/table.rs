@@ -4,10 +4,10 @@
 use super::{Place, Scan, back, begin};
 use crate::api::access::Access;
 use crate::error::Error;
+use crate::input::ShownName;
 use crate::moment::{Moment, Span};
 use crate::postgres::table::{self, Leaf, NamedRow};
 use crate::postgres::{StepMemory, clock, process};
-use crate::redact;
 use crate::store::named_source::{self, Source};
 use crate::trail::FailureReason;
 use pgrx::datum::Interval;
@@ -112,14 +112,14 @@ impl ScannedColumns {
             return Err(Error::BadInput("there is no column to scan", hint));
         }
         for (number, name) in self.names.iter().enumerate() {
-            let shown = || redact::clean(name, 63);
+            let shown = || ShownName::clean(name).into_string();
             let kind = leaf.column_type(number).ok_or_else(|| Error::NoSuchColumn(shown()))?;
             if !TEXTS.contains(&kind) {
                 return Err(Error::UnfitColumn(shown()));
             }
         }
         let Some(time_column) = &self.time_column else { return Ok(()) };
-        let shown = || redact::clean(time_column, 63);
+        let shown = || ShownName::clean(time_column).into_string();
         let kind =
             leaf.column_type(self.names.len()).ok_or_else(|| Error::NoSuchColumn(shown()))?;
         let hint = "Name a column of type timestamptz, timestamp or date.";

@@ -152,14 +152,14 @@ impl Desk {
         }
         slot.tail.fetch_add(taken.len() as u64, AcqRel);
         if verdict == Verdict::Recorded {
-            self.take_up(&rows_of(taken));
+            self.count_recorded(&rows_of(taken));
         }
         let waiting: BTreeSet<u32> = taken.iter().map(|taken| taken.entry.process).collect();
         waiting.into_iter().for_each(queue::wake);
     }
 
     /// Counts what was recorded, and has the watch know of blocks that people set or lift.
-    fn take_up(&mut self, recorded: &[Placed]) {
+    fn count_recorded(&mut self, recorded: &[Placed]) {
         self.slot.batches.fetch_add(1, AcqRel);
         self.slot.events.fetch_add(recorded.len() as u64, AcqRel);
         for (_, event) in recorded {

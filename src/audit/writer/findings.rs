@@ -6,9 +6,9 @@ use super::transaction::now_or_later;
 use crate::anomaly::{Detector, Meeting, Subject, Watch, WatchFinding};
 use crate::audit::queue::Slot;
 use crate::id::KeyRef;
+use crate::input::Note;
 use crate::moment::{Moment, Span};
 use crate::postgres::{Owner, clock};
-use crate::redact;
 use crate::store;
 use crate::trail::incident::kinds::moment_id;
 use crate::trail::{AccessType, CallerKind, Event, Notice};
@@ -17,8 +17,6 @@ use std::collections::HashMap;
 
 /// Findings, meetings and peaks written at a time.
 const AT_ONCE: usize = 256;
-/// Bytes of evidence about callers, as a note may have them.
-const EVIDENCE: usize = 500;
 
 /// A key or caller that people block or let in again.
 pub(super) fn take_up_block(watch: &mut Watch, event: &Event) {
@@ -104,14 +102,14 @@ fn evidence(owner: Owner, finding: &WatchFinding) -> Option<String> {
     let Subject::Key(key) = &finding.subject else { return None };
     let callers = store::watch::callers(owner, *key, finding.began - Span::MINUTE, finding.began);
     let text = format!("callers within the minute before: {}", callers.join("; "));
-    (!callers.is_empty()).then(|| redact::clean(&text, EVIDENCE))
+    (!callers.is_empty()).then(|| Note::clean(&text).into_string())
 }
 
 fn warn(finding: &WatchFinding) {
     let whom = match &finding.subject {
         Subject::Key(key) => format!("provider key {}", key.key),
         Subject::Caller(kind, subject) => {
-            format!("caller: {} {}", kind.word(), redact::clean(subject, EVIDENCE))
+            format!("caller: {} {}", kind.word(), Note::clean(subject).as_str())
         }
     };
     let blocked = if finding.blocks { ", blocked" } else { "" };
@@ -135,7 +133,7 @@ fn write_meetings(watch: &mut Watch) {
         let detector =
             if meeting.kind == CallerKind::Role { Detector::NewRole } else { Detector::NewAddress };
         let by = Some((meeting.kind, &*meeting.subject));
-        find(watch, detector, meeting.key, meeting.at, 1, by);
+        add_finding(watch, detector, meeting.key, meeting.at, 1, by);
     }
 }
 
@@ -155,14 +153,14 @@ fn look_at_woken(watch: &mut Watch) {
             let asleep = last_used.get(key).map_or(Span::NONE, |last| *at - *last);
             if asleep > watch.stale_after(key) {
                 let days = asleep.whole_days() as u32;
-                find(watch, Detector::DormantKey, *key, *at, days, None);
+                add_finding(watch, Detector::DormantKey, *key, *at, days, None);
             }
         }
     }
 }
 
 /// A finding of a moment: it has no episode. One a day for the same.
-fn find(
+fn add_finding(
     watch: &mut Watch,
     detector: Detector,
     key: KeyRef,

@@ -5,11 +5,11 @@ use super::transaction::now_or_later;
 use crate::audit::queue::{Slot, leaks};
 use crate::crypto::random::random_bytes;
 use crate::id::IncidentId;
+use crate::input::ShownName;
 use crate::postgres::{clock, session};
-use crate::redact;
 use crate::store;
-use crate::trail::leak::{Names, overflow};
-use crate::trail::{Incident, Leak};
+use crate::trail::incident::kinds::{key_masked, masked_unreported};
+use crate::trail::{Incident, Leak, Shown};
 
 /// Leaks kept while they cannot be written; what comes then is dropped and counted.
 const MOST: usize = 1_024;
@@ -50,7 +50,7 @@ impl Pending {
         if self.dropped > 0
             && let Ok(id) = random_bytes()
         {
-            incidents.push(overflow(self.dropped, IncidentId::new(id), clock::now()));
+            incidents.push(masked_unreported(self.dropped, IncidentId::new(id), clock::now()));
         }
         incidents
     }
@@ -58,8 +58,12 @@ impl Pending {
 
 /// Names are free text from callers.
 fn incident(leak: &Leak) -> Incident {
-    let clean = |name: String| redact::clean(&name, 63);
+    let clean = |name: String| ShownName::clean(&name);
     let role = session::role_name(leak.role.into()).map(clean);
     let database = session::database_name(leak.database.into()).map(clean);
-    leak.incident(&Names { role: role.as_deref(), database: database.as_deref() })
+    key_masked(leak, role.as_ref().map(shown), database.as_ref().map(shown))
+}
+
+fn shown(name: &ShownName) -> &dyn Shown {
+    name
 }

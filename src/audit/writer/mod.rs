@@ -75,7 +75,7 @@ pub extern "C-unwind" fn watchllm_keys_writer(argument: pg_sys::Datum) {
     }
     slot.starts.fetch_add(1, AcqRel);
     slot.state.store(WriterState::Running as u32, SeqCst);
-    writer.take_up();
+    writer.take_up_keyring();
     writer.serve()
 }
 
@@ -111,7 +111,7 @@ impl Writer {
 
     /// Loads the keyring unless an earlier writer has, and opens the chain. A missing or wrong
     /// master key is no failure: the writer stays and waits for a reload.
-    fn take_up(&mut self) {
+    fn take_up_keyring(&mut self) {
         let is_loaded = shared_keyring::is_complete(self.slot_number);
         let loaded = if is_loaded { Ok(()) } else { self.load_keyring() };
         if let Err(failure) = loaded.and_then(|()| self.open_chain()) {
@@ -171,7 +171,7 @@ impl Writer {
 
     /// Tries again to open a chain that stayed closed although the keyring is there: a lock may
     /// have been in the way.
-    fn open_late(&mut self) {
+    fn open_chain_late(&mut self) {
         if self.desk.chain.is_some() || !shared_keyring::is_ready(self.slot_number) {
             return;
         }
@@ -222,7 +222,7 @@ impl Writer {
 
     /// Derives what is still to be derived, else sleeps until an event comes or a beat has passed.
     fn idle(&mut self) {
-        if self.keyring.derive_one(self.slot_number) || self.fill_watch() {
+        if self.keyring.derive_one_version(self.slot_number) || self.fill_watch() {
             return;
         }
         let slot = self.desk.slot;
@@ -274,7 +274,7 @@ impl Writer {
     /// Once a second: counted refusals, counters, partitions ahead, statistics, and whether
     /// somebody wants to drop the database.
     fn beat(&mut self) {
-        self.open_late();
+        self.open_chain_late();
         if self.limits_are_late {
             self.read_limits();
         }

@@ -1,25 +1,26 @@
-//! Free text from callers (names, user agents, notes) before it is stored or queued: masked, made
-//! visible, cut. Lengths are bytes and stand in DESIGN §11.
+//! Free text as it may be kept: masked, made visible, cut, in this order. Only this room can clean
+//! or cut a text: everybody else takes the type of what the text is (`free_text`, `name`).
 
-use super::mask::redact;
+use super::ApiKey;
+use crate::redact::{redact, visible};
+
+/// What is read beyond the length that is kept: longer than any key, so that one that begins
+/// within the kept part is seen whole.
+const BEYOND: usize = 2 * ApiKey::MAX_BYTES;
 
 /// Cuts to at most `max_bytes`, at a character boundary.
-pub fn cut(text: &str, max_bytes: usize) -> &str {
+pub(super) fn cut(text: &str, max_bytes: usize) -> &str {
     &text[..text.floor_char_boundary(max_bytes)]
 }
 
-/// What is read beyond the length that is kept: longer than any key (4,096 bytes), so that one that
-/// begins within the kept part is seen whole.
-const BEYOND: usize = 8_192;
-
-/// Masks keys, makes control characters visible and cuts, in this order. Reads a bounded part of
+/// Masks keys, makes control characters visible and cuts to `max_bytes`. Reads a bounded part of
 /// the text: a caller may give a gigabyte.
 ///
 /// Masking comes before cutting: a key that straddles the cut would lose its end, no longer have
 /// the length its rule asks for, and stay in clear. Control characters other than a space become
 /// `?`: NUL cannot be stored in `text`, and line breaks, escape sequences and direction marks let a
 /// caller forge what a reader of the trail sees.
-pub fn clean(text: &str, max_bytes: usize) -> String {
+pub(super) fn clean(text: &str, max_bytes: usize) -> String {
     let read = cut(text, max_bytes.saturating_add(BEYOND));
     // What masking shortens brings the end of the part nearer: a key cut in two there must not come
     // into sight.
@@ -34,26 +35,12 @@ fn without_last_run(text: &str) -> &str {
     cut(text, text.len() - run.min(BEYOND / 2))
 }
 
-/// Whether nothing in the text is invisible or moves what stands beside it.
-pub fn is_visible(text: &str) -> bool {
-    text.chars().all(|character| visible(character) == character)
-}
-
-/// Replaces what would not be seen, or would change how the rest is seen (Unicode TR 36 §2.6), by
-/// `?`.
-pub(super) fn visible(character: char) -> char {
-    let unseen = matches!(
-        character,
-        '\u{AD}' | '\u{61C}' | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
-            | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E007F}'
-    );
-    if character.is_control() || unseen { '?' } else { character }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::redact::scan::examples::expand;
+    use crate::redact::examples::expand;
+    use crate::redact::is_visible;
+    use proptest::prelude::*;
 
     #[test]
     fn cuts_at_a_character() {
@@ -93,6 +80,21 @@ mod tests {
             let text = format!("{}{}", " ".repeat(shift), key.repeat(5));
             let cleaned = clean(&text, 256);
             assert!(!cleaned.contains("Ab3"), "{cleaned}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_kept_is_short_and_visible(text in any::<String>(), most in 0_usize..300) {
+            let cleaned = clean(&text, most);
+            prop_assert!(cleaned.len() <= most && is_visible(&cleaned));
+        }
+
+        #[test]
+        fn no_key_is_kept(before in "\\PC{0,120}", after in "\\PC{0,20}", most in 0_usize..300) {
+            let key = expand("sk-proj-<60>");
+            let cleaned = clean(&format!("{before} {key} {after}"), most);
+            prop_assert!(!cleaned.contains(&key[..20]), "{cleaned}");
         }
     }
 }

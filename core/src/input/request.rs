@@ -1,11 +1,10 @@
 //! What PostgREST hands on of a request, as JSON in settings of the transaction: the claims of a
 //! verified token, and the headers, of which three are taken. Whole headers are never kept: they
-//! carry the token itself. FACTS §4.
+//! carry the token itself. See docs/facts.md.
 
-use crate::postgres::session;
-use crate::redact;
+use super::ClaimsSub;
+use super::address::usual;
 use serde::Deserialize;
-use std::net::{IpAddr, SocketAddr};
 
 /// Of the claims only who it is; that the token was verified is the proxy's word.
 #[derive(Deserialize)]
@@ -23,34 +22,46 @@ struct Sent {
     user_agent: Option<String>,
 }
 
-/// The headers that are recorded.
+/// The subject that a session's claims name, whole, because it is compared; whether it counts is
+/// the caller's room to judge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimedSubject(String);
+
+impl ClaimedSubject {
+    /// Reads the subject of claims. Anything that is not an object with one `sub` of text names
+    /// nobody; nor does text with a NUL, which no column of ours could hold.
+    pub fn of_claims(json: &str) -> Option<ClaimedSubject> {
+        let sub = object::<Claims>(json)?.sub?;
+        (!sub.is_empty() && !sub.contains('\0')).then_some(ClaimedSubject(sub))
+    }
+
+    /// Shows the subject, to compare it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The subject as the trail keeps it.
+    pub fn shown(&self) -> ClaimsSub {
+        ClaimsSub::clean(&self.0)
+    }
+}
+
+/// The headers that are recorded, as they were sent: what is kept of them is still to be cleaned.
 #[derive(Default)]
-pub(super) struct Headers {
+pub struct Headers {
+    /// `X-Request-Id`.
     pub request_id: Option<String>,
+    /// The first of `X-Forwarded-For`, in its usual spelling.
     pub ip_address: Option<String>,
+    /// `User-Agent`.
     pub user_agent: Option<String>,
 }
 
-/// The subject that the session's claims name; whether it counts is the caller's to judge. Anything
-/// that is not an object with one `sub` of text names nobody; nor does text with a NUL, which no
-/// column of ours could hold.
-pub(super) fn claimed_subject() -> Option<String> {
-    subject_of(&session::setting(c"request.jwt.claims")?)
-}
-
-fn subject_of(claims: &str) -> Option<String> {
-    object::<Claims>(claims)?.sub.filter(|sub| !sub.is_empty() && !sub.contains('\0'))
-}
-
 impl Headers {
-    /// The headers of this session's request, as its settings hold them.
-    pub(super) fn of_session() -> Headers {
-        session::setting(c"request.headers").map(|json| Headers::parse(&json)).unwrap_or_default()
-    }
-
-    fn parse(json: &str) -> Headers {
+    /// Reads the headers of a request; what is no JSON object has none.
+    pub fn parse(json: &str) -> Headers {
         let sent: Sent = object(json).unwrap_or_default();
-        let ip_address = sent.forwarded_for.map(|addresses| address(first_hop(&addresses)));
+        let ip_address = sent.forwarded_for.map(|list| usual(&list));
         Headers { request_id: sent.request_id, ip_address, user_agent: sent.user_agent }
     }
 }
@@ -60,32 +71,22 @@ fn object<T: for<'a> Deserialize<'a>>(json: &str) -> Option<T> {
     json.trim_start().starts_with('{').then(|| serde_json::from_str(json).ok())?
 }
 
-/// The first address of a forwarded-for list: the client; the rest are proxies.
-pub(super) fn first_hop(addresses: &str) -> &str {
-    let nearest = redact::cut(addresses, 16_384);
-    nearest.split(',').next().unwrap_or(nearest).trim()
-}
-
-/// An address as it is written usually, without a port, so that one client has one spelling; text
-/// that is none stays.
-fn address(text: &str) -> String {
-    let host = text.parse::<SocketAddr>().map(|socket| socket.ip());
-    let host =
-        host.or_else(|_| text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>());
-    host.map_or_else(|_| text.to_owned(), |host| host.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    fn subject(claims: &str) -> Option<String> {
+        ClaimedSubject::of_claims(claims).map(|subject| subject.as_str().to_owned())
+    }
 
     #[test]
     fn only_an_object_with_one_sub_of_text_names_somebody() {
         assert_eq!(
-            subject_of(r#"{"role":"authenticated","sub":"u-1","exp":1}"#).as_deref(),
+            subject(r#"{"role":"authenticated","sub":"u-1","exp":1}"#).as_deref(),
             Some("u-1")
         );
-        assert_eq!(subject_of(r#"{"sub":"größe 日本"}"#).as_deref(), Some("größe 日本"));
+        assert_eq!(subject(r#"{"sub":"größe 日本"}"#).as_deref(), Some("größe 日本"));
         let nobody = [
             "",
             "u-1",
@@ -105,8 +106,16 @@ mod tests {
             r#"{"sub":"u-1"} {"sub":"u-2"}"#,
         ];
         for claims in nobody {
-            assert_eq!(subject_of(claims), None, "{claims}");
+            assert_eq!(subject(claims), None, "{claims}");
         }
+    }
+
+    #[test]
+    fn a_subject_is_compared_whole_and_shown_cut() {
+        let long = "ü".repeat(1000);
+        let claimed = ClaimedSubject::of_claims(&format!(r#"{{"sub":"{long}"}}"#)).unwrap();
+        assert_eq!(claimed.as_str(), long);
+        assert_eq!(claimed.shown().as_str(), "ü".repeat(64));
     }
 
     #[test]
@@ -127,20 +136,17 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_address_has_one_spelling_and_other_text_stays() {
-        for (given, kept) in [
-            ("203.0.113.7", "203.0.113.7"),
-            ("203.0.113.7:4711", "203.0.113.7"),
-            ("2001:DB8:0:0::1", "2001:db8::1"),
-            ("[2001:db8::1]", "2001:db8::1"),
-            ("[2001:db8::1]:443", "2001:db8::1"),
-            ("unknown", "unknown"),
-            ("_hidden", "_hidden"),
-            ("203.0.113.999", "203.0.113.999"),
-            ("", ""),
-        ] {
-            assert_eq!(address(given), kept);
+    proptest! {
+        #[test]
+        fn whoever_is_named_is_the_sub(name in "[^\0]{1,200}") {
+            let claims = serde_json::json!({ "aud": "x", "sub": name }).to_string();
+            prop_assert_eq!(subject(&claims), Some(name));
+        }
+
+        #[test]
+        fn any_text_at_all_is_survived(text in any::<String>()) {
+            let _ = (subject(&text), Headers::parse(&text));
+            let _ = (subject(&format!("{{{text}}}")), Headers::parse(&format!("{{{text}}}")));
         }
     }
 }

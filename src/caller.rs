@@ -1,22 +1,22 @@
 //! Who is asking, and may they: the effective user and the privileges it has, the session behind
 //! it, the JWT claims of its request and whether they count, the context it gives, the projects
-//! that are its own. Rules: DESIGN §5. No unsafe: reads come from `postgres::session`. What a
-//! request carries (claims, headers) is in `request`.
+//! that are its own. Rules: docs/security.md. No unsafe: reads come from `postgres::session`. What
+//! is made of a request's texts is in the room `input`.
 #![forbid(unsafe_code)]
-
-mod request;
 
 use crate::crypto::random;
 use crate::error::Error;
 use crate::id::{Id, ProjectId};
+use crate::input::{
+    ApplicationName, ChangedBy, ClaimedSubject, ClaimsSub, Headers, IpAddress, RequestId, UserAgent,
+};
 use crate::postgres::{Owner, clock, process, session};
-use crate::redact;
 use crate::settings;
 use crate::store;
 use crate::store::Projects;
 use crate::trail::{AccessType, Bounded, Event};
 use pgrx::pg_sys;
-use request::{Headers, first_hop};
+use std::ffi::CStr;
 use std::sync::OnceLock;
 
 /// What a caller says of the request behind a call; None: taken from the transaction's settings,
@@ -34,12 +34,12 @@ pub(crate) struct Caller {
     session_role: String,
     effective_role: String,
     /// The `sub` that the session's settings claim; any SQL session can set them.
-    claimed_subject: Option<String>,
+    claimed_subject: Option<ClaimedSubject>,
     /// Whether claims count in this session.
     claims_trusted: bool,
-    request_id: Option<String>,
-    ip_address: Option<String>,
-    user_agent: Option<String>,
+    request_id: Option<RequestId>,
+    ip_address: Option<IpAddress>,
+    user_agent: Option<UserAgent>,
 }
 
 impl Caller {
@@ -47,29 +47,25 @@ impl Caller {
         let user = session::effective_user();
         let session_role = session::role_name(session::session_user()).unwrap_or_default();
         let claims_trusted = settings::trusts_claims_of(&session_role);
-        let headers = if claims_trusted { Headers::of_session() } else { Headers::default() };
-        let said = |given: Option<&str>,
-                    setting: &std::ffi::CStr,
-                    header: Option<String>,
-                    longest: usize| {
-            let said = given.map(str::to_owned).or_else(|| session::setting(setting)).or(header);
-            said.map(|text| redact::clean(&text, longest))
+        // Who may claim what may also say where a request comes from.
+        let headers = session::setting(c"request.headers").filter(|_| claims_trusted);
+        let headers = headers.map(|json| Headers::parse(&json)).unwrap_or_default();
+        let said = |given: Option<&str>, setting: &CStr, header: Option<String>| {
+            given.map(str::to_owned).or_else(|| session::setting(setting)).or(header)
         };
+        let request_id = said(context.request_id, c"watchllm.request_id", headers.request_id);
+        let ip_address = said(context.ip_address, c"watchllm.ip_address", headers.ip_address);
+        let user_agent = said(context.user_agent, c"watchllm.user_agent", headers.user_agent);
         Caller {
             user,
             effective_role: session::role_name(user).unwrap_or_default(),
-            claimed_subject: request::claimed_subject(),
+            claimed_subject: session::setting(c"request.jwt.claims")
+                .and_then(|json| ClaimedSubject::of_claims(&json)),
             claims_trusted,
             session_role,
-            request_id: said(context.request_id, c"watchllm.request_id", headers.request_id, 128),
-            ip_address: said(
-                context.ip_address.map(first_hop),
-                c"watchllm.ip_address",
-                headers.ip_address,
-                64,
-            )
-            .map(|addresses| first_hop(&addresses).to_owned()),
-            user_agent: said(context.user_agent, c"watchllm.user_agent", headers.user_agent, 256),
+            request_id: request_id.as_deref().map(RequestId::clean),
+            ip_address: ip_address.as_deref().map(IpAddress::first_of),
+            user_agent: user_agent.as_deref().map(UserAgent::clean),
         }
     }
 
@@ -130,25 +126,25 @@ impl Caller {
     }
 
     /// Whom a change is put down to: the subject of trusted claims, else the role whose rights
-    /// counted. At most 128 bytes.
-    pub(crate) fn name(&self) -> &str {
-        redact::cut(self.subject().unwrap_or(&self.effective_role), 128)
+    /// counted.
+    pub(crate) fn changes_as(&self) -> ChangedBy<'_> {
+        ChangedBy::cut(self.subject().map_or(&self.effective_role, ClaimedSubject::as_str))
     }
 
     /// The subject of claims that count.
-    fn subject(&self) -> Option<&str> {
-        self.claimed_subject.as_deref().filter(|_| self.claims_trusted)
+    fn subject(&self) -> Option<&ClaimedSubject> {
+        self.claimed_subject.as_ref().filter(|_| self.claims_trusted)
     }
 
-    fn is(&self, role: &std::ffi::CStr) -> bool {
+    fn is(&self, role: &CStr) -> bool {
         session::has_privileges_of(self.user, role)
     }
 
     /// An event of this caller, of now, about nothing yet.
     pub(crate) fn event(&self, access_type: AccessType) -> Result<Event, Error> {
         let application =
-            session::setting(c"application_name").map(|name| redact::clean(&name, 63));
-        let claims_sub = self.claimed_subject.as_deref().map(|subject| redact::clean(subject, 128));
+            session::setting(c"application_name").map(|name| ApplicationName::clean(&name));
+        let claims_sub = self.claimed_subject.as_ref().map(ClaimedSubject::shown);
         Ok(Event {
             id: new_id()?,
             accessed_at: clock::now(),
@@ -159,17 +155,17 @@ impl Caller {
             access_type,
             failure: None,
             attempt_count: 1,
-            ip_address: Bounded::new(self.ip_address.as_deref()),
-            user_agent: Bounded::new(self.user_agent.as_deref()),
-            request_id: Bounded::new(self.request_id.as_deref()),
+            ip_address: IpAddress::bounded(self.ip_address.as_ref()),
+            user_agent: UserAgent::bounded(self.user_agent.as_ref()),
+            request_id: RequestId::bounded(self.request_id.as_ref()),
             session_role: Bounded::new(Some(&self.session_role)),
             effective_role: Bounded::new(Some(&self.effective_role)),
             role_setting: Bounded::new(session::setting(c"role").as_deref()),
-            claims_sub: Bounded::new(claims_sub.as_deref()),
+            claims_sub: ClaimsSub::bounded(claims_sub.as_ref()),
             claims_trusted: self.claims_trusted && self.claimed_subject.is_some(),
             client_addr: Bounded::new(client_address()),
             backend_pid: process::backend_pid(),
-            application_name: Bounded::new(application.as_deref()),
+            application_name: ApplicationName::bounded(application.as_ref()),
             txid: session::transaction_id(),
             compromised: false,
             last_used_at: None,
