@@ -45,7 +45,7 @@ fn find_keys(
         let (start, length) =
             (1 + characters(&text[..found.start]), characters(&text[found.start..found.end]));
         let key = found.ours.map(|ours| store::uuid(ours.key));
-        (found.provider, found.kind, start, length, found.redacted, key)
+        (found.provider, found.kind.to_owned(), start, length, found.redacted.into_string(), key)
     };
     Ok(TableIterator::new(found.into_iter().map(row).collect::<Vec<_>>()))
 }

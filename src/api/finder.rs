@@ -7,12 +7,13 @@ use crate::audit::Recorder;
 use crate::crypto::Secret;
 use crate::error::Error;
 use crate::extra_patterns;
-use crate::id::{ProjectId, ProviderKeyId};
-use crate::input::{Invalid, KeyName};
+use crate::id::{KeyRef, ProjectId, ProviderKeyId};
+use crate::input::{Invalid, KeyName, ShownKey};
 use crate::postgres::process;
 use crate::redact::{self, Candidate, ExtraPatterns, Finding};
 use crate::store;
 use crate::store::keys::Known;
+use crate::trail::KeyVersion;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 
@@ -22,13 +23,13 @@ const AT_ONCE: usize = 1000;
 /// candidate is looked up.
 const MOST_KEPT: usize = 1_000_000;
 
-/// A key found in a text. Offsets in bytes; `redacted` holds no secret.
+/// A key found in a text. Offsets in bytes.
 pub(super) struct Found {
     pub provider: Option<String>,
-    pub kind: String,
+    pub kind: &'static str,
     pub start: usize,
     pub end: usize,
-    pub redacted: String,
+    pub redacted: ShownKey,
     /// Which of our keys it is, one `Found` each.
     pub ours: Option<StoredAs>,
     /// Its fingerprint: equal for equal keys, and tells nothing.
@@ -41,6 +42,13 @@ pub(super) struct StoredAs {
     pub key: ProviderKeyId,
     pub project: ProjectId,
     pub version: i32,
+}
+
+impl StoredAs {
+    /// The same, as an incident names it.
+    pub(super) fn version(self) -> KeyVersion {
+        KeyVersion { key: KeyRef { project: self.project, key: self.key }, number: self.version }
+    }
 }
 
 /// What finds keys during one call.
@@ -98,10 +106,10 @@ impl Finder {
             })
             .map(|(start, end, fingerprint, (key, provider))| Found {
                 provider: Some(provider.clone()),
-                kind: kind_at(text, start, end).unwrap_or("stored key").to_owned(),
+                kind: kind_at(text, start, end).unwrap_or("stored key"),
                 start,
                 end,
-                redacted: masked_piece(&text[start..end]),
+                redacted: ShownKey::of(&text[start..end]),
                 ours: Some(*key),
                 fingerprint,
             })
@@ -117,10 +125,10 @@ impl Finder {
             redact::all_findings(text, self.extra).into_iter().filter(|finding| !is_ours(finding));
         found.extend(foreign.map(|finding| Found {
             provider: finding.provider.map(str::to_owned),
-            kind: finding.kind.to_owned(),
+            kind: finding.kind,
             start: finding.start,
             end: finding.end,
-            redacted: masked(text, &finding),
+            redacted: ShownKey::found(text, &finding),
             ours: None,
             fingerprint: self.fingerprint(&text[finding.start..finding.end]),
         }));
@@ -228,18 +236,4 @@ fn innermost(mut ours: Ours) -> Ours {
 /// The kind of the rule that sees a key at this place.
 fn kind_at(text: &str, start: usize, end: usize) -> Option<&'static str> {
     redact::findings(&text[start..end]).next().map(|finding| finding.kind)
-}
-
-/// A finding without its secret. If an extra pattern found it, nobody knows which part is public.
-pub(super) fn masked(text: &str, finding: &Finding) -> String {
-    if finding.kind == redact::EXTRA_KEY {
-        return redact::MASK.to_owned();
-    }
-    masked_piece(&text[finding.start..finding.end])
-}
-
-/// The piece without its secret. If no rule knows which part is public, nothing of it is shown.
-fn masked_piece(piece: &str) -> String {
-    let masked = redact::redact(piece);
-    if masked == piece { redact::MASK.to_owned() } else { masked.into_owned() }
 }

@@ -3,19 +3,19 @@
 //! incident is raised in a subtransaction that waits for nobody. The number of incidents a day is
 //! limited for each owner of tables and each key.
 
-use super::finder::{Finder, StoredAs, masked};
+use super::finder::{Finder, StoredAs};
 use crate::audit::{self, commit};
 use crate::error::Error;
 use crate::extra_patterns;
-use crate::id::{IncidentId, KeyRef};
-use crate::input::{ShownName, ShownTable};
-use crate::moment::Moment;
+use crate::id::IncidentId;
+use crate::input::{ShownKey, ShownName, ShownTable};
 use crate::postgres::{
     JsonText, JsonbText, Owner, attempt, clock, locks, lookup, process, session,
 };
 use crate::redact;
 use crate::store;
-use crate::trail::{Incident, IncidentType, Severity, incident};
+use crate::trail::Incident;
+use crate::trail::incident::kinds::{MaskedColumn, column_masked, more_columns_masked};
 use pgrx::heap_tuple::PgHeapTuple;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -58,10 +58,10 @@ fn redact_columns<'a>(
 /// A key that was masked: its column, its kind by its shape, its masked form, and the key itself
 /// while the row is handled.
 struct Masked {
-    column: String,
+    column: ShownName,
     provider: Option<&'static str>,
     kind: &'static str,
-    redacted: String,
+    redacted: ShownKey,
     key: String,
 }
 
@@ -93,17 +93,17 @@ fn redact_column(
     column: &str,
     found: &mut Vec<Masked>,
 ) -> Result<(), Error> {
-    let shown = || ShownName::clean(column).into_string();
+    let shown = || ShownName::clean(column);
     let (number, kind, longest) = match row.get_attribute_by_name(column) {
         Some((number, found)) if !found.attisdropped => (number, found.atttypid, longest(found)),
-        _ => return Err(Error::NoSuchColumn(shown())),
+        _ => return Err(Error::NoSuchColumn(shown().into_string())),
     };
     let mut seen = |text: &str| {
         let room = MOST_OF_ROW.saturating_sub(found.len());
         found.extend(
             redact::all_findings(text, extra_patterns::in_force()).into_iter().take(room).map(
                 |finding| {
-                    let (column, redacted) = (shown(), masked(text, &finding));
+                    let (column, redacted) = (shown(), ShownKey::found(text, &finding));
                     let key = text[finding.start..finding.end].to_owned();
                     Masked { column, provider: finding.provider, kind: finding.kind, redacted, key }
                 },
@@ -130,7 +130,7 @@ fn redact_column(
         pg_sys::JSONBOID => {
             redact_json(row, number, |json: JsonbText| json.0, JsonbText, &mut seen)
         }
-        _ => Err(Error::UnfitColumn(shown())),
+        _ => Err(Error::UnfitColumn(shown().into_string())),
     }
 }
 
@@ -171,8 +171,8 @@ where
 
 /// The table where something was masked.
 struct MaskedTable {
-    name: String,
-    owner: String,
+    name: ShownTable,
+    owner: ShownName,
 }
 
 /// Raises incidents for masked keys, if there is a vault. Never an error.
@@ -190,10 +190,8 @@ fn raise(trigger: &PgTrigger, found: &[Masked]) {
             return None;
         }
         let (name, table_owner) = store::leaks::table(relation)?;
-        let table = MaskedTable {
-            name: ShownTable::clean(&name).into_string(),
-            owner: ShownName::clean(&table_owner).into_string(),
-        };
+        let table =
+            MaskedTable { name: ShownTable::clean(&name), owner: ShownName::clean(&table_owner) };
         raise_each(owner, &table, found)
     });
 }
@@ -226,38 +224,16 @@ fn raise_each(owner: Owner, table: &MaskedTable, found: &[Masked]) -> Option<()>
 /// The incident of a masked key. For the same kind in the same column it is one a day. For one of
 /// our keys it is always the same.
 fn incident_of(table: &MaskedTable, masked: &Masked, ours: Option<StoredAs>) -> Incident {
-    let now = clock::now();
-    let (day, version) =
-        (i64::from(now.day()).to_be_bytes(), ours.map_or(0, |ours| ours.version).to_be_bytes());
-    let provider = masked.provider.unwrap_or_default().as_bytes();
-    let what: [&[u8]; 3] = match &ours {
-        Some(ours) => [b"ours", ours.key.bytes(), &version],
-        None => [provider, masked.kind.as_bytes(), &day],
+    let masked = MaskedColumn {
+        table: &table.name,
+        table_owner: &table.owner,
+        column: &masked.column,
+        provider: masked.provider,
+        kind: masked.kind,
+        redacted: &masked.redacted,
+        ours: ours.map(StoredAs::version),
     };
-    let parts = [
-        b"masked column",
-        table.name.as_bytes(),
-        masked.column.as_bytes(),
-        what[0],
-        what[1],
-        what[2],
-    ];
-    let details = serde_json::json!({
-        "what": "a provider key was masked before its row was stored", "source": "redact_columns",
-        "table": table.name,
-        "table_owner": table.owner, "column": masked.column, "provider": masked.provider,
-        "kind": masked.kind,
-        "redacted": masked.redacted, "key_version": ours.map(|ours| ours.version),
-    });
-    Incident {
-        id: incident::identity(&parts),
-        kind: IncidentType::LeakedKey,
-        severity: if ours.is_some() { Severity::High } else { Severity::Low },
-        project_id: ours.map(|ours| ours.project),
-        provider_key_id: ours.map(|ours| ours.key),
-        details: details.to_string(),
-        detected_at: now,
-    }
+    column_masked(&masked, clock::now())
 }
 
 /// Whether the incident is new and was stored. If another transaction is just storing it, the
@@ -268,38 +244,14 @@ fn write(owner: Owner, table: &MaskedTable, incident: &Incident, ours: Option<St
     }
     let today = incident.detected_at.midnight();
     let (count, most) = match ours {
-        Some(ours) => {
-            let key = KeyRef { project: ours.project, key: ours.key };
-            (store::leaks::of_key_since(owner, today, key), MOST_OF_KEY)
-        }
-        None => (store::leaks::masked_since(owner, today, &table.owner), MOST_OF_OWNER),
+        Some(ours) => (store::leaks::of_key_since(owner, today, ours.version().key), MOST_OF_KEY),
+        None => (store::leaks::masked_since(owner, today, table.owner.as_str()), MOST_OF_OWNER),
     };
     if count >= most {
-        return count == most && ours.is_none() && insert(owner, &no_more(table, today));
+        let more = || more_columns_masked(&table.owner, MOST_OF_OWNER, incident.detected_at);
+        return count == most && ours.is_none() && insert(owner, &more());
     }
     insert(owner, incident)
-}
-
-/// The incident which says that there are more.
-fn no_more(table: &MaskedTable, today: Moment) -> Incident {
-    let details = serde_json::json!({
-        "what": "more keys were masked than are written down in a day", "source": "redact_columns",
-        "table_owner": table.owner, "most": MOST_OF_OWNER,
-    });
-    Incident {
-        id: incident::identity(&[
-            b"masked column",
-            b"more",
-            table.owner.as_bytes(),
-            &today.micros().to_be_bytes(),
-        ]),
-        kind: IncidentType::LeakedKey,
-        severity: Severity::Medium,
-        project_id: None,
-        provider_key_id: None,
-        details: details.to_string(),
-        detected_at: clock::now(),
-    }
 }
 
 /// Stores an incident unless another transaction is just storing it.

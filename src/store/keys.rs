@@ -52,7 +52,7 @@ pub(crate) struct Known {
 }
 
 /// The three rows of a key; numbers here and in `record_row` are those of the columns in
-/// `sql/tables.sql`.
+/// `sql/migrations`.
 static RECORD: Lookup = Lookup::new("provider_key_records", "provider_key_records_id_key", &[1]);
 static RECORD_IN_PROJECT: Lookup =
     Lookup::new("provider_key_records", "provider_key_records_pkey", &[2, 1]);

@@ -5,7 +5,8 @@
 use super::detector::{Detector, Subject};
 use crate::id::{IncidentId, KeyRef};
 use crate::moment::Moment;
-use crate::trail::{AccessType, CallerKind, Counted, Event};
+use crate::trail::incident::kinds::{Anomaly, anomaly};
+use crate::trail::{AccessType, CallerKind, Counted, Event, Incident};
 use std::rc::Rc;
 
 /// An access to a key by somebody with the right, as it is counted.
@@ -54,6 +55,24 @@ pub struct WatchFinding {
     pub blocks: bool,
     /// When it ended, and how many accesses it had.
     pub ended: Option<(Moment, u64)>,
+}
+
+impl WatchFinding {
+    /// The incident it is.
+    pub fn to_incident(&self) -> Incident {
+        let detector = self.detector;
+        let is_dormant = detector == Detector::DormantKey;
+        let found = Anomaly {
+            kind: detector.incident_type(),
+            severity: detector.severity(),
+            what: &detector.says(self.limit),
+            whom: self.subject.whom(),
+            count: detector.window().map(|window| (window.word(), self.observed, self.limit)),
+            days_asleep: is_dormant.then_some(self.observed),
+            blocked: self.blocks,
+        };
+        anomaly(self.incident, &found, self.began)
+    }
 }
 
 /// A caller that used a key and that today's writer did not know. The table knows whether it is

@@ -5,6 +5,7 @@
 use super::counter::Window;
 use crate::id::KeyRef;
 use crate::setting::{Scope, Setting};
+use crate::trail::incident::kinds::Whom;
 use crate::trail::{AccessType, CallerKind, Counted, IncidentType, Severity};
 use std::rc::Rc;
 
@@ -15,6 +16,16 @@ pub enum Subject {
     Key(KeyRef),
     /// A caller, by its kind and name.
     Caller(CallerKind, Rc<str>),
+}
+
+impl Subject {
+    /// The same, as an incident names it.
+    pub fn whom(&self) -> Whom<'_> {
+        match self {
+            Subject::Key(key) => Whom::Key(*key),
+            Subject::Caller(kind, name) => Whom::Caller(*kind, name),
+        }
+    }
 }
 
 /// The row of a detector.

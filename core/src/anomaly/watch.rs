@@ -11,7 +11,7 @@ use super::key::CountedKey;
 use super::limits::Rules;
 use crate::id::{IncidentId, KeyRef};
 use crate::moment::{Moment, Span};
-use crate::trail::incident::identity;
+use crate::trail::incident::kinds::episode_id;
 use crate::trail::{CallerKind, Counted, FailureReason};
 use lru::LruCache;
 use std::collections::{HashMap, HashSet};
@@ -410,20 +410,7 @@ impl Watch {
         observed: u32,
         limit: u32,
     ) {
-        let incident = match &subject {
-            Subject::Key(KeyRef { project, key }) => identity(&[
-                detector.word().as_bytes(),
-                project.bytes(),
-                key.bytes(),
-                &at.micros().to_be_bytes(),
-            ]),
-            Subject::Caller(kind, name) => identity(&[
-                detector.word().as_bytes(),
-                kind.word().as_bytes(),
-                name.as_bytes(),
-                &at.micros().to_be_bytes(),
-            ]),
-        };
+        let incident = episode_id(detector.incident_type(), subject.whom(), at);
         let blocks = match &subject {
             Subject::Key(key) => self.blocks(detector, key),
             Subject::Caller(..) => self.rules.base.block(detector),

@@ -3,13 +3,13 @@
 //! still be on record.
 
 use super::text::{clean, cut};
-use crate::trail::Bounded;
+use crate::trail::{Bounded, Shown};
 
 /// Types of free text with their lengths in bytes.
 macro_rules! free_text {
     ($($(#[$doc:meta])* $name:ident($most:literal);)+) => { $(
         $(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq)]
+        #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub struct $name(String);
 
         impl $name {
@@ -34,6 +34,12 @@ macro_rules! free_text {
             /// Takes it into an event; NULL for none.
             pub fn bounded(text: Option<&$name>) -> Bounded<$most> {
                 Bounded::new(text.map($name::as_str))
+            }
+        }
+
+        impl Shown for $name {
+            fn shown(&self) -> &str {
+                &self.0
             }
         }
     )+ };

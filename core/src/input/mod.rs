@@ -14,6 +14,7 @@ mod new_key;
 mod priority;
 mod provider;
 mod request;
+mod shown_key;
 mod span;
 mod text;
 
@@ -31,4 +32,5 @@ pub use new_key::{GivenKey, NewKey};
 pub use priority::Priority;
 pub use provider::ProviderSlug;
 pub use request::{ClaimedSubject, Headers};
+pub use shown_key::ShownKey;
 pub use span::{Back, RotationInterval};

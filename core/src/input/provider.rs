@@ -3,7 +3,7 @@
 
 use super::Invalid;
 use crate::redact;
-use crate::trail::Bounded;
+use crate::trail::{Bounded, Shown};
 
 /// A provider: 1 to 63 of a-z, 0-9, `-` and `_`, beginning with a letter or digit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,6 +47,12 @@ impl ProviderSlug {
     /// Takes the slug into an event.
     pub fn bounded(&self) -> Bounded<{ Self::MAX_BYTES }> {
         Bounded::new(Some(&self.0))
+    }
+}
+
+impl Shown for ProviderSlug {
+    fn shown(&self) -> &str {
+        &self.0
     }
 }
 

@@ -29,8 +29,11 @@ pub mod chain;
 pub mod event;
 pub mod incident;
 pub mod leak;
+pub mod terms;
 
-pub use chain::{MacKey, TrailRow};
-pub use event::{AccessType, Bounded, CallerKind, Counted, Event, FailureReason, Verdict};
+pub use chain::MacKey;
+pub use event::{COLUMNS, ColumnValue, Event, Mark, TrailColumn, TrailRow};
+pub use incident::kinds::{KeyVersion, Shown};
 pub use incident::{Incident, IncidentType, Notice, Severity};
 pub use leak::{Channel, Leak};
+pub use terms::{AccessType, Bounded, CallerKind, Counted, FailureReason, Verdict};

@@ -105,8 +105,9 @@ fn of_standard_error(since: SystemTime) -> Vec<PathBuf> {
 
 /// Searches one file. A file that cannot be read to its end is skipped, and reported.
 fn search_file(scan: &mut Scan, path: &Path) -> Result<(), Error> {
-    let shown = PlaceName::clean(&path.to_string_lossy()).into_string();
+    let shown = PlaceName::clean(&path.to_string_lossy());
     let place = Place { shown: shown.clone(), identity: "server log".into() };
+    let shown = shown.as_str();
     let mut file = match server_log::open_log(path) {
         Ok(Some(file)) => file,
         Ok(None) => {

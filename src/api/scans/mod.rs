@@ -11,13 +11,14 @@ use crate::api::finder::{Finder, Found, StoredAs};
 use crate::audit::{Standing, commit};
 use crate::caller::Context;
 use crate::error::Error;
-use crate::id::{IncidentId, ProviderKeyId};
-use crate::input::{Back, PlaceName};
+use crate::id::IncidentId;
+use crate::input::{Back, PlaceName, ShownKey, ShownName};
 use crate::moment::Moment;
 use crate::postgres::{clock, process, session};
 use crate::redact;
 use crate::store;
-use crate::trail::{AccessType, FailureReason, Incident, IncidentType, Severity, incident};
+use crate::trail::incident::kinds::{InClear, in_clear_id, key_in_clear, more_in_clear};
+use crate::trail::{AccessType, FailureReason, Incident, Shown};
 use pgrx::notice;
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -31,14 +32,14 @@ const BYTES_PER_NOTICE: usize = 64 << 20;
 /// The place of a text: the name that people see, and the name that its incidents are about. A log
 /// file may be renamed and packed, but its keys are not new then.
 struct Place {
-    shown: String,
+    shown: PlaceName,
     identity: String,
 }
 
 impl Place {
     /// A place with this name, which may itself hold a key.
     fn named(name: &str) -> Place {
-        Place { shown: PlaceName::clean(name).into_string(), identity: name.to_owned() }
+        Place { shown: PlaceName::clean(name), identity: name.to_owned() }
     }
 }
 
@@ -48,9 +49,9 @@ type LeakRow = (String, Option<String>, String, String, Option<pgrx::Uuid>, i64,
 /// A key at a place, with the number of its occurrences.
 struct KeyInClear {
     incident: IncidentId,
-    provider: Option<String>,
-    kind: String,
-    redacted: String,
+    provider: Option<ShownName>,
+    kind: &'static str,
+    redacted: ShownKey,
     occurrences: i64,
 }
 
@@ -60,7 +61,7 @@ struct Scan {
     finder: Finder,
     /// The function's name.
     source: &'static str,
-    leaks: BTreeMap<(Option<StoredAs>, String, [u8; 32]), KeyInClear>,
+    leaks: BTreeMap<(Option<StoredAs>, PlaceName, [u8; 32]), KeyInClear>,
     ours: usize,
     /// The number of keys found beyond the rows of the answer.
     more: i64,
@@ -125,7 +126,7 @@ impl Scan {
             notice!(
                 "{}: {megabytes} MB searched, {count} keys found; now at {}",
                 self.source,
-                place.shown
+                place.shown.as_str()
             );
         }
         Ok(())
@@ -144,27 +145,37 @@ impl Scan {
             return;
         }
         self.ours += usize::from(found.ours.is_some());
-        let (id, version) =
-            found.ours.map_or((ProviderKeyId::NIL, 0), |ours| (ours.key, ours.version));
-        let parts = [
-            b"leak",
-            place.identity.as_bytes(),
-            &found.fingerprint,
-            id.bytes(),
-            &version.to_be_bytes(),
-        ];
-        let incident = incident::identity(&parts);
-        let Found { provider, kind, redacted, .. } = found;
+        let ours = found.ours.map(StoredAs::version);
+        let incident = in_clear_id(&place.identity, &found.fingerprint, ours);
+        let provider = found.provider.map(|provider| ShownName::clean(&provider));
+        let Found { kind, redacted, .. } = found;
         self.leaks.insert(key, KeyInClear { incident, provider, kind, redacted, occurrences: 1 });
+    }
+
+    /// The incident of a key that lies in clear at a place.
+    fn incident_of(
+        &self,
+        ours: Option<StoredAs>,
+        place: &PlaceName,
+        leak: &KeyInClear,
+    ) -> Incident {
+        let found = InClear {
+            source: self.source,
+            place,
+            provider: leak.provider.as_ref().map(|provider| provider as &dyn Shown),
+            kind: leak.kind,
+            redacted: &leak.redacted,
+            occurrences: leak.occurrences,
+            ours: ours.map(StoredAs::version),
+        };
+        key_in_clear(leak.incident, &found, clock::now())
     }
 
     /// Raises the incidents that are new, and answers the rows, ours first.
     fn finish(self) -> Vec<LeakRow> {
         let mut incidents: BTreeMap<IncidentId, Incident> = BTreeMap::new();
         for ((ours, place, _), leak) in &self.leaks {
-            incidents
-                .entry(leak.incident)
-                .or_insert_with(|| incident_of(self.source, *ours, place, leak));
+            incidents.entry(leak.incident).or_insert_with(|| self.incident_of(*ours, place, leak));
         }
         // In the order of their ids, so that two scans at once never wait for each other.
         let new: BTreeMap<IncidentId, bool> = incidents
@@ -174,16 +185,17 @@ impl Scan {
         let is_new = |leak: &KeyInClear| new.get(&leak.incident).copied().unwrap_or(false);
         let mut rows: Vec<LeakRow> = Vec::with_capacity(self.leaks.len() + 1);
         let of =
-            |((ours, place, _), leak): (&(Option<StoredAs>, String, [u8; 32]), &KeyInClear)| {
+            |((ours, place, _), leak): (&(Option<StoredAs>, PlaceName, [u8; 32]), &KeyInClear)| {
                 let key = ours.map(|ours| store::uuid(ours.key));
-                let (provider, kind, redacted) =
-                    (leak.provider.clone(), leak.kind.clone(), leak.redacted.clone());
-                (place.clone(), provider, kind, redacted, key, leak.occurrences, is_new(leak))
+                let place = place.clone().into_string();
+                let provider = leak.provider.clone().map(ShownName::into_string);
+                let (kind, redacted) = (leak.kind.to_owned(), leak.redacted.clone().into_string());
+                (place, provider, kind, redacted, key, leak.occurrences, is_new(leak))
             };
         rows.extend(self.leaks.iter().filter(|((ours, ..), _)| ours.is_some()).map(of));
         rows.extend(self.leaks.iter().filter(|((ours, ..), _)| ours.is_none()).map(of));
         if self.more > 0 {
-            let is_new = raise(&self.access, &no_more(self.source));
+            let is_new = raise(&self.access, &more_in_clear(self.source, clock::now()));
             rows.push((
                 "elsewhere".into(),
                 None,
@@ -198,43 +210,7 @@ impl Scan {
     }
 }
 
-/// The incident of a key that stands in clear at a place.
-fn incident_of(source: &str, ours: Option<StoredAs>, place: &str, leak: &KeyInClear) -> Incident {
-    let details = serde_json::json!({
-        "what": "a provider key lies in clear", "source": source, "place": place,
-        "provider": leak.provider,
-        "kind": leak.kind, "redacted": leak.redacted, "occurrences": leak.occurrences,
-        "key_version": ours.map(|ours| ours.version),
-    });
-    Incident {
-        id: leak.incident,
-        kind: IncidentType::LeakedKey,
-        severity: if ours.is_some() { Severity::High } else { Severity::Medium },
-        project_id: ours.map(|ours| ours.project),
-        provider_key_id: ours.map(|ours| ours.key),
-        details: details.to_string(),
-        detected_at: clock::now(),
-    }
-}
-
-/// The incident which says that an answer cannot hold all findings. There is one a day.
-fn no_more(source: &str) -> Incident {
-    let now = clock::now();
-    let day = i64::from(now.day());
-    let details =
-        serde_json::json!({ "what": "more keys lie in clear than a scan lists", "source": source });
-    Incident {
-        id: incident::identity(&[b"leak", b"more", source.as_bytes(), &day.to_be_bytes()]),
-        kind: IncidentType::LeakedKey,
-        severity: Severity::High,
-        project_id: None,
-        provider_key_id: None,
-        details: details.to_string(),
-        detected_at: now,
-    }
-}
-
-/// Stores the incident. Answers whether it is new; then listeners are told after the commit.
+/// Whether the incident is new; then listeners are told once this transaction has committed.
 fn raise(access: &Access, incident: &Incident) -> bool {
     let is_new = store::incidents::insert(access.recorder.owner(), incident);
     if is_new {

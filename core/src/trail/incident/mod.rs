@@ -1,6 +1,8 @@
-//! An incident: something a person must look at. Pure data; no key is ever in it. Its identity may
-//! be computed from what it is about, so that what is found again is not an incident again. DESIGN
-//! §6, §11.
+//! An incident: something a person must look at. Pure data; no key is ever in it. Its identity is
+//! computed from what it is about, so that what is found again is not an incident again. Each kind
+//! has its constructor in `kinds`; nobody else can make an incident, or an identity.
+
+pub mod kinds;
 
 use crate::id::{IncidentId, KeyRef, ProjectId, ProviderKeyId};
 use crate::moment::Moment;
@@ -22,7 +24,8 @@ words! {
     Severity { Low = "low", Medium = "medium", High = "high", Critical = "critical" }
 }
 
-/// An incident before it is stored. `details` is a JSON object.
+/// An incident before it is stored, made in `kinds`. `details` is a JSON object.
+#[non_exhaustive]
 pub struct Incident {
     /// Names the incident.
     pub id: IncidentId,
@@ -71,7 +74,7 @@ impl Incident {
 
 /// The identity of the incident that is about exactly these parts (RFC 9562, version 8). A part
 /// that is a key must come as its fingerprint.
-pub fn identity(parts: &[&[u8]]) -> IncidentId {
+fn identity(parts: &[&[u8]]) -> IncidentId {
     let mut digest = Sha256::new_with_prefix(b"watchllm_keys incident v1");
     for part in parts {
         digest.update((part.len() as u32).to_be_bytes());

@@ -1,6 +1,7 @@
--- Every table of watchllm_keys, schema version 1: run once by install(), never changed after a release (later versions
--- append migrations). Ordinary tables, not members of the extension, so that dump, restore and DROP EXTENSION lose
--- nothing (FACTS §5). Rights, row security and triggers are in access.sql, what each column means in comments.sql.
+-- Schema version 1: every table. install() runs each file of this directory once, in the order of its number, and
+-- records the number in install_history. A file that was released never changes: what comes later is a file of its own.
+-- Ordinary tables, not members of the extension, so that dump, restore and DROP EXTENSION lose nothing (FACTS §5).
+-- Rights, row security and triggers are in access.sql, what each column means in comments.sql.
 -- No foreign key touches what the writer writes: it must never wait on a row that a caller can lock (FACTS §2).
 
 CREATE TABLE watchllm.install_history (
@@ -130,7 +131,8 @@ CREATE INDEX provider_key_usage_blocked_idx ON watchllm.provider_key_usage (proj
 
 -- No CHECK here: PostgreSQL parses them again in every INSERT, a fifth of the writer's time. Only the writer inserts, and
 -- its types (trail/event) hold the lists and lengths of DESIGN §11.
--- The order of the columns is hashed into every row (DESIGN §11): new ones go to the end, with a new chain format.
+-- The order of the columns is hashed into every row: new ones go to the end, may be NULL, and are hashed where they have
+-- a value (trail/chain), so that rows of before still verify.
 CREATE TABLE watchllm.provider_key_access_logs (
     seq               bigint      NOT NULL,
     id                uuid        NOT NULL,
@@ -307,23 +309,3 @@ CREATE TABLE watchllm.blocked_callers (
     note        text        CHECK (pg_catalog.octet_length(note) <= 500),
     PRIMARY KEY (kind, subject)
 );
-
--- What default privileges handed out at creation is taken back before anybody can see a table.
-DO $$
-DECLARE
-    granted record;
-BEGIN
-    FOR granted IN
-        SELECT DISTINCT c.relname, a.grantee, g.rolname
-        FROM pg_catalog.pg_class c
-        CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
-        LEFT JOIN pg_catalog.pg_roles g ON g.oid = a.grantee
-        WHERE c.relnamespace = 'watchllm'::pg_catalog.regnamespace
-          AND c.relkind IN ('r', 'p')
-          AND a.grantee <> c.relowner
-    LOOP
-        EXECUTE pg_catalog.format('REVOKE ALL ON TABLE watchllm.%I FROM %s CASCADE', granted.relname,
-            CASE WHEN granted.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(granted.rolname) END);
-    END LOOP;
-END
-$$;
