@@ -28,7 +28,7 @@ BEGIN
                                    ('subject', CASE WHEN l.claims_trusted THEN l.claims_sub END),
                                    ('address', pg_catalog.host(l.client_addr))) AS v (kind, name)
         WHERE l.accessed_at >= first_read AND l.accessed_at < last_read
-          AND NOT watchllm.counts_as_failure(l.access_type, l.success, l.failure_reason)
+          AND watchllm.counts_as('access', l.access_type, l.success, l.failure_reason)
           AND l.provider_key_id IS NOT NULL AND v.name <> ''
     ), callers AS MATERIALIZED (
         SELECT k.kind, k.name, pg_catalog.row_number() OVER () AS caller

@@ -12,7 +12,7 @@ BEGIN
     RETURN QUERY
     SELECT 'potential_key_theft', 'critical', e.project_id, e.provider_key_id, NULL::text, e.observed, e.expected,
            e.window_start, e.window_end
-    FROM watchllm.key_access_episodes(since, until, 'max_accesses_per_hour', '1 minute', 60, false) e;
+    FROM watchllm.key_access_episodes(since, until, 'max_accesses_per_hour', '1 minute', 60, 'access') e;
 END
 $$;
 COMMENT ON FUNCTION watchllm.detect_potential_key_theft IS

@@ -20,7 +20,7 @@ BEGIN
         SELECT l.project_id, l.provider_key_id, l.accessed_at
         FROM watchllm.provider_key_access_logs l
         WHERE l.accessed_at >= first_read AND l.accessed_at < last_read
-          AND NOT watchllm.counts_as_failure(l.access_type, l.success, l.failure_reason)
+          AND watchllm.counts_as('access', l.access_type, l.success, l.failure_reason)
           AND l.provider_key_id IS NOT NULL
     ), limits AS MATERIALIZED (
         SELECT k.project_id, k.provider_key_id, k.held, watchllm.effective_setting(

@@ -12,7 +12,7 @@ BEGIN
     RETURN QUERY
     SELECT 'unusually_high_access', 'medium', e.project_id, e.provider_key_id, NULL::text, e.observed, e.expected,
            e.window_start, e.window_end
-    FROM watchllm.key_access_episodes(since, until, 'max_accesses_per_day', '30 minutes', 48, false) e;
+    FROM watchllm.key_access_episodes(since, until, 'max_accesses_per_day', '30 minutes', 48, 'access') e;
 END
 $$;
 COMMENT ON FUNCTION watchllm.detect_unusually_high_access IS

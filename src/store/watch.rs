@@ -45,8 +45,11 @@ static OPEN_EPISODES: Statement = Statement::new(
 /// The trail backwards from a place in it: a number of rows, whatever they are.
 static PAST: Statement = Statement::new(
     "SELECT l.accessed_at, l.epoch, l.queue_seq,
-        CASE WHEN l.seq <= $5
-            THEN watchllm.counts_as_failure(l.access_type, l.success, l.failure_reason) END,
+        CASE WHEN l.seq > $5 THEN NULL
+             WHEN watchllm.counts_as('access', l.access_type, l.success, l.failure_reason)
+             THEN 'access'
+             WHEN watchllm.counts_as('failure', l.access_type, l.success, l.failure_reason)
+             THEN 'failure' END,
         l.access_type, l.project_id, l.provider_key_id, l.session_role,
         CASE WHEN l.claims_trusted THEN l.claims_sub END, pg_catalog.host(l.client_addr),
         CASE WHEN l.seq <= $5 AND l.success
@@ -224,7 +227,7 @@ pub(crate) fn past(
         most.into(),
     ];
     PAST.read(owner, &arguments, |row| {
-        let access = || Some((key(row, 6, 7)?, access_type(row, 5)?, counted(row.get(4)?)));
+        let access = || Some((key(row, 6, 7)?, access_type(row, 5)?, counted(row, 4)?));
         Past {
             place: (moment(row, 1), value(row, 2), value(row, 3)),
             access: access(),
@@ -234,8 +237,9 @@ pub(crate) fn past(
     })
 }
 
-fn counted(as_failure: bool) -> Counted {
-    if as_failure { Counted::Failure } else { Counted::Access }
+fn counted(row: &Row, column: i32) -> Option<Counted> {
+    let word: String = row.get(column)?;
+    Counted::ALL.iter().copied().find(|counted| counted.word() == word)
 }
 
 fn access_type(row: &Row, column: i32) -> Option<AccessType> {

@@ -77,14 +77,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn block_reaches_the_first_four_and_the_others_by_name_alone() {
+    fn block_reaches_what_counts_of_a_key_and_the_others_by_name_alone() {
+        let of_keys = Detector::OF_KEYS.iter().fold(0, |set, detector| set | detector.bit());
+        let (theft, mass) = (Detector::Theft.bit(), Detector::MassReading.bit());
         assert_eq!(blocking("alert"), Ok(0));
-        assert_eq!(blocking("block"), Ok(0b1111));
+        assert_eq!(blocking("block"), Ok(of_keys));
         assert_eq!(
             blocking(" block , potential_key_theft = alert,mass_key_reading=block"),
-            Ok(0b1_1101)
+            Ok(of_keys & !theft | mass)
         );
-        assert_eq!(blocking("repeated_failures=block"), Ok(0b1000));
+        assert_eq!(blocking("repeated_failures=block"), Ok(Detector::Failures.bit()));
         assert_eq!(blocking("new_role=block"), Ok(Detector::NewRole.bit()));
     }
 

@@ -255,7 +255,7 @@ impl Detector {
     }
 
     /// Whether it counts such an attempt to open a key.
-    pub(super) fn counts(self, counted: Counted, access_type: AccessType) -> bool {
+    pub fn counts(self, counted: Counted, access_type: AccessType) -> bool {
         match &self.definition().looks_at {
             Looks::Key(frequency) => (frequency.counts)(counted, access_type),
             Looks::Caller { .. } | Looks::Moment => false,

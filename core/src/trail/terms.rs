@@ -61,19 +61,16 @@ words! {
     CallerKind { Role = "role", Subject = "subject", Address = "address" }
 }
 
-/// How an attempt to open a key counts for it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Counted {
-    /// It was opened, or would have been but for a block.
-    Access,
-    /// It failed for a reason of its own.
-    Failure,
+words! {
+    /// How an attempt to open a key counts for it. An access was opened, or would have been but for
+    /// a block; a failure failed for a reason of its own.
+    Counted { Access = "access", Failure = "failure" }
 }
 
 impl Counted {
     /// None: it counts for no key. A caller without the right harms nobody's key by failing on it.
     /// A master key that is lost or wrong is the vault's own fault, and must not block every key.
-    /// SQL says the same in counts_as_failure (sql/anomalies.sql), and nothing else says it.
+    /// SQL says the same in counts_as (sql/anomalies.sql), and nothing else says it.
     pub fn of(access_type: AccessType, failure: Option<FailureReason>) -> Option<Counted> {
         use FailureReason::*;
         if !matches!(access_type, AccessType::Decrypt | AccessType::Validate) {
