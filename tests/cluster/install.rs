@@ -150,6 +150,19 @@ fn what_somebody_else_prepared_is_not_taken_over() {
         server.psql("postgres", undo);
         none(&server, "postgres", prepare, TABLES);
     }
+    // install() must not even read it: what a view calls would run with a superuser's rights.
+    // No rollback takes back what that does to a sequence or outside of the database.
+    server.psql(
+        "postgres",
+        "CREATE SEQUENCE calls; GRANT ALL ON SEQUENCE calls TO PUBLIC;
+         CREATE VIEW watchllm.install_history AS SELECT nextval('calls')::int AS schema_version;
+         ALTER VIEW watchllm.install_history OWNER TO mallory",
+    );
+    refused(&server, "postgres", INSTALL, "42501", "mallory owns it");
+    assert_eq!(server.psql("postgres", "SELECT is_called FROM calls"), "f");
+    server.psql("postgres", "SELECT * FROM watchllm.install_history"); // the trap works
+    assert_eq!(server.psql("postgres", "SELECT is_called FROM calls"), "t");
+    server.psql("postgres", "DROP VIEW watchllm.install_history; DROP SEQUENCE calls");
     server.psql("postgres", INSTALL);
     server.psql(
         "postgres",
@@ -306,7 +319,7 @@ the schema is granted to our roles: SELECT a.grantee FROM pg_namespace, aclexplo
 functions have a fixed search_path or a body that was resolved when they were made, are volatile, unsafe in parallel (but those of policies and of columns), no definers: SELECT signature
     FROM functions WHERE NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), prosqlbody IS NOT NULL) OR prosecdef
        OR concat(provolatile, proparallel) <> CASE WHEN proname IN ('current_project_ids', 'effective_setting', 'lowest_setting') THEN 'sr'
-           WHEN proname IN ('redact', 'counts_as_failure') THEN 'is'
+           WHEN proname IN ('redact', 'counts_as') THEN 'is'
            WHEN proname ~ '^(first_read|key_access_(rates|episodes|anomalies)|key_newcomers|check_key_rotation_requirements|detect_(?!unusual_))' THEN 'su'
            ELSE 'vu' END;
 strangers have nothing: SELECT r.rolname, relname, p FROM pg_roles r, ours c,
