@@ -1,8 +1,7 @@
 //! watchllm_keys: a vault for LLM provider keys inside PostgreSQL. This file lists the rooms and
 //! the order of the SQL, and sets up the library when it is loaded. Floors (an import only points
 //! down): api, log_hook, disclosed · audit, caller · store, shared_keyring, extra_patterns ·
-//! postgres, error, settings · overrides · anomaly, input · crypto, trail, redact, server_log,
-//! setting · id, moment.
+//! postgres, error, settings. Below them are those of core/.
 
 mod api;
 mod audit;

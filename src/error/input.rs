@@ -23,7 +23,8 @@ impl From<Invalid> for Error {
             KeyNotUtf8 => ("the API key is not UTF-8 text", KEY_ALONE),
             ProviderNotSlug | ProviderIsKey => (
                 "the provider is not a slug",
-                "Use 1 to 63 of a-z, 0-9, '-' and '_', beginning with a letter or digit, such as openai.",
+                "Use 1 to 63 of a-z, 0-9, '-' and '_', beginning with a letter or digit, \
+                 such as openai.",
             ),
             NameEmpty | NameTooLong | NameInvisible => {
                 ("the name is empty, too long or holds invisible characters", NAME)
