@@ -79,7 +79,7 @@ GRANT CREATE ON SCHEMA watchllm TO watchllm_owner;
 
 -- Who may read which columns. The grants name each column, so that a new column is hidden until
 -- somebody decides about it. Nobody reads envelopes, master keys and audit keys. The auditor and
--- the admin read everything else.
+-- the admin read everything else. The trail's columns are in trail.sql.
 GRANT SELECT (id, schema_name, table_name, id_column, owner_column, name_column, adopted_by, adopted_at)
     ON watchllm.adopted_tables TO watchllm_admin, watchllm_auditor;
 GRANT SELECT (id, name, owner_id, created_at, deleted_at, adopted_table_id)
@@ -93,11 +93,6 @@ GRANT SELECT (id, project_id, provider, name, key_hint, priority, is_active, act
 GRANT SELECT (project_id, provider_key_id, access_count, failure_count, bucket_start, accesses, failures,
         last_used_at, access_anomaly_detected_at, last_rotation_alert_sent_at, blocked_at)
     ON watchllm.provider_key_usage TO watchllm_admin, watchllm_auditor, watchllm_service, watchllm_tenant;
-GRANT SELECT (seq, id, accessed_at, project_id, provider_key_id, provider, key_version, access_type, success,
-        failure_reason, attempt_count, ip_address, user_agent, request_id, session_role, effective_role, role_setting,
-        claims_sub, claims_trusted, client_addr, backend_pid, application_name, txid, epoch, queue_seq, identity_id,
-        chain_key_version, hash)
-    ON watchllm.provider_key_access_logs TO watchllm_admin, watchllm_auditor;
 GRANT SELECT (event_id, project_id) ON watchllm.committed_changes TO watchllm_admin, watchllm_auditor;
 GRANT SELECT (id, type, severity, project_id, provider_key_id, details, detected_at)
     ON watchllm.security_incidents TO watchllm_admin, watchllm_auditor, watchllm_tenant;
@@ -121,12 +116,9 @@ BEGIN
         SELECT c.relname, a.attname
         FROM pg_catalog.pg_class c
         JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid
-        LEFT JOIN pg_catalog.pg_inherits i ON i.inhrelid = c.oid
         JOIN (VALUES ('projects'::name, '{name,owner_id}'::name[]),
-                     ('provider_key_records', '{name,key_hint}'),
-                     ('provider_key_access_logs', '{ip_address,user_agent,request_id,claims_sub}')) AS t (name, columns)
-          ON t.name = c.relname OR i.inhparent = pg_catalog.format('watchllm.%I', t.name)::pg_catalog.regclass
-        WHERE c.relnamespace = 'watchllm'::pg_catalog.regnamespace AND c.relkind IN ('r', 'p')
+                     ('provider_key_records', '{name,key_hint}')) AS t (name, columns) ON t.name = c.relname
+        WHERE c.relnamespace = 'watchllm'::pg_catalog.regnamespace AND c.relkind = 'r'
           AND a.attname = ANY (t.columns) AND coalesce(a.attstattarget, -1) <> 0
     LOOP
         EXECUTE pg_catalog.format('ALTER TABLE watchllm.%I ALTER COLUMN %I SET STATISTICS 0', told.relname, told.attname);
@@ -134,13 +126,9 @@ BEGIN
 END
 $$;
 
--- Tenants do not read who connected, from where and as what role. They do not read places in the
--- chain or transaction ids either, which count what others do. Of incidents they do not read the
--- notes of the staff.
+-- Of incidents tenants do not read the notes of the staff. What they read of the trail is in
+-- trail.sql.
 GRANT SELECT (id, name, created_at) ON watchllm.projects TO watchllm_tenant;
-GRANT SELECT (id, accessed_at, project_id, provider_key_id, provider, key_version, access_type, success,
-        failure_reason, attempt_count, ip_address, user_agent, request_id, claims_sub, claims_trusted)
-    ON watchllm.provider_key_access_logs TO watchllm_tenant;
 GRANT SELECT (event_id) ON watchllm.committed_changes TO watchllm_tenant;
 GRANT SELECT (id, incident_id, project_id, event, at) ON watchllm.incident_events TO watchllm_tenant;
 

@@ -57,7 +57,8 @@ DECLARE
     first_read CONSTANT timestamptz := watchllm.first_read(since, '30 minutes', '1410 minutes');
     last_read  CONSTANT timestamptz := coalesce(until, 'infinity');
 BEGIN
-    -- What lies before a window is taken from what lies before a row: so rows of one microsecond count one by one.
+    -- A row's window is the rows before it, without those before the window. So rows of one
+    -- microsecond count one by one.
     RETURN QUERY
     WITH attempts AS (
         SELECT l.accessed_at, l.id, l.project_id, l.provider_key_id,
@@ -116,8 +117,8 @@ DECLARE
     first_read CONSTANT timestamptz := watchllm.first_read(since, bucket, span);
     last_read  CONSTANT timestamptz := coalesce(until, 'infinity');
 BEGIN
-    -- First who can have crossed a limit at all: most keys have not. Within a bucket the count only grows: what it was at
-    -- its beginning and what it is at its end say all.
+    -- First the keys that can have crossed a limit at all: most have not. Within a bucket the count
+    -- only grows, so its values at the beginning and the end are enough.
     RETURN QUERY
     WITH limits AS MATERIALIZED (
         SELECT k.project_id, k.provider_key_id, k.held,

@@ -47,6 +47,7 @@ DECLARE
     until     text;
     existing  record;
     granted   record;
+    unseen    record;
 BEGIN
     IF day IS NULL OR day NOT BETWEEN '1970-01-01'::date AND '9999-12-30'::date THEN
         RAISE EXCEPTION 'no day between 1970-01-01 and 9999-12-30 given'
@@ -99,11 +100,16 @@ BEGIN
         EXECUTE pg_catalog.format('REVOKE ALL ON TABLE watchllm.%I FROM %s CASCADE', partition,
             CASE WHEN granted.grantee = 0 THEN 'PUBLIC' ELSE pg_catalog.quote_ident(granted.rolname) END);
     END LOOP;
-    -- LIKE does not copy that columns written by tenants have no statistics (access.sql says why).
     EXECUTE pg_catalog.format(
-        'ALTER TABLE watchllm.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY, '
-        'ALTER COLUMN ip_address SET STATISTICS 0, ALTER COLUMN user_agent SET STATISTICS 0, '
-        'ALTER COLUMN request_id SET STATISTICS 0, ALTER COLUMN claims_sub SET STATISTICS 0', partition);
+        'ALTER TABLE watchllm.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', partition);
+    -- LIKE does not copy that columns written by tenants have no statistics (trail.sql says why).
+    FOR unseen IN
+        SELECT a.attname FROM pg_catalog.pg_attribute a
+        WHERE a.attrelid = trail AND a.attnum > 0 AND NOT a.attisdropped AND a.attstattarget = 0
+    LOOP
+        EXECUTE pg_catalog.format(
+            'ALTER TABLE watchllm.%I ALTER COLUMN %I SET STATISTICS 0', partition, unseen.attname);
+    END LOOP;
     -- ATTACH clones row triggers of the parent, but not TRUNCATE triggers.
     EXECUTE pg_catalog.format(
         'CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON watchllm.%I '

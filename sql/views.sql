@@ -1,7 +1,7 @@
--- The views for people and dashboards, and the inbox for keys. security_invoker: each view reads
--- the tables under its reader's own grants and row security, so it shows no more than a direct
--- SELECT. So none needs security_barrier. Row security puts its own barrier on the tables, and a
--- reader may read what a view's WHERE leaves out.
+-- The views for people and dashboards, and the inbox for keys; access_logs is in trail.sql.
+-- security_invoker: each view reads the tables under its reader's own grants and row security, so
+-- it shows no more than a direct SELECT. So none needs security_barrier. Row security puts its own
+-- barrier on the tables, and a reader may read what a view's WHERE leaves out.
 
 CREATE OR REPLACE VIEW watchllm.provider_keys WITH (security_invoker = true) AS
 SELECT r.id,
@@ -64,26 +64,6 @@ CROSS JOIN LATERAL (
     SELECT GREATEST(0, LEAST(48, EXTRACT(epoch FROM pg_catalog.date_bin(
                '30 minutes', pg_catalog.now(), '2000-01-01 00:00:00+00') - u.bucket_start) / 1800))::integer AS passed) h
 WHERE r.deleted_at IS NULL;
-
-CREATE OR REPLACE VIEW watchllm.access_logs WITH (security_invoker = true) AS
-SELECT l.accessed_at,
-       l.id,
-       l.project_id,
-       l.provider_key_id,
-       l.provider,
-       l.key_version,
-       l.access_type,
-       l.success,
-       l.failure_reason,
-       l.attempt_count,
-       l.ip_address,
-       l.user_agent,
-       l.request_id,
-       l.claims_sub,
-       l.claims_trusted,
-       NOT l.success OR l.access_type IN ('decrypt', 'validate')
-           OR EXISTS (SELECT FROM watchllm.committed_changes c WHERE c.event_id = l.id) AS committed
-FROM watchllm.provider_key_access_logs l;
 
 CREATE OR REPLACE VIEW watchllm.open_incidents WITH (security_invoker = true) AS
 SELECT i.id,

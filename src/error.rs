@@ -30,6 +30,9 @@ pub enum Error {
     Inactive,
     CompromisedVersion(i32),
     NotInstalled,
+    NoSchemaRecord,
+    OlderSchema { recorded: i32, needed: i32 },
+    NewerSchema { recorded: i32, known: i32 },
     NoActiveMasterKey,
     VaultForgotten,
     Restoring,
@@ -69,10 +72,17 @@ impl Error {
             Blocked | CallerBlocked | Inactive | CompromisedVersion(_) => {
                 ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION
             }
-            NotInstalled | NoActiveMasterKey | VaultForgotten | Restoring | NotPreloaded
-            | NoMasterKey(_) | UnknownMasterKey(_) | OwnTrail => {
-                ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
-            }
+            NotInstalled
+            | NoActiveMasterKey
+            | VaultForgotten
+            | NoSchemaRecord
+            | OlderSchema { .. }
+            | NewerSchema { .. }
+            | Restoring
+            | NotPreloaded
+            | NoMasterKey(_)
+            | UnknownMasterKey(_)
+            | OwnTrail => ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             ReloadRefused(why) => why.sqlstate(),
             WrongMasterKey(_) => ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
             DamagedEnvelope => ERRCODE_DATA_CORRUPTED,
@@ -117,6 +127,18 @@ impl Error {
                 format!("version {v} of this provider key is marked compromised")
             }
             NotInstalled => "watchllm_keys is not installed in this database".into(),
+            NoSchemaRecord => {
+                "the tables of watchllm_keys are there, the record of their schema version is not"
+                    .into()
+            }
+            OlderSchema { recorded, needed } => format!(
+                "the tables of watchllm_keys are of schema version {recorded}, this library \
+                 needs {needed}"
+            ),
+            NewerSchema { recorded, known } => format!(
+                "the tables of watchllm_keys are of schema version {recorded}, this library knows \
+                 only {known}"
+            ),
             NoActiveMasterKey => "this database has no active master key".into(),
             VaultForgotten => {
                 "the vault that this transaction changed is not known any more".into()
@@ -194,6 +216,18 @@ impl Error {
                  See docs/backup.md#the-keyring."
             }
             VaultForgotten => "Run the whole transaction again. See docs/reference.md#55000.",
+            NoSchemaRecord => {
+                "Restore the rows of watchllm.install_history too: pg_dump --schema-only leaves \
+                 them out. See docs/reference.md#55000."
+            }
+            OlderSchema { .. } => {
+                "An administrator must run: SELECT watchllm.install(); \
+                 See docs/install.md#upgrade."
+            }
+            NewerSchema { .. } => {
+                "Install the package of watchllm_keys that made them, or a newer one, and restart \
+                 the server. See docs/install.md#upgrade."
+            }
             Restoring => {
                 "Wait until the restore has finished; then, if needed, run: \
                  SELECT watchllm.install(); \
@@ -281,6 +315,9 @@ mod tests {
             (Inactive, "42000"),
             (CompromisedVersion(1), "42000"),
             (NotInstalled, "55000"),
+            (NoSchemaRecord, "55000"),
+            (OlderSchema { recorded: 1, needed: 2 }, "55000"),
+            (NewerSchema { recorded: 3, known: 2 }, "55000"),
             (NoActiveMasterKey, "55000"),
             (VaultForgotten, "55000"),
             (Restoring, "55000"),

@@ -1,4 +1,4 @@
--- A key that nobody has used for longer than stale_after is used again. Live: DormantKey in
+-- A key that nobody has used for longer than stale_after is used again. Live counter: DormantKey in
 -- core/src/anomaly/detector.rs.
 
 CREATE FUNCTION watchllm.detect_dormant_key_used(since timestamptz, until timestamptz DEFAULT NULL)

@@ -1,5 +1,5 @@
--- A key that somebody uses for a bill of their own: more accesses within an hour than its limit.
--- Live: Theft in core/src/anomaly/detector.rs.
+-- A key that a thief uses: more accesses within an hour than its limit. Live counter: Theft in
+-- core/src/anomaly/detector.rs.
 
 CREATE FUNCTION watchllm.detect_potential_key_theft(since timestamptz, until timestamptz DEFAULT NULL)
 RETURNS TABLE (

@@ -1,5 +1,5 @@
--- A key that a program reads in a loop: more accesses within 60 seconds than its limit. Live:
--- RapidAccess in core/src/anomaly/detector.rs.
+-- A key that a program reads in a loop: more accesses within 60 seconds than its limit. Live
+-- counter: RapidAccess in core/src/anomaly/detector.rs.
 
 CREATE FUNCTION watchllm.detect_rapid_automated_access(since timestamptz, until timestamptz DEFAULT NULL)
 RETURNS TABLE (

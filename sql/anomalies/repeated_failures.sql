@@ -1,5 +1,5 @@
--- A key that fails again and again: more failures within an hour than its limit. Live: Failures in
--- core/src/anomaly/detector.rs.
+-- A key that fails again and again: more failures within an hour than its limit. Live counter:
+-- Failures in core/src/anomaly/detector.rs.
 
 CREATE FUNCTION watchllm.detect_repeated_failures(since timestamptz, until timestamptz DEFAULT NULL)
 RETURNS TABLE (

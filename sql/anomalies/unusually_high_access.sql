@@ -1,5 +1,5 @@
 -- A key that is used more than its application ever would: more accesses within a day than its
--- limit. Live: UnusuallyHigh in core/src/anomaly/detector.rs.
+-- limit. Live counter: UnusuallyHigh in core/src/anomaly/detector.rs.
 
 CREATE FUNCTION watchllm.detect_unusually_high_access(since timestamptz, until timestamptz DEFAULT NULL)
 RETURNS TABLE (

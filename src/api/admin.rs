@@ -1,17 +1,18 @@
 //! Installing, the state of the vault, the keyring. `install()` runs the files of `sql/` as its
-//! caller, a superuser (DESIGN §4, §7).
+//! caller, a superuser (docs/architecture.md#install-model).
 
 use super::access::Access;
 use crate::audit;
 use crate::caller::{Caller, Context};
 use crate::error::{Answer, Error};
-use crate::postgres::{clock, process, session};
+use crate::postgres::{clock, locks, process, session};
 use crate::store::{self, installed};
 use crate::trail::AccessType;
 use pgrx::prelude::*;
 
 /// Creates or migrates the tables, policies, views and grants; can be run again. Superuser only.
-/// Errors: not UTF-8 0A000, somebody else's tables or an open schema 42501.
+/// Errors: not UTF-8 0A000, somebody else's tables or an open schema 42501, tables of a newer
+/// schema version 55000.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn install() -> Answer<String> {
@@ -20,29 +21,30 @@ fn install() -> Answer<String> {
                     See docs/reference.md#install.";
         return Err(Error::Refused("only a superuser may install watchllm_keys", hint).into());
     }
-    let before = installed::schema_version();
+    // Before anything is read: what somebody else put there in our name would run as a superuser.
+    locks::lock_extension();
     installed::run(installed::PREFLIGHT)?;
-    if before < 1 {
-        installed::run(installed::TABLES)?;
+    let before = installed::recorded_version()?;
+    let migrations = installed::migrations_after(before)?;
+    for migration in migrations {
+        installed::run(migration)?;
+    }
+    if !migrations.is_empty() {
+        installed::run(installed::NEW_TABLES)?;
     }
     for script in installed::EVERY_TIME {
         installed::run(script)?;
     }
-    let owner = installed::owner()?;
-    installed::record_version(owner, env!("CARGO_PKG_VERSION"));
+    let owner = installed::record_version(env!("CARGO_PKG_VERSION"))?;
     let today = clock::now().day();
     (today..=today + 7).for_each(|day| store::trail::make_partition(owner, day));
-    let version = installed::SCHEMA_VERSION;
-    Ok(match before {
-        0 => format!(
-            "watchllm_keys {}: installed, schema version {version}",
-            env!("CARGO_PKG_VERSION")
-        ),
-        _ => format!(
-            "watchllm_keys {}: up to date, schema version {version}",
-            env!("CARGO_PKG_VERSION")
-        ),
-    })
+    let done = match before {
+        0 => "installed".to_owned(),
+        installed::SCHEMA_VERSION => "up to date".to_owned(),
+        older => format!("brought up from schema version {older}"),
+    };
+    let (extension, schema) = (env!("CARGO_PKG_VERSION"), installed::SCHEMA_VERSION);
+    Ok(format!("watchllm_keys {extension}: {done}, schema version {schema}"))
 }
 
 /// Loads the keyring anew and answers how many versions of the master key can be used; errors say
@@ -51,7 +53,7 @@ fn install() -> Answer<String> {
 #[search_path(pg_catalog, pg_temp)]
 fn reload_keyring() -> Answer<i32> {
     if !Caller::new(Context::default()).may_administer() {
-        // Recorded where a record can be written: without a master key there is none.
+        // Recorded if a record can be written; without a master key it cannot.
         Access::begin(AccessType::MasterKey, Context::default())?.must_administer()?;
     }
     Ok(audit::reload_keyring()? as i32)
@@ -93,7 +95,13 @@ fn status() -> TableIterator<
     };
     TableIterator::once((
         env!("CARGO_PKG_VERSION").to_owned(),
-        if found.is_ok() { installed::SCHEMA_VERSION } else { 0 },
+        match found {
+            Ok(_) => installed::SCHEMA_VERSION,
+            Err(Error::OlderSchema { recorded, .. } | Error::NewerSchema { recorded, .. }) => {
+                recorded
+            }
+            Err(_) => 0,
+        },
         state.preloaded,
         found.is_ok(),
         process::is_standby(),

@@ -1,17 +1,18 @@
-//! Incidents, as people work on them: what is open (a view), and that somebody looked. Both are
-//! insert-only: an incident is evidence.
+//! Incidents, as people work on them: which are open (a view), and that somebody has looked. Both
+//! only insert rows: an incident is evidence.
 
 use super::access::Access;
 use super::fingerprints::FingerprintKeys;
 use crate::audit::commit;
 use crate::caller::{Context, new_id};
 use crate::error::{Answer, Error};
-use crate::id::IncidentId;
+use crate::id::{IncidentId, KeyRef};
 use crate::input::{ApiKey, Note, ReportSource};
 use crate::postgres::clock;
 use crate::store;
-use crate::store::keys::{Known, StoredKey};
-use crate::trail::{AccessType, FailureReason, Incident, IncidentType, Severity, incident};
+use crate::store::keys::Known;
+use crate::trail::incident::kinds::leak_reported;
+use crate::trail::{AccessType, FailureReason, KeyVersion};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -38,10 +39,10 @@ fn acknowledge_incident(
     Ok(())
 }
 
-/// Reports that a key has leaked, as a secret-scanning alert tells: finds every version it is by
-/// its fingerprint, marks it compromised (there is no way back to it), raises an incident, and
-/// blocks the key if `block` and it is in use. Answers a row per version found, none for a key that
-/// is not ours. `source` says who reported it, at most 500 bytes.
+/// Reports that a key has leaked, as a secret-scanning alert tells. Finds every version it is by
+/// its fingerprint, marks it compromised (which cannot be undone) and raises an incident. Blocks
+/// the key if `block` is true and it is in use. Answers a row per version found, none for a key
+/// that is not ours. `source` says who reported it, at most 500 bytes.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn report_leaked_key(
@@ -107,7 +108,11 @@ fn report(
     access.about(&key);
     access.event.key_version = Some(number);
     access.keep_change();
-    raise(access, &key, number, in_use, &known.fingerprint, source);
+    let version = KeyVersion { key: KeyRef { project, key: id }, number };
+    let incident = leak_reported(version, &known.fingerprint, source, in_use, clock::now());
+    if store::incidents::insert(owner, &incident) {
+        commit::announce(access.recorder, incident.notice());
+    }
     let blocked = block && in_use;
     if blocked {
         access.event.id = new_id()?;
@@ -116,37 +121,4 @@ fn report(
     }
     let (project, id) = (store::uuid(project), store::uuid(id));
     Ok(Some((id, project, key.provider.into_string(), number, in_use, blocked || key.is_blocked)))
-}
-
-/// One incident for each version and source, however often it is reported.
-fn raise(
-    access: &Access,
-    key: &StoredKey,
-    number: i32,
-    in_use: bool,
-    fingerprint: &[u8],
-    source: &ReportSource,
-) {
-    let details = serde_json::json!({
-        "what": "a provider key was reported as leaked", "source": source.as_str(), "key_version": number, "in_use": in_use,
-    });
-    let parts = [
-        b"report",
-        key.id.bytes().as_slice(),
-        &number.to_be_bytes(),
-        fingerprint,
-        source.as_str().as_bytes(),
-    ];
-    let incident = Incident {
-        id: incident::identity(&parts),
-        kind: IncidentType::LeakedKey,
-        severity: if in_use { Severity::Critical } else { Severity::Medium },
-        project_id: Some(key.project_id),
-        provider_key_id: Some(key.id),
-        details: details.to_string(),
-        detected_at: clock::now(),
-    };
-    if store::incidents::insert(access.recorder.owner(), &incident) {
-        commit::announce(access.recorder, incident.notice());
-    }
 }

@@ -1,5 +1,5 @@
-//! Locks of this transaction: strong ones that others would wait for, and those that we try to take
-//! without waiting. Unsafe: PostgreSQL's lock manager.
+//! Locks of this transaction: strong ones that others would wait for, those that we try to take
+//! without waiting, and the one of `install()`. Unsafe: PostgreSQL's lock manager.
 
 use super::lookup::relation;
 use super::session::database;
@@ -65,4 +65,15 @@ pub(crate) fn try_to_use(table: &str) -> bool {
     relation(table).is_some_and(|table| unsafe {
         pg_sys::ConditionalLockRelationOid(table, pg_sys::RowExclusiveLock as i32)
     })
+}
+
+/// Waits until no other transaction installs, updates or drops the extension, and lets none begin
+/// before this one ends. No stranger can hold such a lock.
+pub(crate) fn lock_extension() {
+    let mode = pg_sys::ShareUpdateExclusiveLock as i32;
+    // SAFETY: a catalog look-up inside a transaction, and a lock released at its end.
+    unsafe {
+        let extension = pg_sys::get_extension_oid(c"watchllm_keys".as_ptr(), true);
+        pg_sys::LockDatabaseObject(pg_sys::ExtensionRelationId, extension, 0, mode);
+    }
 }

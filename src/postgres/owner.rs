@@ -37,21 +37,20 @@ impl Owner {
             .then(|| Owner { role: role.into(), trail: REMEMBERED_TRAIL.load(Relaxed).into() })
     }
 
-    /// Remembers the result of `sql/installed.sql` and the relations it is about. `changes` is
-    /// `relation_changes()` from before that query. Changes of other relations cost nothing, even
-    /// in an application with many temporary tables.
-    pub(crate) fn found(
-        role: pg_sys::Oid,
-        trail: pg_sys::Oid,
-        relations: Vec<pg_sys::Oid>,
-        changes: u64,
-    ) -> Owner {
+    /// Takes the result of `sql/installed.sql`.
+    pub(crate) fn found(role: pg_sys::Oid, trail: pg_sys::Oid) -> Owner {
+        Owner { role, trail }
+    }
+
+    /// Remembers the owner until one of these relations changes. `changes` is `relation_changes()`
+    /// from before the query that found it. Changes of other relations cost nothing, even in an
+    /// application with many temporary tables.
+    pub(crate) fn remember(self, relations: Vec<pg_sys::Oid>, changes: u64) {
         if changes == CHANGES.load(Relaxed) {
             RELATIONS.replace(relations);
-            REMEMBERED_ROLE.store(role.to_u32(), Relaxed);
-            REMEMBERED_TRAIL.store(trail.to_u32(), Relaxed);
+            REMEMBERED_ROLE.store(self.role.to_u32(), Relaxed);
+            REMEMBERED_TRAIL.store(self.trail.to_u32(), Relaxed);
         }
-        Owner { role, trail }
     }
 
     /// The partitioned table of the audit trail.

@@ -1,6 +1,6 @@
 //! The audit trail as people read it: the history of a key, and what failed. Who may read what:
 //! `caller`. A change's row says "about to commit"; no row in committed_changes means that it did
-//! not (DESIGN §8).
+//! not (docs/architecture.md#flows).
 
 use super::oids::*;
 use super::{Projects, timestamp, uuid, value};
@@ -10,30 +10,34 @@ use crate::moment::Moment;
 use crate::postgres::{Owner, Row, Statement};
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
 
-/// Rows that a change wrote are shown as committed when the changing transaction says so.
-macro_rules! trail_statement {
-    ($rest:literal) => {
-        concat!(
-            "SELECT l.accessed_at, l.project_id, l.provider_key_id, l.provider, l.key_version, l.access_type,
-                l.success, l.failure_reason, l.attempt_count, l.ip_address, l.user_agent, l.request_id,
-                l.session_role, l.effective_role, CASE WHEN l.claims_trusted THEN l.claims_sub END, pg_catalog.host(l.client_addr), l.application_name,
-                NOT l.success OR l.access_type IN ('decrypt', 'validate')
-                    OR EXISTS (SELECT FROM watchllm.committed_changes c WHERE c.event_id = l.id)
-             FROM watchllm.provider_key_access_logs l ",
-            $rest
-        )
+/// What of the trail is shown: the columns that `COLUMNS` marks so, in its order (a test compares
+/// them), and whether a change was committed: so the changing transaction says. A subject counts
+/// only where it is to be believed.
+macro_rules! shown {
+    () => {
+        "SELECT l.accessed_at, l.project_id, l.provider_key_id, l.provider, l.key_version,
+            l.access_type, l.success, l.failure_reason, l.attempt_count, l.ip_address, l.user_agent,
+            l.request_id, l.session_role, l.effective_role,
+            CASE WHEN l.claims_trusted THEN l.claims_sub END,
+            pg_catalog.host(l.client_addr), l.application_name,
+            NOT l.success OR l.access_type IN ('decrypt', 'validate')
+                OR EXISTS (SELECT FROM watchllm.committed_changes c WHERE c.event_id = l.id)
+         FROM watchllm.provider_key_access_logs l "
     };
 }
 
 static HISTORY: Statement = Statement::new(
-    trail_statement!(
-        "WHERE l.project_id = $1 AND l.provider_key_id = $2 ORDER BY l.accessed_at DESC, l.seq DESC LIMIT $3"
+    concat!(
+        shown!(),
+        "WHERE l.project_id = $1 AND l.provider_key_id = $2
+         ORDER BY l.accessed_at DESC, l.seq DESC LIMIT $3"
     ),
     &[UUID, UUID, INT4],
 );
 
 static FAILED: Statement = Statement::new(
-    trail_statement!(
+    concat!(
+        shown!(),
         "WHERE NOT l.success AND l.accessed_at >= $1 AND ($2 IS NULL OR l.project_id = ANY ($2))
          ORDER BY l.accessed_at DESC, l.seq DESC LIMIT 10000"
     ),
@@ -41,8 +45,8 @@ static FAILED: Statement = Statement::new(
 );
 
 static RATES: Statement = Statement::new(
-    "SELECT count(*) FILTER (WHERE NOT r.failed), count(*) FILTER (WHERE r.failed), max(r.accesses_minute),
-        max(r.accesses_hour), max(r.accesses_day), max(r.failures_hour)
+    "SELECT count(*) FILTER (WHERE NOT r.failed), count(*) FILTER (WHERE r.failed),
+        max(r.accesses_minute), max(r.accesses_hour), max(r.accesses_day), max(r.failures_hour)
      FROM watchllm.key_access_rates($1, NULL, $2, $3) r",
     &[TIME, UUID, UUID],
 );
@@ -135,5 +139,23 @@ fn read(row: &Row) -> Read {
         client_addr: row.get(16),
         application_name: row.get(17),
         committed: value(row, 18),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::trail::{COLUMNS, Mark};
+
+    #[test]
+    fn the_columns_marked_for_the_history_are_shown_in_order() {
+        let shown: String = shown!().split_whitespace().collect::<Vec<&str>>().join(" ");
+        let listed = COLUMNS.iter().filter(|column| column.is(Mark::History));
+        let expected = listed.map(|column| match column.name {
+            "claims_sub" => "CASE WHEN l.claims_trusted THEN l.claims_sub END".to_owned(),
+            "client_addr" => "pg_catalog.host(l.client_addr)".to_owned(),
+            name => format!("l.{name}"),
+        });
+        let expected = expected.collect::<Vec<String>>().join(", ");
+        assert!(shown.starts_with(&format!("SELECT {expected}, NOT l.success")), "{shown}");
     }
 }

@@ -5,9 +5,11 @@
 use super::oids::*;
 use super::{id, moment, settings, timestamp, uuid, value};
 use crate::id::{IncidentId, KeyRef, ProjectId, ProviderKeyId};
+use crate::input::ProviderSlug;
 use crate::moment::Moment;
 use crate::overrides::{ROTATION_REQUIRED_AFTER, ROTATION_WARN_AFTER};
 use crate::postgres::{Owner, Statement};
+use crate::trail::incident::kinds::Stage;
 use pgrx::datum::Uuid;
 
 /// The next keys after one, by id, each with its stage: 0, or the number of the stage it has
@@ -55,18 +57,11 @@ static ALERTED: Statement = Statement::new(
 static KNOWN: Statement =
     Statement::new("SELECT id FROM watchllm.security_incidents WHERE id = ANY ($1)", &[UUIDS]);
 
-/// The stage of a key's rotation.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
-    Soon,
-    Required,
-}
-
 /// A key, and when its active version must be rotated.
 pub(crate) struct Aged {
     pub project: ProjectId,
     pub key: ProviderKeyId,
-    pub provider: String,
+    pub provider: ProviderSlug,
     pub version: i32,
     pub days_old: i32,
     pub due_at: Moment,
@@ -98,7 +93,7 @@ pub(crate) fn page(owner: Owner, after: KeyRef, most: i32) -> Vec<Aged> {
         Some(Aged {
             project: id(row, 1)?,
             key: id(row, 2)?,
-            provider: value(row, 3),
+            provider: ProviderSlug::stored(value(row, 3)),
             version: value(row, 4),
             days_old: value(row, 7),
             due_at: moment(row, 5),

@@ -12,16 +12,37 @@ use sha2::Sha256;
 
 use crate::server::{Mode, Server};
 
-/// Every column in table order, as the bytes that are hashed. The hash itself comes last.
-const ROWS: &str = "SELECT int8send(seq), uuid_send(id), int8send((extract(epoch FROM accessed_at) * 1000000)::int8),
-    uuid_send(project_id), uuid_send(provider_key_id), convert_to(provider, 'UTF8'), int4send(key_version),
-    convert_to(access_type, 'UTF8'), boolsend(success), convert_to(failure_reason, 'UTF8'), int4send(attempt_count),
-    convert_to(ip_address, 'UTF8'), convert_to(user_agent, 'UTF8'), convert_to(request_id, 'UTF8'),
-    convert_to(session_role, 'UTF8'), convert_to(effective_role, 'UTF8'), convert_to(role_setting, 'UTF8'),
-    convert_to(claims_sub, 'UTF8'), boolsend(claims_trusted), convert_to(host(client_addr), 'UTF8'),
-    int4send(backend_pid), convert_to(application_name, 'UTF8'), int8send(txid::text::int8), int8send(epoch),
-    int8send(queue_seq), uuid_send(identity_id), int4send(chain_key_version), hash
-    FROM watchllm.provider_key_access_logs ORDER BY seq";
+/// Columns of the first version of the trail. All of them but the hash are hashed, NULL too; of
+/// later ones only values, each behind its number.
+const FIRST_VERSION: usize = 28;
+
+/// Every column in table order, by its name and type.
+const COLUMNS: &str = "SELECT attname::text, format_type(atttypid, atttypmod) FROM pg_attribute
+    WHERE attrelid = 'watchllm.provider_key_access_logs'::regclass AND attnum > 0 AND NOT attisdropped
+    ORDER BY attnum";
+
+fn columns(client: &mut impl GenericClient) -> Vec<(String, String)> {
+    let rows = client.query(COLUMNS, &[]).unwrap();
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// A column as the bytes that are hashed.
+fn bytes_of((name, kind): &(String, String)) -> String {
+    match kind.as_str() {
+        "bigint" => format!("int8send({name})"),
+        "integer" => format!("int4send({name})"),
+        "boolean" => format!("boolsend({name})"),
+        "uuid" => format!("uuid_send({name})"),
+        "text" => format!("convert_to({name}, 'UTF8')"),
+        "inet" => format!("convert_to(host({name}), 'UTF8')"),
+        "xid8" => format!("int8send({name}::text::int8)"),
+        "bytea" => name.clone(),
+        "timestamp with time zone" => {
+            format!("int8send((extract(epoch FROM {name}) * 1000000)::int8)")
+        }
+        other => panic!("{name}: no rule how {other} is hashed"),
+    }
+}
 
 const MAC_KEY: &str = "SELECT k.version, k.envelope, m.version, m.salt, m.iterations
     FROM watchllm.audit_keys k JOIN watchllm.master_keys m ON m.version = k.master_key_version
@@ -38,27 +59,36 @@ pub(crate) fn verify(server: &Server, database: &str) -> Result<usize, String> {
 /// Follows the trail as this client sees it. The error names the first row that does not follow.
 fn follow(client: &mut impl GenericClient, key: &[u8]) -> Result<usize, String> {
     let mut previous = vec![0u8; 32];
-    let rows = client.query(ROWS, &[]).unwrap();
+    let columns = columns(client);
+    let hash = columns.iter().position(|(name, _)| name == "hash").unwrap();
+    let bytes: Vec<String> = columns.iter().map(bytes_of).collect();
+    let rows =
+        format!("SELECT {} FROM watchllm.provider_key_access_logs ORDER BY seq", bytes.join(", "));
+    let rows = client.query(&rows, &[]).unwrap();
     for (row, expected_seq) in rows.iter().zip(1i64..) {
-        let columns: Vec<Option<Vec<u8>>> = (0..27).map(|column| row.get(column)).collect();
-        let seq = i64::from_be_bytes(columns[0].as_ref().unwrap().as_slice().try_into().unwrap());
+        let values: Vec<Option<Vec<u8>>> = (0..columns.len()).map(|at| row.get(at)).collect();
+        let seq = i64::from_be_bytes(values[0].as_ref().unwrap().as_slice().try_into().unwrap());
         if seq != expected_seq {
             return Err(format!("row {expected_seq} is missing: {seq} stands in its place"));
         }
         let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
         mac.update(&previous);
         mac.update(&[1]);
-        for column in &columns {
-            match column {
+        for (at, value) in values.iter().enumerate().filter(|(at, _)| *at != hash) {
+            if at >= FIRST_VERSION && value.is_some() {
+                mac.update(&(at as u32 + 1).to_be_bytes());
+            }
+            match value {
                 Some(bytes) => {
                     mac.update(&(bytes.len() as u32).to_be_bytes());
                     mac.update(bytes);
                 }
+                None if at >= FIRST_VERSION => (),
                 None => mac.update(&[0xFF; 4]),
             }
         }
         previous = mac.finalize().into_bytes().to_vec();
-        if row.get::<_, Vec<u8>>(27) != previous {
+        if values[hash].as_ref() != Some(&previous) {
             return Err(format!("row {seq} does not follow from the row before it"));
         }
     }
@@ -229,6 +259,19 @@ const CHANGES: [&str; 28] = [
     "hash = decode(repeat('00', 32), 'hex')",
 ];
 
+/// The changes above, and one of each column that came later.
+fn changes(client: &mut impl GenericClient) -> Vec<String> {
+    let later = columns(client).split_off(FIRST_VERSION);
+    let change = |(name, kind): &(String, String)| match kind.as_str() {
+        "text" => format!("{name} = coalesce({name}, '') || 'x'"),
+        "uuid" => format!("{name} = gen_random_uuid()"),
+        "boolean" => format!("{name} = {name} IS NOT TRUE"),
+        _ => format!("{name} = coalesce({name}, 0) + 1"),
+    };
+    let first = CHANGES.iter().map(|change| (*change).to_owned());
+    first.chain(later.iter().map(change)).collect()
+}
+
 const TRIGGERS_OFF: &str = "DO $do$ DECLARE t regclass; BEGIN
     FOR t IN SELECT relid FROM pg_partition_tree('watchllm.provider_key_access_logs') LOOP
         EXECUTE format('ALTER TABLE ONLY %s DISABLE TRIGGER ALL', t);
@@ -250,8 +293,9 @@ fn a_changed_missing_or_moved_row_breaks_the_chain() {
         "UPDATE {trail} a SET seq = b.seq, hash = b.hash FROM {trail} b WHERE a.seq + b.seq = 11 AND a.seq IN (5, 6)"
     );
     let first = format!("DELETE FROM {trail} WHERE seq = 1; UPDATE {trail} SET seq = seq - 1");
-    let changes =
-        CHANGES.iter().map(|change| format!("UPDATE {trail} SET {change} WHERE seq = {middle}"));
+    let changes = changes(&mut client)
+        .into_iter()
+        .map(|change| format!("UPDATE {trail} SET {change} WHERE seq = {middle}"));
     for tampering in changes.chain([removed, closed_up, swapped, swapped_whole, first]) {
         let mut transaction = client.transaction().unwrap();
         transaction.batch_execute(TRIGGERS_OFF).unwrap();

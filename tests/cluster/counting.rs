@@ -102,7 +102,7 @@ fn every_window_counts_what_rust_counts() {
     assert_eq!(rows(c, rates), [format!("f|{}", sizes[0]), format!("t|{}", sizes[1])]);
 }
 
-/// Keys of which the writer has counted something else than counting the trail gives.
+/// Keys whose counters differ from a count of the trail.
 const DIFFERING: &str = "SELECT count(*) FROM watchllm.provider_key_records r
     LEFT JOIN watchllm.provider_key_usage u ON u.provider_key_id = r.id
     CROSS JOIN LATERAL (
@@ -171,7 +171,7 @@ fn the_counters_that_people_see_are_what_counting_the_trail_gives() {
     assert_eq!(rows(c, &of(unknown)), [""; 0]);
 }
 
-/// The SQL of a detector says the same as its row, and none is forgotten where all are asked.
+/// The SQL of a detector says the same as its row, and no detector is missing where all are asked.
 #[test]
 fn every_detector_has_a_function_that_answers_its_word_and_its_severity() {
     let vault = Vault::with("");

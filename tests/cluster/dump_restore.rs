@@ -72,7 +72,7 @@ const KEYS: &str =
     "SELECT name, watchllm.decrypt_provider_key(id) FROM watchllm.provider_key_records
     WHERE deleted_at IS NULL ORDER BY name";
 
-/// Everything around the rows: keys, indexes, triggers, policies, grants, comments.
+/// Everything around the rows: columns, keys, indexes, triggers, policies, views, grants, comments.
 const FRAME: &str = "
     SELECT conrelid::regclass, conname, pg_get_constraintdef(oid) FROM pg_constraint
         WHERE connamespace = 'watchllm'::regnamespace;
@@ -85,13 +85,18 @@ const FRAME: &str = "
         (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(coalesce(relacl, acldefault('r', relowner))) a),
         obj_description(oid) FROM pg_class
         WHERE relnamespace = 'watchllm'::regnamespace AND relkind IN ('r', 'p', 'v');
-    SELECT attrelid::regclass, attname, (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(attacl) a),
-        col_description(attrelid, attnum) FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
+    SELECT attrelid::regclass, attnum, attname, format_type(atttypid, atttypmod), attnotnull, attstattarget,
+        attstorage, attcompression, attidentity, attgenerated, pg_get_expr(adbin, adrelid),
+        (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(attacl) a), col_description(attrelid, attnum)
+        FROM pg_attribute a JOIN pg_class c ON c.oid = attrelid
+        LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
         WHERE relnamespace = 'watchllm'::regnamespace AND relkind IN ('r', 'p', 'v') AND attnum > 0;
+    SELECT oid::regclass, pg_get_viewdef(oid) FROM pg_class
+        WHERE relnamespace = 'watchllm'::regnamespace AND relkind = 'v';
     SELECT oid::regprocedure, (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(proacl) a) FROM pg_proc
         WHERE pronamespace = 'watchllm'::regnamespace";
 
-fn frame(server: &Server, database: &str) -> String {
+pub(crate) fn frame(server: &Server, database: &str) -> String {
     let all = server.psql(database, FRAME);
     let mut lines: Vec<&str> = all.lines().collect();
     lines.sort_unstable();
@@ -99,7 +104,7 @@ fn frame(server: &Server, database: &str) -> String {
 }
 
 /// Compares line by line, and shows only the differences.
-fn same(found: &str, expected: &str, what: &str) {
+pub(crate) fn same(found: &str, expected: &str, what: &str) {
     let missing: Vec<&str> =
         expected.lines().filter(|line| !found.lines().any(|other| other == *line)).collect();
     let new: Vec<&str> =

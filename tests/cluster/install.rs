@@ -150,6 +150,19 @@ fn what_somebody_else_prepared_is_not_taken_over() {
         server.psql("postgres", undo);
         none(&server, "postgres", prepare, TABLES);
     }
+    // install() must not even read it: what a view calls would run with a superuser's rights.
+    // No rollback takes back what that does to a sequence or outside of the database.
+    server.psql(
+        "postgres",
+        "CREATE SEQUENCE calls; GRANT ALL ON SEQUENCE calls TO PUBLIC;
+         CREATE VIEW watchllm.install_history AS SELECT nextval('calls')::int AS schema_version;
+         ALTER VIEW watchllm.install_history OWNER TO mallory",
+    );
+    refused(&server, "postgres", INSTALL, "42501", "mallory owns it");
+    assert_eq!(server.psql("postgres", "SELECT is_called FROM calls"), "f");
+    server.psql("postgres", "SELECT * FROM watchllm.install_history"); // the trap works
+    assert_eq!(server.psql("postgres", "SELECT is_called FROM calls"), "t");
+    server.psql("postgres", "DROP VIEW watchllm.install_history; DROP SEQUENCE calls");
     server.psql("postgres", INSTALL);
     server.psql(
         "postgres",

@@ -54,6 +54,7 @@ mod log_channels;
 mod log_faults;
 mod log_incidents;
 mod matrix;
+mod migrations;
 mod not_found;
 mod overrides;
 mod pooler;

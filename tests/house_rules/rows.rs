@@ -1,6 +1,6 @@
-//! What a row of a table needs elsewhere: a detector its SQL and its tests, a setting that can be
-//! overridden somebody who reads it and a test that sets it. Each check is proven to fail. That a
-//! heading of docs/reference.md is missing is found by tests/docs.
+//! What a row of a table needs elsewhere. A detector needs its SQL and its tests. A setting that
+//! can be overridden needs a reader, and a test that sets it. Each check is proven to fail.
+//! tests/docs finds a missing heading of docs/reference.md.
 
 use super::{files, re};
 use std::collections::BTreeMap;
@@ -83,7 +83,7 @@ fn every_detector_has_what_it_needs() {
     let of = |detector: &Detector| of_detector(&texts, detector.word(), &format!("{detector:?}"));
     let missing: Vec<String> = Detector::ALL.iter().flat_map(of).collect();
     assert_eq!(missing, [""; 0]);
-    // and nothing looks for what no row names
+    // and no file that no row names
     for path in texts.keys().filter_map(|path| path.strip_prefix("sql/anomalies/")) {
         let word = path.trim_end_matches(".sql");
         assert!(Detector::find(word).is_some(), "sql/anomalies/{path} is of no detector");

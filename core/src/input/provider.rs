@@ -1,9 +1,9 @@
-//! Which vendor a key is of. It is a slug, so that nothing else is ever kept in its place: a caller
-//! who swaps provider and key must not leave the key in clear.
+//! The vendor of a key. It is a slug, so that no key fits in its place. A caller who swaps provider
+//! and key must not leave the key in clear.
 
 use super::Invalid;
 use crate::redact;
-use crate::trail::Bounded;
+use crate::trail::{Bounded, Shown};
 
 /// A provider: 1 to 63 of a-z, 0-9, `-` and `_`, beginning with a letter or digit.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,8 +28,8 @@ impl ProviderSlug {
         }
     }
 
-    /// Takes what a column of ours holds, which was parsed when it was stored. A row that was
-    /// tampered with keeps its text: its envelope, which binds it, does not open.
+    /// Takes a value of our own column, which was parsed when it was stored. If somebody tampered
+    /// with the row, the text is kept, but the envelope, which is bound to it, does not open.
     pub fn stored(column: String) -> ProviderSlug {
         ProviderSlug(column)
     }
@@ -47,6 +47,12 @@ impl ProviderSlug {
     /// Takes the slug into an event.
     pub fn bounded(&self) -> Bounded<{ Self::MAX_BYTES }> {
         Bounded::new(Some(&self.0))
+    }
+}
+
+impl Shown for ProviderSlug {
+    fn shown(&self) -> &str {
+        &self.0
     }
 }
 

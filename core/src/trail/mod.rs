@@ -1,6 +1,5 @@
-//! What is recorded of every access, how the records are chained, and what incidents are. Pure: no
-//! pgrx, no unsafe, no connection. Rule: DESIGN §6 and §11 (Bytes, Lengths, access_type,
-//! failure_reason).
+//! What is recorded of every access, how the records are chained, and what incidents are. The bytes
+//! and lengths are those of docs/architecture.md, the words those of docs/reference.md.
 #![forbid(unsafe_code)]
 
 /// A list of words that tables and people know, one variant each.
@@ -9,11 +8,15 @@ macro_rules! words {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[repr(u8)]
-        pub enum $name { $($variant),+ }
+        pub enum $name {
+            $(#[doc = concat!("`", $word, "`")] $variant),+
+        }
 
         impl $name {
+            /// All of them, in their order.
             pub const ALL: &'static [$name] = &[$($name::$variant),+];
 
+            /// The word that tables and people know it by.
             pub const fn word(self) -> &'static str {
                 match self { $($name::$variant => $word),+ }
             }
@@ -25,8 +28,11 @@ pub mod chain;
 pub mod event;
 pub mod incident;
 pub mod leak;
+pub mod terms;
 
-pub use chain::{MacKey, TrailRow};
-pub use event::{AccessType, Bounded, CallerKind, Counted, Event, FailureReason, Verdict};
+pub use chain::MacKey;
+pub use event::{COLUMNS, ColumnValue, Event, Mark, TrailColumn, TrailRow};
+pub use incident::kinds::{KeyVersion, Shown};
 pub use incident::{Incident, IncidentType, Notice, Severity};
 pub use leak::{Channel, Leak};
+pub use terms::{AccessType, Bounded, CallerKind, Counted, FailureReason, Verdict};

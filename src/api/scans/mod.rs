@@ -1,6 +1,6 @@
 //! Scans for leaked keys: of a table, of the server log, of the database's definitions. Each reads
-//! as the caller what the caller may read, answers a row per key and place, never a key, and raises
-//! an incident of what was not found before. What is common to them is here.
+//! as the caller, and only what the caller may read. It answers a row per key and place, never a
+//! key, and raises an incident for each new one. The common steps are here.
 
 mod database;
 mod log;
@@ -11,46 +11,47 @@ use crate::api::finder::{Finder, Found, StoredAs};
 use crate::audit::{Standing, commit};
 use crate::caller::Context;
 use crate::error::Error;
-use crate::id::{IncidentId, ProviderKeyId};
-use crate::input::{Back, PlaceName};
+use crate::id::IncidentId;
+use crate::input::{Back, PlaceName, ShownKey, ShownName};
 use crate::moment::Moment;
 use crate::postgres::{clock, process, session};
 use crate::redact;
 use crate::store;
-use crate::trail::{AccessType, FailureReason, Incident, IncidentType, Severity, incident};
+use crate::trail::incident::kinds::{InClear, in_clear_id, key_in_clear, more_in_clear};
+use crate::trail::{AccessType, FailureReason, Incident, Shown};
 use pgrx::notice;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 
-/// Rows of an answer at most, of keys that are not ours and of ours. A scanned text may be an
-/// attacker's, made of keys.
+/// The most rows of an answer, for keys that are not ours and for ours. A scanned text may be an
+/// attacker's, full of keys.
 const MOST: usize = 10_000;
-/// A NOTICE says how far a scan is, each time so much was searched: every few seconds.
+/// A NOTICE reports the progress each time so much was searched: every few seconds.
 const BYTES_PER_NOTICE: usize = 64 << 20;
 
-/// Where a text stands: as people are shown it, and what its incidents are about. A log file is
-/// renamed and packed, but what it says is not new again.
+/// The place of a text: the name that people see, and the name that its incidents are about. A log
+/// file may be renamed and packed, but its keys are not new then.
 struct Place {
-    shown: String,
+    shown: PlaceName,
     identity: String,
 }
 
 impl Place {
-    /// A place of this name; a name may hold a key.
+    /// A place with this name, which may itself hold a key.
     fn named(name: &str) -> Place {
-        Place { shown: PlaceName::clean(name).into_string(), identity: name.to_owned() }
+        Place { shown: PlaceName::clean(name), identity: name.to_owned() }
     }
 }
 
 /// A row of the answer: place, provider, kind, redacted, provider_key_id, occurrences, is_new.
 type LeakRow = (String, Option<String>, String, String, Option<pgrx::Uuid>, i64, bool);
 
-/// A key at a place, however often.
+/// A key at a place, with the number of its occurrences.
 struct KeyInClear {
     incident: IncidentId,
-    provider: Option<String>,
-    kind: String,
-    redacted: String,
+    provider: Option<ShownName>,
+    kind: &'static str,
+    redacted: ShownKey,
     occurrences: i64,
 }
 
@@ -60,14 +61,14 @@ struct Scan {
     finder: Finder,
     /// The function's name.
     source: &'static str,
-    leaks: BTreeMap<(Option<StoredAs>, String, [u8; 32]), KeyInClear>,
+    leaks: BTreeMap<(Option<StoredAs>, PlaceName, [u8; 32]), KeyInClear>,
     ours: usize,
-    /// Found beyond the rows of the answer.
+    /// The number of keys found beyond the rows of the answer.
     more: i64,
     searched: usize,
 }
 
-/// Begins a call, for those whom `may` lets; refusals are recorded.
+/// Begins a call of a caller that passes `may`. Refusals are recorded.
 fn begin(may: fn(&Access) -> Result<(), Error>) -> Result<Access, Error> {
     let access = Access::begin_with_key(AccessType::Validate, Context::default())?;
     may(&access)?;
@@ -89,8 +90,8 @@ impl Scan {
         Ok(Scan { access, finder, source, leaks: BTreeMap::new(), ours: 0, more: 0, searched: 0 })
     }
 
-    /// Searches a text of any length, piece by piece. The place may be one that is only looked up
-    /// when it is told.
+    /// Searches a text of any length, piece by piece. The place may be looked up only when a key is
+    /// found.
     fn search<P: Deref<Target = Place>>(&mut self, place: P, text: &[u8]) -> Result<(), Error> {
         let mut from = 0;
         while let Some(piece) = redact::piece(&text[from..], true).filter(|_| from < text.len()) {
@@ -100,7 +101,7 @@ impl Scan {
         Ok(())
     }
 
-    /// Searches a piece; what begins from `next` on is searched with the next piece.
+    /// Searches a piece. A key that begins at `next` or later is searched with the next piece.
     fn search_piece<P: Deref<Target = Place>>(
         &mut self,
         place: &P,
@@ -125,13 +126,13 @@ impl Scan {
             notice!(
                 "{}: {megabytes} MB searched, {count} keys found; now at {}",
                 self.source,
-                place.shown
+                place.shown.as_str()
             );
         }
         Ok(())
     }
 
-    /// Writes down a key that was found.
+    /// Notes a key that was found.
     fn note(&mut self, place: &Place, found: Found) {
         let key = (found.ours, place.shown.clone(), found.fingerprint);
         if let Some(leak) = self.leaks.get_mut(&key) {
@@ -144,30 +145,39 @@ impl Scan {
             return;
         }
         self.ours += usize::from(found.ours.is_some());
-        let (id, version) =
-            found.ours.map_or((ProviderKeyId::NIL, 0), |ours| (ours.key, ours.version));
-        let parts = [
-            b"leak",
-            place.identity.as_bytes(),
-            &found.fingerprint,
-            id.bytes(),
-            &version.to_be_bytes(),
-        ];
-        let incident = incident::identity(&parts);
-        let Found { provider, kind, redacted, .. } = found;
+        let ours = found.ours.map(StoredAs::version);
+        let incident = in_clear_id(&place.identity, &found.fingerprint, ours);
+        let provider = found.provider.map(|provider| ShownName::clean(&provider));
+        let Found { kind, redacted, .. } = found;
         self.leaks.insert(key, KeyInClear { incident, provider, kind, redacted, occurrences: 1 });
+    }
+
+    /// The incident of a key that lies in clear at a place.
+    fn incident_of(
+        &self,
+        ours: Option<StoredAs>,
+        place: &PlaceName,
+        leak: &KeyInClear,
+    ) -> Incident {
+        let found = InClear {
+            source: self.source,
+            place,
+            provider: leak.provider.as_ref().map(|provider| provider as &dyn Shown),
+            kind: leak.kind,
+            redacted: &leak.redacted,
+            occurrences: leak.occurrences,
+            ours: ours.map(StoredAs::version),
+        };
+        key_in_clear(leak.incident, &found, clock::now())
     }
 
     /// Raises the incidents that are new, and answers the rows, ours first.
     fn finish(self) -> Vec<LeakRow> {
         let mut incidents: BTreeMap<IncidentId, Incident> = BTreeMap::new();
         for ((ours, place, _), leak) in &self.leaks {
-            incidents
-                .entry(leak.incident)
-                .or_insert_with(|| incident_of(self.source, *ours, place, leak));
+            incidents.entry(leak.incident).or_insert_with(|| self.incident_of(*ours, place, leak));
         }
-        // In the order of their ids, so that two scans at once do not wait for each other in a
-        // circle.
+        // In the order of their ids, so that two scans at once never wait for each other.
         let new: BTreeMap<IncidentId, bool> = incidents
             .into_iter()
             .map(|(id, incident)| (id, raise(&self.access, &incident)))
@@ -175,16 +185,17 @@ impl Scan {
         let is_new = |leak: &KeyInClear| new.get(&leak.incident).copied().unwrap_or(false);
         let mut rows: Vec<LeakRow> = Vec::with_capacity(self.leaks.len() + 1);
         let of =
-            |((ours, place, _), leak): (&(Option<StoredAs>, String, [u8; 32]), &KeyInClear)| {
+            |((ours, place, _), leak): (&(Option<StoredAs>, PlaceName, [u8; 32]), &KeyInClear)| {
                 let key = ours.map(|ours| store::uuid(ours.key));
-                let (provider, kind, redacted) =
-                    (leak.provider.clone(), leak.kind.clone(), leak.redacted.clone());
-                (place.clone(), provider, kind, redacted, key, leak.occurrences, is_new(leak))
+                let place = place.clone().into_string();
+                let provider = leak.provider.clone().map(ShownName::into_string);
+                let (kind, redacted) = (leak.kind.to_owned(), leak.redacted.clone().into_string());
+                (place, provider, kind, redacted, key, leak.occurrences, is_new(leak))
             };
         rows.extend(self.leaks.iter().filter(|((ours, ..), _)| ours.is_some()).map(of));
         rows.extend(self.leaks.iter().filter(|((ours, ..), _)| ours.is_none()).map(of));
         if self.more > 0 {
-            let is_new = raise(&self.access, &no_more(self.source));
+            let is_new = raise(&self.access, &more_in_clear(self.source, clock::now()));
             rows.push((
                 "elsewhere".into(),
                 None,
@@ -196,41 +207,6 @@ impl Scan {
             ));
         }
         rows
-    }
-}
-
-/// The incident of a key that lies in clear at a place.
-fn incident_of(source: &str, ours: Option<StoredAs>, place: &str, leak: &KeyInClear) -> Incident {
-    let details = serde_json::json!({
-        "what": "a provider key lies in clear", "source": source, "place": place, "provider": leak.provider,
-        "kind": leak.kind, "redacted": leak.redacted, "occurrences": leak.occurrences,
-        "key_version": ours.map(|ours| ours.version),
-    });
-    Incident {
-        id: leak.incident,
-        kind: IncidentType::LeakedKey,
-        severity: if ours.is_some() { Severity::High } else { Severity::Medium },
-        project_id: ours.map(|ours| ours.project),
-        provider_key_id: ours.map(|ours| ours.key),
-        details: details.to_string(),
-        detected_at: clock::now(),
-    }
-}
-
-/// The incident that there is more than an answer holds, one a day.
-fn no_more(source: &str) -> Incident {
-    let now = clock::now();
-    let day = i64::from(now.day());
-    let details =
-        serde_json::json!({ "what": "more keys lie in clear than a scan lists", "source": source });
-    Incident {
-        id: incident::identity(&[b"leak", b"more", source.as_bytes(), &day.to_be_bytes()]),
-        kind: IncidentType::LeakedKey,
-        severity: Severity::High,
-        project_id: None,
-        provider_key_id: None,
-        details: details.to_string(),
-        detected_at: now,
     }
 }
 

@@ -7,9 +7,8 @@ use crate::audit::queue::Slot;
 use crate::id::{KeyRef, ProviderKeyId};
 use crate::moment::Moment;
 use crate::store;
-use crate::trail::{
-    AccessType, Bounded, CallerKind, Counted, Event, Incident, IncidentType, Severity, incident,
-};
+use crate::trail::incident::kinds::compromised_opened;
+use crate::trail::{AccessType, Bounded, CallerKind, Counted, Event, Incident};
 use std::collections::HashMap;
 
 /// Keys written at a time: about 5 ms, so an event waits at most that long.
@@ -116,7 +115,7 @@ impl Counters {
     /// Writes an incident for each compromised version that was opened.
     pub(super) fn write_incidents(&mut self, slot: &Slot) {
         let incidents: Vec<Incident> =
-            self.opened_compromised.values().map(compromised_use).collect();
+            self.opened_compromised.values().map(compromised_opened).collect();
         if incidents.is_empty() {
             return;
         }
@@ -127,27 +126,5 @@ impl Counters {
             self.opened_compromised.clear();
             slot.announce_all(fresh);
         }
-    }
-}
-
-/// The incident of an open of a version marked compromised. The first such access is its evidence.
-fn compromised_use(event: &Event) -> Incident {
-    let (key, version) = (
-        event.provider_key_id.unwrap_or(ProviderKeyId::NIL),
-        event.key_version.unwrap_or_default(),
-    );
-    let details = serde_json::json!({
-        "what": "a version marked compromised was opened",
-        "key_version": version,
-        "event_id": event.id.to_string(),
-    });
-    Incident {
-        id: incident::identity(&[b"opened", key.bytes(), &version.to_be_bytes()]),
-        kind: IncidentType::LeakedKey,
-        severity: Severity::High,
-        project_id: event.project_id,
-        provider_key_id: event.provider_key_id,
-        details: details.to_string(),
-        detected_at: event.accessed_at,
     }
 }

@@ -10,7 +10,8 @@ use crate::input::Note;
 use crate::moment::{Moment, Span};
 use crate::postgres::{Owner, clock};
 use crate::store;
-use crate::trail::{AccessType, CallerKind, Event, Incident, Notice, incident};
+use crate::trail::incident::kinds::moment_id;
+use crate::trail::{AccessType, CallerKind, Event, Notice};
 use pgrx::warning;
 use std::collections::HashMap;
 
@@ -66,25 +67,13 @@ fn write_findings(slot: &Slot, watch: &mut Watch) {
 
 /// Writes one finding; listeners are told of a new one.
 fn write(owner: Owner, finding: &WatchFinding) -> Option<Notice> {
-    let (project, key) = match &finding.subject {
-        Subject::Key(key) => (Some(key.project), Some(key.key)),
-        Subject::Caller(..) => (None, None),
-    };
-    let (id, began) = (finding.incident, finding.began);
+    let incident = finding.to_incident();
+    let (id, project, began) = (incident.id, incident.project_id, finding.began);
     if let Some((at, accesses)) = finding.ended {
         let note = format!("{accesses} accesses while it lasted");
         store::incidents::add_event(owner, &id, project, "ended", &note, at);
         return None;
     }
-    let incident = Incident {
-        id,
-        kind: finding.detector.incident_type(),
-        severity: finding.detector.severity(),
-        project_id: project,
-        provider_key_id: key,
-        details: details(finding),
-        detected_at: began,
-    };
     let is_new = store::incidents::write(owner, &incident);
     if let Some(evidence) = evidence(owner, finding) {
         store::incidents::add_event(owner, &id, project, "note", &evidence, began);
@@ -107,26 +96,6 @@ fn mark_subject(owner: Owner, finding: &WatchFinding) {
         }
         Subject::Caller(..) => (),
     }
-}
-
-/// Details that every reader of the incident may see: counts and windows. Callers are named only in
-/// incidents that no tenant reads.
-fn details(finding: &WatchFinding) -> String {
-    let what = finding.detector.says(finding.limit);
-    let mut details = serde_json::json!({ "what": what, "blocked": finding.blocks });
-    if let Some(window) = finding.detector.window() {
-        details["window"] = window.word().into();
-        details["observed"] = finding.observed.into();
-        details["limit"] = finding.limit.into();
-    }
-    if finding.detector == Detector::DormantKey {
-        details["days_asleep"] = finding.observed.into();
-    }
-    if let Subject::Caller(kind, subject) = &finding.subject {
-        details["kind"] = kind.word().into();
-        details["subject"] = (**subject).into();
-    }
-    details.to_string()
 }
 
 /// A note that names who used the key within the last minute. Only the staff reads notes.
@@ -160,13 +129,14 @@ fn write_meetings(watch: &mut Watch) {
     let distinct: HashMap<_, _> =
         taken.iter().map(|m| ((m.key, m.kind, m.subject.clone()), m)).collect();
     let meetings: Vec<Meeting> = distinct.into_values().cloned().collect();
-    let new = now_or_later("callers are written", |owner| store::watch::meet(owner, &meetings));
+    let new =
+        now_or_later("callers are written", |owner| store::watch::save_meetings(owner, &meetings));
     let Some(new) = new else { return watch.put_back_meetings(taken) };
     for meeting in new {
         let detector =
             if meeting.kind == CallerKind::Role { Detector::NewRole } else { Detector::NewAddress };
-        let name = [meeting.kind.word().as_bytes(), meeting.subject.as_bytes()].concat();
-        add_finding(watch, detector, meeting.key, meeting.at, 1, &name);
+        let by = Some((meeting.kind, &*meeting.subject));
+        add_finding(watch, detector, meeting.key, meeting.at, 1, by);
     }
 }
 
@@ -186,32 +156,25 @@ fn look_at_woken(watch: &mut Watch) {
             let asleep = last_used.get(key).map_or(Span::NONE, |last| *at - *last);
             if asleep > watch.stale_after(key) {
                 let days = asleep.whole_days() as u32;
-                add_finding(watch, Detector::DormantKey, *key, *at, days, b"");
+                add_finding(watch, Detector::DormantKey, *key, *at, days, None);
             }
         }
     }
 }
 
-/// A finding of a moment: it has no episode. One a day for the same.
+/// A finding of a single moment, without an episode. There is one a day for the same subject.
 fn add_finding(
     watch: &mut Watch,
     detector: Detector,
     key: KeyRef,
     at: Moment,
     observed: u32,
-    about: &[u8],
+    by: Option<(CallerKind, &str)>,
 ) {
-    let day = at.day().to_be_bytes();
-    let incident = incident::identity(&[
-        detector.word().as_bytes(),
-        key.project.bytes(),
-        key.key.bytes(),
-        about,
-        &day,
-    ]);
+    let incident = moment_id(detector.incident_type(), key, by, at);
     let blocks = watch.blocks(detector, &key);
     let subject = Subject::Key(key);
-    watch.found(WatchFinding {
+    watch.add_finding(WatchFinding {
         incident,
         detector,
         subject,

@@ -8,8 +8,8 @@ use crate::id::IncidentId;
 use crate::input::ShownName;
 use crate::postgres::{clock, session};
 use crate::store;
-use crate::trail::leak::{Names, overflow};
-use crate::trail::{Incident, Leak};
+use crate::trail::incident::kinds::{key_masked, masked_unreported};
+use crate::trail::{Incident, Leak, Shown};
 
 /// The most leaks kept while they cannot be written. Further ones are dropped and counted.
 const MOST: usize = 1_024;
@@ -50,7 +50,7 @@ impl Pending {
         if self.dropped > 0
             && let Ok(id) = random_bytes()
         {
-            incidents.push(overflow(self.dropped, IncidentId::new(id), clock::now()));
+            incidents.push(masked_unreported(self.dropped, IncidentId::new(id), clock::now()));
         }
         incidents
     }
@@ -58,8 +58,12 @@ impl Pending {
 
 /// The incident of a leak. Names are masked, because they are free text from callers.
 fn incident(leak: &Leak) -> Incident {
-    let clean = |name: String| ShownName::clean(&name).into_string();
+    let clean = |name: String| ShownName::clean(&name);
     let role = session::role_name(leak.role.into()).map(clean);
     let database = session::database_name(leak.database.into()).map(clean);
-    leak.incident(&Names { role: role.as_deref(), database: database.as_deref() })
+    key_masked(leak, role.as_ref().map(shown), database.as_ref().map(shown))
+}
+
+fn shown(name: &ShownName) -> &dyn Shown {
+    name
 }

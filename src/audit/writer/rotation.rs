@@ -8,8 +8,9 @@ use crate::id::{IncidentId, KeyRef};
 use crate::moment::Moment;
 use crate::postgres::{Owner, clock};
 use crate::store;
-use crate::store::rotation::{Aged, Stage};
-use crate::trail::{Incident, IncidentType, Notice, Severity, incident};
+use crate::store::rotation::Aged;
+use crate::trail::incident::kinds::{Due, Stage, rotation_due};
+use crate::trail::{Incident, KeyVersion, Notice};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
@@ -75,32 +76,12 @@ fn alert(owner: Owner, after: KeyRef) -> Outcome {
 }
 
 fn incident_of(key: &Aged, stage: Stage, now: Moment) -> Incident {
-    let (what, word, severity) = match stage {
-        Stage::Soon => ("this provider key should be rotated soon", "Rotation Soon", Severity::Low),
-        Stage::Required => {
-            ("this provider key must be rotated", "Rotation Required", Severity::Medium)
-        }
+    let due = Due {
+        version: KeyVersion { key: key.key(), number: key.version },
+        provider: &key.provider,
+        stage,
+        days_old: key.days_old,
+        days_left: (key.due_at - now).whole_days(),
     };
-    let details = serde_json::json!({
-        "what": what,
-        "stage": word,
-        "provider": key.provider,
-        "key_version": key.version,
-        "days_old": key.days_old,
-        "days_left": (key.due_at - now).whole_days(),
-    });
-    Incident {
-        id: incident::identity(&[
-            b"rotation",
-            key.key.bytes(),
-            &key.version.to_be_bytes(),
-            word.as_bytes(),
-        ]),
-        kind: IncidentType::RotationDue,
-        severity,
-        project_id: Some(key.project),
-        provider_key_id: Some(key.key),
-        details: details.to_string(),
-        detected_at: now,
-    }
+    rotation_due(&due, now)
 }

@@ -1,6 +1,8 @@
-//! An incident: something a person must look at. Pure data; no key is ever in it. Its identity may
-//! be computed from what it is about, so that what is found again is not an incident again. DESIGN
-//! §6, §11.
+//! An incident: something a person must look at. Pure data; no key is ever in it. Its identity is
+//! computed from what it is about, so that what is found again is not an incident again. Each kind
+//! has its constructor in `kinds`; nobody else can make an incident, or an identity.
+
+pub mod kinds;
 
 use crate::id::{IncidentId, KeyRef, ProjectId, ProviderKeyId};
 use crate::moment::Moment;
@@ -12,8 +14,9 @@ words! {
     IncidentType {
         LeakedKey = "leaked_key", RapidAutomatedAccess = "rapid_automated_access",
         PotentialKeyTheft = "potential_key_theft", UnusuallyHighAccess = "unusually_high_access",
-        RepeatedFailures = "repeated_failures", MassKeyReading = "mass_key_reading", NewAddress = "new_address",
-        NewRole = "new_role", DormantKeyUsed = "dormant_key_used", RotationDue = "rotation_due",
+        RepeatedFailures = "repeated_failures", MassKeyReading = "mass_key_reading",
+        NewAddress = "new_address", NewRole = "new_role", DormantKeyUsed = "dormant_key_used",
+        RotationDue = "rotation_due",
     }
 }
 
@@ -22,14 +25,22 @@ words! {
     Severity { Low = "low", Medium = "medium", High = "high", Critical = "critical" }
 }
 
-/// An incident before it is stored. `details` is a JSON object.
+/// An incident before it is stored, made in `kinds`. `details` is a JSON object.
+#[non_exhaustive]
 pub struct Incident {
+    /// Names the incident.
     pub id: IncidentId,
+    /// What kind it is.
     pub kind: IncidentType,
+    /// How urgent it is.
     pub severity: Severity,
+    /// The project it is about.
     pub project_id: Option<ProjectId>,
+    /// The key it is about.
     pub provider_key_id: Option<ProviderKeyId>,
+    /// A JSON object for people to read, with `what` in it.
     pub details: String,
+    /// When it was found.
     pub detected_at: Moment,
 }
 
@@ -37,7 +48,9 @@ pub struct Incident {
 /// rights.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Notice {
+    /// The incident.
     pub incident: IncidentId,
+    /// What kind it is.
     pub kind: IncidentType,
 }
 
@@ -54,6 +67,7 @@ impl Incident {
         Some(KeyRef { project: self.project_id?, key: self.provider_key_id? })
     }
 
+    /// What listeners are told of it.
     pub fn notice(&self) -> Notice {
         Notice { incident: self.id, kind: self.kind }
     }
@@ -61,7 +75,7 @@ impl Incident {
 
 /// The identity of the incident that is about exactly these parts (RFC 9562, version 8). A part
 /// that is a key must come as its fingerprint.
-pub fn identity(parts: &[&[u8]]) -> IncidentId {
+fn identity(parts: &[&[u8]]) -> IncidentId {
     let mut digest = Sha256::new_with_prefix(b"watchllm_keys incident v1");
     for part in parts {
         digest.update((part.len() as u32).to_be_bytes());
