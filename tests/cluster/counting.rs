@@ -191,3 +191,21 @@ fn every_detector_has_a_function_that_answers_its_word_and_its_severity() {
           AND p.oid <> a.oid AND a.oid = 'watchllm.key_access_anomalies'::regproc ORDER BY 1";
     assert_eq!(rows(c, functions), expected);
 }
+
+/// The body stands in the place of the call, with the branch of the word alone: so the planner
+/// estimates rows as if the condition were written out, and a tenant's plan is no other.
+#[test]
+fn the_planner_sees_through_what_counts() {
+    let vault = Vault::with("");
+    let c = &mut vault.connect();
+    for counted in Counted::ALL {
+        let plan = format!(
+            "EXPLAIN (VERBOSE, COSTS OFF) SELECT FROM watchllm.provider_key_access_logs l
+            WHERE watchllm.counts_as('{}', l.access_type, l.success, l.failure_reason)",
+            counted.word()
+        );
+        let plan = rows(c, &plan).join("\n");
+        assert!(plan.contains("caller_blocked"), "{plan}");
+        assert!(!plan.contains("counts_as") && !plan.contains("CASE"), "{plan}");
+    }
+}
