@@ -1,12 +1,13 @@
 # make setup | demo | demo-stop | test | bench | lint | install | clean
-# Works as root and as an ordinary user. Variables: PG_MAJOR (15; 16 to 18 are not tried yet), PG_CONFIG, CARGO_TARGET_DIR; for bench ROUNDS and SECONDS.
-# Every step is a script of its own in scripts/, so that it can be read and run without make.
+# Works as root and as an ordinary user. Variables: PG_MAJOR (15; 16 to 18 are not tried yet),
+# PG_CONFIG, CARGO_TARGET_DIR; for bench ROUNDS and SECONDS.
+# Every step is a script in scripts/, so that it can be read and run without make.
 
 .PHONY: help setup setup-tests build demo demo-stop test bench lint install clean
 export PG_MAJOR PG_CONFIG
 
 help:
-	@sed -n '1,3s/^# //p' Makefile
+	@sed -n '1,4s/^# //p' Makefile
 
 # what is missing on a fresh Debian or Ubuntu with Rust and git (apt-get only when something is)
 setup:

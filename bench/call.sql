@@ -1,4 +1,5 @@
--- Baseline: one call of a plpgsql function that selects, opens with pgcrypto, writes a log row and marks the key as used.
+-- Baseline: one call of a plpgsql function that selects, opens with pgcrypto, writes a log row and
+-- marks the key as used.
 CREATE FUNCTION bench.decrypt(key_id uuid, seq bigint, epoch bigint, n bigint) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     plain text;

@@ -1,4 +1,5 @@
--- Keys never opened before against the same keys once more, on one warm connection: milliseconds, medians.
+-- Keys that were never opened against the same keys a second time, on one warm connection:
+-- milliseconds, medians.
 CREATE TEMP TABLE took (kind text, ms float8);
 DO $$
 DECLARE

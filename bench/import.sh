@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Measures import_watchllm_keys: rows a second against what PBKDF2 alone would allow one core (the same implementation in
-# the same run: a master key of 20,000,000 iterations is derived once after a server start, as long as 200 rows would take),
-# the backend's memory, the notices. The second ratio counts processor time only, for machines that have other work too.
-# Variable: ROWS (10000).
+# Measures import_watchllm_keys: rows a second, the backend's memory, the notices. The bound is what
+# PBKDF2 alone allows one core, with the same implementation in the same run. A master key of
+# 20,000,000 iterations is derived once after a server start, which takes as long as 200 rows. The
+# second ratio counts processor time only, for machines that have other work too. Variable: ROWS
+# (10000).
 
 # shellcheck source=scripts/env.sh
 . "$(dirname "$0")/../scripts/env.sh"
@@ -24,8 +25,8 @@ END
 trap 'cluster_remove bench_import' EXIT
 admin_psql() { cluster_psql -A -t -v ON_ERROR_STOP=1 "$@"; }
 
-# Milliseconds of the first call after a server start, and the processor time of the writer in hundredths of a second:
-# one derivation, and a few milliseconds for the writer to start.
+# Milliseconds of the first call after a server start, and the writer's processor time in hundredths
+# of a second. They hold one derivation and a few milliseconds for the writer's start.
 derivation() {
     as_runner "$SERVER/bin/pg_ctl" -D "$DATA" -l "$CLUSTER/log" -s -w restart
     admin_psql -d derive -c '\timing on' -c "SELECT watchllm.create_project('again')" | sed -n 's/^Time: \([0-9.]*\).*/\1/p'
@@ -48,8 +49,8 @@ prepare() {
     if am_root; then chown "$RUN_AS:" "$CLUSTER/old.secret"; fi
 }
 
-# Kilobytes (peak, own) and processor time before and after, between them what came out and how long it took; notices go
-# to a file.
+# Kilobytes (peak, own) and processor time before and after; between them the outcome and its time.
+# Notices go to a file.
 import() {
     cluster_psql -A -t -v ON_ERROR_STOP=1 -d postgres 2>"$CLUSTER/notices" <<END
 SELECT pg_backend_pid() AS pid \gset

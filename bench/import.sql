@@ -1,5 +1,6 @@
--- WatchLLM's table with as many rows as asked, made of a few hundred distinct ciphertexts under new ids: opening one costs
--- the same however often it comes. 1,000 projects, five providers, two keys of each: nobody is over the limit.
+-- WatchLLM's table with the wanted number of rows. A few hundred ciphertexts are repeated under new
+-- ids, since opening one always costs the same. 1,000 projects, five providers, two keys of each,
+-- so nobody is over the limit.
 SET client_min_messages = warning;
 CREATE EXTENSION watchllm_keys;
 SELECT watchllm.install();

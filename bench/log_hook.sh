@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Measures what the log hook costs: processor time of the backend for `SELECT 1` and for a short line in the log, with
-# watchllm_keys.redact_server_log off and on in turn. Statements as clients send them, one by one, and in pipelines of 1,000,
-# where nothing is waited for and the hook weighs most. Medians of thousands of statements, and of rounds of lines.
-# Variables: CALLS (100000 a round), ROUNDS (10).
+# Measures the log hook: the backend's processor time for `SELECT 1` and for a short line in the
+# log, with watchllm_keys.redact_server_log off and on in turn. Statements are sent one by one, as
+# clients do. They are also sent in pipelines of 1,000, where nothing waits and the hook weighs
+# most. Medians of thousands of statements, and of rounds of lines. Variables: CALLS (100000 a
+# round), ROUNDS (10).
 
 # shellcheck source=scripts/env.sh
 . "$(dirname "$0")/../scripts/env.sh"
@@ -19,7 +20,7 @@ END
 trap 'cluster_remove bench_log' EXIT
 admin_psql() { cluster_psql -A -t -d postgres "$@"; }
 
-# Nanoseconds of processor time that a backend has had; what each measurement found, for one call.
+# The backend's processor time in nanoseconds, and the result of each measurement, for one call.
 admin_psql -c "ALTER SYSTEM SET client_min_messages = 'error'" \
     -c "CREATE FUNCTION spent() RETURNS bigint LANGUAGE sql VOLATILE AS
         \$\$ SELECT split_part(pg_read_file('/proc/self/schedstat'), ' ', 1)::bigint \$\$" \

@@ -1,5 +1,6 @@
--- Many decrypts in one backend: bytes of all memory contexts, and resident kilobytes of its own (shared memory apart),
--- before and after; as many calls go before, because generate_series() itself keeps memory for its rows.
+-- Many decrypts in one backend: bytes of all memory contexts, and resident kilobytes without shared
+-- memory, before and after. As many calls go before, because generate_series() keeps memory for its
+-- rows.
 SELECT id AS key, pg_backend_pid() AS pid FROM bench.keys WHERE n = 1 \gset
 \setenv BACKEND :pid
 SELECT count(watchllm.decrypt_provider_key(:'key')) FROM generate_series(1, :calls) \g /dev/null

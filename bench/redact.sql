@@ -1,9 +1,10 @@
--- Masking keys in text: redact() against a chain of regexp_replace() over the same formats in plpgsql, and against copying
--- the text (repeat() and octet_length() of what is stored apart). Milliseconds are medians of five, in turn.
+-- Masking keys in text: redact() against a chain of regexp_replace() over the same formats in
+-- plpgsql. Also against copying the text (repeat() and octet_length() of what is stored apart).
+-- Milliseconds are medians of five, in turn.
 SET client_min_messages = warning;
 CREATE SCHEMA bench_redact;
 
--- Baseline: what one would write without us, from the same table of formats.
+-- Baseline: what one would write without the vault, from the same table of formats.
 CREATE FUNCTION bench_redact.chain(line text) RETURNS text LANGUAGE plpgsql IMMUTABLE STRICT PARALLEL SAFE AS $$
 BEGIN
     line := regexp_replace(line, 'sk-proj-[A-Za-z0-9_-]{20,}', 'sk-proj-...[REDACTED]', 'g');
@@ -117,7 +118,7 @@ SELECT name, string_agg(CASE n % 6
 FROM (VALUES ('clean', 8000), ('row', 8)) AS sizes (name, lines), generate_series(1, lines) AS n GROUP BY name;
 INSERT INTO bench_redact.texts SELECT 'row with a key', body || ' key=sk-proj-' || md5('a') || md5('b') || 'XY' FROM bench_redact.texts WHERE name = 'row';
 
--- What costs most: 1 MB each.
+-- The most expensive texts: 1 MB each.
 INSERT INTO bench_redact.texts
 SELECT 'hostile ' || quote_literal(piece), repeat(piece, 1048576 / octet_length(piece)) FROM unnest(ARRAY[
     'sk-', 'sk-a', 'sk-ant-', 'sk-proj-', 'eyJ', 'eyJaaaaaaaaaa.', 'Bearer ', 'AKIA', 'T3BlbkFJ', 'a', '0', '"', '\', 'ü', 'aws', 'mistral=',

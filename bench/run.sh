@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Measures the vault against what else one could do, all in the same run on the same machine: rounds in turn, medians, ratios.
-# Absolute numbers say little on another day; ratios do. Variables: ROUNDS (3), BENCH_SECONDS (3 per measurement), CALLS (100000).
+# Measures the vault against the alternatives, all in the same run on the same machine: rounds in
+# turn, medians, ratios. Absolute numbers say little on another day; ratios do. Variables: ROUNDS
+# (3), BENCH_SECONDS (3 per measurement), CALLS (100000).
 
 # shellcheck source=scripts/env.sh
 . "$(dirname "$0")/../scripts/env.sh"
@@ -30,7 +31,7 @@ END
 admin_psql() { cluster_psql -A -t -v ON_ERROR_STOP=1 -d postgres "$@"; }
 bench_psql() { cluster_psql -A -t -v ON_ERROR_STOP=1 -d postgres -U bench "$@"; }
 
-# The scripts go where the user who runs pgbench can read them, with the INSERT of a real row filled in.
+# The scripts go where pgbench's user can read them, with the INSERT of a real row filled in.
 fill_in() { # script text on stdin, the INSERT as argument
     local text
     text=$(cat)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Measures scan_server_log() on a log of 1 GB, made here, with a stored key of no known shape in its last line: the peak of the
-# backend's own memory (RssAnon: without what it shares), megabytes a second, and that the key is named.
-# Variable: MEGABYTES (1024).
+# Measures scan_server_log() on a log of 1 GB made here, with a stored key of no known shape in its
+# last line. Reports the peak of the backend's own memory (RssAnon, without shared memory),
+# megabytes a second, and that the key is named. Variable: MEGABYTES (1024).
 
 # shellcheck source=scripts/env.sh
 . "$(dirname "$0")/../scripts/env.sh"

@@ -1,5 +1,6 @@
--- What the bench measures: a vault with 1,600 keys, and beside it what an application would write by itself with pgcrypto.
--- Keys 1 to 1000 are the working set, 1 is the hot key; those above are opened once, to see what a first time costs.
+-- The subject of the bench: a vault with 1,600 keys, and beside it what an application would write
+-- itself with pgcrypto. Keys 1 to 1000 are the working set, 1 is the hot key. Those above are
+-- opened once, to measure a first time.
 SET client_min_messages = warning;
 CREATE EXTENSION watchllm_keys;
 SELECT watchllm.install();
@@ -25,7 +26,8 @@ SELECT format('CREATE TABLE bench.log_%s PARTITION OF bench.log FOR VALUES FROM 
 FROM generate_series(date_trunc('day', now() AT TIME ZONE 'UTC'), date_trunc('day', now() AT TIME ZONE 'UTC') + interval '1 day', interval '1 day') AS day
 \gexec
 
--- an INSERT of the very row that a decrypt writes: each column with the value of a real row, identity columns given anew
+-- an INSERT of the row that a decrypt writes: each column has the value of a real row, identity
+-- columns are new
 CREATE FUNCTION bench.insert_of_a_row(seq text, epoch text, queue_seq text) RETURNS text LANGUAGE sql AS $$
     SELECT format('INSERT INTO bench.log (%s) VALUES (%s)',
         string_agg(quote_ident(attname), ', ' ORDER BY attnum),

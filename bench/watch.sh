@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Measures the watch: processor time of counting an access against all that the writer spends on one, memory, and what a
-# restart and the look back cost over a month of rows. Variables: EVENTS (200000 decrypts), ROWS (10000000 over 30 days).
+# Measures the watch: the processor time of counting an access against all that the writer spends on
+# one, and memory. Also what a restart and the look back cost over a month of rows. Variables:
+# EVENTS (200000 decrypts), ROWS (10000000 over 30 days).
 
 # shellcheck source=scripts/env.sh
 . "$(dirname "$0")/../scripts/env.sh"

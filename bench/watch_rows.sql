@@ -1,5 +1,5 @@
--- A month of the trail: so many decrypts of the 1000 keys, evenly over 30 days, as an application makes them. They are no
--- part of the chain (a superuser can insert rows; only the chain tells).
+-- A month of the trail: decrypts of the 1000 keys, evenly over 30 days, as an application makes
+-- them. They are not in the chain: a superuser can insert rows, and only the chain tells.
 SELECT watchllm.make_log_partition((now() AT TIME ZONE 'UTC')::date - d) FROM generate_series(0, 30) d;
 SELECT (SELECT id FROM watchllm.projects LIMIT 1) AS project,
        (SELECT max(seq) FROM watchllm.provider_key_access_logs) AS seq,

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Builds the extension and assembles a private copy of PostgreSQL around it, so that demo, tests and bench never touch the
-# system's PostgreSQL nor need root. PostgreSQL finds share/ and lib/ relative to the real place of its executable.
+# Builds the extension and assembles a private copy of PostgreSQL around it. So demo, tests and
+# bench never touch the system's PostgreSQL, and need no root. PostgreSQL finds share/ and lib/
+# relative to the real place of its executable.
 
 # shellcheck source=scripts/env.sh
 . "$(dirname "$0")/env.sh"
@@ -20,7 +21,7 @@ package() {
     CARGO_TARGET_DIR=$EXTENSION_TARGET cargo pgrx package --profile "$PROFILE" --pg-config "$PG_CONFIG" "${CARGO_FEATURES[@]}" --out-dir "$PACKAGE"
 }
 
-# The longest directory that all of them lie in: /usr for Debian's layout, the installation's own for others.
+# The longest common parent directory: /usr for Debian's layout, the installation's own for others.
 common_prefix() {
     local prefix=$1 path
     for path in "$@"; do
@@ -29,7 +30,7 @@ common_prefix() {
     printf '%s\n' "$prefix"
 }
 
-# A new file under the old name: a running server keeps the one it has mapped.
+# A new file under the old name: a running server keeps the file it has mapped.
 replace() {
     install -m "$1" "$2" "$3.new.$$"
     mv -f "$3.new.$$" "$3"
@@ -48,7 +49,7 @@ copy_postgres() {
         (cd "$("$PG_CONFIG" --pkglibdir)" && xargs -0 cp -RL --reflink=auto --parents -t "$lib")
     (cd "$("$PG_CONFIG" --sharedir)" && cp -RL --reflink=auto extension timezonesets tsearch_data ./*.* "$share")
     [ ! -d "$("$PG_CONFIG" --sharedir)/timezone" ] || cp -RL --reflink=auto "$("$PG_CONFIG" --sharedir)/timezone" "$share"
-    # a short way in, whatever the layout (PostgreSQL resolves links before it looks around)
+    # a short path in every layout (PostgreSQL resolves links before it looks around)
     [ -e "$SERVER/bin" ] || ln -s "${bin#"$SERVER"/}" "$SERVER/bin"
     rm -f "$lib/$EXTENSION"*.so "$share/extension/$EXTENSION"[.-]*
     chmod -R go+rX "$SERVER"

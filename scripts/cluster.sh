@@ -20,13 +20,14 @@ cluster_remove() { # name
     rm -rf "$CLUSTER"
 }
 
-# A fresh cluster with the library preloaded and a master key of its own; more settings come on stdin.
+# A fresh cluster with the library preloaded and a master key of its own. More settings come on
+# stdin.
 cluster_start() { # name
     cluster_remove "$1"
     mkdir -p "$CLUSTER"
     SOCKET=$(mktemp -d /tmp/wk.XXXXXX)
     printf '%s\n' "$SOCKET" >"$CLUSTER/socket"
-    # trust authentication behind this door: only who runs the server may pass it
+    # trust authentication behind this door: only the user who runs the server may pass it
     chmod 0700 "$SOCKET"
     (umask 077 && printf '1:%s\n' "$(od -An -vtx1 -N32 /dev/urandom | tr -d ' \n')" >"$CLUSTER/master.keys")
     if am_root; then chown "$RUN_AS:" "$CLUSTER" "$SOCKET" "$CLUSTER/master.keys"; fi

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# A throw-away cluster with a vault in it: `demo.sh start` makes it anew, tells demo.sql's story and leaves it running;
-# `demo.sh stop` stops and removes it. Nothing else on the machine is touched.
+# A throw-away cluster with a vault in it. `demo.sh start` makes it anew, tells demo.sql's story and
+# leaves it running. `demo.sh stop` stops and removes it. Nothing else on the machine is touched.
 
 # shellcheck source=scripts/env.sh
 . "$(dirname "$0")/env.sh"

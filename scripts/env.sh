@@ -24,7 +24,8 @@ extension_version() { sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | h
 
 # --- which PostgreSQL --------------------------------------------------------------------------------------------------
 
-# A pg_config is of use only with a server and its headers beside it (libpq-dev ships one without either).
+# A pg_config is useful only with a server and its headers beside it (libpq-dev ships one without
+# either).
 usable_pg_config() {
     local version major
     [ -x "$1" ] && version=$("$1" --version 2>/dev/null) || return 1
@@ -35,7 +36,7 @@ usable_pg_config() {
     [ -x "$("$1" --bindir)/postgres" ] && [ -f "$("$1" --includedir-server)/postgres.h" ]
 }
 
-# The one that was asked for; else the first of PATH; else where Debian's and PGDG's packages put theirs.
+# The requested one; else the first of PATH; else where Debian's and PGDG's packages put theirs.
 find_pg_config() {
     local candidate
     if [ -n "${PG_CONFIG:-}" ]; then
@@ -80,11 +81,13 @@ elif [ -n "${CI:-}" ]; then
 else
     TARGET=$ROOT/target
 fi
-# cargo pgrx and plain cargo pass different linker flags and would rebuild everything in turn: a directory for each.
+# cargo pgrx and plain cargo pass different linker flags and would rebuild everything in turn. So
+# each has a directory.
 EXTENSION_TARGET=$TARGET/extension
 TESTS_TARGET=$TARGET/tests
 
-# The profile of Cargo.toml that the extension is built with: demo builds in minutes, release is what is shipped.
+# The profile of Cargo.toml for building the extension. demo builds in minutes, release is what is
+# shipped.
 PROFILE=${WATCHLLM_PROFILE:-release}
 
 # --- who runs servers, and where -----------------------------------------------------------------------------------------
@@ -100,7 +103,8 @@ if am_root; then
 fi
 export WATCHLLM_RUN_AS="$RUN_AS"
 
-# Runs a command as that user. No secrets travel here; PG* variables of the caller would point clients elsewhere.
+# Runs a command as that user. No secrets travel here; the caller's PG* variables would point
+# clients elsewhere.
 as_runner() {
     local clean=(env -u RUST_BACKTRACE -u PGHOST -u PGHOSTADDR -u PGPORT -u PGDATABASE -u PGUSER -u PGPASSWORD
         -u PGOPTIONS -u PGSERVICE -u PGDATA LC_ALL=C)
@@ -111,7 +115,8 @@ as_runner() {
     fi
 }
 
-# A directory in a place where others can write, which nobody else has made there before us.
+# A directory in a place where others can write. It must be ours: nobody else may have made it
+# before.
 safe_directory() {
     mkdir -m 0755 "$1" 2>/dev/null || true
     [ -d "$1" ] && [ ! -L "$1" ] && [ "$(stat -c %u "$1")" = "$(id -u)" ] ||
@@ -119,8 +124,8 @@ safe_directory() {
     chmod 0755 "$1"
 }
 
-# The run directory holds the private server tree, demo, test clusters and results. The user who runs servers must be
-# able to reach it, which is not so for a checkout under /root.
+# The run directory holds the private server tree, demo, test clusters and results. The user who
+# runs servers must be able to reach it, and cannot reach a checkout under /root.
 choose_run_directory() {
     RUN=$TARGET/run
     mkdir -p "$RUN"

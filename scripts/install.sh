@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Installs into the system's PostgreSQL (PG_CONFIG, else pg_config of PATH). New files under the old names: a running server
-# that preloads the library keeps the one it has until it is restarted; copied over in place it would crash.
+# Installs into the system's PostgreSQL (PG_CONFIG, else pg_config of PATH). New files take the old
+# names. A running server that preloads the library keeps its file until it is restarted. If the
+# file were overwritten in place, the server would crash.
 
 # shellcheck source=scripts/env.sh
 . "$(dirname "$0")/env.sh"

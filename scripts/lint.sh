@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Format, clippy with warnings as errors, licences and advisories, shell, pgspot on our SQL. What is not installed is named, not hidden.
+# Format, clippy with warnings as errors, licences and advisories, shell, pgspot on our SQL. Tools
+# that are not installed are named, not skipped silently.
 
 # shellcheck source=scripts/env.sh
 . "$(dirname "$0")/env.sh"
@@ -33,7 +34,8 @@ else
     for file in scripts/*.sh bench/*.sh .ci/run; do bash -n "$file"; done
 fi
 
-# Names and operators that others could put in the way of our SQL. Pinned, in an environment of its own.
+# Names and operators that others could put in the way of our SQL. Pinned, in a virtual environment
+# of its own.
 PGSPOT=pgspot==0.9.4 PGLAST=pglast==7.21
 install_pgspot() {
     local home=$TARGET/pgspot
@@ -45,7 +47,8 @@ install_pgspot() {
     printf '%s\n' "$PGSPOT $PGLAST" >"$home/.installed"
 }
 
-# Runs pgspot as install() runs a file: its function has this search_path, and so have all that ask sql/installed.sql.
+# Runs pgspot on a file as install() runs it: its function has this search_path, and so has every
+# caller of sql/installed.sql.
 spot_installed() { # file [argument…]
     local file=$1
     shift
@@ -57,18 +60,18 @@ spot() {
     sql=$PACKAGE$("$PG_CONFIG" --sharedir)/extension/$EXTENSION--$(extension_version).sql
     # the script as CREATE EXTENSION gets it
     CARGO_TARGET_DIR=$TARGET "$ROOT/scripts/build.sh"
-    # pgspot cannot read a body in SQL's own syntax (RETURN …): it gets the same as a body in quotes
-    sed 's/^RETURN \(.*\);$/AS $body$ SELECT \1 $body$;/' "$sql" | "$PATH_TO_PGSPOT" || die "pgspot: findings in $sql"
+    # pgspot cannot read a body in SQL's own syntax (RETURN …), so it gets the same body in quotes
+    sed -z 's/\nRETURN \([^;]*\);\n/\nAS $body$ SELECT \1 $body$;\n/g' "$sql" | "$PATH_TO_PGSPOT" || die "pgspot: findings in $sql"
     for file in sql/*.sql sql/migrations/*.sql; do
         case "$file" in
         sql/roles.sql | sql/functions.sql | sql/anomalies.sql | sql/rotation.sql | sql/redact.sql | sql/function_grants.sql) ;; # parts of that script
-        # PS015: a view of that name that somebody else owns would stay theirs; preflight.sql refuses it, and
+        # PS015: another role's view of that name would stay theirs. preflight.sql refuses it, and
         # views.sql gives ours to watchllm_owner.
         sql/views.sql | sql/trail.sql) spot_installed "$file" --ignore PS015 || die "pgspot: findings in $file" ;;
         *) spot_installed "$file" || die "pgspot: findings in $file" ;;
         esac
     done
-    # a lint that cannot fail is worth nothing
+    # a lint that cannot fail proves nothing
     if echo "SELECT 1 FROM pg_catalog.pg_class WHERE oid = '1'::pg_catalog.regclass" | "$PATH_TO_PGSPOT" >/dev/null; then
         die "pgspot finds nothing in SQL with a finding"
     fi

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Installs what is missing to build, run and test on Debian and Ubuntu: a C compiler, libclang, PostgreSQL with its server
-# headers, cargo-pgrx. Rust and git are there already. Touches nothing that is there; a second run does nothing.
-# `setup.sh lint` also gets what only the linters want: a Python that can make virtual environments.
-# `setup.sh tests` also gets what only the tests want: Node.js, npm, pgbouncer and Python.
+# Installs what is missing to build, run and test on Debian and Ubuntu: a C compiler, libclang,
+# PostgreSQL with its server headers, cargo-pgrx. Rust and git are there already. Changes nothing
+# that is there; a second run does nothing. `setup.sh lint` also gets what only the linters need: a
+# Python that can make virtual environments. `setup.sh tests` also gets what only the tests need:
+# Node.js, npm, pgbouncer and Python.
 
 # shellcheck source=scripts/env.sh
 . "$(dirname "$0")/env.sh"
@@ -32,17 +33,18 @@ missing_tools() {
 
 pooler_found() { [ "$WANTED" != tests ] || have pgbouncer; }
 
-# What is put there for the time of an installation only.
+# Files that exist only during the installation.
 FOR_NOW=()
 # shellcheck disable=SC2317,SC2329
 remove_for_now() { [ ${#FOR_NOW[@]} = 0 ] || as_admin rm -f "${FOR_NOW[@]}"; }
 trap remove_for_now EXIT
 
-# 15 unless another major was asked for; where 15 is not packaged, the newest that is.
+# 15, unless another major was asked for. If 15 is not packaged, the newest that is.
 packaged_major() {
     local major
     for major in ${PG_MAJOR:-15 18 17 16}; do
-        # not grep -q: it leaves at the first match, and under pipefail the writer's SIGPIPE would count as "no such package"
+        # not grep -q: it leaves at the first match, and under pipefail the writer's SIGPIPE would
+        # count as "no such package"
         if apt-cache policy "postgresql-server-dev-$major" | grep 'Candidate: [^(]' >/dev/null; then
             echo "$major"
             return
@@ -51,7 +53,8 @@ packaged_major() {
     die "no package of PostgreSQL ${PG_MAJOR:-15 to 18} here: install one with its server headers and set PG_CONFIG"
 }
 
-# Debian's package makes and starts a cluster of its own: we need none. The marker goes when we are done.
+# Debian's package creates and starts a cluster, which we do not need. The marker that prevents it
+# is removed at the end.
 install_postgres() {
     local major marker=/etc/postgresql-common/createcluster.d/watchllm_keys.conf
     major=$(packaged_major)
@@ -64,7 +67,8 @@ install_postgres() {
     apt_get install "postgresql-$major" "postgresql-server-dev-$major"
 }
 
-# Debian's package starts a pooler, now and at every boot: the tests start their own, so it does neither.
+# Debian's package starts a pooler, now and at every boot. The tests start their own, so it must do
+# neither.
 install_pgbouncer() {
     local policy=/usr/sbin/policy-rc.d
     if [ ! -e "$policy" ]; then
@@ -98,14 +102,14 @@ install_cargo_pgrx() {
     have cargo || die "no cargo: install Rust first (rustup)"
     if [ "$(cargo pgrx --version 2>/dev/null)" != "cargo-pgrx $wanted" ]; then
         say "installing cargo-pgrx $wanted (a minute or two)"
-        # It runs for seconds a build: optimising it takes two thirds of the time of its own build.
+        # It runs for seconds per build. Optimising it would take two thirds of its own build time.
         env -u CARGO_TARGET_DIR CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off \
             CARGO_PROFILE_RELEASE_DEBUG=false CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
             cargo install --locked cargo-pgrx --version "=$wanted"
     fi
 }
 
-# --no-run: otherwise pgrx makes a cluster, which root may not.
+# --no-run: otherwise pgrx creates a cluster, which root may not.
 configure_pgrx() {
     if ! grep -qs "^pg$PG_MAJOR *=" "${PGRX_HOME:-$HOME/.pgrx}/config.toml"; then
         say "cargo pgrx init for PostgreSQL $PG_MAJOR"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that is tested: pure unit tests, house rules, and the cluster tests on servers of the private tree.
+# All tests: pure unit tests, house rules, and the cluster tests on servers of the private tree.
 # Arguments go to cargo test (`scripts/test.sh --test cluster crash`).
 
 # shellcheck source=scripts/env.sh
@@ -7,7 +7,7 @@
 need_postgres
 [ -x "$SERVER/bin/postgres" ] || die "no private server tree yet: run 'make test', which builds it"
 
-# What stood before a server of a killed run; by its pid, and only if that is still such a process.
+# Ends a pooler or PostgREST of a killed run by its pid, and only if that is still such a process.
 end_what_stood_before() { # directory
     local file pid
     for file in "$1"/postgrest.pid "$1"/pgbouncer.pid; do
@@ -17,7 +17,7 @@ end_what_stood_before() { # directory
     done
 }
 
-# What a former run, killed, has left behind: directories are named by the process that made them.
+# Removes what a killed run left behind. Directories are named after the process that made them.
 sweep() {
     local directory pid
     for directory in "$RUN"/clusters/*-*; do
@@ -36,6 +36,6 @@ sweep
 cd "$ROOT"
 WATCHLLM_NODE_MODULES=$("$ROOT/scripts/node_modules.sh")
 export WATCHLLM_NODE_MODULES WATCHLLM_SERVER="$SERVER" CARGO_TARGET_DIR="$TESTS_TARGET"
-# each server is some ten processes: more than four at a time only makes waits longer
+# each server has some ten processes, so more than four servers at a time only make waits longer
 export RUST_TEST_THREADS="${RUST_TEST_THREADS:-4}"
 cargo test --workspace --no-fail-fast ${CI:+--locked} "${CARGO_FEATURES[@]}" "$@"

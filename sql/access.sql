@@ -1,6 +1,7 @@
--- Who owns, reaches and may change what: ownership, row level security, append-only triggers, grants and policies.
--- Idempotent, run by every install(): what is already so is not touched, because ALTER TABLE and CREATE TRIGGER lock
--- out readers or writers even when they change nothing. No role gets INSERT, UPDATE, DELETE or TRUNCATE (DESIGN §5).
+-- Who owns, reaches and may change what: ownership, row level security, append-only triggers,
+-- grants and policies. Idempotent, run by every install(). It changes nothing that is right
+-- already, because ALTER TABLE and CREATE TRIGGER lock out readers or writers even if they change
+-- nothing. No role gets INSERT, UPDATE, DELETE or TRUNCATE (docs/architecture.md#roles).
 
 DO $$
 DECLARE
@@ -17,7 +18,7 @@ DECLARE
     grantee text;
 BEGIN
     FOR item IN
-        -- The trail before its partitions: its row trigger is cloned to those.
+        -- The trail comes before its partitions: its row trigger is cloned to them.
         SELECT c.oid, c.relname, c.relowner, c.relrowsecurity, c.relforcerowsecurity, c.relacl,
                i.inhrelid IS NOT NULL AS is_partition,
                i.inhrelid IS NOT NULL OR c.relname = ANY (append_only) AS is_append_only
@@ -39,7 +40,8 @@ BEGIN
             EXECUTE pg_catalog.format('ALTER TABLE watchllm.%I FORCE ROW LEVEL SECURITY', item.relname);
         END IF;
 
-        -- Supabase's default privileges grant to its roles by name, which a REVOKE from PUBLIC leaves in place.
+        -- Supabase's default privileges grant to its roles by name. A REVOKE from PUBLIC leaves
+        -- those grants in place.
         FOR grantee IN
             SELECT 'PUBLIC'
             UNION ALL
@@ -70,13 +72,14 @@ BEGIN
 END
 $$;
 
--- CREATE for anybody else is refused by preflight.sql; USAGE that an administrator gave to others stays.
+-- preflight.sql refuses CREATE for anybody else. USAGE that an administrator gave to others stays.
 GRANT USAGE ON SCHEMA watchllm
     TO watchllm_owner, watchllm_admin, watchllm_service, watchllm_tenant, watchllm_auditor;
 GRANT CREATE ON SCHEMA watchllm TO watchllm_owner;
 
--- Who may read which columns; column by column, so that one added later is hidden until somebody decides about it.
--- Envelopes, master keys and audit keys: nobody. The auditor and the admin: everything else. The trail: trail.sql.
+-- Who may read which columns. The grants name each column, so that a new column is hidden until
+-- somebody decides about it. Nobody reads envelopes, master keys and audit keys. The auditor and
+-- the admin read everything else. The trail's columns are in trail.sql.
 GRANT SELECT (id, schema_name, table_name, id_column, owner_column, name_column, adopted_by, adopted_at)
     ON watchllm.adopted_tables TO watchllm_admin, watchllm_auditor;
 GRANT SELECT (id, name, owner_id, created_at, deleted_at, adopted_table_id)
@@ -103,7 +106,8 @@ GRANT SELECT (project_id, provider_key_id, kind, subject, first_seen_at, last_se
 GRANT SELECT (kind, subject, blocked_at, incident_id, note)
     ON watchllm.blocked_callers TO watchllm_admin, watchllm_auditor;
 
--- No statistics of what tenants write: EXPLAIN would tell a tenant how often a value stands in everybody's rows.
+-- Columns that tenants write have no statistics. EXPLAIN would tell a tenant how often a value
+-- stands in everybody's rows.
 DO $$
 DECLARE
     told record;
@@ -122,16 +126,20 @@ BEGIN
 END
 $$;
 
--- Tenants do not read, of incidents, what the staff notes. What they read of the trail is in trail.sql.
+-- Of incidents tenants do not read the notes of the staff. What they read of the trail is in
+-- trail.sql.
 GRANT SELECT (id, name, created_at) ON watchllm.projects TO watchllm_tenant;
 GRANT SELECT (event_id) ON watchllm.committed_changes TO watchllm_tenant;
 GRANT SELECT (id, incident_id, project_id, event, at) ON watchllm.incident_events TO watchllm_tenant;
 
--- One permissive policy per table, command and role. A policy of our name is left as it is: users may have narrowed it.
--- The caller's projects are asked for once per query, and an array finds its rows by index. That alone would leave an
--- oracle: = and < of text are leakproof and cheap, so PostgreSQL compares everybody's rows with what a tenant asks for
--- first, and asks for the projects only when one fits, which EXPLAIN ANALYZE and the counters of scans show. So <@ comes
--- before it: it costs no more than any operator, and of equal costs row security's own comes first.
+-- One permissive policy per table, command and role. A policy of our name is left as it is, because
+-- users may have narrowed it. The caller's projects are asked for once per query, and an array
+-- finds their rows by index.
+--
+-- That alone would be an oracle. = and < of text are leakproof and cheap, so PostgreSQL compares
+-- everybody's rows with a tenant's value first. It would ask for the projects only if one row fits.
+-- EXPLAIN ANALYZE and the counters of scans would show that. So <@ comes first: it costs no more
+-- than any operator, and among equal costs row security's own condition comes first.
 DO $$
 DECLARE
     own CONSTANT text := 'ARRAY[%1$I] OPERATOR(pg_catalog.<@) ARRAY(SELECT watchllm.current_project_ids()) '
@@ -168,7 +176,8 @@ BEGIN
 END
 $$;
 
--- DROP EXTENSION ... CASCADE takes our triggers from adopted tables; only their adoption brings them back.
+-- DROP EXTENSION ... CASCADE removes our triggers from adopted tables. Only a new adoption brings
+-- them back.
 DO $$
 DECLARE
     adopted record;

@@ -1,5 +1,6 @@
--- One sentence for every table, column, trigger, policy and view: what it is, its unit, who writes it. Run by every
--- install(), after the objects themselves; functions are commented where they are made. psql shows them with \d+.
+-- One sentence for every table, column, trigger, policy and view: what it is, its unit, who writes
+-- it. Every install() runs this, after the objects exist. Functions are commented where they are
+-- created. psql shows the comments with \d+.
 
 COMMENT ON TABLE watchllm.install_history IS
     'What install() has brought here, a row per schema version and extension version; insert-only, written by '
@@ -93,14 +94,16 @@ COMMENT ON TABLE watchllm.provider_key_usage IS
     'seconds late at most.';
 COMMENT ON COLUMN watchllm.provider_key_usage.project_id IS 'The project of the key.';
 COMMENT ON COLUMN watchllm.provider_key_usage.provider_key_id IS 'The provider key.';
-COMMENT ON COLUMN watchllm.provider_key_usage.access_count IS 'All accesses ever, failed ones too.';
-COMMENT ON COLUMN watchllm.provider_key_usage.failure_count IS 'All failed accesses ever.';
+COMMENT ON COLUMN watchllm.provider_key_usage.access_count IS
+    'All accesses ever, and those that a block refused; counted as the watch counts.';
+COMMENT ON COLUMN watchllm.provider_key_usage.failure_count IS
+    'All failures ever; not those of callers without the right, nor for want of a master key.';
 COMMENT ON COLUMN watchllm.provider_key_usage.bucket_start IS
     'Start of the half hour that element 1 of accesses and failures counts (UTC); NULL before the first access.';
 COMMENT ON COLUMN watchllm.provider_key_usage.accesses IS
     'Accesses in 48 half hours, newest first: element n counts the half hour that begins (n - 1) * 30 minutes before '
     'bucket_start.';
-COMMENT ON COLUMN watchllm.provider_key_usage.failures IS 'Failed accesses, in the same half hours as accesses.';
+COMMENT ON COLUMN watchllm.provider_key_usage.failures IS 'Failures, in the same half hours as accesses.';
 COMMENT ON COLUMN watchllm.provider_key_usage.last_used_at IS
     'When the key was last decrypted with success, to about a second; before the first time, what it was imported with.';
 COMMENT ON COLUMN watchllm.provider_key_usage.access_anomaly_detected_at IS
@@ -258,7 +261,7 @@ COMMENT ON COLUMN watchllm.provider_key_security_summary.last_used_at IS
 COMMENT ON COLUMN watchllm.provider_key_security_summary.days_old IS 'Whole days since its active version was made.';
 COMMENT ON COLUMN watchllm.provider_key_security_summary.days_since_last_use IS 'Whole days; NULL if never used.';
 COMMENT ON COLUMN watchllm.provider_key_security_summary.accesses_24h IS
-    'Successful accesses in the present half hour of the clock (UTC) and the 47 before.';
+    'Accesses, also those that a block refused, in the present half hour of the clock (UTC) and the 47 before.';
 COMMENT ON COLUMN watchllm.provider_key_security_summary.failures_24h IS 'Failures in the same time.';
 COMMENT ON COLUMN watchllm.provider_key_security_summary.failed_accesses IS 'All failures ever.';
 COMMENT ON COLUMN watchllm.provider_key_security_summary.security_status IS

@@ -1,23 +1,26 @@
--- Who may execute what: the one table of it; and what each Rust function is for. Runs last in CREATE EXTENSION and
--- again in every upgrade script. A function of the extension that is not in the table stops the script, so that none
--- can keep the EXECUTE that PostgreSQL gives to PUBLIC, or that default privileges give to others. Names of later
--- versions may stand here early. Comments say the first sentence of the documentation in src/api.
+-- Who may execute what, in one table, and what each Rust function is for. Runs last in CREATE
+-- EXTENSION and again in every upgrade script. A function of the extension without a line here
+-- stops the script. So no function keeps the EXECUTE that PostgreSQL gives to PUBLIC, or that
+-- default privileges give to others. Names of later versions may stand here early. Comments are the
+-- first sentence of the documentation in src/api.
 
--- No operator of the schema is looked for (roles.sql says why).
+-- No operator is looked up in the schema (roles.sql says why).
 SET LOCAL search_path = pg_catalog, pg_temp;
 
 DO $$
 DECLARE
-    nobody   CONSTANT text[] := '{}';  -- the superuser who owns it
+    nobody   CONSTANT text[] := '{}'; -- the superuser who owns it
     owner    CONSTANT text[] := '{watchllm_owner}';
     admin    CONSTANT text[] := '{watchllm_admin}';
     backend  CONSTANT text[] := '{watchllm_admin,watchllm_service}';
-    -- Tenants may call what they may not do (decrypt): their attempts are then refused and recorded.
+    -- Tenants may call what they may not do (decrypt), so that their attempts are refused and
+    -- recorded.
     callers  CONSTANT text[] := '{watchllm_admin,watchllm_service,watchllm_tenant}';
     auditors CONSTANT text[] := '{watchllm_admin,watchllm_auditor}';
     staff    CONSTANT text[] := '{watchllm_admin,watchllm_service,watchllm_auditor}';
     readers  CONSTANT text[] := '{watchllm_admin,watchllm_service,watchllm_tenant,watchllm_auditor}';
-    -- Who may read the trail, with the rights of whoever asks; the owner, because functions ask in its name.
+    -- Who may read the trail, with the rights of the caller. The owner is one, because functions
+    -- ask in its name.
     watchers CONSTANT text[] := '{watchllm_admin,watchllm_tenant,watchllm_auditor,watchllm_owner}';
     anybody  CONSTANT text[] := '{public}';
     item    record;
@@ -73,17 +76,11 @@ BEGIN
             ('check_key_rotation_requirements',  readers),
             ('first_read',                       watchers),
             ('lowest_setting',                   watchers),
+            ('counts_as_failure',                watchers),
             ('key_access_rates',                 watchers),
             ('key_access_episodes',              watchers),
             ('key_newcomers',                    watchers),
-            ('detect_rapid_automated_access',    watchers),
-            ('detect_potential_key_theft',       watchers),
-            ('detect_unusually_high_access',     watchers),
-            ('detect_repeated_failures',         watchers),
-            ('detect_mass_key_reading',          watchers),
-            ('detect_new_address',               watchers),
-            ('detect_new_role',                  watchers),
-            ('detect_dormant_key_used',          watchers),
+            ('a detector',                       watchers),
             ('key_access_anomalies',             watchers),
             ('acknowledge_incident',             admin),
             ('block_provider_key',               admin),
@@ -91,7 +88,8 @@ BEGIN
             ('unblock_caller',                   admin),
             ('set_setting',                      admin),
             ('effective_setting',                readers),
-            -- keys in text; the first two hold no secret and work in anybody's generated column or trigger
+            -- keys in text; the first two hold no secret and work in anybody's generated column or
+            -- trigger
             ('redact',                           anybody),
             ('redact_columns',                   anybody),
             ('find_keys',                        staff),
@@ -99,8 +97,13 @@ BEGIN
             ('scan_server_log',                  admin),
             ('scan_database_for_leaks',          auditors),
             ('report_leaked_key',                backend)
-        ), members AS (  -- of the extension; without one (plain SQL in a laboratory) whatever the schema holds
-            SELECT p.oid, p.proname, p.proowner, p.pronamespace,
+        -- Of the extension; without one (plain SQL in a laboratory), everything in the schema.
+        -- A detector is known by its name and its columns.
+        ), members AS (
+            SELECT p.oid, p.proowner, p.pronamespace,
+                   CASE WHEN p.proname LIKE 'detect\_%' AND p.prorettype = 'record'::pg_catalog.regtype
+                             AND p.proargnames[3:5] = '{detector,severity,project_id}'
+                        THEN 'a detector' ELSE p.proname END AS name,
                    pg_catalog.format('%I.%I(%s)', n.nspname, p.proname,
                        pg_catalog.pg_get_function_identity_arguments(p.oid)) AS signature
             FROM pg_catalog.pg_proc p
@@ -112,7 +115,7 @@ BEGIN
                   AND d.refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass AND d.refobjid = x.oid
                   AND d.deptype = 'e') END
         )
-        SELECT m.*, g.roles FROM members m LEFT JOIN grants g ON g.name = m.proname
+        SELECT m.*, g.roles FROM members m LEFT JOIN grants g ON g.name = m.name
         ORDER BY m.signature
     LOOP
         IF item.roles IS NULL THEN
@@ -126,7 +129,7 @@ BEGIN
             SELECT pg_catalog.quote_ident(r.rolname) FROM pg_catalog.pg_roles r
             WHERE r.rolname IN ('anon', 'authenticated', 'service_role', 'watchllm_owner', 'watchllm_admin',
                                 'watchllm_service', 'watchllm_tenant', 'watchllm_auditor')
-            UNION  -- to whom default privileges of the creator give EXECUTE
+            UNION -- those to whom the creator's default privileges give EXECUTE
             SELECT pg_catalog.quote_ident(r.rolname)
             FROM pg_catalog.pg_default_acl a
             CROSS JOIN LATERAL pg_catalog.aclexplode(a.defaclacl) e

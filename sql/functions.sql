@@ -1,13 +1,14 @@
--- The plpgsql functions of the extension: the append-only trigger and the maker of the trail's daily partitions.
--- Members of the extension, executable by watchllm_owner alone (function_grants.sql).
--- Names and bounds of partitions: DESIGN §11; why LIKE and ATTACH: FACTS §6.
+-- The plpgsql functions of the extension: the append-only trigger, and the maker of the trail's
+-- daily partitions. They are members of the extension, and only watchllm_owner may execute them
+-- (function_grants.sql). Names and bounds of partitions are in docs/architecture.md#tables.
+-- docs/facts.md#the-audit-table says why LIKE and ATTACH are used.
 
 CREATE FUNCTION watchllm.refuse_change() RETURNS trigger
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
 SET search_path = pg_catalog, pg_temp
 AS $$
 BEGIN
-    -- Attached to anything else it would let its author stop other people's work in our name.
+    -- On any other table it would let its author stop other people's work in our name.
     IF NOT EXISTS (
         SELECT
         FROM pg_catalog.pg_class c
@@ -56,8 +57,9 @@ BEGIN
     since := pg_catalog.to_char(day::timestamp, 'YYYY-MM-DD') || ' 00:00:00+00';
     until := pg_catalog.to_char((day + 1)::timestamp, 'YYYY-MM-DD') || ' 00:00:00+00';
 
-    -- Whoever makes the first looks without a lock; whoever would make one takes the lock that ATTACH needs anyway
-    -- and looks again, so that two at the same moment make one partition.
+    -- The first attempt looks without a lock. If the partition is missing, the second takes the
+    -- lock that ATTACH needs anyway, and looks again. So two callers at the same moment make one
+    -- partition.
     FOR attempt IN 1..2 LOOP
         IF attempt = 2 THEN
             LOCK TABLE ONLY watchllm.provider_key_access_logs IN SHARE UPDATE EXCLUSIVE MODE;
@@ -81,13 +83,14 @@ BEGIN
         END IF;
     END LOOP;
 
-    -- Attached empty, so ATTACH has nothing to scan and needs no CHECK to spare it. INCLUDING ALL copies no rights.
+    -- It is empty when attached, so ATTACH has nothing to scan and needs no CHECK. INCLUDING ALL
+    -- copies no rights.
     EXECUTE pg_catalog.format(
         'CREATE TABLE watchllm.%I (LIKE watchllm.provider_key_access_logs INCLUDING ALL)', partition);
     IF CURRENT_USER <> 'watchllm_owner' THEN
         EXECUTE pg_catalog.format('ALTER TABLE watchllm.%I OWNER TO watchllm_owner', partition);
     END IF;
-    FOR granted IN  -- what default privileges handed out
+    FOR granted IN -- grants of default privileges
         SELECT DISTINCT a.grantee, g.rolname
         FROM pg_catalog.pg_class c
         CROSS JOIN LATERAL pg_catalog.aclexplode(c.relacl) a
@@ -99,7 +102,7 @@ BEGIN
     END LOOP;
     EXECUTE pg_catalog.format(
         'ALTER TABLE watchllm.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', partition);
-    -- LIKE does not copy that there are no statistics of what tenants write (access.sql says why).
+    -- LIKE does not copy that columns written by tenants have no statistics (trail.sql says why).
     FOR unseen IN
         SELECT a.attname FROM pg_catalog.pg_attribute a
         WHERE a.attrelid = trail AND a.attnum > 0 AND NOT a.attisdropped AND a.attstattarget = 0
@@ -107,7 +110,7 @@ BEGIN
         EXECUTE pg_catalog.format(
             'ALTER TABLE watchllm.%I ALTER COLUMN %I SET STATISTICS 0', partition, unseen.attname);
     END LOOP;
-    -- Row triggers of the parent are cloned by ATTACH, TRUNCATE triggers are not.
+    -- ATTACH clones row triggers of the parent, but not TRUNCATE triggers.
     EXECUTE pg_catalog.format(
         'CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON watchllm.%I '
         'FOR EACH STATEMENT EXECUTE FUNCTION watchllm.refuse_change()', partition);

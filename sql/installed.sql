@@ -1,9 +1,12 @@
--- Is this database installed and usable? One row: owner oid, ready boolean, trail oid, problem text (NULL when ready;
--- not_installed, restoring, foreign_owner or foreign_trigger). Not run by install(): the functions and the writer ask
--- it. Catalogs only and no to_regclass(), which wants USAGE on the schema: any role may ask. A restore makes keys,
--- triggers and row security last, in any order when parallel: until all are there nobody may write (FACTS §8).
+-- Is this database installed and usable? One row: owner oid, ready boolean, trail oid, problem
+-- text. The problem is NULL when ready, else not_installed, restoring, foreign_owner or
+-- foreign_trigger. The functions and the writer ask this; install() does not. It reads catalogs
+-- only, without to_regclass(), which needs USAGE on the schema. So any role may ask. A restore
+-- creates keys, triggers and row security last, in any order when parallel. Until all are there,
+-- nobody may write (docs/facts.md#dump-and-restore).
 
-WITH ours AS MATERIALIZED (  -- with how many unique indexes (the primary key is one) and foreign keys each must have
+-- Each with its number of unique indexes (the primary key is one) and of foreign keys
+WITH ours AS MATERIALIZED (
     SELECT w.name, w.uniques, w.references_out, c.oid, c.relkind, c.relowner, c.relhasrules, c.relhastriggers,
            c.relrowsecurity AND c.relforcerowsecurity AS walled
     FROM (VALUES ('install_history'::pg_catalog.name, 1, 0), ('adopted_tables', 2, 0), ('projects', 1, 1),
@@ -38,7 +41,7 @@ WITH ours AS MATERIALIZED (  -- with how many unique indexes (the primary key is
            (SELECT o.oid FROM ours o WHERE o.name = 'provider_key_access_logs' AND o.relkind = 'p') AS trail,
            CASE
                WHEN NOT EXISTS (SELECT FROM ours o WHERE o.oid IS NOT NULL) THEN 'not_installed'
-               -- first, because a restore makes tables before it gives them to their owner
+               -- first, because a restore creates tables before it sets their owner
                WHEN EXISTS (
                    SELECT FROM ours o
                    WHERE o.oid IS NULL

@@ -1,5 +1,6 @@
--- What install() refuses, before it touches anything: databases it cannot serve, and a schema or names in it that
--- somebody else holds. A table, trigger or rule put there by another would run with the rights of our writes.
+-- What install() refuses before it touches anything: a database it cannot serve, and a schema or
+-- names in it that somebody else holds. Another role's table, trigger or rule would run with the
+-- rights of our writes.
 
 DO $$
 DECLARE
@@ -61,7 +62,8 @@ BEGIN
                 CASE WHEN other.grantee = 'PUBLIC' THEN 'PUBLIC' ELSE pg_catalog.quote_ident(other.grantee) END);
     END IF;
 
-    -- Who could create here before may have left a function that fits a call better than ours, or an operator.
+    -- A role that could create here before may have left an operator, or a function that fits a
+    -- call better than ours.
     SELECT x.signature, o.rolname INTO other
     FROM (
         SELECT p.oid::pg_catalog.regprocedure::text AS signature, p.proowner AS owner

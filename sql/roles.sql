@@ -1,9 +1,11 @@
--- The five roles (DESIGN §5), made where missing so that a dump restores into a fresh cluster. Runs first in CREATE
--- EXTENSION. Roles belong to the cluster: an existing one is kept as it is, but an owner that somebody can log in as,
--- or that passes by row security, would undo every wall, so it is refused.
+-- The five roles (docs/architecture.md#roles), created if missing, so that a dump restores into a
+-- fresh cluster. Runs first in CREATE EXTENSION. Roles belong to the cluster, so an existing one is
+-- kept as it is. An owner that can log in or bypasses row security would undo every wall, so it is
+-- refused.
 
--- CREATE EXTENSION takes a schema watchllm that somebody else made before, and looks in it for operators that fit better
--- than PostgreSQL's own: = (oid, regclass) there would run with a superuser's rights. So none is looked for.
+-- CREATE EXTENSION accepts a schema watchllm that somebody else made, and searches it for
+-- operators. A better fitting operator there, = (oid, regclass), would run with a superuser's
+-- rights. So no operator is looked up in it.
 SET LOCAL search_path = pg_catalog, pg_temp;
 
 DO $$
@@ -20,7 +22,7 @@ BEGIN
             EXECUTE pg_catalog.format(
                 'CREATE ROLE %I NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS', wanted);
         EXCEPTION WHEN duplicate_object OR unique_violation THEN
-            NULL;  -- another database of this cluster made it in this very moment
+            NULL; -- another database of this cluster has created it at this moment
         END;
     END LOOP;
 
@@ -45,5 +47,5 @@ BEGIN
 END
 $$;
 
--- The functions that follow are made in the extension's schema.
+-- The following functions are created in the extension's schema.
 SET LOCAL search_path = watchllm, pg_temp;

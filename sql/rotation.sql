@@ -1,5 +1,5 @@
--- Which keys a person should look at: to rotate, to ask after, or to delete. A member of the extension, run with the rights
--- of whoever asks, over the view that has the ages (sql/views.sql).
+-- Which keys a person should rotate, ask about or delete. A member of the extension. It runs with
+-- the caller's rights, over the view with the ages (sql/views.sql).
 
 CREATE FUNCTION watchllm.check_key_rotation_requirements()
 RETURNS TABLE (

@@ -1,6 +1,7 @@
--- Supabase and PostgREST: where all four of their roles exist, signed-in users are tenants and the service key is a service.
--- Run by every install(), so that the roles may come before or after the extension. What their guides for custom schemas
--- hand out by name (USAGE, ALL ON ALL ROUTINES …) is taken back: it would let anybody reach our functions.
+-- Supabase and PostgREST. If all four of their roles exist, signed-in users become tenants and the
+-- service key becomes a service. Every install() runs this, so the roles may come before or after
+-- the extension. Supabase's guides to custom schemas grant USAGE and ALL ON ALL ROUTINES by name.
+-- Those grants are taken back here, because they would let anybody reach our functions.
 
 DO $$
 DECLARE

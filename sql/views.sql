@@ -1,7 +1,7 @@
--- The views people and dashboards query, and the inbox for keys; access_logs is in trail.sql. security_invoker: each
--- reads the tables under its reader's own grants and row security, so no view can show more than a direct SELECT would.
--- That is also why none needs security_barrier: row security puts its own barrier on the tables, and what the WHERE of
--- a view leaves out its reader may read anyway.
+-- The views for people and dashboards, and the inbox for keys; access_logs is in trail.sql.
+-- security_invoker: each view reads the tables under its reader's own grants and row security, so
+-- it shows no more than a direct SELECT. So none needs security_barrier. Row security puts its own
+-- barrier on the tables, and a reader may read what a view's WHERE leaves out.
 
 CREATE OR REPLACE VIEW watchllm.provider_keys WITH (security_invoker = true) AS
 SELECT r.id,
@@ -20,8 +20,8 @@ FROM watchllm.provider_key_records r
 LEFT JOIN watchllm.provider_key_usage u ON u.project_id = r.project_id AND u.provider_key_id = r.id
 WHERE r.deleted_at IS NULL;
 
--- Ages count from the active version; OFFSET 0, so that each setting is asked for once per key. Counts are those that the
--- writer keeps: of the present half hour and the 47 before.
+-- Ages count from the active version. OFFSET 0 makes each setting be asked for once per key. Counts
+-- are those of the writer: the present half hour and the 47 before it.
 CREATE OR REPLACE VIEW watchllm.provider_key_security_summary WITH (security_invoker = true) AS
 SELECT r.id,
        r.id AS provider_key_id,
@@ -89,7 +89,7 @@ SELECT a.detector, a.severity, a.project_id, a.provider_key_id, a.subject, a.obs
        a.window_end
 FROM watchllm.key_access_anomalies(pg_catalog.now() - '24 hours'::interval) a;
 
--- Never holds a row: what is inserted is stored as a key by its trigger.
+-- Never holds a row: its trigger stores each inserted row as a key.
 CREATE OR REPLACE VIEW watchllm.provider_key_inbox WITH (security_invoker = true) AS
 SELECT NULL::uuid AS project_id, NULL::text AS provider, NULL::text AS name, NULL::text AS api_key
 WHERE false;
@@ -112,7 +112,8 @@ DECLARE
 BEGIN
     FOREACH view_name IN ARRAY ARRAY['provider_keys', 'provider_key_security_summary', 'access_logs', 'open_incidents', 'key_access_rates',
         'key_access_anomalies', 'provider_key_inbox']::pg_catalog.name[] LOOP
-        -- A view made just now still belongs to whoever runs install(): what default privileges gave out goes.
+        -- A new view still belongs to the role that runs install(). Privileges that default
+        -- privileges gave are revoked.
         FOR grantee IN
             SELECT 'PUBLIC'
             UNION

@@ -1,7 +1,7 @@
-//! Who is asking, and may they: the effective user and the privileges it has, the session behind
-//! it, the JWT claims of its request and whether they count, the context it gives, the projects
-//! that are its own. Rules: docs/security.md. No unsafe: reads come from `postgres::session`. What
-//! is made of a request's texts is in the room `input`.
+//! Who calls, and what the caller may do: the effective user and its privileges, the session behind
+//! it, the JWT claims of the request and whether they count. Also the context of the call and the
+//! caller's own projects. `request` reads claims and headers. No unsafe: `postgres::session` reads
+//! the session (docs/architecture.md#roles).
 #![forbid(unsafe_code)]
 
 use crate::crypto::random;
@@ -19,8 +19,8 @@ use pgrx::pg_sys;
 use std::ffi::CStr;
 use std::sync::OnceLock;
 
-/// What a caller says of the request behind a call; None: taken from the transaction's settings,
-/// then from the headers of a trusted session's request.
+/// What a caller says about the request behind a call. None: the value comes from the transaction's
+/// settings, or else from the headers of a trusted session's request.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Context<'a> {
     pub request_id: Option<&'a str>,
@@ -28,7 +28,7 @@ pub(crate) struct Context<'a> {
     pub user_agent: Option<&'a str>,
 }
 
-/// Who calls, judged once per call.
+/// Who calls; determined once per call.
 pub(crate) struct Caller {
     user: pg_sys::Oid,
     session_role: String,
@@ -69,38 +69,38 @@ impl Caller {
         }
     }
 
-    /// Open keys of any project: the trusted backend and administrators.
+    /// May open keys of any project: the trusted backend and administrators.
     pub(crate) fn may_open(&self) -> bool {
         self.is(c"watchllm_service") || self.may_administer()
     }
 
-    /// Projects, members, master keys.
+    /// May administer projects, members and master keys.
     pub(crate) fn may_administer(&self) -> bool {
         self.is(c"watchllm_admin")
     }
 
-    /// Have the server read its files: superusers, and whom PostgreSQL lets.
+    /// May have the server read its files: superusers, and the roles that PostgreSQL allows it.
     pub(crate) fn may_read_files(&self) -> bool {
         self.is(c"pg_read_server_files")
     }
 
-    /// Reports about the vault itself.
+    /// May read reports about the vault itself.
     pub(crate) fn may_audit(&self) -> bool {
         self.may_administer() || self.is(c"watchllm_auditor")
     }
 
-    /// Staff and auditors see every project, and the database identity of callers.
+    /// May see every project and the database identity of callers: staff and auditors.
     pub(crate) fn sees_everything(&self) -> bool {
         self.may_open() || self.is(c"watchllm_auditor")
     }
 
-    /// Whether this call comes with a request whose claims count, as PostgREST's do.
+    /// Whether this call belongs to a request whose claims count, as PostgREST's do.
     pub(crate) fn is_request(&self) -> bool {
         self.claims_trusted
     }
 
-    /// The projects that are this caller's own: by the subject of trusted claims, or by a role
-    /// whose privileges it has.
+    /// The caller's own projects: by the subject of trusted claims, or by a role whose privileges
+    /// the caller has.
     pub(crate) fn own_projects(&self, owner: Owner) -> Vec<ProjectId> {
         store::projects::own_projects(owner, self.user, self.subject())
     }
@@ -140,7 +140,7 @@ impl Caller {
         session::has_privileges_of(self.user, role)
     }
 
-    /// An event of this caller, of now, about nothing yet.
+    /// An event of this caller at this moment. The function called adds what it is about.
     pub(crate) fn event(&self, access_type: AccessType) -> Result<Event, Error> {
         let application =
             session::setting(c"application_name").map(|name| ApplicationName::clean(&name));

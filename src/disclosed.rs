@@ -1,6 +1,6 @@
-//! An opened key on its way out: it becomes a text datum only with the proof that its access is
-//! recorded. Unsafe: two marker traits of pgrx, so that the buffer is wiped when the datum is made
-//! (a String would not be).
+//! An opened key on its way out. It becomes a text datum only with the proof that its access is
+//! recorded. Unsafe: two marker traits of pgrx, so that the buffer is wiped when the datum is made.
+//! pgrx would not wipe a String.
 
 use crate::audit::Recorded;
 use crate::crypto::Secret;
@@ -15,7 +15,7 @@ use pgrx::pgrx_sql_entity_graph::metadata::{
 pub(crate) struct Disclosed(Secret);
 
 impl Disclosed {
-    /// Lets the secret go, for the proof that its access is recorded.
+    /// Takes the secret, in exchange for the proof that its access is recorded.
     pub(crate) fn new(secret: Secret, _proof: Recorded) -> Disclosed {
         Disclosed(secret)
     }
@@ -23,7 +23,7 @@ impl Disclosed {
 
 impl IntoDatum for Disclosed {
     fn into_datum(self) -> Option<pg_sys::Datum> {
-        // Only text was ever sealed; what is not text is not disclosed.
+        // Every sealed secret is text. Anything else is not disclosed.
         std::str::from_utf8(self.0.expose()).ok()?.into_datum()
     }
 

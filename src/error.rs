@@ -1,6 +1,6 @@
-//! Every error of the product: SQLSTATE, message, hint. No key material, ever: the fields here are
-//! numbers, names of our own settings and text that was redacted before it came. What each SQLSTATE
-//! means is in docs/reference.md (PostgREST maps them); the pages that hints name are tested there.
+//! Every error of the product: SQLSTATE, message, hint. It never holds key material: the fields are
+//! numbers, names of our own settings and redacted text. docs/reference.md says what each SQLSTATE
+//! means (PostgREST maps them). A test checks the pages that hints name.
 
 mod input;
 
@@ -237,7 +237,8 @@ impl Error {
             }
             NoMasterKey(_) => {
                 "Set watchllm_keys.master_key_file or watchllm_keys.master_key_command, or mend \
-                 what it names, then: SELECT watchllm.reload_keyring(); See docs/install.md#2-the-master-key."
+                 what it names, then: SELECT watchllm.reload_keyring(); \
+                 See docs/install.md#2-the-master-key."
             }
             UnknownMasterKey(_) => {
                 "Put the line of this version back into the keyring, then: \

@@ -1,7 +1,7 @@
-//! The setting `watchllm_keys.extra_key_patterns`: checked and built when it is assigned, in every
-//! process, so that whoever searches (the log hook too, which may allocate nothing) finds the
-//! patterns ready. What is refused leaves what was set before, as PostgreSQL does with any bad
-//! value. Unsafe: hooks of a setting, and a pointer that they replace.
+//! The setting `watchllm_keys.extra_key_patterns`, checked and built in every process when it is
+//! assigned. So a search finds the patterns ready; the log hook may allocate nothing. A refused
+//! value leaves the former one in force, as PostgreSQL does. Unsafe: hooks of a setting, and a
+//! pointer that they replace.
 
 use crate::redact::ExtraPatterns;
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
@@ -13,18 +13,18 @@ use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
 static SETTING: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
 
-/// A value of the setting, and what was built of it.
+/// A value of the setting, and the patterns built from it.
 struct Built {
     list: Vec<u8>,
     patterns: Option<ExtraPatterns>,
 }
 
-/// What is in force. A former one is never freed: somebody may still be searching by it, and the
-/// setting seldom changes.
+/// The value in force. A former value is never freed: a search may still use it, and the setting
+/// seldom changes.
 static IN_FORCE: AtomicPtr<Built> = AtomicPtr::new(ptr::null_mut());
-/// What was checked last, and will be assigned next.
+/// The value that was checked last and will be assigned next.
 static CHECKED: AtomicPtr<Built> = AtomicPtr::new(ptr::null_mut());
-/// What PostgreSQL is told of a refusal; it copies it while it reports.
+/// The reason of a refusal. PostgreSQL copies it while it reports.
 static DETAIL: AtomicPtr<c_char> = AtomicPtr::new(ptr::null_mut());
 
 /// The patterns in force, if there are any.
@@ -40,7 +40,8 @@ pub(crate) fn define() {
         GucRegistry::define_string_guc_with_hooks(
             c"watchllm_keys.extra_key_patterns",
             c"Regular expressions whose matches are keys too: a JSON list of strings.",
-            c"For the server log, redact_columns() and scans; not for redact(), whose answers must not change.",
+            c"For the server log, redact_columns() and scans; \
+              not for redact(), whose answers must not change.",
             &SETTING,
             GucContext::Sighup,
             GucFlags::default(),
@@ -81,15 +82,16 @@ unsafe fn text<'a>(value: *const c_char) -> &'a [u8] {
     if value.is_null() { b"" } else { unsafe { CStr::from_ptr(value) }.to_bytes() }
 }
 
-/// Whether this is what was built of that value.
+/// Whether this was built from that value.
 fn is(built: &AtomicPtr<Built>, list: &[u8]) -> bool {
     // SAFETY: null, or a box that nobody frees meanwhile: a process has one thread.
     unsafe { built.load(Relaxed).as_ref() }.is_some_and(|built| built.list == list)
 }
 
-/// Builds the patterns and keeps them for `assign`; false: they are refused, and why is said.
+/// Builds the patterns and keeps them for `assign`. False: they are refused, and PostgreSQL gets
+/// the reason.
 fn build(list: &[u8]) -> bool {
-    // Every reload checks every setting, in every process: what has not changed is not built again.
+    // Every reload checks every setting in every process. An unchanged value is not built again.
     if is(&IN_FORCE, list) || is(&CHECKED, list) {
         return true;
     }
@@ -112,12 +114,12 @@ fn build(list: &[u8]) -> bool {
     }
 }
 
-/// Tells PostgreSQL why; it copies the words while it reports.
+/// Gives PostgreSQL the reason. It copies the words while it reports.
 fn refuse(why: &str) {
     let why = CString::new(why).unwrap_or_default().into_raw();
     let former = DETAIL.swap(why, Relaxed);
-    // SAFETY: process-local variable of PostgreSQL, which frees nothing in it; the former words are
-    // ours, reported long ago.
+    // SAFETY: a process-local variable of PostgreSQL, which frees nothing in it. The former words
+    // are ours and were reported long ago.
     unsafe {
         pg_sys::GUC_check_errdetail_string = why;
         if !former.is_null() {

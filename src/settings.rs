@@ -1,7 +1,8 @@
-//! Every setting (GUC), typed, with units. Rule: DESIGN §11 (Settings): SIGHUP or POSTMASTER, so
-//! that no session can change one. Postmaster settings exist only when the library is preloaded.
+//! Every setting (GUC) of the server alone, typed, with units; those that can be overridden:
+//! overridable. All are SIGHUP or POSTMASTER, so that no session can change one. Postmaster settings
+//! exist only when the library is preloaded.
 
-pub(crate) mod watch;
+mod overridable;
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::CString;
@@ -16,7 +17,6 @@ static AUDIT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 static AUDIT_QUEUE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(2_048);
 static MAX_DATABASES: GucSetting<i32> = GucSetting::<i32>::new(8);
 static SPIN: GucSetting<i32> = GucSetting::<i32>::new(200);
-static MAX_ACTIVE_KEYS: GucSetting<i32> = GucSetting::<i32>::new(3);
 static REDACT_SERVER_LOG: GucSetting<bool> = GucSetting::<bool>::new(true);
 static TRUSTED_CLAIM_ROLES: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"authenticator"));
@@ -72,11 +72,6 @@ pub(crate) fn max_databases() -> usize {
 /// How long writer and waiter look for each other before they sleep.
 pub(crate) fn spin() -> Duration {
     Duration::from_micros(SPIN.get() as u64)
-}
-
-/// Active keys per project and provider; 0 means no limit.
-pub(crate) fn max_active_keys() -> i32 {
-    MAX_ACTIVE_KEYS.get()
 }
 
 /// Whether keys are masked in the server log, in messages to clients and in what shows running
@@ -138,7 +133,7 @@ pub(crate) fn define(preloaded: bool) {
         GucFlags::default(),
     );
     define_numbers();
-    watch::define();
+    overridable::define();
     if preloaded {
         define_at_start();
     }
@@ -191,15 +186,6 @@ fn define_numbers() {
         &SPIN,
         0,
         10_000,
-        GucFlags::default(),
-    );
-    number(
-        c"watchllm_keys.max_active_keys",
-        c"Active keys per project and provider; 0 means no limit.",
-        c"",
-        &MAX_ACTIVE_KEYS,
-        0,
-        1_000_000,
         GucFlags::default(),
     );
 }

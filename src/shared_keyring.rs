@@ -1,6 +1,7 @@
 //! The root keys of each database, in shared memory: the writer loads them, every process reads
-//! them. Unsafe lives here. The memory outlives the writer, so that its death costs no PBKDF2 (100
-//! ms a version). Slots are those of `audit/queue`; each has its own lock. DESIGN §3, FACTS §2.
+//! them. The memory outlives the writer, so its restart costs no PBKDF2 (100 ms a version). Slots
+//! are those of `audit/queue`; each has its own lock. Unsafe: shared memory. See
+//! docs/architecture.md#crypto.
 
 use crate::crypto::RootKey;
 use crate::error::Error;
@@ -9,7 +10,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering::*};
 use zeroize::Zeroize;
 
-/// Versions a keyring may hold (DESIGN §3).
+/// The most versions of a keyring in shared memory. `core` allows a keyring as many.
 pub(crate) const MAX_VERSIONS: usize = 64;
 
 const EMPTY: u32 = 0;
@@ -17,11 +18,11 @@ const READY: u32 = 1;
 const NO_MASTER_KEY: u32 = 2;
 const WRONG_MASTER_KEY: u32 = 3;
 
-/// What is known of one version of the master key.
+/// The state of one version of the master key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub(crate) enum VersionState {
-    /// In the keyring, its root key not derived yet: 100 ms away.
+    /// In the keyring, but its root key is not derived yet. That takes 100 ms.
     Coming = 1,
     Ready = 2,
     /// Its secret does not open its canary.
@@ -39,10 +40,10 @@ struct Version {
 struct Ring {
     lock: *mut pg_sys::LWLock,
     state: AtomicU32,
-    /// Whose keys these are: a slot may pass to another database.
+    /// The database of these keys. A slot may pass to another database.
     database: u32,
     active: i32,
-    /// Of the last load: 0 when it went well, else NO_MASTER_KEY or WRONG_MASTER_KEY.
+    /// The fault of the last load: 0 if it went well, else NO_MASTER_KEY or WRONG_MASTER_KEY.
     fault: u32,
     wrong: i32,
     count: u32,
@@ -61,8 +62,8 @@ pub(crate) fn size(slots: usize) -> usize {
 /// Takes its place in shared memory at server start.
 ///
 /// # Safety
-/// `memory` is `size(slots)` bytes of shared memory that every process maps, `locks` as many
-/// LWLocks; called under AddinShmemInitLock, with `first` when the memory is fresh.
+/// `memory` is `size(slots)` bytes of shared memory that every process maps; `locks` are as many
+/// LWLocks. Called under AddinShmemInitLock. `first` says that the memory is fresh.
 pub(crate) unsafe fn startup(
     memory: *mut u8,
     slots: usize,
@@ -105,7 +106,7 @@ pub(crate) fn is_ready(slot: usize) -> bool {
     unsafe { (*ring(slot)).state.load(Acquire) == READY }
 }
 
-/// Whether the keyring is loaded and every version of it derived.
+/// Whether the keyring is loaded and every version of it is derived.
 pub(crate) fn is_complete(slot: usize) -> bool {
     is_ready(slot)
         && locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| {
@@ -115,7 +116,7 @@ pub(crate) fn is_complete(slot: usize) -> bool {
         })
 }
 
-/// Whether no load has ended yet, well or not: the writer is at it.
+/// Whether no load has ended yet: the writer is still loading.
 pub(crate) fn is_coming(slot: usize) -> bool {
     // SAFETY: an atomic field of shared memory.
     unsafe { (*ring(slot)).state.load(Acquire) == EMPTY }
@@ -126,7 +127,7 @@ pub(crate) fn problem(slot: usize) -> Option<Error> {
     locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| ring.problem(ring.state.load(Acquire)))
 }
 
-/// What the last load stumbled over. Where an earlier load still serves, the error says so.
+/// The fault of the last load. If an earlier load still serves, the error says so.
 pub(crate) fn last_problem(slot: usize) -> Option<Error> {
     let problem = locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| match ring.fault {
         EMPTY => None,
@@ -149,7 +150,7 @@ impl Ring {
     }
 }
 
-/// The root key of a version. None: it is still being derived.
+/// The root key of a version. None: it is not derived yet.
 pub(crate) fn root_key(slot: usize, database: u32, version: i32) -> Result<Option<RootKey>, Error> {
     locked(slot, pg_sys::LWLockMode::LW_SHARED, |ring| {
         if ring.database != database {
@@ -185,7 +186,7 @@ pub(crate) fn versions(slot: usize) -> Vec<(i32, bool)> {
     found[..count].to_vec()
 }
 
-/// The writer's: makes this the keyring of the slot. Versions beyond the first 64 are left out.
+/// For the writer: makes this the keyring of the slot. Versions beyond the first 64 are left out.
 pub(crate) fn publish(
     slot: usize,
     active: i32,
@@ -207,7 +208,7 @@ pub(crate) fn publish(
     });
 }
 
-/// The writer's: one more version is derived.
+/// For the writer: one more version is derived.
 pub(crate) fn publish_version(
     slot: usize,
     version: i32,
@@ -225,14 +226,14 @@ pub(crate) fn publish_version(
     });
 }
 
-/// The writer's: a reload found the keyring that is already in use.
+/// For the writer: a reload found the keyring that is already in use.
 pub(crate) fn publish_same(slot: usize) {
     locked(slot, pg_sys::LWLockMode::LW_EXCLUSIVE, |ring| {
         ring.fault = EMPTY;
     });
 }
 
-/// The writer's: the load failed. What an earlier load published stays in use.
+/// For the writer: the load failed. The keyring of an earlier load stays in use.
 pub(crate) fn publish_problem(slot: usize, problem: &Error) {
     let message = match problem {
         Error::NoMasterKey(why) => why.clone(),

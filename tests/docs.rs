@@ -1,8 +1,8 @@
-//! What the documentation says, held against what is there: the reference against the catalog and
-//! the sources, SQL blocks on real servers, every link and anchor, the sizes of pages. Every check
-//! is proven in `proofs` to fail on a page that breaks it.
+//! Tests the documentation against the product: the reference against the catalog and the sources,
+//! SQL blocks on real servers, every link and anchor, the sizes of pages. `proofs` shows that a
+//! page can break every check.
 
-// a failed expectation here is a failed test
+// A failed expectation here is a failed test.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -11,7 +11,7 @@
     clippy::print_stderr
 )]
 
-// the harness of the cluster tests offers more than this uses
+// The harness of the cluster tests offers more than this file uses.
 #[allow(dead_code)]
 #[path = "cluster/commands.rs"]
 mod commands;

@@ -1,8 +1,8 @@
-//! The rules of the house (DESIGN §9, STYLE), read from the source text: rooms, floors, fences,
-//! words. Every rule is proven in `proofs` to fail on a text that breaks it. A rule that is wrong
-//! is changed here, with its reason.
+//! The rules of the house, read from the source text: rooms, floors, fences, words
+//! (docs/architecture.md#rooms). `proofs` shows for every rule that a text can break it. If a rule
+//! is wrong, change it here and say why.
 
-// a failed expectation here is a failed test
+// A failed expectation here is a failed test.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -13,17 +13,22 @@
 
 #[path = "house_rules/proofs.rs"]
 mod proofs;
+#[path = "house_rules/prose.rs"]
+mod prose;
+#[path = "house_rules/rows.rs"]
+mod rows;
 
 use regex::Regex;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-/// Rooms by floor, the lowest first: an import only ever points to a lower one.
-const FLOORS: [&[&str]; 8] = [
+/// Rooms by floor, the lowest first. An import may only point to a lower floor.
+const FLOORS: [&[&str]; 9] = [
     &["id", "moment"],
-    &["crypto", "trail", "redact", "server_log"],
+    &["crypto", "trail", "redact", "server_log", "setting"],
     &["anomaly", "input"], // below store: what it writes down, and takes
+    &["overrides"],        // the limits of the watch are among them
     &["postgres", "error", "settings"],
     &["store", "shared_keyring", "extra_patterns"],
     &["audit", "caller"],
@@ -33,7 +38,7 @@ const FLOORS: [&[&str]; 8] = [
 /// The crate of the pure rooms, and the extension.
 const PURE: &str = "core/src/";
 const HOMES: [&str; 2] = [PURE, "src/"];
-/// Where `unsafe` may stand; a name without ending is a file or a whole room.
+/// Where `unsafe` may stand. A name without an ending is a file or a whole room.
 const UNSAFE: [&str; 11] = [
     "audit/queue",
     "audit/writer/mod.rs", // the entry
@@ -41,7 +46,7 @@ const UNSAFE: [&str; 11] = [
     "audit/writer/transaction.rs",
     "audit/commit.rs",
     "shared_keyring",
-    "settings/watch.rs", // the hook that checks a setting
+    "settings/overridable.rs", // the hook that checks a setting
     "extra_patterns",
     "log_hook",
     "postgres",
@@ -50,8 +55,8 @@ const UNSAFE: [&str; 11] = [
 const NAMES: &str = "util|utils|helper|helpers|common|manager|types|models|prelude";
 const LONG: usize = 300;
 
-/// One source file: its crate's directory, its path below that, its text, its code (comments and literals blanked), and
-/// that without tests.
+/// One source file: its crate's directory, its path below that, and its text. `code` is the text
+/// with comments and literals blanked; `product` is the code without tests.
 struct Source {
     home: &'static str,
     path: String,
@@ -87,7 +92,7 @@ fn re(pattern: &str) -> Regex {
     Regex::new(pattern).unwrap()
 }
 
-/// As many bytes, so that an offset in the code is an offset in the text.
+/// Blanks with the same number of bytes, so that an offset in the code is an offset in the text.
 fn blank(text: &str) -> String {
     text.bytes().map(|byte| if byte == b'\n' { '\n' } else { ' ' }).collect()
 }
@@ -100,8 +105,8 @@ fn blank_literals(text: &str) -> String {
     token.replace_all(text, |found: &regex::Captures| blank(&found[0])).into_owned()
 }
 
-/// What begins with `opening` becomes blanks, to the end of its braces or, without any, to its
-/// semicolon.
+/// Blanks each item that begins with `opening`, to the end of its braces. An item without braces
+/// ends at its semicolon.
 fn blank_items(code: &str, opening: &str) -> String {
     let (opening, mut rest) = (re(opening), code.to_string());
     while let Some(start) = opening.find(&rest).map(|found| found.start()) {
@@ -196,8 +201,8 @@ fn fence(source: &Source) -> Vec<String> {
     }
 }
 
-/// `// SAFETY:` (of an unsafe fn also `/// # Safety`) in the three lines above, or in the comment
-/// and attributes that reach up from there.
+/// `// SAFETY:` must stand in the three lines above, or in the comment and attributes directly
+/// above. For an unsafe fn, `/// # Safety` will do.
 fn safety(source: &Source) -> Vec<String> {
     let lines: Vec<&str> = source.text.lines().collect();
     let unsafe_starts = re(r#"\bunsafe\s*(\{|impl\b|fn\s+\w|extern\s*\{|$)"#);
@@ -256,7 +261,7 @@ fn floors(source: &Source) -> Vec<String> {
         let flat = blank_items(&source.product, r"\bmod\s+\w+\s*\{");
         complaints.extend(matches(&flat, r"\bsuper::", "climbs out of its room: say crate::"));
     }
-    // api leads (DESIGN §9): it alone calls rooms of its own floor
+    // api leads: it alone may call rooms of its own floor
     let leads = usize::from(source.room() == "api");
     let allowed = |room: &String| {
         room == source.room() || floor(room).is_some_and(|other| other < own + leads)
@@ -346,10 +351,14 @@ fn doubles(sources: &[Source]) -> Vec<String> {
     // without an equals sign it is a trait's own
     let alias = re(r"(?m)^\s*(?:pub(?:\([^)]*\))?\s+)?type\s+(\w+)[^;=]*=");
     let listed = re(r"\bwords!\s*\{\s*(\w+)\s*\{");
+    let (ids, id) = (re(r"\bids!\s*\{[\s\w]*\}"), re(r"\b([A-Z]\w*)"));
     let mut places: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for source in sources {
         let code = blank_items(&source.product, r"(?m)^\s*(unsafe\s+)?impl\b[^{;]*\{");
-        for name in [&declared, &alias, &listed].iter().flat_map(|kind| kind.captures_iter(&code)) {
+        let in_code = [&declared, &alias, &listed].into_iter().map(|kind| (kind, code.as_str()));
+        let in_lists = ids.find_iter(&code).map(|list| (&id, list.as_str()));
+        let names = in_code.chain(in_lists).flat_map(|(kind, text)| kind.captures_iter(text));
+        for name in names {
             let place = format!("{}{}", source.home, source.path);
             places.entry(name[1].to_string()).or_default().push(place);
         }
@@ -422,4 +431,33 @@ fn the_house_keeps_its_rules() {
         files(&root.join("sql"), "", ".sql").iter().flat_map(|(path, text)| sql_head(path, text)),
     );
     assert!(complaints.is_empty(), "{} rules broken:\n{}", complaints.len(), complaints.join("\n"));
+}
+
+/// Temporary: rooms whose comments are still to be rewritten. The list must become empty.
+const NOT_YET: [&str; 10] = [
+    "core/src/anomaly/",
+    "core/src/id.rs",
+    "core/src/input/",
+    "core/src/trail/",
+    "src/api/",
+    "src/settings.rs",
+    "src/settings/",
+    "src/store/",
+    "sql/anomalies.sql",
+    "sql/tables.sql",
+];
+
+#[test]
+fn comments_are_plain_english() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let texts = [("core/", ".rs"), ("src/", ".rs"), ("sql/", ".sql"), ("tests/", ".rs")];
+    let texts = texts.into_iter().flat_map(|(home, end)| files(&root.join(home), home, end));
+    let done = texts.filter(|(path, _)| !NOT_YET.iter().any(|room| path.starts_with(room)));
+    let complaints: Vec<String> = done
+        .flat_map(|(path, text)| {
+            let code = path.starts_with("core/") || path.starts_with("src/");
+            prose::prose(&path, &text, code)
+        })
+        .collect();
+    assert!(complaints.is_empty(), "{} faults:\n{}", complaints.len(), complaints.join("\n"));
 }

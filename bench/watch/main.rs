@@ -5,9 +5,10 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
-use watchllm_core::anomaly::{KeyAccess, Rules, Watch};
+use watchllm_core::anomaly::{Detector, KeyAccess, Rules, Watch};
 use watchllm_core::id::{KeyRef, ProjectId, ProviderKeyId};
 use watchllm_core::moment::Moment;
+use watchllm_core::trail::{AccessType, Counted};
 
 /// Bytes that are allocated now, as asked for.
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
@@ -54,7 +55,9 @@ fn cost(keys: u32, callers: u32) -> f64 {
         .collect();
     let mut watch = Watch::default();
     // Nobody is over a limit: what is measured is the counting.
-    watch.set_rules(Rules { distinct: KEYS, ..Rules::default() });
+    let mut rules = Rules::default();
+    rules.base = rules.base.with(Detector::MassReading, KEYS);
+    watch.set_rules(rules);
     let mut state = 1;
     let mut run = |watch: &mut Watch, first: u32| {
         let began = Instant::now();
@@ -64,7 +67,8 @@ fn cost(keys: u32, callers: u32) -> f64 {
             let access = KeyAccess {
                 at: Moment::new(i64::from(i) * 1_000),
                 key: key(next(&mut state) % keys),
-                failed: false,
+                access_type: AccessType::Decrypt,
+                counted: Counted::Access,
                 callers,
             };
             std::hint::black_box(watch.judge(&access));
@@ -88,12 +92,13 @@ fn memory() -> usize {
     let mut watch = Watch::default();
     watch.set_rules(Rules::default());
     let mut at = 1_700_000_000_000_000;
-    let mut judge = |number: u32, failed: bool, address: &str| {
+    let mut judge = |number: u32, counted: Counted, address: &str| {
         at += 1;
         watch.judge(&KeyAccess {
             at: Moment::new(at),
             key: key(number),
-            failed,
+            access_type: AccessType::Decrypt,
+            counted,
             callers: [Some("app"), None, Some(address)],
         });
         watch.take_findings();
@@ -101,10 +106,10 @@ fn memory() -> usize {
         watch.take_woken();
         watch.changed_peaks(usize::MAX);
     };
-    (0..CALLERS).for_each(|i| judge(i, false, &format!("10.0.{}.{}", i >> 8, i & 255)));
+    (0..CALLERS).for_each(|i| judge(i, Counted::Access, &format!("10.0.{}.{}", i >> 8, i & 255)));
     for number in 0..KEYS {
-        (0..99).for_each(|_| judge(number, false, "10.0.0.1"));
-        judge(number, true, "10.0.0.1");
+        (0..99).for_each(|_| judge(number, Counted::Access, "10.0.0.1"));
+        judge(number, Counted::Failure, "10.0.0.1");
     }
     ALLOCATED.load(Relaxed) - before
 }

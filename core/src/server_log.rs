@@ -1,6 +1,6 @@
-//! The files of the server log: which there are, and what they say, unpacked. Only regular files
-//! are opened, and without waiting: a pipe has no end, and a link in the directory may point
-//! anywhere. No text is judged here.
+//! The files of the server log: which there are, and their unpacked text. Only regular files are
+//! opened, and without waiting. A pipe has no end, and a link in the directory may point anywhere.
+//! Whether a text holds a key is not judged here.
 
 use std::fs::{File, symlink_metadata};
 use std::io::{BufReader, Error, Read, Result};
@@ -10,13 +10,13 @@ use std::time::SystemTime;
 use flate2::read::MultiGzDecoder;
 use rustix::fs::{Mode, OFlags, open};
 
-/// What a gzip file begins with (RFC 1952 §2.3.1).
+/// The first bytes of a gzip file (RFC 1952 §2.3.1).
 const GZIP: [u8; 2] = [0x1f, 0x8b];
-/// How files begin that are packed in ways that cannot be read here: xz, zstd, bzip2.
+/// The first bytes of files packed by xz, zstd or bzip2, which this reader cannot unpack.
 const OTHERWISE_PACKED: [&[u8]; 3] = [b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"BZh"];
 
-/// Lists the regular files of a directory whose names begin like this and that were modified since
-/// then, by name.
+/// Lists the regular files of a directory, by name. Their names begin with `prefix`, and they were
+/// modified at or after `since`.
 pub fn recent_files(directory: &Path, prefix: &str, since: SystemTime) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(directory)? {
@@ -31,15 +31,15 @@ pub fn recent_files(directory: &Path, prefix: &str, since: SystemTime) -> Result
     Ok(files)
 }
 
-/// Whether this is a regular file, not a link to one, that was modified since then.
+/// Whether this is a regular file, not a link to one, modified at or after `since`.
 pub fn is_recent(path: &Path, since: SystemTime) -> bool {
     symlink_metadata(path).is_ok_and(|found| {
         found.is_file() && found.modified().is_ok_and(|modified| modified >= since)
     })
 }
 
-/// The files that the logging collector writes now, as it notes them in the data directory ("FORMAT
-/// PATH" a line).
+/// The files that the logging collector writes now. It notes them in the data directory, one
+/// "FORMAT PATH" a line.
 pub fn current_files(note: &str) -> Vec<PathBuf> {
     note.lines()
         .filter_map(|line| line.split_once(' '))
@@ -47,14 +47,14 @@ pub fn current_files(note: &str) -> Vec<PathBuf> {
         .collect()
 }
 
-/// The file that standard error goes to; None where it goes elsewhere, to a pipe or the journal.
+/// The file that standard error goes to. None if it goes to a pipe or the journal.
 pub fn standard_error() -> Option<PathBuf> {
     let path = std::fs::read_link("/proc/self/fd/2").ok()?;
     symlink_metadata(&path).is_ok_and(|found| found.is_file()).then_some(path)
 }
 
-/// Opens a log file as it is now, unpacked if it is packed by gzip: what is written meanwhile is
-/// not read, so that a log does not outrun its reader. None: it is packed in another way.
+/// Opens a log file, and unpacks it if gzip packed it. Reads no further than its present end,
+/// because a busy log could grow faster than it is read. None: it is packed in another way.
 pub fn open_log(path: &Path) -> Result<Option<Box<dyn Read>>> {
     let flags =
         OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;

@@ -12,12 +12,13 @@ use crate::disclosed::Disclosed;
 use crate::error::Error;
 use crate::id::{KeyRef, ProjectId, ProviderKeyId};
 use crate::input::{ApiKey, KeyHint, KeyName, Priority, ProviderSlug};
+use crate::log_hook;
+use crate::overrides::MAX_ACTIVE_KEYS;
 use crate::postgres::session;
 use crate::store::changes::NewVersion;
 use crate::store::keys::{StoredKey, StoredVersion};
 use crate::store::{self, Projects};
 use crate::trail::{AccessType, Event, FailureReason};
-use crate::{log_hook, settings};
 
 /// One call: the vault found ready, who calls, and what will be recorded.
 pub(super) struct Access {
@@ -244,10 +245,9 @@ impl Access {
     }
 
     /// Active keys that a project may have per provider; 0 means no limit.
-    pub(super) fn max_active_keys(&self, project: ProjectId) -> i32 {
-        let own =
-            store::settings::nearest(self.recorder.owner(), "max_active_keys", Some(project), None);
-        own.and_then(|own| own.parse().ok()).unwrap_or_else(settings::max_active_keys)
+    pub(super) fn max_active_keys(&self, project: ProjectId) -> usize {
+        let owner = self.recorder.owner();
+        store::settings::number(owner, &MAX_ACTIVE_KEYS, Some(project), None) as usize
     }
 
     /// Locks a project that a key is stored into, and judges the right again: it may have been
@@ -269,7 +269,7 @@ impl Access {
         let owner = self.recorder.owner();
         let taken = store::keys::active_priorities(owner, key.project, provider, key.key);
         let limit = self.max_active_keys(key.project);
-        if limit > 0 && taken.len() >= limit as usize {
+        if limit > 0 && taken.len() >= limit {
             let message = format!(
                 "the project has {} active keys of this provider; at most {limit} are allowed",
                 taken.len()

@@ -197,7 +197,7 @@ impl Import {
         let owner = self.access.recorder.owner();
         let taken = store::keys::active_priorities(owner, key.project, provider, key.key);
         let limit = self.access.max_active_keys(key.project);
-        let has_room = limit == 0 || taken.len() < limit as usize;
+        let has_room = limit == 0 || taken.len() < limit;
         let (outcome, mut details) = state(old.is_active, has_room, taken.len());
         if let Err(invalid) = api_key.stays_out_of(provider.as_str()) {
             self.access.event.provider = Bounded::NULL;

@@ -1,7 +1,7 @@
 //! The watch, as people ask it about one key. What it finds by itself are incidents; the detectors
-//! over the whole trail are in `sql/anomalies.sql`.
+//! over the whole trail are in `sql/anomalies`.
 
-use super::settings::effective;
+use crate::anomaly::Detector;
 use crate::audit;
 use crate::caller::{Caller, Context};
 use crate::error::Error;
@@ -41,22 +41,21 @@ fn detect_unusual_key_access(
     let back = HoursBack::parse(back).map_err(Error::from)?.span();
     let key = store::keys::within(owner, &caller.may_see(owner), id).ok_or(Error::NoSuchKey)?;
     let rates = store::history::rates(owner, clock::now() - back, key.project_id, id);
-    let crossed = |(name, count): (&str, i64)| {
-        let limit = effective(owner, name, Some(key.project_id), Some(id))
-            .and_then(|limit| limit.parse::<i64>().ok());
-        limit.is_some_and(|limit| count > limit)
+    let crossed = |detector: Detector, count: i64| {
+        let of_key = |limit| store::settings::number(owner, limit, Some(key.project_id), Some(id));
+        detector.limit().map(of_key).is_some_and(|limit| count > i64::from(limit))
     };
-    let found = limits(&rates).into_iter().find(|(name, count, _)| crossed((name, *count)));
+    let found = counts(&rates).into_iter().find(|(detector, count, _)| crossed(*detector, *count));
     let reason = found.map_or("Normal", |(.., reason)| reason);
     Ok(TableIterator::once((found.is_some(), rates.accesses, rates.failures, reason.to_owned())))
 }
 
-/// What is compared with which setting, and what it means; the most urgent first.
-fn limits(rates: &Rates) -> [(&'static str, i64, &'static str); 4] {
+/// What is compared with the limit of which detector, and what it means; the most urgent first.
+fn counts(rates: &Rates) -> [(Detector, i64, &'static str); 4] {
     [
-        ("max_accesses_per_hour", rates.most_in_hour, "Potential key theft"),
-        ("max_accesses_per_minute", rates.most_in_minute, "Rapid automated access"),
-        ("max_accesses_per_day", rates.most_in_day, "Unusually high access"),
-        ("max_failures_per_hour", rates.most_failures_in_hour, "Repeated failures"),
+        (Detector::Theft, rates.most_in_hour, "Potential key theft"),
+        (Detector::RapidAccess, rates.most_in_minute, "Rapid automated access"),
+        (Detector::UnusuallyHigh, rates.most_in_day, "Unusually high access"),
+        (Detector::Failures, rates.most_failures_in_hour, "Repeated failures"),
     ]
 }

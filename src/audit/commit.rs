@@ -1,7 +1,7 @@
-//! Events of changes wait here until their transaction commits: written in pre-commit, dropped with
-//! a rollback. Unsafe: transaction callbacks. A failure here aborts the transaction, so that no
-//! change commits unrecorded. Interrupts and our own deadline end the wait, because
-//! statement_timeout does not reach COMMIT (docs/architecture.md).
+//! Events of changes wait here until their transaction commits. They are written in pre-commit, and
+//! dropped with a rollback. A failure here aborts the transaction, so that no change commits
+//! unrecorded. Interrupts and our own deadline end the wait, because statement_timeout does not
+//! reach COMMIT (docs/architecture.md#flows). Unsafe: transaction callbacks.
 
 use super::Recorder;
 use crate::error::Error;
@@ -22,11 +22,11 @@ type Kept<T> = RefCell<Vec<(pg_sys::SubTransactionId, T)>>;
 thread_local! {
     /// Events of this transaction.
     static KEPT: Kept<Event> = const { RefCell::new(Vec::new()) };
-    /// Incidents stored in this transaction, of which listeners are told once it has committed.
+    /// Incidents stored in this transaction. Listeners are told of them after the commit.
     static STORED: Kept<Notice> = const { RefCell::new(Vec::new()) };
-    /// The vault as the last change found it. At commit nothing is looked up by SQL, because no
-    /// search_path is fixed there. A type or an operator that somebody prepared in the session's
-    /// path would run with the rights of the role that commits.
+    /// The vault as the last change found it. At commit no SQL may look anything up, because no
+    /// search_path is fixed there. A type or operator that somebody put into the session's path
+    /// would run with the rights of the committing role.
     static VAULT: Cell<Option<Recorder>> = const { Cell::new(None) };
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn keep(recorder: Recorder, event: Event) {
     KEPT.with_borrow_mut(|kept| kept.push((subtransaction(), event)));
 }
 
-/// Has listeners told of an incident that this transaction stored, when and if it commits.
+/// Has listeners told of an incident that this transaction stored, if the transaction commits.
 pub(crate) fn announce(recorder: Recorder, notice: Notice) {
     VAULT.set(Some(recorder));
     STORED.with_borrow_mut(|stored| stored.push((subtransaction(), notice)));
@@ -67,8 +67,8 @@ unsafe extern "C-unwind" fn at_transaction_end(
     match event {
         XACT_EVENT_PRE_COMMIT if changes => write_kept().unwrap_or_else(raise),
         XACT_EVENT_PRE_PREPARE if changes => raise(Error::PreparedChange),
-        // A transaction of others in which a key was masked can be prepared; its incident is then
-        // not announced.
+        // An application's transaction in which a key was masked can be prepared. Its incident is
+        // then not announced.
         XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE if changes || incidents => {
             if event == XACT_EVENT_COMMIT
                 && let Some(recorder) = VAULT.get()
@@ -112,7 +112,7 @@ unsafe extern "C-unwind" fn at_subtransaction_end(
 fn write_kept() -> Result<(), Error> {
     let recorder = VAULT.get().ok_or(Error::VaultForgotten)?.again()?;
     let (now, txid) = (clock::now(), session::transaction_id());
-    // In parts, because an import keeps thousands: they are not copied all at once.
+    // In parts, because an import keeps thousands. They must not all be copied at once.
     for first in (0..KEPT.with_borrow(Vec::len)).step_by(PART) {
         let current = |(_, event): &(_, Event)| Event { accessed_at: now, txid, ..*event };
         let part: Vec<Event> =

@@ -1,7 +1,7 @@
 //! Record and wait: no answer before its record is durable, no change committed before its record
-//! is. Here is the caller's side of the counter: a `Recorder` proves that the vault is ready, and
-//! pushes events into the queue. The other side is `writer`. Neither sees plaintext or ciphertext.
-//! Flows: docs/architecture.md.
+//! is. This is the caller's side. A `Recorder` proves that the vault is ready, and pushes events
+//! into the queue. The other side is `writer`. Neither side sees plaintext or ciphertext. See
+//! docs/architecture.md#flows.
 
 pub(crate) mod commit;
 pub(crate) mod queue;
@@ -29,12 +29,12 @@ pub(crate) struct Recorder {
     slot: usize,
 }
 
-/// Proof that an access is written down durably: only this room makes one, and a plaintext needs
-/// one to leave.
+/// Proof that an access is recorded durably. Only this room makes one, and a plaintext cannot leave
+/// without one.
 #[must_use]
 pub(crate) struct Recorded(());
 
-/// Who pushes: the last quarter of the queue is kept for the authorised.
+/// Who pushes. The last quarter of the queue is kept for authorised callers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
     Authorised,
@@ -49,8 +49,7 @@ pub(crate) fn ready() -> Result<Recorder, Error> {
     Ok(Recorder { owner, slot })
 }
 
-/// As `ready`, for somebody who only wants to know: no call was refused, so the server log says
-/// nothing.
+/// As `ready`, for a caller that only asks. No call was refused, so the server log gets no line.
 pub(crate) fn check_ready() -> Result<(), Error> {
     let (_, slot) = served()?;
     await_first_load(slot)?;
@@ -60,8 +59,8 @@ pub(crate) fn check_ready() -> Result<(), Error> {
     shared_keyring::problem(slot).map_or(Ok(()), Err)
 }
 
-/// The vault as it stands at this moment; None: not ready. Waits for nothing and starts nothing:
-/// for work of others that must not fail or wait because of the vault.
+/// The vault as it is at this moment. None: it is not ready. Waits for nothing and starts nothing,
+/// so that an application's work never fails or waits because of the vault.
 pub(crate) fn ready_now() -> Option<Recorder> {
     let owner = ready_to_read().ok().filter(|_| !process::is_standby())?;
     let slot = queue::find(session::database().to_u32())?;
@@ -70,8 +69,8 @@ pub(crate) fn ready_now() -> Option<Recorder> {
     serves.then_some(Recorder { owner, slot })
 }
 
-/// Waits for the keyring's first load; its problem is the caller's error. This call cannot be
-/// recorded, so a WARNING in the server log is its record.
+/// Waits for the keyring's first load. If the load has a problem, that is the caller's error. This
+/// call cannot be recorded, so a WARNING in the server log is its record.
 fn await_keyring(slot: usize) -> Result<(), Error> {
     if shared_keyring::is_ready(slot) {
         return Ok(());
@@ -91,7 +90,7 @@ fn await_first_load(slot: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// The owner of the tables, for reading the trail: needs neither a writer nor a master key.
+/// The owner of the tables, for reading the trail. This needs neither a writer nor a master key.
 pub(crate) fn ready_to_read() -> Result<Owner, Error> {
     if !queue::exists() {
         return Err(Error::NotPreloaded);
@@ -131,7 +130,8 @@ fn served() -> Result<(Owner, usize), Error> {
         return Err(Error::Parallel);
     }
     let owner = store::installed::owner()?;
-    // Before a writer is started: it could not see tables that this transaction made.
+    // Checked before a writer is started, because the writer could not see tables that this
+    // transaction made.
     refuse_own_trail(owner)?;
     let number = start::claim()?;
     start::await_writer(number, Instant::now() + settings::audit_timeout())?;
@@ -152,20 +152,21 @@ impl Recorder {
         self.owner
     }
 
-    /// Leaves word of committed incidents for the writer to tell; raises nothing, for it runs after
-    /// the commit.
+    /// Passes committed incidents to the writer, which tells listeners. Raises no ERROR, because it
+    /// runs after the commit.
     fn tell(self, notices: Vec<Notice>) {
         queue::slot(self.slot).announce_all(notices);
     }
 
-    /// Leaves word of changed settings; raises nothing, for it runs after the commit.
+    /// Tells the writer that settings have changed. Raises no ERROR, because it runs after the
+    /// commit.
     fn tell_of_settings(self) {
         let slot = queue::slot(self.slot);
         slot.settings_changes.fetch_add(1, SeqCst);
         slot.writer.wake();
     }
 
-    /// Finds the vault ready a second time, without a look into any table: at commit.
+    /// Checks at commit that the vault is still ready, without reading any table.
     fn again(self) -> Result<Recorder, Error> {
         refuse_own_trail(self.owner)?;
         let slot = start::claim()?;
@@ -174,7 +175,7 @@ impl Recorder {
         Ok(Recorder { slot, ..self })
     }
 
-    /// The root key of a master-key version; waits while it is being derived.
+    /// The root key of a master-key version. Waits while it is being derived.
     pub(crate) fn root_key(&self, version: i32) -> Result<RootKey, Error> {
         let deadline = Instant::now() + settings::audit_timeout();
         loop {
@@ -193,7 +194,7 @@ impl Recorder {
         Ok((version, self.root_key(version)?))
     }
 
-    /// Writes one event down and waits until it is durable.
+    /// Records one event and waits until it is durable.
     pub(crate) fn record(&self, event: Event, standing: Standing) -> Result<Recorded, Error> {
         match self.record_all(&[event], standing)?.first() {
             Some(Verdict::Recorded) => Ok(Recorded(())),
@@ -202,7 +203,8 @@ impl Recorder {
         }
     }
 
-    /// Writes many events down, one durable wait a chunk; the outcomes are in their order.
+    /// Records many events, with one durable wait per chunk. The outcomes are in the order of the
+    /// events.
     pub(crate) fn record_each(
         &self,
         events: &[Event],
@@ -237,8 +239,8 @@ impl Recorder {
     }
 }
 
-/// A transaction that locked the trail would wait for a writer that waits for it: PostgreSQL cannot
-/// see that circle.
+/// If a transaction has locked the trail, it would wait for a writer that waits for its lock.
+/// PostgreSQL cannot detect that deadlock.
 fn refuse_own_trail(owner: Owner) -> Result<(), Error> {
     let today = store::trail::partition_name(clock::now().day());
     let partition = lookup::relation(&today);

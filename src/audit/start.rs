@@ -1,5 +1,6 @@
-//! Starting the writer of a database when somebody needs it. Whoever waits may start it: PostgreSQL
-//! itself restarts a worker after a second at the earliest, we within milliseconds (docs/facts.md).
+//! Starts the writer of a database when a caller needs it. Whoever waits may start it. PostgreSQL
+//! restarts a worker after a second at the earliest, while this takes milliseconds
+//! (docs/facts.md#the-durable-audit-writer).
 
 use super::queue::{self, WriterState};
 use crate::crypto::random;
@@ -11,12 +12,12 @@ use pgrx::pg_sys::Datum;
 use std::sync::atomic::Ordering::*;
 use std::time::{Duration, Instant};
 
-/// What people see in pg_stat_activity.backend_type.
+/// The writer's pg_stat_activity.backend_type.
 pub(super) const WRITER: &str = "watchllm_keys writer";
 
-/// A writer that has not reported after this time died before it could.
+/// A writer that has not reported after this time has died.
 const STALE: Span = Span::seconds(3);
-/// A writer that ended within this time of its start is not followed at once.
+/// A writer that ended so soon after its start is not followed at once.
 const PAUSE: Span = Span::new(100_000);
 
 /// This database's slot.
@@ -35,7 +36,7 @@ pub(super) fn claim() -> Result<usize, Error> {
     })
 }
 
-/// Waits until the slot's writer serves, starting it when it is absent.
+/// Waits until the slot's writer serves. Starts it if there is none.
 pub(super) fn await_writer(number: usize, deadline: Instant) -> Result<(), Error> {
     let slot = queue::slot(number);
     let mut why = "the audit writer does not start";
@@ -54,7 +55,7 @@ pub(super) fn await_writer(number: usize, deadline: Instant) -> Result<(), Error
     Ok(())
 }
 
-/// Whether this process is the one that starts it now.
+/// Whether this process is the one that may start it now.
 fn may_start(slot: &queue::Slot) -> bool {
     let now = clock::now();
     slot.locked(|| {

@@ -1,5 +1,5 @@
-//! What `status()` and the doctor show of queue, writer and keyring. It only looks: nothing is
-//! started, nothing is waited for.
+//! What `status()` and the doctor show of queue, writer and keyring. It only reads: it starts
+//! nothing and waits for nothing.
 
 use super::queue;
 use crate::moment::Span;

@@ -1,7 +1,7 @@
 //! Sleeping and waking between a caller and its writer, on a word of shared memory (futex(2),
 //! Linux). PostgreSQL's latch costs a signal, a signal handler and an epoll for each wake-up. This
-//! costs a system call on either side, and none when nobody sleeps. A signal (cancel, terminate,
-//! reload) still ends a sleep; one that slips in just before it waits for `longest`.
+//! costs a system call on either side, and none if nobody sleeps. A signal (cancel, terminate,
+//! reload) still ends a sleep. A signal just before the sleep begins waits for `longest`.
 
 use rustix::thread::futex;
 use rustix::time::Timespec;
@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 const AWAKE: u32 = 0;
 const ASLEEP: u32 = 1;
 
-/// Looks for `ready` for at most `longest` before anybody sleeps; gives way to whoever else wants
-/// this processor.
+/// Spins until `ready`, at most for `longest`, before anybody sleeps. Yields the processor to
+/// others.
 pub(super) fn spin_until(ready: impl Fn() -> bool, longest: Duration) -> bool {
     let until = Instant::now() + longest;
     while !ready() && Instant::now() < until {
@@ -24,14 +24,14 @@ pub(super) fn spin_until(ready: impl Fn() -> bool, longest: Duration) -> bool {
     ready()
 }
 
-/// Where one process sleeps; lies in shared memory, all zeros is awake.
+/// Where one process sleeps, in shared memory. All zeros means awake.
 #[repr(transparent)]
 pub(crate) struct Sleeper(AtomicU32);
 
 impl Sleeper {
-    /// Sleeps until woken, until a signal comes, or for `longest`; not at all when `ready` says so
-    /// after we have said that we sleep. So no wake-up is missed: whoever makes `ready` true calls
-    /// `wake` after it.
+    /// Sleeps until woken, until a signal comes, or for `longest`. It first marks the process as
+    /// asleep and then asks `ready`; if that is true, it does not sleep. So no wake-up is missed:
+    /// whoever makes `ready` true calls `wake` afterwards.
     pub(crate) fn sleep_unless(&self, ready: impl FnOnce() -> bool, longest: Duration) {
         self.0.store(ASLEEP, SeqCst);
         if !ready() {
@@ -39,8 +39,8 @@ impl Sleeper {
                 tv_sec: longest.as_secs() as i64,
                 tv_nsec: i64::from(longest.subsec_nanos()),
             };
-            // Woken, woken before we slept, interrupted, too late: the caller looks again in each
-            // case.
+            // Woken, woken before the sleep, interrupted or too late: the caller checks again in
+            // each case.
             let _ended = futex::wait(&self.0, futex::Flags::empty(), ASLEEP, Some(&timeout));
         }
         self.0.store(AWAKE, SeqCst);

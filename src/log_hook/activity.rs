@@ -1,6 +1,6 @@
-//! What pg_stat_activity shows of this process: the statement's text and the application's name.
-//! Unsafe: this process's own entry in shared memory, written as PostgreSQL itself does (counted
-//! before and after, so that a reader who comes in between reads again).
+//! The two texts that pg_stat_activity shows of this process: the statement and the application's
+//! name. Unsafe: this process's own entry in shared memory. It is written as PostgreSQL writes it,
+//! between two counts, so that a concurrent reader reads again.
 
 use super::client_text::text_of;
 use super::masking;
@@ -12,8 +12,8 @@ use std::cell::Cell;
 use std::ffi::c_char;
 use std::sync::atomic::{Ordering::SeqCst, fence};
 
-/// Shows the statement as `masked` has it: the text that was reported, with keys masked. Where the
-/// entry shows another text, keys in that are masked; it may have been cut off, and a key with it.
+/// Shows `masked`, the reported statement with keys masked. If the entry shows another text, the
+/// keys in that text are masked. The entry may be cut off in the middle of a key.
 pub(super) fn show(masked: &[u8]) {
     // SAFETY: the entry's own buffer, `pgstat_track_activity_query_size` bytes that end with NUL.
     let text = |entry: *mut pg_sys::PgBackendStatus| unsafe {
@@ -26,8 +26,8 @@ pub(super) fn show(masked: &[u8]) {
     });
 }
 
-/// Masks the application's name: in pg_stat_activity every role reads it, and lines of the server
-/// log begin with it.
+/// Masks the application's name. Every role reads it in pg_stat_activity, and lines of the server
+/// log may begin with it.
 pub(super) fn mask_application_name() {
     // SAFETY: the setting's value, which only this process changes; as many bytes as before.
     let Some(name) = (unsafe { text_of(pg_sys::application_name) }) else { return };
@@ -48,14 +48,15 @@ pub(super) fn mask_application_name() {
 }
 
 thread_local! {
-    static CLEAN: Clean = const { Clean { length: Cell::new(usize::MAX), bytes: [const { Cell::new(0) }; LONGEST] } };
+    static CLEAN: Clean =
+        const { Clean { length: Cell::new(usize::MAX), bytes: [const { Cell::new(0) }; LONGEST] } };
 }
 
 /// Longer names are searched each time; PostgreSQL cuts them.
 const LONGEST: usize = 64;
 
-/// The application's name that was searched last: it seldom changes, and is looked at with every
-/// statement.
+/// The application's name that was searched last. It seldom changes, and every statement compares
+/// it.
 struct Clean {
     length: Cell<usize>,
     bytes: [Cell<u8>; LONGEST],
@@ -73,15 +74,14 @@ impl Clean {
     }
 }
 
-/// Changes one text of this process's entry, if there is one: the postmaster, the logger and a
-/// process at its end have none.
+/// Changes one text of this process's entry, if it has one. The postmaster, the logger and an
+/// ending process have none.
 fn write(
     text: impl FnOnce(*mut pg_sys::PgBackendStatus) -> (*mut c_char, usize),
     change: impl FnOnce(&mut [u8]),
 ) {
     // SAFETY: this process's own entry, mapped as just checked; nobody else writes it. No ERROR can
-    // come between the two counts, and the critical section is what PGSTAT_BEGIN_WRITE_ACTIVITY
-    // begins.
+    // come between the two counts. PGSTAT_BEGIN_WRITE_ACTIVITY begins the same critical section.
     unsafe {
         let entry = pg_sys::MyBEEntry;
         if entry.is_null() || !leaks::is_mapped() || (*entry).st_changecount % 2 != 0 {

@@ -1,6 +1,6 @@
-//! Statements that put what they say into the catalog, where other roles read it: a comment, a
-//! function's body, a view, a setting of a role. Masking would change what they mean, so they go
-//! through: with a WARNING and an incident. Unsafe: reads nodes of PostgreSQL's parse tree.
+//! Statements that store their text in the catalog, where other roles read it: a comment, a
+//! function's body, a view, a setting of a role. Masking would change their meaning, so they run
+//! unchanged, with a WARNING and an incident. Unsafe: reads nodes of PostgreSQL's parse tree.
 
 use super::masking::{self, MaskedKey};
 use crate::trail::Channel;
@@ -9,10 +9,10 @@ use pgrx::prelude::*;
 use std::cell::Cell;
 use std::ops::Range;
 
-/// Keys of one text whose places are remembered.
+/// The most keys of one text whose places are remembered.
 const PLACES: usize = 8;
 
-/// A key that was masked in a client's text, and where.
+/// A key that was masked in a client's text, and its place.
 #[derive(Clone, Copy)]
 pub(super) struct PlacedKey {
     pub at: usize,
@@ -20,7 +20,7 @@ pub(super) struct PlacedKey {
 }
 
 const NOWHERE: PlacedKey =
-    PlacedKey { at: 0, key: MaskedKey { provider: None, kind: "", run: None } };
+    PlacedKey { at: 0, key: MaskedKey { provider: None, kind: "", key_hash: None } };
 
 /// Keys of one text.
 #[derive(Clone, Copy)]
@@ -30,8 +30,8 @@ pub(super) struct Places {
 }
 
 thread_local! {
-    /// What was masked in the client's text, for its later statements: the text does not tell any
-    /// more.
+    /// What was masked in the client's text. Later statements of the same text need it, because the
+    /// masked text no longer shows the keys.
     static LAST: Cell<Places> = const { Cell::new(Places::NONE) };
 }
 
@@ -52,7 +52,7 @@ impl Places {
         LAST.set(places);
     }
 
-    /// Those of the client's text, if any were found.
+    /// The keys that were found in the client's text.
     pub(super) fn remembered() -> Places {
         LAST.get()
     }
@@ -99,14 +99,13 @@ pub(super) unsafe fn stores(query: *const pg_sys::Query) -> bool {
     )
 }
 
-/// Warns once of the keys at these places, if any of them lies within the statement, and reports
-/// each.
+/// Warns once if a key at one of these places lies within the statement, and reports each such key.
 pub(super) fn warn_of(places: &Places, statement: &Range<usize>) {
     let within =
         || places.found[..places.count].iter().filter(|place| statement.contains(&place.at));
     within().for_each(|place| masking::report(&place.key, Channel::Catalog));
     if within().next().is_some() {
-        // SAFETY: guarded, so that an error of it leaves as PostgreSQL's own.
+        // SAFETY: `warn` is guarded, so that an ERROR in it leaves as PostgreSQL's own.
         unsafe { warn() };
     }
 }
@@ -117,7 +116,8 @@ pub(super) fn warn_of(places: &Places, statement: &Range<usize>) {
 unsafe extern "C-unwind" fn warn() {
     pgrx::pg_sys::panic::ErrorReport::new(
         PgSqlErrorCode::ERRCODE_WARNING,
-        "watchllm_keys: this statement puts what looks like a provider key into the catalog, where other roles can read it",
+        "watchllm_keys: this statement puts what looks like a provider key into the catalog, \
+         where other roles can read it",
         function_name!(),
     )
     .set_hint("Take it out again and rotate the key; keep keys in the vault.")

@@ -1,7 +1,7 @@
-//! The client's own statement text: what was seen in it when it was masked, and the masked copy
-//! that the STATEMENT line shows in its place. Unsafe: `debug_query_string`, and memory taken by
-//! hand, because no memory must be no panic. Nothing here may raise an ERROR or allocate by
-//! PostgreSQL (docs/facts.md).
+//! The client's own statement text: what masking found in it, and the masked copy that the
+//! STATEMENT line shows instead. Unsafe: `debug_query_string`, and memory allocated by hand,
+//! because lack of memory must not become a panic. Nothing here may raise an ERROR or allocate by
+//! PostgreSQL (docs/facts.md#the-log-hook).
 
 use super::masking;
 use pgrx::pg_sys;
@@ -10,34 +10,34 @@ use std::ffi::{CStr, c_char};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicPtr, AtomicUsize, Ordering::Relaxed};
 
-/// The masked copy of a statement, kept until another one needs a copy, and the text it is a copy
-/// of.
+/// The masked copy of a statement, and the text it was copied from. The copy is kept until another
+/// statement needs one.
 static COPY: AtomicPtr<c_char> = AtomicPtr::new(ptr::null_mut());
 static CAPACITY: AtomicUsize = AtomicUsize::new(0);
 static ORIGINAL: AtomicPtr<c_char> = AtomicPtr::new(ptr::null_mut());
 
-/// A copy of more bytes is not kept for smaller statements.
+/// A larger copy is not kept for smaller statements.
 const LARGE: usize = 1 << 20;
 
-/// The client's text that was looked at last, when its statement began, and what was seen in it.
+/// The client's text that was masked last, when its statement began, and what was found in it.
 static SEEN: AtomicPtr<c_char> = AtomicPtr::new(ptr::null_mut());
 static SEEN_SINCE: AtomicI64 = AtomicI64::new(0);
 static SEEN_MASKED: AtomicBool = AtomicBool::new(false);
 static SEEN_KEYS: AtomicBool = AtomicBool::new(false);
 static SEEN_OURS: AtomicBool = AtomicBool::new(false);
 
-/// What was seen in the client's text.
+/// What masking found in the client's text.
 #[derive(Clone, Copy)]
 pub(super) struct SeenText {
     /// Something in it was masked.
     pub masked: bool,
-    /// Something in it was a key, whose place is remembered.
+    /// Something in it was a key, and its place is remembered.
     pub keys: bool,
-    /// It hands a key to us.
+    /// It hands a key to the vault.
     pub ours: bool,
 }
 
-/// Whether a text is the client's own, as it was sent, of the statement that runs.
+/// Whether a text is the client's own text of the running statement, as it was sent.
 pub(super) fn is_clients(text: *const c_char) -> bool {
     // SAFETY: reads a process-local variable.
     let running = unsafe { pg_sys::debug_query_string };
@@ -46,7 +46,7 @@ pub(super) fn is_clients(text: *const c_char) -> bool {
     !text.is_null() && (text == running || (swapped && !running.is_null()))
 }
 
-/// What was seen in a text that was looked at already in this statement.
+/// What masking found in a text, if this statement has already masked it.
 pub(super) fn seen(text: *const c_char) -> Option<SeenText> {
     let same = SEEN.load(Relaxed).cast_const() == text
         && SEEN_SINCE.load(Relaxed) == masking::statement_start();
@@ -57,7 +57,7 @@ pub(super) fn seen(text: *const c_char) -> Option<SeenText> {
     })
 }
 
-/// Remembers what was seen in the client's text; `since`: when its statement began.
+/// Remembers what was found in the client's text. `since` is the start of its statement.
 pub(super) fn remember(text: *mut c_char, since: i64, seen: SeenText) {
     SEEN.store(text, Relaxed);
     SEEN_SINCE.store(since, Relaxed);
@@ -71,7 +71,7 @@ pub(super) fn is_copy(text: *const c_char) -> bool {
     text == COPY.load(Relaxed).cast_const()
 }
 
-/// Copies a statement to where it can be masked; None when there is no memory.
+/// Copies a statement so that the copy can be masked. None: there is no memory.
 ///
 /// # Safety
 /// `debug_query_string` is not the copy that was made last.

@@ -1,6 +1,6 @@
-//! Statements by which a key is handed to us: whatever its shape, nothing of it is shown. STATEMENT
-//! and CONTEXT are hidden, values in the statement's text are blanked, of a failing row only its
-//! line is left. Unsafe: texts of PostgreSQL, changed where they lie.
+//! Statements that hand a key of any shape to the vault. The message shows none of the key:
+//! STATEMENT and CONTEXT are hidden, and values in the statement's text are blanked. For a failing
+//! row only its line number stays. Unsafe: PostgreSQL's texts, changed in place.
 
 use super::client_text::text_of;
 use super::masking;
@@ -9,9 +9,9 @@ use pgrx::pg_sys;
 use std::ffi::c_char;
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
-/// What takes a key as an argument or a row: a statement that names one of them is hidden even when
-/// it fails before our code is reached (no right to execute, an error found while planning, a type
-/// that does not fit).
+/// The functions and the table that take a key. A statement that names one is hidden even if it
+/// fails before our code runs. Examples: no right to execute, an error while planning, a type that
+/// does not fit.
 const TAKE_A_KEY: [&[u8]; 5] = [
     b"store_provider_key",
     b"rotate_provider_key",
@@ -19,13 +19,13 @@ const TAKE_A_KEY: [&[u8]; 5] = [
     b"provider_key_inbox",
     b"find_keys",
 ];
-/// What all their names hold.
+/// All of those names contain this text.
 const KEY: &[u8] = b"_key";
-/// How the context of a failing row begins, whatever the language.
+/// The context of a failing row begins with this text in every language.
 const COPY: &[u8] = b"COPY provider_key_inbox";
 
-/// When the statement began that passed a key to us, through a wrapper perhaps; 0: none. Compared,
-/// never reset: the next statement begins at another time.
+/// The start time of the statement that last passed a key to us, perhaps through a wrapper. 0 means
+/// none. It is compared and never reset, because the next statement has another start time.
 static SENSITIVE_SINCE: AtomicI64 = AtomicI64::new(0);
 
 /// Called at the entry of every function that takes a key.
@@ -39,8 +39,8 @@ pub(super) fn is_running() -> bool {
     since != 0 && since == masking::statement_start()
 }
 
-/// Whether a statement names what takes a key. Its text may be long, so only underscores are looked
-/// at.
+/// Whether a statement names a function or table that takes a key. Its text may be long, so only
+/// places with an underscore are compared.
 pub(super) fn names_us(text: &[u8]) -> bool {
     let named = |at: usize| {
         TAKE_A_KEY.iter().any(|name| {
@@ -58,8 +58,7 @@ pub(super) fn names_us(text: &[u8]) -> bool {
         .any(named)
 }
 
-/// Hides the statement that an error message would repeat, and values in what the message says of
-/// it.
+/// Hides the statement that an error message would repeat, and the values in the message itself.
 ///
 /// # Safety
 /// `error` is PostgreSQL's own error data.
@@ -72,8 +71,8 @@ pub(super) unsafe fn hide(error: *mut pg_sys::ErrorData) {
         if (*error).sqlerrcode == PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION as i32 {
             blank_after_colon((*error).message);
         }
-        // Not errors, which clients must be able to read; only lines that repeat statements and
-        // parameters.
+        // An error stays readable for the client. Only lines that repeat statements and parameters
+        // are blanked.
         if (*error).elevel < pg_sys::PGERROR as i32 {
             text_of((*error).message).filter(|text| names_us(text)).map(masking::blank_values);
             text_of((*error).detail).map(masking::blank_values);
@@ -81,8 +80,8 @@ pub(super) unsafe fn hide(error: *mut pg_sys::ErrorData) {
     }
 }
 
-/// Leaves of the context of COPY into the inbox which line it was; the row itself follows, and
-/// clients are shown it too.
+/// Keeps the line number in the context of a COPY into the inbox, and cuts off the row. Clients see
+/// this text too.
 ///
 /// # Safety
 /// `context` is null or a C string that may be written.
@@ -99,8 +98,7 @@ unsafe fn cut_row(context: *mut c_char) {
     }
 }
 
-/// Blanks what follows the first colon: the value that is of no use as a uuid may be a key in the
-/// wrong column.
+/// Blanks the text after the first colon. A value that is no uuid may be a key in the wrong column.
 ///
 /// # Safety
 /// `message` is null or a C string that may be written.

@@ -1,5 +1,5 @@
-//! Masks keys in bytes where they lie, and leaves word of each for the writer: once per statement,
-//! and not more than once in a while for the same key of the same process.
+//! Masks keys in bytes in place, and reports each key to the writer. A key is reported once per
+//! statement. The same process reports the same key at most once in ten seconds.
 
 use crate::audit::queue::leaks;
 use crate::extra_patterns;
@@ -10,43 +10,43 @@ use crate::trail::{Channel, Leak};
 use pgrx::pg_sys;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// Microseconds within which a process reports the same key once; meanwhile it is counted.
+/// A process reports the same key once in so many microseconds. In between it counts.
 const A_WHILE: i64 = Span::seconds(10).micros();
-/// Keys whose last report a process remembers.
+/// The number of keys whose last report a process remembers.
 const REMEMBERED: usize = 32;
 
-// SAFETY: PostgreSQL's own functions, with these very signatures. Not by pgrx, whose wrappers are
-// for what may fail: these read a variable and the clock.
+// SAFETY: PostgreSQL's own functions, with exactly these signatures. They only read a variable and
+// the clock, so they need none of pgrx's wrappers, which catch errors.
 unsafe extern "C" {
     safe fn GetCurrentStatementStartTimestamp() -> i64;
     safe fn GetCurrentTimestamp() -> i64;
 }
 
-/// What stands where a text was cut.
+/// PostgreSQL writes this where it cuts a text.
 const DOTS: &[u8] = b"...";
 
-/// What is told of a key. `run` is its hash; None where there is nobody to tell.
+/// What is reported about a key. `key_hash` is None if there is no writer to report to.
 #[derive(Clone, Copy)]
 pub(super) struct MaskedKey {
     pub provider: Option<&'static str>,
     pub kind: &'static str,
-    pub run: Option<u64>,
+    pub key_hash: Option<u64>,
 }
 
-/// When a key was last reported by this process.
+/// This process's last report of a key.
 struct LastReport {
     pid: AtomicI32,
-    run: AtomicU64,
+    key_hash: AtomicU64,
     statement: AtomicI64,
     at: AtomicI64,
-    /// How often it was masked since, in other statements.
+    /// How many other statements held it since then.
     count: AtomicU32,
 }
 
 static LAST: [LastReport; REMEMBERED] = [const {
     LastReport {
         pid: AtomicI32::new(0),
-        run: AtomicU64::new(0),
+        key_hash: AtomicU64::new(0),
         statement: AtomicI64::new(0),
         at: AtomicI64::new(0),
         count: AtomicU32::new(0),
@@ -63,24 +63,25 @@ pub(super) fn holds_key(bytes: &[u8]) -> bool {
     findings(bytes).next().is_some()
 }
 
-/// The keys in the bytes: by the rules, then by the setting's extra patterns, in order each.
+/// The keys in the bytes: first by the rules, then by the setting's extra patterns, each in order.
 pub(super) fn findings(bytes: &[u8]) -> impl Iterator<Item = Finding> + '_ {
     let extra = extra_patterns::in_force().into_iter().flat_map(|extra| extra.findings(bytes));
     redact::findings_in(bytes, Ends::Whole).chain(extra)
 }
 
-/// Masks every key; how many there were.
+/// Masks every key and reports it. Answers how many there were.
 pub(super) fn mask(bytes: &mut [u8], ends: Ends, channel: Channel) -> usize {
     mask_each(bytes, ends, &mut |key, text| report(&MaskedKey::of(key, text), channel))
 }
 
-/// Masks every key without a word: it stands in sight, but did not get there by itself.
+/// Masks every key without a report. Passing a key to us is no leak, and a further copy of a text
+/// is reported with the first.
 pub(super) fn mask_silently(bytes: &mut [u8], ends: Ends) -> usize {
     mask_each(bytes, ends, &mut |_, _| ())
 }
 
-/// Masks every key, and says first what it is. A text that may have been cut is masked twice:
-/// whole, and up to where it was cut, which is its end and what reads `...`, where a key is shorter
+/// Masks every key, and calls `found` with it before. A text that may have been cut is masked a
+/// second time, up to each cut. A cut is the text's end or a `...`; a key before it may be shorter
 /// than its rule asks for.
 pub(super) fn mask_each(
     bytes: &mut [u8],
@@ -100,9 +101,9 @@ pub(super) fn mask_each(
     count + redact::mask_each(&mut bytes[from..], Ends::Cut, found)
 }
 
-/// Blanks what may be a value in a statement that passes a key in a shape nobody knows: from its
-/// first literal on no letter or digit stays. Quotes and lengths do, so that it still reads as a
-/// statement.
+/// Blanks what may be a value in a statement that passes a key of unknown shape. From the first
+/// literal on, all letters and digits become `*`. Quotes and lengths stay, so that the text still
+/// reads as a statement.
 pub(super) fn blank_values(bytes: &mut [u8]) -> bool {
     let opens = |at: usize, byte: u8| {
         byte == b'\'' || byte == b'$' && bytes.get(at + 1).is_none_or(|next| !next.is_ascii_digit())
@@ -117,8 +118,8 @@ pub(super) fn blank_values(bytes: &mut [u8]) -> bool {
     true
 }
 
-/// Copies what was masked in a text to a copy of that text, which may be shorter; false: it is the
-/// copy of another.
+/// Masks a copy in the same places as `masked`. The copy may be shorter. False: it is the copy of
+/// another text.
 pub(super) fn follow(copy: &mut [u8], masked: &[u8]) -> bool {
     let pairs = || copy.iter().zip(masked);
     let same = copy.len() <= masked.len()
@@ -130,20 +131,20 @@ pub(super) fn follow(copy: &mut [u8], masked: &[u8]) -> bool {
 }
 
 impl MaskedKey {
-    /// What a finding is, and the hash of its bytes.
+    /// Describes a finding, with the hash of its bytes.
     pub(super) fn of(finding: &Finding, bytes: &[u8]) -> MaskedKey {
-        MaskedKey { provider: finding.provider, kind: finding.kind, run: leaks::hash(bytes) }
+        MaskedKey { provider: finding.provider, kind: finding.kind, key_hash: leaks::hash(bytes) }
     }
 }
 
-/// Leaves word of a key, unless this process has just done so.
+/// Reports a key to the writer, unless this process has just reported it.
 pub(super) fn report(key: &MaskedKey, channel: Channel) {
-    let Some(run) = key.run else { return };
+    let Some(key_hash) = key.key_hash else { return };
     let (pid, statement, now) = (my_pid(), statement_start(), GetCurrentTimestamp());
-    // What stays in the catalog is another incident than what was masked.
-    let slot = if channel == Channel::Catalog { run ^ 1 } else { run };
+    // A key in the catalog stays visible, so it is an incident apart from a masked key.
+    let slot = if channel == Channel::Catalog { key_hash ^ 1 } else { key_hash };
     let last = &LAST[slot as usize % REMEMBERED];
-    let known = last.pid.load(Relaxed) == pid && last.run.load(Relaxed) == slot;
+    let known = last.pid.load(Relaxed) == pid && last.key_hash.load(Relaxed) == slot;
     if known && last.statement.load(Relaxed) == statement {
         return;
     }
@@ -154,7 +155,7 @@ pub(super) fn report(key: &MaskedKey, channel: Channel) {
         return;
     }
     last.pid.store(pid, Relaxed);
-    last.run.store(slot, Relaxed);
+    last.key_hash.store(slot, Relaxed);
     last.at.store(now, Relaxed);
     last.count.store(0, Relaxed);
     let (database, role) = who();
@@ -165,7 +166,7 @@ pub(super) fn report(key: &MaskedKey, channel: Channel) {
         channel,
         provider: key.provider,
         kind: key.kind,
-        run,
+        key_hash,
         statement_start: moment(statement),
         at: moment(now),
         count: waiting.saturating_add(1),

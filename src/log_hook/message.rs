@@ -1,7 +1,7 @@
 //! Every message on its way to the server log and the client: `emit_log_hook` runs before both.
-//! Unsafe: the error's own buffers, masked where they lie with their length kept (so cursor
-//! positions stay right); the STATEMENT line is `debug_query_string`, which is swapped for a masked
-//! copy, because the statement may not be parsed yet.
+//! Unsafe: the error's own buffers. They are masked in place and keep their length, so that cursor
+//! positions stay right. The STATEMENT line is `debug_query_string`. It is replaced by a masked
+//! copy, because PostgreSQL may still have to parse the original.
 
 use super::client_text::{self, text_of};
 use super::{activity, intake, masking};
@@ -15,10 +15,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 static HOOK: HookChain<pg_sys::emit_log_hook_type> = HookChain::new();
-/// Set while we work: a message from within would end in a loop, and that in a PANIC.
+/// Set while the hook works. A message raised by the hook itself would end in a loop, and the loop
+/// in a PANIC.
 static BUSY: AtomicBool = AtomicBool::new(false);
 
-/// Constants of fewer bytes hold no key.
+/// A constant of fewer bytes holds no key.
 const SMALL_CONSTANT: usize = 16;
 
 /// Takes the hook.
@@ -27,11 +28,12 @@ pub(super) fn install_hook() {
     unsafe { HOOK.take(&raw mut pg_sys::emit_log_hook, Some(on_message)) }
 }
 
-// Not #[pg_guard], which allocates. What was masked half is blanked whole: a panic shows nothing
-// and ends nothing. SAFETY: PostgreSQL calls it with its own error data, valid for this call.
+// Not #[pg_guard], which allocates. If masking panics half way, the whole message is blanked, and
+// the server lives on.
+// SAFETY: PostgreSQL calls it with its own error data, valid for this call.
 unsafe extern "C-unwind" fn on_message(error: *mut pg_sys::ErrorData) {
-    // SAFETY: the error data is PostgreSQL's; the previous hook gets it as it would without us, and
-    // may leave by an ERROR of its own, so nothing of ours is open then.
+    // SAFETY: the error data is PostgreSQL's. The previous hook gets it unchanged otherwise. It may
+    // leave by an ERROR of its own, so nothing of ours is open then.
     unsafe {
         if !error.is_null() && !BUSY.swap(true, Relaxed) {
             if !survives(|| mask(error)) {
@@ -45,8 +47,8 @@ unsafe extern "C-unwind" fn on_message(error: *mut pg_sys::ErrorData) {
     }
 }
 
-/// Runs `work`; false: it panicked, which would end the whole server. The panic says nothing: pgrx
-/// keeps its words back.
+/// Runs `work`. False: it panicked, and the panic was caught here, because it would end the whole
+/// server. pgrx keeps the panic's message out of the log.
 fn survives(work: impl FnOnce()) -> bool {
     catch_unwind(AssertUnwindSafe(work)).is_ok()
 }
@@ -80,8 +82,8 @@ unsafe fn mask_texts(error: *mut pg_sys::ErrorData) {
     // SAFETY: each text is null or a C string in the error's own memory.
     unsafe {
         let e = &*error;
-        // Some lines repeat a text that was cut off: pg_log_backend_memory_contexts, parameters at
-        // a length.
+        // Some lines repeat a text that was cut off: pg_log_backend_memory_contexts, and parameters
+        // longer than the limit.
         let message = text_of(e.message);
         let cut = message.as_deref().is_some_and(|text| text.ends_with(b"..."));
         message.map(|text| {
@@ -102,7 +104,7 @@ unsafe fn mask_texts(error: *mut pg_sys::ErrorData) {
     }
 }
 
-/// The STATEMENT line, and what pg_stat_activity shows of it.
+/// Masks the STATEMENT line, and what pg_stat_activity shows of the statement.
 ///
 /// # Safety
 /// `error` is PostgreSQL's own error data, `statement` is `debug_query_string`.
@@ -111,7 +113,7 @@ unsafe fn mask_statement(error: *mut pg_sys::ErrorData, statement: &mut [u8], ou
     if client_text::is_copy(running) || !(ours || masking::holds_key(statement)) {
         return;
     }
-    // SAFETY: the copy is ours; the text itself stays as it is, for it may be parsed yet.
+    // SAFETY: the copy is ours. The text itself stays unchanged, because it may still be parsed.
     unsafe {
         let Some(copy) = client_text::copied(statement) else {
             (*error).hide_stmt = true;
@@ -128,9 +130,9 @@ unsafe fn mask_statement(error: *mut pg_sys::ErrorData, statement: &mut [u8], ou
     }
 }
 
-/// debug_print_parse and its like print a constant as the decimal numbers of its bytes, which no
-/// rule knows again: the digits of every longer one are zeroed. PostgreSQL breaks these lines at
-/// any blank.
+/// debug_print_parse and similar settings print a constant as the decimal numbers of its bytes,
+/// which no rule recognises. So the digits of every longer constant become zeros. PostgreSQL may
+/// break these lines at any blank.
 fn mask_constants(text: &mut [u8]) {
     const CONSTANT: &[u8] = b":constvalue";
     let mut from = 0;
@@ -185,11 +187,11 @@ mod tests {
 
     #[test]
     fn digits_of_longer_constants_are_zeroed() {
-        let mut text =
-            *b":constvalue 20 [ 80 0 0 0 115 107\n 45 6 8 ] :location 7 :constvalue 4 [ 7 0 0 0 ] :constvalue <>";
+        let mut text = *b":constvalue 20 [ 80 0 0 0 115 107\n 45 6 8 ] :location 7 \
+              :constvalue 4 [ 7 0 0 0 ] :constvalue <>";
         mask_constants(&mut text);
-        let expected =
-            b":constvalue 20 [ 00 0 0 0 000 000\n 00 0 0 ] :location 7 :constvalue 4 [ 7 0 0 0 ] :constvalue <>";
+        let expected = b":constvalue 20 [ 00 0 0 0 000 000\n 00 0 0 ] :location 7 \
+              :constvalue 4 [ 7 0 0 0 ] :constvalue <>";
         assert_eq!(text, *expected);
         for broken in
             [":constvalue\n20 [ 115 ]", ":constvalue 20\n[ 115 ]", ":constvalue\n\t  20 [ 115 ]"]

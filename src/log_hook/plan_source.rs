@@ -1,19 +1,19 @@
-//! The copy of a statement's text that a prepared statement keeps: pg_prepared_statements and
-//! pg_backend_memory_contexts show it, and out of memory prints it to stderr, past every hook.
-//! Unsafe: PostgreSQL's tree of memory contexts, of which the copy is an identifier. It is never
-//! parsed again: a plan made anew is made from the parse tree.
+//! The copy of a statement's text that a prepared statement keeps. pg_prepared_statements and
+//! pg_backend_memory_contexts show it. Out of memory, PostgreSQL prints it to stderr, past every
+//! hook. Unsafe: walks PostgreSQL's tree of memory contexts, where the copy is an identifier. The
+//! copy is never parsed again: a new plan is made from the parse tree.
 
 use super::client_text::text_of;
 use pgrx::pg_sys;
 use std::ffi::{CStr, c_char};
 
-/// The newest contexts to look at: the one we want was made a moment ago.
+/// How many of the newest contexts are searched: the one we want was made a moment ago.
 const NEWEST: usize = 16;
 
-/// Hands the copies that plan sources made a moment ago to `change`.
+/// Calls `change` with the copies that plan sources made a moment ago.
 ///
 /// # Safety
-/// Called while PostgreSQL analyzes a statement, in the memory context in which it does.
+/// Called while PostgreSQL analyzes a statement, in the memory context of the analysis.
 pub(super) unsafe fn each_copy(mut change: impl FnMut(&mut [u8])) {
     // SAFETY: a walk over live contexts; the identifier of a plan source is its own copy of the
     // text.

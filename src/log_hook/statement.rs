@@ -1,8 +1,8 @@
-//! The text of a statement, once it is parsed: masked where pg_stat_activity, pg_stat_statements,
-//! auto_explain, prepared statements and current_query() take it from. The parse tree keeps the
-//! real literals: the statement does what it says. Unsafe: hooks of the parser, the executor and of
-//! utility statements. Not #[pg_guard]: an ERROR of PostgreSQL passes over frames that hold nothing
-//! to drop. A text that may be parsed again (nested statements) is never changed, only copied.
+//! The text of a parsed statement, masked in every place that others read: pg_stat_activity,
+//! pg_stat_statements, auto_explain, prepared statements, current_query(). The parse tree keeps the
+//! real literals, so the statement does what it says. A text that may be parsed again (nested
+//! statements) is only copied. Unsafe: hooks of the parser, the executor and utility statements.
+//! Not #[pg_guard]: an ERROR of PostgreSQL passes over frames that have nothing to drop.
 
 use super::catalog::{self, PlacedKey, Places};
 use super::client_text::{self, SeenText, text_of};
@@ -20,10 +20,10 @@ static ANALYZE: HookChain<pg_sys::post_parse_analyze_hook_type> = HookChain::new
 static START: HookChain<pg_sys::ExecutorStart_hook_type> = HookChain::new();
 static UTILITY: HookChain<pg_sys::ProcessUtility_hook_type> = HookChain::new();
 
-/// What stands in place of a nested statement's text when there is no memory for a copy.
+/// Shown for a nested statement's text if there is no memory for a copy.
 const HIDDEN: &std::ffi::CStr = c"(hidden)";
 
-// SAFETY: PostgreSQL's own functions, with these very signatures: pgrx's wrappers would turn an
+// SAFETY: PostgreSQL's own functions, with exactly these signatures. pgrx's wrappers would turn an
 // ERROR into a panic.
 unsafe extern "C-unwind" {
     #[link_name = "standard_ExecutorStart"]
@@ -53,14 +53,15 @@ pub(super) fn install_hooks() {
     }
 }
 
-// Before pg_stat_statements in either order of loading: it calls its predecessors first.
+// Runs before pg_stat_statements in either order of loading, because that calls its predecessors
+// first.
 // SAFETY: PostgreSQL calls it with its own parse state and query.
 unsafe extern "C-unwind" fn on_analyze(
     state: *mut pg_sys::ParseState,
     query: *mut pg_sys::Query,
     jumble: *mut pg_sys::JumbleState,
 ) {
-    // SAFETY: as PostgreSQL promises its hooks; the previous one gets what it would without us.
+    // SAFETY: as PostgreSQL promises its hooks. The previous hook gets its arguments unchanged.
     unsafe {
         if settings::redacts_server_log() {
             analyze((*state).p_sourcetext, query);
@@ -112,10 +113,10 @@ unsafe extern "C-unwind" fn on_utility(
     }
 }
 
-/// The text of a statement that was just analyzed.
+/// Masks the text of a statement that was just analyzed.
 ///
 /// # Safety
-/// `text` is null or a C string, `query` is what it says; called while PostgreSQL analyzes it.
+/// `text` is null or a C string, `query` is its parse tree. Called while PostgreSQL analyzes it.
 unsafe fn analyze(text: *const c_char, query: *mut pg_sys::Query) {
     // SAFETY: as promised by the caller.
     unsafe {
@@ -128,7 +129,8 @@ unsafe fn analyze(text: *const c_char, query: *mut pg_sys::Query) {
             return;
         }
         if is_utility {
-            // pg_stat_statements keeps the text of utility statements as it is.
+            // pg_stat_statements keeps the unmasked text of utility statements, so it must not see
+            // this one.
             (*query).queryId = 0;
         }
         if catalog::stores(query) {
@@ -142,7 +144,7 @@ unsafe fn analyze(text: *const c_char, query: *mut pg_sys::Query) {
     }
 }
 
-/// Where in its text a statement stands.
+/// The part of the text that a statement takes.
 ///
 /// # Safety
 /// `query` is PostgreSQL's own.
@@ -157,12 +159,12 @@ unsafe fn range(query: *const pg_sys::Query, length: usize) -> Range<usize> {
     start..end
 }
 
-/// Masks the client's own text, once: it is parsed whole before its first statement is analyzed,
-/// and never again. Answers what was seen in it.
+/// Masks the client's own text, once. It is parsed as a whole before its first statement is
+/// analyzed, and never again. Answers what was found in it.
 ///
 /// # Safety
-/// `text` is `debug_query_string`, or what that was a copy of; called while PostgreSQL analyzes or
-/// starts it.
+/// `text` is `debug_query_string`, or the text it was copied from. Called while PostgreSQL analyzes
+/// or starts it.
 unsafe fn mask_clients(text: &mut [u8]) -> SeenText {
     let (address, since) = (text.as_mut_ptr().cast::<c_char>(), masking::statement_start());
     if let Some(seen) = client_text::seen(address) {
@@ -177,7 +179,7 @@ unsafe fn mask_clients(text: &mut [u8]) -> SeenText {
             PlacedKey { at: finding.start, key },
             std::mem::replace(&mut is_first, false),
         );
-        // To hand us a key is no leak.
+        // Handing a key to the vault is no leak.
         if !ours {
             masking::report(&key, Channel::Statement);
         }
@@ -198,8 +200,8 @@ unsafe fn mask_clients(text: &mut [u8]) -> SeenText {
     seen
 }
 
-/// Leaves a nested statement's text as it is, for it may be parsed again; masks the copy that its
-/// plan keeps. Whether it holds a key.
+/// Masks the copy of a nested statement that its plan keeps. The text itself stays unchanged,
+/// because it may be parsed again. Answers whether it holds a key.
 ///
 /// # Safety
 /// Called while PostgreSQL analyzes it.
@@ -218,7 +220,7 @@ unsafe fn mask_nested(text: &[u8]) -> bool {
     holds
 }
 
-/// Where keys stand in a text that is not masked.
+/// The places of keys in a text that is not masked.
 fn places(statement: &[u8], offset: usize) -> Places {
     let mut places = Places::NONE;
     for finding in masking::findings(statement) {
@@ -228,7 +230,7 @@ fn places(statement: &[u8], offset: usize) -> Places {
     places
 }
 
-/// The text that may be shown of a statement that is about to run: itself, or a masked copy in
+/// What may be shown of a statement that is about to run: its own text, or a masked copy in
 /// `context`.
 ///
 /// # Safety
@@ -237,7 +239,7 @@ unsafe fn shown(
     text: *const c_char,
     context: impl FnOnce() -> pg_sys::MemoryContext,
 ) -> *const c_char {
-    // SAFETY: as promised by the caller; no memory is no ERROR.
+    // SAFETY: as promised by the caller. Lack of memory raises no ERROR here.
     unsafe {
         let Some(bytes) = text_of(text.cast_mut()) else { return text };
         if client_text::is_clients(text) {

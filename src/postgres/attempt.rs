@@ -1,16 +1,16 @@
-//! Work that may fail without harm to the statement it is done in. Unsafe: a subtransaction by
-//! hand, as PL/pgSQL's EXCEPTION blocks have it.
+//! Runs work that may fail without harm to the surrounding statement. Unsafe: a subtransaction by
+//! hand, as PL/pgSQL has it for EXCEPTION blocks.
 
 use pgrx::pg_sys;
 use pgrx::{PgSqlErrorCode, PgTryBuilder};
 use std::panic::AssertUnwindSafe;
 
-/// Runs `work` in a subtransaction and undoes it alone when it raises an ERROR (None) or answers
-/// none. A cancelled statement stays cancelled.
+/// Runs `work` in a subtransaction. If it raises an ERROR or answers None, only the subtransaction
+/// is undone and the answer is None. A cancelled statement stays cancelled.
 pub(crate) fn attempt<T>(work: impl FnOnce() -> Option<T>) -> Option<T> {
-    // SAFETY: begun and ended in pairs; memory context and resource owner are put back as they
-    // were, as after an EXCEPTION block. What was opened inside (SPI, snapshots, locks) PostgreSQL
-    // gives back with the subtransaction.
+    // SAFETY: begun and ended in pairs. Memory context and resource owner are put back as they
+    // were, as after an EXCEPTION block. PostgreSQL releases what was opened inside (SPI,
+    // snapshots, locks) with the subtransaction.
     unsafe {
         let (context, owner) = (pg_sys::CurrentMemoryContext, pg_sys::CurrentResourceOwner);
         let restore = move || {

@@ -1,11 +1,12 @@
-//! PostgreSQL's hooks: ours goes first and calls whoever had the hook before us.
-//! Unsafe: a hook is a function pointer that PostgreSQL calls; an atomic keeps the previous one.
+//! PostgreSQL's hooks: our function runs first and calls the function that had the hook before.
+//! Unsafe: a hook is a function pointer that PostgreSQL calls. An atomic keeps the previous one.
 
 use std::marker::PhantomData;
 use std::mem::transmute_copy;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
-/// Who had a hook before us. `Hook` is the hook's type in PostgreSQL: an optional function pointer.
+/// The function that had a hook before us. `Hook` is the hook's type in PostgreSQL: an optional
+/// function pointer.
 pub(crate) struct HookChain<Hook>(AtomicPtr<()>, PhantomData<fn() -> Hook>);
 
 impl<Hook: Copy> HookChain<Hook> {
@@ -16,7 +17,7 @@ impl<Hook: Copy> HookChain<Hook> {
         HookChain(AtomicPtr::new(std::ptr::null_mut()), PhantomData)
     }
 
-    /// Puts `ours` into the hook and keeps what was there.
+    /// Puts `ours` into the hook and keeps the function that was there.
     ///
     /// # Safety
     /// `hook` is the hook's variable in PostgreSQL; no other thread runs, as in `_PG_init`.
@@ -28,7 +29,7 @@ impl<Hook: Copy> HookChain<Hook> {
         }
     }
 
-    /// The function that was there before us, if any.
+    /// The function that had the hook before us, if any.
     pub(crate) fn previous(&self) -> Hook {
         // SAFETY: these bytes came from a `Hook`, or are null: no function.
         unsafe { transmute_copy::<*mut (), Hook>(&self.0.load(Relaxed)) }

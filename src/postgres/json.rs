@@ -1,5 +1,5 @@
-//! Values of type json and jsonb as text, just as PostgreSQL writes them: a detour over parsed JSON
-//! would round numbers. Unsafe: conversions of pgrx, and calls of built-in functions of PostgreSQL.
+//! Values of type json and jsonb as text, exactly as PostgreSQL writes them. Parsing them would
+//! round numbers. Unsafe: conversions of pgrx, and calls of built-in functions of PostgreSQL.
 
 use pgrx::datum::{Datum, FromDatum, IntoDatum, UnboxDatum};
 use pgrx::pg_sys;

@@ -1,12 +1,12 @@
-//! Locks of this transaction: those that others would wait for, those that we try for without
-//! waiting, and the one that `install()` waits for. Unsafe: PostgreSQL's lock manager.
+//! Locks of this transaction: strong ones that others would wait for, those that we try to take
+//! without waiting, and the one of `install()`. Unsafe: PostgreSQL's lock manager.
 
 use super::lookup::relation;
 use super::session::database;
 use pgrx::pg_sys;
 
-/// Whether this transaction holds a lock on the relation that an INSERT by another process would
-/// wait for.
+/// Whether this transaction holds a lock on the relation that makes an INSERT of another process
+/// wait.
 pub(crate) fn blocks_inserts(relation: pg_sys::Oid) -> bool {
     let tag = pg_sys::LOCKTAG {
         locktag_field1: database().to_u32(),
@@ -42,9 +42,8 @@ unsafe fn held(tag: &pg_sys::LOCKTAG, mode: i32) -> bool {
     unsafe { pg_sys::LockHeldByMe(tag, mode, false) }
 }
 
-/// Takes, without waiting, a lock of this transaction on a thing of ours, by a relation of ours and
-/// a number; false: another transaction holds it. No SQL takes such a lock, so that nobody can hold
-/// it against us.
+/// Takes a lock of this transaction on a relation of ours and a number, without waiting. False:
+/// another transaction holds it. No SQL takes such a lock, so nobody can hold it to block us.
 pub(crate) fn try_lock(relation: pg_sys::Oid, thing: u32) -> bool {
     let tag = pg_sys::LOCKTAG {
         locktag_field1: database().to_u32(),
@@ -59,8 +58,8 @@ pub(crate) fn try_lock(relation: pg_sys::Oid, thing: u32) -> bool {
     got != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
 }
 
-/// Takes, without waiting, the lock with which rows of a table of ours are read and written; false:
-/// it is not to be had.
+/// Takes the lock for reading and writing rows of a table of ours, without waiting. False: another
+/// transaction holds a lock against it.
 pub(crate) fn try_to_use(table: &str) -> bool {
     // SAFETY: a lock of this transaction, released at its end.
     relation(table).is_some_and(|table| unsafe {

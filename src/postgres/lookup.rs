@@ -1,26 +1,25 @@
 //! Point reads: rows of our own tables by unique index, without the executor. Opening a key reads
-//! three rows; through SPI that was a quarter of the caller's whole work (25 µs of three index
-//! scans set up and torn down), so it is 4 µs. Unsafe: the scan that PostgreSQL uses for its
-//! catalogs. All reads of one `Reads` see one, the latest, snapshot.
+//! three rows. Three index scans through SPI took 25 µs, a quarter of the caller's work; this takes
+//! 4 µs. All reads of one `Reads` share the latest snapshot. Unsafe: the scan that PostgreSQL uses
+//! for its catalogs.
 
 use super::{Owner, Row, relation_changes};
 use pgrx::pg_sys;
 use std::ffi::CString;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// A unique index of one of our tables; `columns`: the numbers, in the table, of the columns it is
-/// on.
+/// A unique index of one of our tables. `columns` are the numbers of its columns in the table.
 pub(crate) struct Lookup {
     table: &'static str,
     index: &'static str,
     columns: &'static [i16],
     table_oid: AtomicU32,
     index_oid: AtomicU32,
-    /// `relation_changes()` when the oids were found, plus one; 0: not found yet.
+    /// `relation_changes()` at the time the oids were found, plus one. 0: not found yet.
     found_at: AtomicU64,
 }
 
-/// What a column is compared with.
+/// The value that a column must have.
 pub(crate) enum IndexKey {
     Uuid(pgrx::Uuid),
     Int4(i32),
@@ -52,8 +51,7 @@ impl Lookup {
     }
 }
 
-/// Runs `work` with the latest snapshot. `Owner` is the proof that the tables are ours and
-/// complete.
+/// Runs `work` with the latest snapshot. `Owner` proves that the tables are ours and complete.
 pub(crate) fn read<T>(_owner: Owner, work: impl FnOnce(&Reads) -> T) -> T {
     // SAFETY: inside a transaction; the registered snapshot is given back below, or by the abort
     // after an ERROR.
@@ -67,7 +65,7 @@ pub(crate) fn read<T>(_owner: Owner, work: impl FnOnce(&Reads) -> T) -> T {
 }
 
 impl Reads {
-    /// The row that has these keys, in the order of the lookup's columns.
+    /// The row with these keys, which are in the order of the lookup's columns.
     pub(crate) fn one<T>(
         &self,
         lookup: &Lookup,
@@ -76,8 +74,8 @@ impl Reads {
     ) -> Option<T> {
         debug_assert_eq!(keys.len(), lookup.columns.len());
         let (table, index) = lookup.oids()?;
-        // SAFETY: table and index are opened and closed in pairs (an ERROR in between aborts, which
-        // closes them); the keys live through the scan, and the row is read before it ends.
+        // SAFETY: table and index are opened and closed in pairs; an ERROR in between aborts, which
+        // closes them. The keys live through the scan, and the row is read before it ends.
         unsafe {
             let mut scan_keys: Vec<pg_sys::ScanKeyData> =
                 lookup.columns.iter().zip(keys).map(scan_key).collect();

@@ -1,7 +1,7 @@
-//! Memory for one step of a long run, and how much of it a sort may use. What PostgreSQL allocates
-//! in a step (arguments, values, slots) is given back after it instead of at the statement's end.
-//! Unsafe: a memory context by hand. It is a child of the statement's, so that an ERROR needs no
-//! cleaning up here.
+//! Memory for one step of a long run, and the memory that a sort may use. What PostgreSQL allocates
+//! in a step (arguments, values, slots) is freed after it, not at the statement's end. Unsafe: a
+//! memory context by hand. It is a child of the statement's context, so an ERROR needs no cleaning
+//! up here.
 
 use pgrx::pg_sys;
 
@@ -23,7 +23,7 @@ impl StepMemory {
         })
     }
 
-    /// Runs a step; its answer must not lie in PostgreSQL's memory, so it borrows nothing.
+    /// Runs a step. The answer is 'static, so it cannot borrow from the memory that is freed.
     pub(crate) fn run<T: 'static>(&self, step: impl FnOnce() -> T) -> T {
         // SAFETY: switches the process's current context and back; an ERROR in between switches by
         // itself.

@@ -1,6 +1,6 @@
-//! PostgreSQL, by subject: what the product asks of the server it runs in, beyond SQL.
-//! Unsafe lives here, each block with its reason. `owner` is the heart: our statements run as the
-//! owner of our tables, and nothing else does.
+//! PostgreSQL, by subject: everything the product asks of its server other than by SQL. Unsafe
+//! lives here, each block with its reason. `owner` is the most important file: our statements, and
+//! only they, run as the owner of our tables.
 
 mod attempt;
 pub(crate) mod clock;

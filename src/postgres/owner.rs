@@ -1,15 +1,15 @@
-//! The guarded user switch: our statements run as the owner of our tables, and nothing else does.
-//! Unsafe lives here. The switch is what foreign-key triggers use (SECURITY_LOCAL_USERID_CHANGE and
-//! NOFORCE_RLS) and is undone on every exit, error and subtransaction abort. It encloses only
-//! `Statement`s: SQL that is a constant of this program, on our own tables. Never put a caller's
-//! relation or column inside. DESIGN §5.
+//! The guarded user switch: our statements, and only they, run as the owner of our tables.
+//! Foreign-key triggers switch the same way (SECURITY_LOCAL_USERID_CHANGE and NOFORCE_RLS). Every
+//! exit, error and subtransaction abort undoes it. It encloses only `Statement`s: constant SQL on
+//! our own tables. Never put a caller's relation or column inside. See docs/architecture.md#rooms.
+//! Unsafe lives here.
 
 use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// Proof that the tables of this database were found complete and owned by `watchllm_owner`.
+/// Proof that the tables of this database are complete and owned by `watchllm_owner`.
 #[derive(Clone, Copy)]
 pub(crate) struct Owner {
     role: pg_sys::Oid,
@@ -17,11 +17,12 @@ pub(crate) struct Owner {
 }
 
 thread_local! {
-    /// Relations whose change matters: ours. Empty: not known yet, every change matters.
+    /// Our relations. While this is empty, they are not known yet, and every change counts.
     static RELATIONS: RefCell<Vec<pg_sys::Oid>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What was found stays true until PostgreSQL tells this process that one of our relations changed.
+/// The owner found earlier. It stays true until PostgreSQL tells this process that one of our
+/// relations changed.
 static REMEMBERED_ROLE: AtomicU32 = AtomicU32::new(0);
 static REMEMBERED_TRAIL: AtomicU32 = AtomicU32::new(0);
 /// Grows with every change of a relation of ours.
@@ -29,21 +30,21 @@ static CHANGES: AtomicU64 = AtomicU64::new(0);
 static WATCHING: Once = Once::new();
 
 impl Owner {
-    /// The owner found earlier by this process, while no relation has changed since.
+    /// The owner found earlier by this process, unless one of our relations has changed since.
     pub(crate) fn remembered() -> Option<Owner> {
         let role = REMEMBERED_ROLE.load(Relaxed);
         (role != 0)
             .then(|| Owner { role: role.into(), trail: REMEMBERED_TRAIL.load(Relaxed).into() })
     }
 
-    /// Takes what `sql/installed.sql` found.
+    /// Takes the result of `sql/installed.sql`.
     pub(crate) fn found(role: pg_sys::Oid, trail: pg_sys::Oid) -> Owner {
         Owner { role, trail }
     }
 
-    /// Remembers the owner for as long as these relations do not change. `changes` is
-    /// `relation_changes()` from before the look. Other relations may come and go: an application
-    /// with many temporary tables pays nothing.
+    /// Remembers the owner until one of these relations changes. `changes` is `relation_changes()`
+    /// from before the query that found it. Changes of other relations cost nothing, even in an
+    /// application with many temporary tables.
     pub(crate) fn remember(self, relations: Vec<pg_sys::Oid>, changes: u64) {
         if changes == CHANGES.load(Relaxed) {
             RELATIONS.replace(relations);
@@ -58,7 +59,8 @@ impl Owner {
     }
 }
 
-/// How many changes of our relations this process has heard of; starts listening at the first call.
+/// How many changes of our relations this process has been told of. The first call starts the
+/// listening.
 pub(crate) fn relation_changes() -> u64 {
     // SAFETY: registers a static callback once per process; it only stores to atomics.
     WATCHING.call_once(|| unsafe {
@@ -85,12 +87,12 @@ unsafe extern "C-unwind" fn relation_changed(_argument: pg_sys::Datum, relation:
 pub(super) enum Switch {
     /// A caller's process acts as the owner of the tables.
     Caller,
-    /// The writer acts as the owner and may not change its own settings or leave anything behind.
+    /// The writer acts as the owner. It may not change its own settings or leave anything behind.
     Writer,
 }
 
-/// Restores the user when dropped: on return and on unwinding. On ERROR PostgreSQL's own abort does
-/// the same.
+/// Restores the user when dropped: on return and on unwinding. After an ERROR, PostgreSQL's own
+/// abort restores it.
 pub(super) struct Restore {
     user: pg_sys::Oid,
     context: i32,

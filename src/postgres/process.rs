@@ -1,6 +1,6 @@
-//! This process among the server's: its number, its sleep, whether it must end, how many others
-//! there are. Unsafe: process-local variables, its latch, its copy of the activity table, and the
-//! environment while the server starts.
+//! This process and the server's other processes: its number, its sleep, whether it must end, how
+//! many others there are. Unsafe: process-local variables, its latch, its copy of the activity
+//! table, and the environment while the server starts.
 
 use pgrx::pg_sys;
 use std::time::Duration;
@@ -20,16 +20,17 @@ pub(crate) fn is_standby() -> bool {
     unsafe { pg_sys::RecoveryInProgress() }
 }
 
-/// The user that owns the server's files, from the data directory every server process works in.
+/// The user that owns the server's files. It is read from the data directory, in which every server
+/// process works.
 pub(crate) fn server_uid() -> Option<u32> {
     std::fs::metadata(".").ok().map(|directory| std::os::unix::fs::MetadataExt::uid(&directory))
 }
 
-/// How many background workers run (those of extensions and parallel queries), and how many the
-/// server has room for.
+/// How many background workers run (those of extensions and parallel queries), and how many slots
+/// the server has.
 pub(crate) fn worker_slots() -> (usize, usize) {
-    // SAFETY: the numbers and entries of this backend's own copy of the activity table; it is
-    // forgotten afterwards, so that the next look sees the present.
+    // SAFETY: the numbers and entries of this backend's own copy of the activity table. The copy is
+    // discarded afterwards, so that the next call sees new numbers.
     unsafe {
         pg_sys::pgstat_clear_snapshot();
         let is_worker = |&i: &i32| {
@@ -65,8 +66,8 @@ pub(crate) fn must_end() -> bool {
     unsafe { (&raw const pg_sys::ProcDiePending).read_volatile() != 0 }
 }
 
-/// The writer's: forgets that it was told to end, so that its last transaction is not ended too;
-/// told again, it ends.
+/// For the writer: forgets that it was told to end, so that its last transaction may finish. If it
+/// is told again, it ends.
 pub(crate) fn put_off_the_end() {
     // SAFETY: assigns two process-local flags that the signal handler sets; it may set them again
     // at any moment.
@@ -81,7 +82,7 @@ pub(crate) fn check_interrupts() {
     pgrx::check_for_interrupts!();
 }
 
-/// Sleeps until this process is woken, or for `longest`; interrupts are the caller's to check.
+/// Sleeps until this process is woken, or for `longest`. The caller checks interrupts.
 pub(crate) fn sleep(longest: Duration) {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     let millis = longest.as_millis().clamp(1, 60_000) as std::ffi::c_long;
@@ -101,7 +102,7 @@ pub(crate) fn while_waiting(sleep: impl FnOnce()) {
     unsafe { pg_sys::my_wait_event_info.write_volatile(0) };
 }
 
-/// Whether the server's first process is still there.
+/// Whether the postmaster is still alive.
 pub(crate) fn postmaster_lives() -> bool {
     // SAFETY: reads a process-local variable.
     let postmaster = unsafe { pg_sys::PostmasterPid };
@@ -114,8 +115,8 @@ pub(crate) fn is_preloading() -> bool {
     unsafe { pg_sys::process_shared_preload_libraries_in_progress }
 }
 
-/// Keeps backtraces out of the DETAIL that clients see: PostgreSQL's environment may ask Rust for
-/// them.
+/// Keeps backtraces out of the DETAIL that clients see, even if the server's environment asks Rust
+/// for them.
 pub(crate) fn forget_backtraces() {
     // SAFETY: called from _PG_init while the server starts, in a process of one thread.
     unsafe {

@@ -1,11 +1,11 @@
-//! What this process knows of its own session: users, role, settings, transaction. No judgement
-//! (that is `caller`). Only the writer changes settings, of its own session. Unsafe: thin reads of
+//! Facts about this process's own session: users, role, settings, transaction. `caller` judges
+//! them. Only the writer changes settings, those of its own session. Unsafe: thin reads of
 //! PostgreSQL's process-local state.
 
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
 
-/// The user whose rights count now: a SECURITY DEFINER wrapper counts as its owner.
+/// The user whose rights count now. Within a SECURITY DEFINER wrapper this is the wrapper's owner.
 pub(crate) fn effective_user() -> pg_sys::Oid {
     // SAFETY: reads a process-local variable.
     unsafe { pg_sys::GetUserId() }
@@ -27,8 +27,8 @@ pub(crate) fn database_name(database: pg_sys::Oid) -> Option<String> {
     unsafe { text(pg_sys::get_database_name(database)) }
 }
 
-/// Whether `user` has the privileges of the role (superusers have all; membership without INHERIT
-/// does not count).
+/// Whether `user` has the privileges of the role. Superusers have all. Membership without INHERIT
+/// does not count.
 pub(crate) fn has_privileges_of(user: pg_sys::Oid, role: &CStr) -> bool {
     // SAFETY: catalog look-ups inside a transaction.
     unsafe {
@@ -42,7 +42,7 @@ pub(crate) fn is_superuser(user: pg_sys::Oid) -> bool {
     unsafe { pg_sys::superuser_arg(user) }
 }
 
-/// Whether this transaction may not write: PostgREST runs GET and HEAD so.
+/// Whether this transaction may not write. PostgREST runs GET and HEAD in such transactions.
 pub(crate) fn is_read_only() -> bool {
     // SAFETY: reads a process-local variable.
     unsafe { pg_sys::XactReadOnly }
@@ -57,13 +57,14 @@ pub(crate) fn setting(name: &CStr) -> Option<String> {
 
 /// A setting as SHOW answers it, with its unit; None when it is unknown or empty.
 pub(crate) fn shown_setting(name: &CStr) -> Option<String> {
-    // SAFETY: missing_ok, so that an unknown name answers null; the answer is a palloc'ed C string,
+    // SAFETY: missing_ok, so that an unknown name answers null. The answer is a palloc'ed C string,
     // copied at once.
     unsafe { text(pg_sys::GetConfigOptionByName(name.as_ptr(), std::ptr::null_mut(), true)) }
         .filter(|value| !value.is_empty())
 }
 
-/// The writer's: fixes a setting of its own session against database and configuration file.
+/// For the writer: fixes a setting of its own session, which overrides the database's and the
+/// configuration file's.
 pub(crate) fn override_setting(name: &CStr, value: &str) {
     if let Ok(value) = CString::new(value) {
         let (context, source) = (pg_sys::GucContext::PGC_SUSET, pg_sys::GucSource::PGC_S_OVERRIDE);
@@ -77,7 +78,7 @@ pub(crate) fn database() -> pg_sys::Oid {
     unsafe { pg_sys::MyDatabaseId }
 }
 
-/// The full transaction id, if this transaction has one; reading does not assign one.
+/// The full transaction id, if this transaction has one. This call does not assign one.
 pub(crate) fn transaction_id() -> Option<u64> {
     // SAFETY: reads the transaction state.
     let id = unsafe { pg_sys::GetTopFullTransactionIdIfAny() }.value;
@@ -89,13 +90,13 @@ pub(crate) fn is_utf8_database() -> bool {
     unsafe { pg_sys::GetDatabaseEncoding() == pg_sys::pg_enc::PG_UTF8 as i32 }
 }
 
-/// Whether this is a parallel query: what changes state cannot run there.
+/// Whether this is a parallel query. A parallel query cannot change state.
 pub(crate) fn is_parallel() -> bool {
     // SAFETY: reads the transaction state.
     unsafe { pg_sys::IsInParallelMode() }
 }
 
-/// From now on nobody can invent settings that begin with our name.
+/// From now on nobody can invent settings that begin with our prefix.
 pub(crate) fn reserve_settings() {
     // SAFETY: called from _PG_init after all settings are defined.
     unsafe { pg_sys::MarkGUCPrefixReserved(c"watchllm_keys".as_ptr()) }
@@ -109,7 +110,7 @@ unsafe fn text(string: *const std::ffi::c_char) -> Option<String> {
     }
     // SAFETY: as promised by the caller.
     let bytes = unsafe { CStr::from_ptr(string) }.to_bytes();
-    // A session may give a setting a value of a gigabyte; 50 kB of headers, all escaped, are 300 kB
+    // A session may give a setting a value of a gigabyte. 50 kB of headers, all escaped, are 300 kB
     // of JSON.
     Some(String::from_utf8_lossy(&bytes[..bytes.len().min(1_048_576)]).into_owned())
 }

@@ -1,7 +1,7 @@
 //! A constant statement with a kept plan: parsed once per process, run as the owner of our tables.
-//! Unsafe: SPI by hand, because reads must use the latest snapshot (a REPEATABLE READ transaction
-//! must not reopen a key deleted meanwhile) and must not take a transaction id (pgrx's `update`
-//! does). 3 µs a read, FACTS §2.
+//! Unsafe: SPI by hand, for two reasons. A read must use the latest snapshot, so that a REPEATABLE
+//! READ transaction does not reopen a deleted key. A read must not take a transaction id, as pgrx's
+//! `update` does. A read takes 3 µs.
 
 use super::owner::{Owner, Switch, switch_to};
 use super::{StepMemory, process, session};
@@ -11,7 +11,7 @@ use std::ffi::CString;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering::Relaxed};
 
-/// Rows of a cursor that are in memory at a time.
+/// How many rows of a cursor are in memory at a time.
 const BATCH: std::ffi::c_long = 100;
 
 /// SQL that is a constant of this program.
@@ -30,8 +30,8 @@ pub(crate) struct Row {
 impl Row {
     pub(crate) fn get<T: FromDatum>(&self, column: i32) -> Option<T> {
         let mut null = false;
-        // SAFETY: tuple and descriptor belong to the call or scan that is still open while a `Row`
-        // is lent out.
+        // SAFETY: tuple and descriptor belong to a call or scan that stays open while a `Row` is
+        // lent out.
         unsafe {
             let value = pg_sys::SPI_getbinval(self.tuple, self.columns, column, &mut null);
             T::from_polymorphic_datum(value, null, pg_sys::SPI_gettypeid(self.columns, column))
@@ -55,7 +55,7 @@ impl Statement {
         self.read_latest(arguments, row)
     }
 
-    /// Reads as the caller: for catalogs and for what the caller names.
+    /// Reads as the caller: catalogs, and relations that the caller names.
     pub(crate) fn read_as_caller<T>(
         &self,
         arguments: &[DatumWithOid],
@@ -64,8 +64,8 @@ impl Statement {
         self.read_latest(arguments, row)
     }
 
-    /// Reads as the caller and hands over row by row, until `row` fails: for catalogs of any size,
-    /// a batch in memory.
+    /// Reads as the caller and calls `row` with each row, until it fails. Catalogs of any size:
+    /// only one batch is in memory.
     pub(crate) fn each_as_caller<E>(
         &self,
         row: impl FnMut(&Row) -> Result<(), E>,
@@ -81,7 +81,7 @@ impl Statement {
         }
     }
 
-    /// Changes or locks rows as the owner; the rows are those of RETURNING, or those locked.
+    /// Changes or locks rows as the owner. `work` gets the rows of RETURNING, or the locked rows.
     pub(crate) fn change<T>(
         &self,
         owner: Owner,
@@ -98,7 +98,7 @@ impl Statement {
         self.execute(arguments, false, |_| ()).0
     }
 
-    /// As `write`; the rows are those of RETURNING.
+    /// As `write`; `row` gets the rows of RETURNING.
     pub(crate) fn write_each<T>(
         &self,
         owner: Owner,
@@ -110,8 +110,8 @@ impl Statement {
     }
 
     fn read_latest<T>(&self, arguments: &[DatumWithOid], row: impl FnMut(&Row) -> T) -> Vec<T> {
-        // A parallel query that asks for the caller's projects has its own snapshot: a newer one is
-        // not to be had there.
+        // A parallel query that asks for the caller's projects has its own snapshot. It cannot take
+        // a newer one.
         if session::is_parallel() {
             return self.execute(arguments, true, row).1;
         }
@@ -141,8 +141,8 @@ impl Statement {
             })
             .unzip();
         debug_assert_eq!(values.len(), self.arguments.len());
-        // SAFETY: SPI is connected and finished in pairs (an ERROR in between aborts, which
-        // finishes it); the plan has as many arguments as `values`; rows are read before SPI_finish
+        // SAFETY: SPI is connected and finished in pairs; an ERROR in between aborts, which
+        // finishes it. The plan has as many arguments as `values`. Rows are read before SPI_finish
         // frees them.
         unsafe {
             pg_sys::SPI_connect();
@@ -185,8 +185,8 @@ impl Statement {
     }
 }
 
-/// As `Statement::each_as_caller`, on what an extension has in a schema that only its installation
-/// knows: `SCHEMA` in the constant stands for it.
+/// As `Statement::each_as_caller`, on the objects of an extension whose schema only its
+/// installation knows. `SCHEMA` in the constant stands for that schema.
 pub(crate) fn each_in_schema<E>(
     sql: &'static str,
     schema: &str,
@@ -221,18 +221,18 @@ unsafe fn prepare(sql: &str, arguments: &[pg_sys::Oid]) -> pg_sys::SPIPlanPtr {
     }
 }
 
-/// Hands over the rows of a plan without arguments, until `row` fails. What PostgreSQL needs for
-/// one is given back before the next.
+/// Calls `row` with each row of a plan without arguments, until it fails. What PostgreSQL allocates
+/// for one row is freed before the next.
 ///
 /// # Safety
-/// SPI must be connected, the plan be of this connection or kept.
+/// SPI must be connected; the plan is of this connection or kept.
 unsafe fn each<E>(
     plan: pg_sys::SPIPlanPtr,
     mut row: impl FnMut(&Row) -> Result<(), E>,
 ) -> Result<(), E> {
     let memory = StepMemory::new();
-    // SAFETY: rows are read before their batch is freed; what leaves early by an ERROR closes the
-    // cursor by its abort.
+    // SAFETY: rows are read before their batch is freed. If an ERROR leaves early, the abort closes
+    // the cursor.
     unsafe {
         let cursor = pg_sys::SPI_cursor_open(ptr::null(), plan, ptr::null_mut(), ptr::null(), true);
         let mut outcome = Ok(());

@@ -1,23 +1,23 @@
-//! A table that a caller names, read as the caller and without any SQL on it. So nothing of its
-//! owner's can run: no view, policy, operator, cast or domain, and nothing that planning alone
-//! would run (constant calls in index expressions, CHECKs and statistics, which the planner
-//! evaluates with the reader's rights). Rights are judged before, by `store`. Unsafe: the heap scan
-//! that PostgreSQL uses for its catalogs, and fetches by row address, all under one snapshot.
+//! A table that a caller names, read as the caller and without SQL. So no code of its owner can
+//! run: no view, policy, operator, cast or domain. No code can run through the planner either,
+//! which evaluates index expressions, CHECKs and statistics with the reader's rights. `store`
+//! judges rights before. Unsafe: the heap scan that PostgreSQL uses for its catalogs, and fetches
+//! by row address, all under one snapshot.
 
 use super::{JsonbText, Row};
 use pgrx::datum::FromDatum;
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
-/// One table with rows of its own: a table, a materialised view or a partition.
+/// A relation that holds rows itself: a table, a materialised view or a partition.
 pub(crate) struct Leaf {
-    /// As `relkind` in pg_class.
+    /// The `relkind` in pg_class.
     pub kind: u8,
     relation: pg_sys::Oid,
     columns: Vec<Option<Column>>,
 }
 
-/// Where a column stands in one leaf, and its type.
+/// The place of a column in one leaf, and its type.
 #[derive(Clone, Copy)]
 struct Column {
     number: i32,
@@ -37,16 +37,16 @@ pub(crate) struct RowPlace {
     address: pg_sys::ItemPointerData,
 }
 
-/// A row of a leaf; columns count from 0, in the order of the names that were looked for.
+/// A row of a leaf. Columns count from 0, in the order of the names given to `look`.
 pub(crate) struct NamedRow<'a> {
     row: Row,
     leaf: &'a Leaf,
 }
 
 /// Locks a relation against changes of its shape until this transaction ends, and finds the named
-/// columns. None: it is gone. A column that would be computed while it is read counts as missing.
+/// columns. None: the relation is gone. A column that is computed when read counts as missing.
 pub(crate) fn look(relation: pg_sys::Oid, names: &[&CStr]) -> Option<Leaf> {
-    // SAFETY: opened and closed here; the lock stays, so that what is found stays true.
+    // SAFETY: opened and closed here. The lock stays, so that the answer stays true.
     let kind = unsafe {
         let open = pg_sys::try_table_open(relation, pg_sys::AccessShareLock as i32);
         let kind = (!open.is_null()).then(|| (*(*open).rd_rel).relkind as u8)?;
@@ -68,14 +68,14 @@ pub(crate) fn look(relation: pg_sys::Oid, names: &[&CStr]) -> Option<Leaf> {
 }
 
 impl Leaf {
-    /// The type of a column; None when there is no such column.
+    /// The type of a column. None: there is no such column.
     pub(crate) fn column_type(&self, column: usize) -> Option<pg_sys::Oid> {
         self.columns.get(column).copied().flatten().map(|found| found.kind)
     }
 }
 
-/// Opens the leaves for `work`, as they are now. They must be tables (`kind` r or m) that `look`
-/// has locked.
+/// Opens the leaves for `work`, in their present state. They must be tables (`kind` r or m) that
+/// `look` has locked.
 pub(crate) fn read<T>(leaves: &[Leaf], work: impl FnOnce(&Rows) -> T) -> T {
     debug_assert!(leaves.iter().all(|leaf| matches!(leaf.kind, b'r' | b'm')));
     // SAFETY: inside a transaction; relations and snapshot are given back below, or by the abort
@@ -94,14 +94,14 @@ pub(crate) fn read<T>(leaves: &[Leaf], work: impl FnOnce(&Rows) -> T) -> T {
 }
 
 impl Rows<'_> {
-    /// Visits every row, leaf by leaf, until `visit` fails.
+    /// Calls `visit` with every row, leaf by leaf, until it fails.
     pub(crate) fn each<E>(
         &self,
         mut visit: impl FnMut(RowPlace, &NamedRow) -> Result<(), E>,
     ) -> Result<(), E> {
         for (number, (leaf, open)) in self.leaves.iter().enumerate() {
-            // SAFETY: the relation is open; a scan without index and keys reads its heap, and each
-            // tuple is read before the next is asked for.
+            // SAFETY: the relation is open. A scan without index and keys reads its heap, and each
+            // tuple is read before the next is fetched.
             unsafe {
                 let none = std::ptr::null_mut();
                 let scan = pg_sys::systable_beginscan(
@@ -131,11 +131,11 @@ impl Rows<'_> {
         Ok(())
     }
 
-    /// The row at a place; None should it be gone, which the snapshot rules out.
+    /// The row at an address. None if it is gone, which the snapshot rules out.
     pub(crate) fn at<T>(&self, place: RowPlace, read: impl FnOnce(&NamedRow) -> T) -> Option<T> {
         let (leaf, open) = self.leaves.get(place.leaf as usize)?;
         let mut address = place.address;
-        // SAFETY: the relation is open and the address came from it under the same snapshot; the
+        // SAFETY: the relation is open, and the address came from it under the same snapshot. The
         // slot holds the tuple until it is dropped.
         unsafe {
             let fetch = (*(**open).rd_tableam).tuple_fetch_row_version?;
@@ -152,25 +152,25 @@ impl Rows<'_> {
 }
 
 impl RowPlace {
-    /// Which of the leaves it is in, counted from 0.
+    /// The number of the row's leaf, from 0.
     pub(crate) fn leaf(&self) -> usize {
         self.leaf as usize
     }
 }
 
 impl NamedRow<'_> {
-    /// The type of a column; None when there is no such column.
+    /// The type of a column. None: there is no such column.
     pub(crate) fn column_type(&self, column: usize) -> Option<pg_sys::Oid> {
         self.leaf.column_type(column)
     }
 
-    /// A value, read as `T`: the caller has compared the column's type.
+    /// A value, read as `T`. The caller has compared the column's type.
     pub(crate) fn get<T: FromDatum>(&self, column: usize) -> Option<T> {
         self.row.get(self.leaf.columns.get(column).copied().flatten()?.number)
     }
 
-    /// A text of at most `longest` bytes; None when it is NULL, longer or not UTF-8. A longer one
-    /// is not unpacked.
+    /// A text of at most `longest` bytes. None if it is NULL, longer or not UTF-8. A longer text is
+    /// not unpacked.
     pub(crate) fn text(&self, column: usize, longest: usize) -> Option<String> {
         // SAFETY: a datum of type text or varchar; its size is read from its header.
         let fits =
@@ -181,7 +181,7 @@ impl NamedRow<'_> {
         String::from_utf8(bytes).ok()
     }
 
-    /// The first bytes of a text, at most `longest`, cut at a character; None when it is NULL.
+    /// The first bytes of a text, at most `longest`, cut at a character. None if it is NULL.
     pub(crate) fn beginning(&self, column: usize, longest: usize) -> Option<String> {
         let datum = self.datum(column)?;
         // SAFETY: a datum of type text or varchar; only the slice is unpacked, and copied at once.
@@ -192,23 +192,23 @@ impl NamedRow<'_> {
         String::from_utf8(bytes[..whole].to_vec()).ok()
     }
 
-    /// Lends a whole text, of type text, varchar, json or jsonb, to `work`; None when it is NULL.
-    /// It lies in the current memory context, so that a gigabyte is not copied once more.
+    /// Lends a whole text, of type text, varchar, json or jsonb, to `work`. None if it is NULL. The
+    /// text lies in the current memory context, so that a gigabyte is not copied again.
     pub(crate) fn with_text<T>(&self, column: usize, work: impl FnOnce(&[u8]) -> T) -> Option<T> {
         let datum = self.datum(column)?;
         if self.column_type(column) == Some(pg_sys::JSONBOID) {
             return self.get::<JsonbText>(column).map(|text| work(text.0.as_bytes()));
         }
-        // SAFETY: a datum of one of the other three, which are stored alike; unpacked, and lent out
-        // for this call alone.
+        // SAFETY: a datum of one of the other three types, which are stored alike. It is unpacked,
+        // and lent out for this call alone.
         Some(work(unsafe { borrowed(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr())) }))
     }
 
     fn datum(&self, column: usize) -> Option<pg_sys::Datum> {
         let number = self.leaf.columns.get(column).copied().flatten()?.number;
         let mut null = false;
-        // SAFETY: tuple and descriptor belong to the scan or slot that is still open while a
-        // `NamedRow` is lent out.
+        // SAFETY: tuple and descriptor belong to a scan or slot that stays open while a `NamedRow`
+        // is lent out.
         let datum =
             unsafe { pg_sys::SPI_getbinval(self.row.tuple, self.row.columns, number, &mut null) };
         (!null).then_some(datum)
@@ -223,7 +223,7 @@ unsafe fn content(text: *const pg_sys::varlena) -> Vec<u8> {
 }
 
 /// # Safety
-/// As `content`; and the text must live as long as the answer is used.
+/// As `content`, and the text must live as long as the answer is used.
 unsafe fn borrowed<'a>(text: *const pg_sys::varlena) -> &'a [u8] {
     // SAFETY: as promised by the caller.
     unsafe {

@@ -1,6 +1,6 @@
-//! Adopted projects tables: which they are, the triggers on them, what they feed into `projects`.
-//! The table itself is the application's: its catalog rows are read, and its triggers made, as the
-//! caller; our rows as the owner of our tables.
+//! Adopted tables of projects: which there are, their triggers, and the projects they feed. The
+//! table itself belongs to the application. So its catalog rows are read, and its triggers created,
+//! as the caller. Our own rows are read and written as the owner of our tables.
 
 use super::oids::*;
 use super::{id, id_of, uuid, value};
@@ -21,30 +21,37 @@ pub(crate) struct Adoption {
     pub name_column: Option<String>,
 }
 
-/// A project as an adopted table has it.
+/// A project as the adopted table has it.
 pub(crate) struct Project {
     pub id: ProjectId,
     pub owner_id: Option<JwtSubject>,
     pub name: ProjectName,
 }
 
-/// A plain table of its own (of a partition or a parent, rows could come and go past the triggers),
-/// with unique ids (a second row of an id would bring a second owner).
+/// Only an ordinary table can be adopted. Rows of a partition or a parent could change without
+/// firing the triggers. Ids must be unique, since a second row with the same id would bring a
+/// second owner.
 static TABLE: Statement = Statement::new(
     "SELECT n.nspname::pg_catalog.text, c.relname::pg_catalog.text,
-        c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname <> 'watchllm' AND n.nspname !~ '^pg_'
-        AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE c.oid IN (i.inhrelid, i.inhparent))
-        AND EXISTS (SELECT FROM pg_catalog.pg_index x JOIN pg_catalog.pg_attribute a ON a.attrelid = x.indrelid
-            WHERE x.indrelid = c.oid AND x.indisunique AND x.indisvalid AND x.indimmediate AND x.indpred IS NULL
+        c.relkind = 'r' AND c.relpersistence = 'p' AND n.nspname <> 'watchllm'
+            AND n.nspname !~ '^pg_'
+        AND NOT EXISTS (SELECT FROM pg_catalog.pg_inherits i
+            WHERE c.oid IN (i.inhrelid, i.inhparent))
+        AND EXISTS (SELECT FROM pg_catalog.pg_index x
+            JOIN pg_catalog.pg_attribute a ON a.attrelid = x.indrelid
+            WHERE x.indrelid = c.oid AND x.indisunique AND x.indisvalid AND x.indimmediate
+                AND x.indpred IS NULL
             AND x.indnkeyatts = 1 AND x.indkey[0] = a.attnum AND a.attname = $2::pg_catalog.name)
-     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
+     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.oid = $1",
     &[OID, TEXT],
 );
 
-/// The adoption whose triggers are on the table, under whatever name it had then. Nobody else can
-/// attach our function.
+/// The adoption whose triggers are on the table, whatever its name was then. Nobody else can attach
+/// our function.
 static ATTACHED: Statement = Statement::new(
-    "SELECT pg_catalog.split_part(pg_catalog.encode(t.tgargs, 'escape'), '\\000', 1)::pg_catalog.uuid
+    "SELECT pg_catalog.split_part(pg_catalog.encode(t.tgargs, 'escape'), '\\000',
+        1)::pg_catalog.uuid
      FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
         JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
      WHERE t.tgrelid = $1 AND p.proname = 'follow_projects' AND n.nspname = 'watchllm' LIMIT 1",
@@ -58,10 +65,13 @@ static BY_NAME: Statement = Statement::new(
 );
 
 static SAVE: Statement = Statement::new(
-    "INSERT INTO watchllm.adopted_tables (id, schema_name, table_name, id_column, owner_column, name_column, adopted_by)
+    "INSERT INTO watchllm.adopted_tables (id, schema_name, table_name, id_column, owner_column,
+        name_column, adopted_by)
      VALUES ($1, $2, $3, $4, $5, $6, SESSION_USER)
-     ON CONFLICT (id) DO UPDATE SET schema_name = EXCLUDED.schema_name, table_name = EXCLUDED.table_name,
-        id_column = EXCLUDED.id_column, owner_column = EXCLUDED.owner_column, name_column = EXCLUDED.name_column,
+     ON CONFLICT (id) DO UPDATE
+         SET schema_name = EXCLUDED.schema_name, table_name = EXCLUDED.table_name,
+        id_column = EXCLUDED.id_column, owner_column = EXCLUDED.owner_column,
+            name_column = EXCLUDED.name_column,
         adopted_by = EXCLUDED.adopted_by, adopted_at = pg_catalog.now()",
     &[UUID, TEXT, TEXT, TEXT, TEXT, TEXT],
 );
@@ -69,16 +79,19 @@ static SAVE: Statement = Statement::new(
 static COLUMNS: Statement = Statement::new(
     "SELECT id_column::pg_catalog.text, owner_column::pg_catalog.text, name_column::pg_catalog.text
      FROM watchllm.adopted_tables
-     WHERE id = $1::pg_catalog.uuid AND schema_name = $2::pg_catalog.name AND table_name = $3::pg_catalog.name",
+     WHERE id = $1::pg_catalog.uuid AND schema_name = $2::pg_catalog.name
+         AND table_name = $3::pg_catalog.name",
     &[TEXT, TEXT, TEXT],
 );
 
-/// A project that is there already is taken over only from its own owner: the id of another's, also
-/// a deleted one's, must not open its history to whoever writes that id into the application's
-/// table.
+/// An existing project is taken over only if it has the same owner. The id of another owner's
+/// project, even a deleted one, must not open its history. Otherwise anybody could write that id
+/// into the application's table.
 static FEED: Statement = Statement::new(
-    "INSERT INTO watchllm.projects AS p (id, name, owner_id, adopted_table_id) VALUES ($1, $2, $3, $4)
-     ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name, adopted_table_id = EXCLUDED.adopted_table_id,
+    "INSERT INTO watchllm.projects AS p (id, name, owner_id, adopted_table_id)
+        VALUES ($1, $2, $3, $4)
+     ON CONFLICT (id) DO UPDATE
+         SET name = EXCLUDED.name, adopted_table_id = EXCLUDED.adopted_table_id,
         deleted_at = NULL
      WHERE p.owner_id = EXCLUDED.owner_id
         AND (p.adopted_table_id IS NULL OR p.adopted_table_id = EXCLUDED.adopted_table_id)
@@ -93,7 +106,8 @@ static FOLLOW: Statement = Statement::new(
 );
 
 static KNOWN: Statement = Statement::new(
-    "SELECT name, owner_id FROM watchllm.projects WHERE id = $1 AND adopted_table_id = $2 AND deleted_at IS NULL",
+    "SELECT name, owner_id FROM watchllm.projects
+        WHERE id = $1 AND adopted_table_id = $2 AND deleted_at IS NULL",
     &[UUID, UUID],
 );
 
@@ -106,7 +120,7 @@ pub(crate) fn table(relation: pg_sys::Oid, id_column: &str) -> Option<(String, S
         .pop()
 }
 
-/// The adoption of this table, by its triggers or by its name.
+/// The adoption of this table, found by its triggers or by its name.
 pub(crate) fn known(
     owner: Owner,
     relation: pg_sys::Oid,
@@ -119,7 +133,7 @@ pub(crate) fn known(
     })
 }
 
-/// Writes the adoption down, or what has changed of it.
+/// Stores the adoption, or the changes to it.
 pub(crate) fn save(owner: Owner, adoption: &Adoption) {
     let arguments = [
         uuid(adoption.id).into(),
@@ -132,7 +146,7 @@ pub(crate) fn save(owner: Owner, adoption: &Adoption) {
     SAVE.change(owner, &arguments, |_| ());
 }
 
-/// Puts the triggers on the table, as the caller.
+/// Creates the triggers on the table, as the caller.
 pub(crate) fn attach(adoption: &Adoption) -> Result<(), Error> {
     let (table, id) = (
         quote_qualified_identifier(&adoption.schema, &adoption.table),
@@ -141,7 +155,8 @@ pub(crate) fn attach(adoption: &Adoption) -> Result<(), Error> {
     let run =
         |sql: String| pgrx::Spi::run(&sql).map_err(|error| Error::Internal(error.to_string()));
     run(format!(
-        "CREATE OR REPLACE TRIGGER watchllm_follow_projects AFTER INSERT OR UPDATE OR DELETE ON {table}
+        "CREATE OR REPLACE TRIGGER watchllm_follow_projects
+             AFTER INSERT OR UPDATE OR DELETE ON {table}
          FOR EACH ROW EXECUTE FUNCTION watchllm.follow_projects({id})"
     ))?;
     run(format!(
@@ -150,7 +165,7 @@ pub(crate) fn attach(adoption: &Adoption) -> Result<(), Error> {
     ))
 }
 
-/// The adoption that a trigger names, if it is this very table's.
+/// The adoption that a trigger names, if it is the adoption of this table.
 pub(crate) fn of_trigger(owner: Owner, id: &str, schema: &str, table: &str) -> Option<Adoption> {
     let named: AdoptionId = id_of(uuid_of(id)?);
     let found = |row: &crate::postgres::Row| Adoption {
@@ -164,17 +179,17 @@ pub(crate) fn of_trigger(owner: Owner, id: &str, schema: &str, table: &str) -> O
     COLUMNS.read(owner, &[id.into(), schema.into(), table.into()], found).pop()
 }
 
-/// Takes a project in; false: its id belongs to somebody else's.
+/// Takes a project in. False: its id belongs to another owner's project.
 pub(crate) fn feed(owner: Owner, adoption: AdoptionId, project: &Project) -> bool {
     !FEED.change(owner, &arguments(adoption, project), |_| ()).is_empty()
 }
 
-/// Gives a project its present owner and name; false: it is not of this adoption, or was deleted.
+/// Updates a project's owner and name. False: it is not of this adoption, or it was deleted.
 pub(crate) fn follow(owner: Owner, adoption: AdoptionId, project: &Project) -> bool {
     !FOLLOW.change(owner, &arguments(adoption, project), |_| ()).is_empty()
 }
 
-/// Whether the project is fed from this table, alive, and as it is there.
+/// Whether the project is fed from this table, not deleted, and equal to the table's row.
 pub(crate) fn is_in_step(owner: Owner, adoption: AdoptionId, project: &Project) -> bool {
     let same = |row: &crate::postgres::Row| {
         row.get::<String>(1).as_deref() == Some(project.name.as_str())
@@ -186,7 +201,7 @@ pub(crate) fn is_in_step(owner: Owner, adoption: AdoptionId, project: &Project) 
         .unwrap_or(false)
 }
 
-/// Whether the project is fed from this table and alive.
+/// Whether the project is fed from this table and not deleted.
 pub(crate) fn is_fed(owner: Owner, adoption: AdoptionId, project: ProjectId) -> bool {
     !KNOWN.read(owner, &[uuid(project).into(), uuid(adoption).into()], |_| ()).is_empty()
 }
@@ -200,7 +215,7 @@ fn arguments(adoption: AdoptionId, project: &Project) -> [pgrx::datum::DatumWith
     ]
 }
 
-/// A uuid written as an id's Display writes it.
+/// Parses a uuid as an id's Display writes it.
 fn uuid_of(text: &str) -> Option<pgrx::Uuid> {
     let digits: String = text.chars().filter(|c| *c != '-').collect();
     let number = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32)?;

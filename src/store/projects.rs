@@ -1,5 +1,5 @@
-//! Projects (tenants), their members, and whose they are. What becomes of a project's keys is in
-//! `changes`. Whether a caller may is judged by `caller`.
+//! Projects (tenants), their members, and who owns them. `changes` handles the keys of a project.
+//! `caller` decides whether a caller may do this.
 
 use super::oids::*;
 use super::{id, uuid, value};
@@ -10,7 +10,8 @@ use pgrx::datum::DatumWithOid;
 use pgrx::pg_sys;
 
 static CREATE_PROJECT: Statement = Statement::new(
-    "INSERT INTO watchllm.projects (id, name, owner_id) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING RETURNING id",
+    "INSERT INTO watchllm.projects (id, name, owner_id)
+        VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING RETURNING id",
     &[UUID, TEXT, TEXT],
 );
 
@@ -24,15 +25,16 @@ static PROJECT: Statement = Statement::new(
     &[UUID],
 );
 
-/// By subject and by role; roles are looked at first, because a cluster has few and a vault may
-/// have many members.
+/// The projects of a subject and of roles. Roles are read first, because a cluster has few roles,
+/// while a vault may have many members.
 static OWN_PROJECTS: Statement = Statement::new(
     "SELECT p.id FROM watchllm.projects p WHERE p.owner_id = $2 AND p.deleted_at IS NULL
      UNION
      SELECT p.id FROM watchllm.project_members m JOIN watchllm.projects p ON p.id = m.project_id
      WHERE m.subject = $2 AND p.deleted_at IS NULL
      UNION
-     SELECT p.id FROM pg_catalog.pg_roles g JOIN watchllm.project_members m ON m.role_name = g.rolname
+     SELECT p.id FROM pg_catalog.pg_roles g
+         JOIN watchllm.project_members m ON m.role_name = g.rolname
         JOIN watchllm.projects p ON p.id = m.project_id
      WHERE pg_catalog.pg_has_role($1, g.oid, 'USAGE') AND p.deleted_at IS NULL",
     &[OID, TEXT],
@@ -44,7 +46,8 @@ static DELETE_PROJECT: Statement = Statement::new(
 );
 
 static ADD_MEMBER: Statement = Statement::new(
-    "INSERT INTO watchllm.project_members (project_id, subject, role_name) VALUES ($1, $2, $3::pg_catalog.name)
+    "INSERT INTO watchllm.project_members (project_id, subject, role_name)
+        VALUES ($1, $2, $3::pg_catalog.name)
      ON CONFLICT DO NOTHING RETURNING id",
     &[UUID, TEXT, TEXT],
 );
@@ -60,7 +63,7 @@ static ROLE_EXISTS: Statement = Statement::new(
     &[TEXT],
 );
 
-/// Whether the project was made (false: the id is taken).
+/// Whether the project was created. False: the id is taken.
 pub(crate) fn create_project(
     owner: Owner,
     project: ProjectId,
@@ -76,8 +79,8 @@ pub(crate) fn create_project(
         .is_empty()
 }
 
-/// Locks the project's row, so that counts of its keys stay true; whether the project is there and
-/// not deleted.
+/// Locks the project's row, so that counts of its keys stay true. Answers whether the project
+/// exists and is not deleted.
 pub(crate) fn lock_project(owner: Owner, project: ProjectId) -> bool {
     LOCK_PROJECT
         .change(owner, &[uuid(project).into()], |row| value::<bool>(row, 1))
@@ -85,13 +88,13 @@ pub(crate) fn lock_project(owner: Owner, project: ProjectId) -> bool {
         .unwrap_or(false)
 }
 
-/// Whether the project is there and not deleted.
+/// Whether the project exists and is not deleted.
 pub(crate) fn project_exists(owner: Owner, project: ProjectId) -> bool {
     !PROJECT.read(owner, &[uuid(project).into()], |_| ()).is_empty()
 }
 
-/// The projects that belong to the subject, or have it or a role as a member whose privileges
-/// `user` has.
+/// The projects that the subject owns or is a member of, and those with a role as member whose
+/// privileges `user` has.
 pub(crate) fn own_projects(
     owner: Owner,
     user: pg_sys::Oid,
@@ -104,7 +107,7 @@ pub(crate) fn own_projects(
         .collect()
 }
 
-/// Marks a project deleted; its row stays, so that its id is not used again.
+/// Marks a project as deleted. Its row stays, so that its id is not used again.
 pub(crate) fn delete_project(owner: Owner, project: ProjectId) {
     DELETE_PROJECT.change(owner, &[uuid(project).into()], |_| ());
 }

@@ -5,7 +5,8 @@
 use super::oids::*;
 use super::{id, uuid, value};
 use crate::id::{ProjectId, ProviderKeyId};
-use crate::postgres::{Owner, Statement};
+use crate::postgres::{Owner, Statement, session};
+use crate::setting::Setting;
 
 static ALL: Statement =
     Statement::new("SELECT name, value, project_id, provider_key_id FROM watchllm.settings", &[]);
@@ -57,7 +58,7 @@ pub(crate) fn exists(owner: Owner, name: &str) -> bool {
 }
 
 /// What holds for a key, a project or the database, if the server's setting does not.
-pub(crate) fn nearest(
+fn nearest(
     owner: Owner,
     name: &str,
     project: Option<ProjectId>,
@@ -65,6 +66,39 @@ pub(crate) fn nearest(
 ) -> Option<String> {
     let arguments = [name.into(), project.map(uuid).into(), key.map(uuid).into()];
     NEAREST.read(owner, &arguments, |row| value(row, 1)).pop()
+}
+
+/// What the server has.
+pub(crate) fn of_server(setting: &Setting) -> Option<String> {
+    session::shown_setting(setting.guc)
+}
+
+/// The value that holds for a key, a project or the database: the nearest override's, or the
+/// server's.
+pub(crate) fn effective(
+    owner: Owner,
+    setting: &Setting,
+    project: Option<ProjectId>,
+    key: Option<ProviderKeyId>,
+) -> Option<String> {
+    nearest(owner, setting.name(), project, key).or_else(|| of_server(setting))
+}
+
+/// The number that holds, as `effective`; what is unreadable counts as never set.
+pub(crate) fn number(
+    owner: Owner,
+    setting: &Setting,
+    project: Option<ProjectId>,
+    key: Option<ProviderKeyId>,
+) -> u32 {
+    let own = nearest(owner, setting.name(), project, key);
+    own.and_then(|own| setting.number(&own)).unwrap_or_else(|| number_of_server(setting))
+}
+
+/// The number that the server has.
+pub(crate) fn number_of_server(setting: &Setting) -> u32 {
+    let value = of_server(setting).and_then(|value| setting.number(&value));
+    value.unwrap_or_else(|| setting.default_number())
 }
 
 /// Sets or, without a value, takes back a setting of its own.

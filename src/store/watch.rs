@@ -9,7 +9,7 @@ use crate::id::{IncidentId, KeyRef};
 use crate::input::NamedCaller;
 use crate::moment::Moment;
 use crate::postgres::{Owner, Row, Statement};
-use crate::trail::CallerKind;
+use crate::trail::{AccessType, CallerKind, Counted};
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
 
 static BLOCKED_KEYS: Statement = Statement::new(
@@ -39,8 +39,9 @@ static OPEN_EPISODES: Statement = Statement::new(
 
 /// The trail backwards from a place in it: so many rows, whatever they are.
 static PAST: Statement = Statement::new(
-    "SELECT l.accessed_at, l.epoch, l.queue_seq, l.seq <= $5 AND l.access_type IN ('decrypt', 'validate'),
-        l.project_id, l.provider_key_id, l.success, l.failure_reason, l.session_role,
+    "SELECT l.accessed_at, l.epoch, l.queue_seq,
+        CASE WHEN l.seq <= $5 THEN watchllm.counts_as_failure(l.access_type, l.success, l.failure_reason) END,
+        l.access_type, l.project_id, l.provider_key_id, l.session_role,
         CASE WHEN l.claims_trusted THEN l.claims_sub END, pg_catalog.host(l.client_addr),
         CASE WHEN l.seq <= $5 AND l.success AND l.access_type IN ('block', 'unblock') THEN l.access_type = 'block' END
      FROM watchllm.provider_key_access_logs l
@@ -131,8 +132,7 @@ static CALLERS: Statement = Statement::new(
 /// A row of the trail as the counters take it up, and its place.
 pub(crate) struct Past {
     pub place: (Moment, i64, i64),
-    key: Option<KeyRef>,
-    failed: bool,
+    access: Option<(KeyRef, AccessType, Counted)>,
     callers: [Option<String>; 3],
     /// The key that somebody blocked here (true), or let in again.
     pub block: Option<(KeyRef, bool)>,
@@ -142,7 +142,8 @@ impl Past {
     /// The access, if the row is one of somebody with the right.
     pub(crate) fn access(&self) -> Option<KeyAccess<'_>> {
         let callers = [0, 1, 2].map(|kind| self.callers[kind].as_deref());
-        Some(KeyAccess { at: self.place.0, key: self.key?, failed: self.failed, callers })
+        let (key, access_type, counted) = self.access?;
+        Some(KeyAccess { at: self.place.0, key, access_type, counted, callers })
     }
 }
 
@@ -178,7 +179,7 @@ pub(crate) fn open_episodes(owner: Owner) -> Vec<(Detector, Subject, IncidentId,
     let names: Vec<&str> = lasting.map(|detector| detector.word()).collect();
     let episode = |row: &Row| {
         let name: String = value(row, 2);
-        let detector = Detector::ALL.iter().copied().find(|detector| detector.word() == name)?;
+        let detector = Detector::find(&name)?;
         let subject = match key(row, 3, 4) {
             Some(key) => Subject::Key(key),
             None => Subject::Caller(kind(row, 5)?, value::<String>(row, 6).into()),
@@ -207,21 +208,23 @@ pub(crate) fn past(
         most.into(),
     ];
     PAST.read(owner, &arguments, |row| {
-        let reason: Option<String> = row.get(8);
-        let foreign = matches!(
-            reason.as_deref(),
-            Some("not_authorized" | "not_found" | "unknown_master_key" | "wrong_master_key")
-        );
-        let blocked = matches!(reason.as_deref(), Some("blocked" | "caller_blocked"));
-        let counts = value::<bool>(row, 4) && !foreign;
+        let access = || Some((key(row, 6, 7)?, access_type(row, 5)?, counted(row.get(4)?)));
         Past {
             place: (moment(row, 1), value(row, 2), value(row, 3)),
-            key: counts.then(|| key(row, 5, 6)).flatten(),
-            failed: !value::<bool>(row, 7) && !blocked,
-            callers: [row.get(9), row.get(10), row.get(11)],
-            block: row.get(12).and_then(|is_block| Some((key(row, 5, 6)?, is_block))),
+            access: access(),
+            callers: [row.get(8), row.get(9), row.get(10)],
+            block: row.get(11).and_then(|is_block| Some((key(row, 6, 7)?, is_block))),
         }
     })
+}
+
+fn counted(as_failure: bool) -> Counted {
+    if as_failure { Counted::Failure } else { Counted::Access }
+}
+
+fn access_type(row: &Row, column: i32) -> Option<AccessType> {
+    let word: String = row.get(column)?;
+    AccessType::ALL.iter().copied().find(|access_type| access_type.word() == word)
 }
 
 /// The writer's: an anomaly of this key was detected.

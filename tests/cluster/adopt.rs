@@ -1,7 +1,7 @@
-//! An application's projects table that feeds ours: rows that come, change and go; an id that is
-//! another tenant's, a deleted project's id, a second owner; whoever attaches the trigger
-//! elsewhere, calls it, adopts what is not a plain table or is not a superuser; rollback, rename,
-//! truncate, restore.
+//! An application's table of projects that feeds ours. Rows come, change and go, and ids clash:
+//! another tenant's, a deleted project's, a second owner's. People attach the trigger elsewhere,
+//! call it, or adopt what is not a plain table. Rollback, rename, truncate and restore keep both in
+//! step.
 
 use postgres::Client;
 use uuid::Uuid;
@@ -11,7 +11,7 @@ use crate::keys::{Vault, code, decrypt, new_key, one, refusal, rows, store};
 use crate::roles::login;
 use crate::server::Server;
 
-/// A projects table as WatchLLM has it, of this name, with one row; the row's id and owner.
+/// A table of projects as WatchLLM has it, with one row. Answers the row's id and owner.
 fn table(c: &mut Client, name: &str) -> (String, String) {
     let (id, owner) = (Uuid::new_v4().to_string(), Uuid::new_v4().to_string());
     one(
@@ -115,7 +115,7 @@ fn an_id_that_is_another_tenants_is_refused() {
         (ours(c, &victim), ours(c, &nobodys)),
         ("victim|sub of the victim|f".into(), "nobody's|-|f".into())
     );
-    // the id of a project that was deleted belongs to its former owner alone
+    // the id of a deleted project belongs to its former owner alone
     one(c, &format!("DELETE FROM {t} WHERE id = '{id}'"));
     assert_eq!(
         code(s, &format!("INSERT INTO {t} VALUES ('{id}', '{}', 'heir')", Uuid::new_v4())),
@@ -165,7 +165,7 @@ fn nobody_executes_or_attaches_the_trigger_function() {
     for call in [format!("{schema}.mine"), t.clone()] {
         assert_eq!(code(s, &format!("SELECT watchllm.adopt_projects('{call}')")), "42501");
     }
-    // a superuser who attaches it by hand gets nothing past the adoption either
+    // if a superuser attaches it by hand, it does not bypass the adoption either
     for argument in
         [format!("'{id}'"), String::new(), "'x'".into(), format!("'{}'", Uuid::new_v4())]
     {
@@ -251,7 +251,7 @@ fn only_a_plain_table_with_fitting_columns_is_adopted() {
     );
 }
 
-/// What the owner of a table can make run when somebody reads it or puts a trigger on it.
+/// Code that the owner of a table can have run when somebody reads it or puts a trigger on it.
 const TRAPS: &[&str] = &[
     "CREATE TABLE S.t (COLUMNS); CREATE INDEX ON S.t ((S.spy('x') || name))",
     "CREATE TABLE S.t (COLUMNS, CHECK (S.spy('x') = 'x' OR name = 'y'))",
@@ -291,7 +291,7 @@ fn nothing_of_an_adopted_tables_owner_runs_as_who_adopts_it() {
             "{trap}"
         );
         assert_eq!(caught(c, &schema, &attacker), Vec::<String>::new(), "{trap}");
-        // the control: what an ordinary read, or a change, by a superuser sets off
+        // the control: what an ordinary read or change by a superuser would run
         code(c, &format!("SELECT * FROM {schema}.t WHERE name = 'n' AND id = id"));
         code(c, &format!("UPDATE {schema}.t SET name = 'm'"));
         sprung += usize::from(!caught(c, &schema, &attacker).is_empty());

@@ -1,17 +1,17 @@
-//! A request of PostgREST as the server sees it, without PostgREST: one transaction of the
-//! authenticator that takes a role and carries claims and headers in its settings. For tests of
-//! what such a request may do; the same through a real PostgREST is in `postgrest`.
+//! A request of PostgREST as the server sees it, without PostgREST. It is one transaction of the
+//! authenticator, which takes a role and sets claims and headers. The tests try what such a request
+//! may do; `postgrest` tests the same through a real PostgREST.
 
 use postgres::{Client, error::DbError};
 
 use crate::keys::{code, new_key, one, project, refusal, rows, store, try_rows};
 use crate::server::Server;
 
-/// Who PostgREST logs in as: nobody, until it takes the role that a token names.
+/// The role that PostgREST logs in as. It has no rights until it takes the role that a token names.
 pub(crate) const AUTHENTICATOR: &str = "authenticator";
 
-/// Supabase's roles and default privileges in a database; then `install()`, which knows them by
-/// name, when there is one.
+/// Creates Supabase's roles and default privileges in a database. If the vault is there, runs
+/// `install()`, which knows the roles by name.
 pub(crate) fn supabase(server: &Server, database: &str) {
     server.psql(database, include_str!("../postgrest/supabase.sql"));
     if server.psql(database, "SELECT count(*) FROM pg_extension WHERE extname = 'watchllm_keys'")
@@ -21,8 +21,8 @@ pub(crate) fn supabase(server: &Server, database: &str) {
     }
 }
 
-/// A started server with Supabase's roles and a vault, in the order of a real set-up: the roles are
-/// there first.
+/// A started server with Supabase's roles and a vault, created in the order of a real set-up: roles
+/// first.
 pub(crate) fn supabase_vault(conf: &str) -> Server {
     let server = Server::init();
     server.preload_vault();
@@ -33,7 +33,7 @@ pub(crate) fn supabase_vault(conf: &str) -> Server {
     server
 }
 
-/// The claims of a token, as PostgREST hands them on: JSON with a role and, for people, a sub.
+/// The claims of a token, as PostgREST passes them: JSON with a role and, for people, a sub.
 pub(crate) fn claims(role: &str, sub: &str) -> String {
     if sub.is_empty() {
         format!(r#"{{"role":"{role}"}}"#)
@@ -42,11 +42,11 @@ pub(crate) fn claims(role: &str, sub: &str) -> String {
     }
 }
 
-/// Runs `sql` as PostgREST 12 would for a request of `role` with these claims and headers (both
-/// JSON): begin, the mode ("read write" for a POST of a volatile function, "read only" for a GET),
-/// the transaction's settings, the call, commit. `client` is a session of the authenticator, or of
-/// whom a test wants to see refused. An error, also one of the commit, ends the transaction and
-/// comes back; rows are as `keys::rows` gives them.
+/// Runs `sql` as PostgREST 12 does for a request of `role` with these claims and headers (both
+/// JSON). The steps are: begin, the mode, the transaction's settings, the call, commit. The mode is
+/// "read write" for a POST of a volatile function, "read only" for a GET. `client` is a session of
+/// the authenticator, or of another role that must be refused. An error ends the transaction and is
+/// returned, also an error of the commit. Rows are as `keys::rows` gives them.
 pub(crate) fn as_api(
     client: &mut Client,
     role: &str,
@@ -62,13 +62,13 @@ pub(crate) fn as_api(
     let answer = settings(client, role, claims, headers)
         .and_then(|()| try_rows(client, sql))
         .and_then(|rows| try_rows(client, "COMMIT").map(|_| rows));
-    // a failed COMMIT has ended it already: then this is a warning
+    // a failed COMMIT has already ended it: then this is a warning
     one(client, "ROLLBACK");
     answer
 }
 
-/// Each for this transaction only. As literals, where PostgREST binds parameters: so they pass a
-/// pooler too.
+/// Sets each for this transaction only. They are literals, while PostgREST binds parameters; so
+/// they pass a pooler too.
 fn settings(
     client: &mut Client,
     role: &str,
@@ -118,8 +118,8 @@ fn a_request_leaves_nothing_behind_in_its_session() {
     assert_eq!(refusal(s, "SET ROLE postgres").code().code(), "42501");
 }
 
-/// What requests get of this key: the tenant's list of keys and its decrypt, the backend's decrypt,
-/// nobody's list; as a number of rows or a SQLSTATE.
+/// What requests can reach of this key: the tenant's list of keys and its decrypt, the backend's
+/// decrypt, nobody's list. Each is a number of rows or a SQLSTATE.
 fn reach(server: &Server, sub: &str, key: &str) -> [String; 4] {
     let s = &mut server.connect("postgres", AUTHENTICATOR);
     let mut asked = |role: &str, sub: &str, sql: &str| {
@@ -150,8 +150,8 @@ fn roles_that_come_after_the_vault_are_recognised_by_the_next_install() {
     assert_eq!(reach(&server, "a-sub", &key), ["1", "42501", "1", "42501"]);
 }
 
-/// Supabase's guide to schemas of one's own: for a vault it is wrong, and the next install() takes
-/// it back.
+/// Supabase's guide to one's own schemas grants too much for a vault. The next install() takes it
+/// back.
 #[test]
 fn what_the_guide_to_custom_schemas_grants_is_taken_back() {
     const GUIDE: &str = "

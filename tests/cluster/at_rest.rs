@@ -1,7 +1,6 @@
-//! Ciphertext only at rest (DESIGN §1.1): a canary key goes through every operation and is then
-//! found in no file of the data directory, no WAL, no logical stream, no dump, no statistics and no
-//! log. A control text stored in an ordinary table is found in each of these places: the search can
-//! find.
+//! Only ciphertext at rest: a canary key goes through every operation. Afterwards it is in no file
+//! of the data directory, no WAL, no logical stream, no dump, no statistics and no log. A control
+//! text in an ordinary table is found in each of these places, so the search works.
 
 use std::fs;
 use std::path::Path;
@@ -14,12 +13,12 @@ use uuid::Uuid;
 use crate::commands::text;
 use crate::server::{Mode, Server};
 
-/// A secret, or something that must be found, in every shape it could lie in a file.
+/// A text to search for, in every form in which a file may hold it.
 pub(crate) struct Wanted(Regex);
 
 impl Wanted {
-    /// Whole and in halves, as it is, in hex and in base64 (at each of the three places in a group
-    /// of four letters).
+    /// The whole text and its halves: plain, in hex and in base64, at each of the three offsets of
+    /// a group of four letters.
     pub(crate) fn new(secrets: &[&str]) -> Wanted {
         let mut shapes = Vec::new();
         for secret in secrets {
@@ -42,8 +41,8 @@ impl Wanted {
         self.0.is_match(bytes.as_ref())
     }
 
-    /// The files below a directory that hold it; the server may be running, so what vanishes
-    /// meanwhile is no fault.
+    /// The files below a directory that hold it. The server may be running, so a file may vanish
+    /// meanwhile.
     pub(crate) fn files(&self, directory: &Path) -> Vec<String> {
         let mut found = Vec::new();
         for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
@@ -58,7 +57,8 @@ impl Wanted {
     }
 }
 
-/// The canary keys: as stored and as rotated to. The last four characters are shown on purpose.
+/// The canary keys: the stored one and the one it is rotated to. Their last four characters are
+/// shown on purpose.
 const STORED: &str = "sk-proj-q7Vd2LmXw9RzT4KbY8NcH3JfP6GsQ1AeU5oWxyzt";
 const ROTATED: &str = "sk-proj-M3nB8vC1xZ6lK9jH4gF7dS2aP5oI0uYtReWqwvut";
 const CONTROL: &str = "control-h2Gk7Wq9Zr4Tn8Vb3Xc6Lm1Pf5Jd0Sy";
@@ -94,7 +94,7 @@ fn use_every_operation(client: &mut postgres::Client) {
     client.query_one("SELECT watchllm.rotate_provider_key($1, $2)", &[&key, &ROTATED]).unwrap();
     client.query_one("SELECT watchllm.rollback_provider_key($1)", &[&key]).unwrap();
     client.query_one("SELECT watchllm.rotate_provider_key($1, $2)", &[&key, &ROTATED]).unwrap();
-    // a key that was never committed is no less secret
+    // a key whose transaction was rolled back is secret too
     let mut undone = client.transaction().unwrap();
     undone.query_one("SELECT watchllm.rotate_provider_key($1, $2)", &[&key, &STORED]).unwrap();
     undone.rollback().unwrap();

@@ -1,6 +1,6 @@
-//! Attacks that once worked, each named by what it was after: foreign code in another role's
-//! COMMIT, a call that eats the processor or the memory, a right that was withdrawn while its call
-//! waited, a stranger's words in a victim's trail, another database's answers and keys.
+//! Attacks that once worked, each named by its target: foreign code in another role's COMMIT, a
+//! call that exhausts processor or memory, a right that is withdrawn while its call waits. Also a
+//! stranger's words in a victim's trail, and another database's answers and keys.
 
 use std::time::{Duration, Instant};
 
@@ -46,7 +46,7 @@ fn prepared_types_do_not_run_in_the_commit_of_another_role() {
     );
     one(s, &format!("RESET ROLE; SET ROLE {victim}"));
     one(s, &format!("BEGIN; SELECT watchllm.rotate_provider_key('{id}', '{key}x')"));
-    // Our relations change meanwhile: what the session knew of the vault is forgotten.
+    // Our relations change meanwhile, so the session forgets what it knew of the vault.
     one(c, "ALTER TABLE watchllm.projects SET (autovacuum_enabled = true)");
     one(s, "SELECT count(*) FROM pg_catalog.pg_cast");
     one(s, "COMMIT");
@@ -65,7 +65,7 @@ fn a_huge_user_agent_neither_hangs_nor_crashes() {
     let c = &mut vault.connect("postgres");
     let p = project(c);
     let id = store(c, &p, "openai", &new_key());
-    // It took half a minute, deaf to every cancel, when the whole text was read.
+    // Reading the whole text took half a minute, and no cancel could stop it.
     one(c, "SET statement_timeout = '15s'");
     for agent in [
         "repeat('sk-', 16000000)",
@@ -89,7 +89,8 @@ fn a_member_removed_while_its_call_waits_changes_nothing() {
         format!("SELECT watchllm.store_provider_key('{p}', 'xai', 'some-key')"),
         format!("SELECT watchllm.rotate_provider_key('{id}', 'some-key')"),
     ];
-    // The tenant waits for rows that this transaction holds, and is removed before they are let go.
+    // The tenant waits for rows that this transaction holds. It is removed before they are
+    // released.
     one(c, &format!("BEGIN; SELECT id FROM watchllm.projects WHERE id = '{p}' FOR UPDATE"));
     one(c, &format!("SELECT id FROM watchllm.provider_key_records WHERE id = '{id}' FOR UPDATE"));
     let waiting: Vec<_> = calls
@@ -175,7 +176,7 @@ fn a_key_of_words_does_not_come_to_lie_in_clear_as_a_name() {
     let vault = Vault::shared();
     let c = &mut vault.connect("postgres");
     let (p, q) = (project(c), project(c));
-    // No shape by which it could be known, and no other test's.
+    // A text that no rule recognises, and that no other test uses.
     let word = |what: &str| {
         format!(
             "{what}{}",
@@ -209,7 +210,7 @@ fn a_key_of_words_does_not_come_to_lie_in_clear_as_a_name() {
         code(c, &format!("SELECT watchllm.rotate_provider_key('{id}', 'correcthorse')")),
         "22023"
     );
-    // Nobody learns from a name what others have stored.
+    // A name tells nobody what others have stored.
     assert_eq!(code(c, &stored(&p, "mistral", &word("another"), &foreign)), "00000");
     let clear = format!(
         "SELECT (SELECT count(*) FROM watchllm.provider_key_records r WHERE r::text ~ '{first}|{second}')

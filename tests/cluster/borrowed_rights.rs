@@ -1,6 +1,6 @@
-//! Rights that outlive or leave their caller: views, functions and operators of a tenant's own
-//! between a reader and our tables, plans and cursors made as one tenant and used as another,
-//! definer wrappers, names that stand in front of ours.
+//! Rights that outlive or leave their caller. A tenant puts its own views, functions and operators
+//! between a reader and our tables. Plans and cursors are made as one tenant and used as another.
+//! Definer wrappers and names that hide ours are tried too.
 
 use std::fmt::Write;
 
@@ -31,7 +31,7 @@ fn names(of: &[&Tenant]) -> Vec<String> {
     names
 }
 
-/// Names of these two tenants' keys among what a query answers.
+/// The names of these two tenants' keys in a query's answer.
 fn seen(c: &mut Client, sql: &str, a: &Tenant, b: &Tenant) -> Vec<String> {
     let mut seen = rows(c, sql);
     seen.retain(|name| *name == a.name || *name == b.name);
@@ -46,7 +46,8 @@ fn a_leaky_function_is_given_only_ones_own_rows() {
     let (a, b) = (house.tenant(c), house.tenant(c));
     let schema = schema_of(c, &a.role);
     let s = &mut house.connect(&a.role);
-    // As cheap as can be, so that the planner would run them first; they keep what they are shown.
+    // They cost as little as possible, so that the planner would run them first. They store what
+    // they see.
     one(s, &format!("CREATE TABLE {schema}.loot (what text)"));
     let body = format!("LANGUAGE plpgsql COST 0.0001 AS
         $$ BEGIN INSERT INTO {schema}.loot VALUES (coalesce($1::text, '') || coalesce($2::text, '')); RETURN true; END $$");
@@ -58,7 +59,7 @@ fn a_leaky_function_is_given_only_ones_own_rows() {
             "CREATE OPERATOR {schema}.~~~~ (FUNCTION = {schema}.leak, LEFTARG = text, RIGHTARG = text)"
         ),
     );
-    // In front of ours, by name and by argument types.
+    // They hide ours, by name and by argument types.
     one(
         s,
         &format!(
@@ -155,12 +156,13 @@ fn a_view_shows_its_reader_what_is_the_readers() {
             .map_err(|error| error.code().code().to_owned())
     };
     let (own, both, refused) = (Ok(names(&[&b])), Ok(names(&[&a, &b])), Err("42501".to_owned()));
-    // Another tenant's view: its rights on the tables, but the projects of whoever reads.
+    // Another tenant's view has its owner's rights on the tables, but shows the projects of the
+    // reader.
     for view in ["definer", "invoker", "of_table"] {
         assert_eq!(read(&mut as_b, &a.role, view), own, "{view}");
     }
-    // A view of somebody without rights gives none; an auditor can give away what it may read of
-    // the tables.
+    // A view of somebody without rights gives none. An auditor can pass on what it may read of the
+    // tables.
     assert_eq!(
         ["definer", "invoker", "of_table"].map(|view| read(&mut as_b, &plain, view)),
         [&refused, &own, &refused].map(Clone::clone)
@@ -298,15 +300,15 @@ fn a_cursor_gives_another_tenant_nothing_new() {
     one(s, &format!("DECLARE r SCROLL CURSOR FOR {NAMES}"));
     assert_eq!(rows(s, "FETCH ALL FROM r"), names(&[&a]));
     one(s, &format!("SET ROLE {}", b.role));
-    // Not yet begun: what it finds is the reader's of that moment. Begun: what was found is all
-    // there is.
+    // A cursor that has not begun finds what its reader may see at that moment. A cursor that has
+    // begun has all its rows already.
     let late = rows(s, "FETCH ALL FROM c");
     assert!(late.iter().all(|name| *name == b.name), "{late:?}");
     assert_eq!(rows(s, "MOVE ABSOLUTE 0 FROM r; FETCH ALL FROM r"), names(&[&a]));
     one(s, "COMMIT");
     let held = rows(s, "FETCH ALL FROM h");
     assert!(held.len() <= 1, "{held:?}");
-    // As nobody a cursor that was never begun finds nothing.
+    // As nobody, a cursor that was never begun finds nothing.
     one(s, &format!("SET ROLE {}; BEGIN; DECLARE c CURSOR FOR {NAMES}; RESET ROLE", a.role));
     let late = try_rows(s, "FETCH ALL FROM c").unwrap_or_default();
     assert!(late.is_empty(), "{late:?}");
@@ -328,7 +330,7 @@ fn a_definer_wrapper_opens_for_a_service_and_for_nobody_else() {
             ("rotate", "SELECT watchllm.rotate_provider_key($1, 'sk-new') > 0"),
             ("own", "SELECT $1 = ANY (ARRAY(SELECT k.id FROM watchllm.provider_keys k))"),
         ] {
-            // plpgsql looks at what it calls only when it runs
+            // plpgsql checks what it calls only when it runs
             one(
                 s,
                 &format!(

@@ -1,7 +1,7 @@
-//! The chain of the audit trail, computed again from the outside, by DESIGN §3 and §11 alone: the
-//! MAC key is opened from the keyring file (PBKDF2, HKDF, AES-256-GCM), then every row's hash must
-//! follow from the row before it. Other tests use `verify` after restarts, failover and restores;
-//! here it is shown that it notices tampering.
+//! Computes the chain of the audit trail again from the outside, by docs/architecture.md#bytes
+//! alone. The MAC key is opened from the keyring file (PBKDF2, HKDF, AES-256-GCM). Then every row's
+//! hash must follow from the row before it. Other tests call `verify` after restarts, failover and
+//! restores; this one shows that it notices tampering.
 
 use aes_gcm::aead::{Aead, Payload};
 use aes_gcm::{Aes256Gcm, Nonce};
@@ -48,16 +48,15 @@ const MAC_KEY: &str = "SELECT k.version, k.envelope, m.version, m.salt, m.iterat
     FROM watchllm.audit_keys k JOIN watchllm.master_keys m ON m.version = k.master_key_version
     WHERE k.kind = 'mac' ORDER BY k.version DESC, k.created_at DESC LIMIT 1";
 
-/// Whether the whole trail of a database holds together from its first row; answers how many rows
-/// it has.
+/// Whether the whole trail of a database is unbroken from its first row. Answers how many rows it
+/// has.
 pub(crate) fn verify(server: &Server, database: &str) -> Result<usize, String> {
     let mut client = server.connect(database, "postgres");
     let key = mac_key(server, &mut client);
     follow(&mut client, &key)
 }
 
-/// Goes through the trail as this client sees it; the error names the first row that does not
-/// follow.
+/// Follows the trail as this client sees it. The error names the first row that does not follow.
 fn follow(client: &mut impl GenericClient, key: &[u8]) -> Result<usize, String> {
     let mut previous = vec![0u8; 32];
     let columns = columns(client);
@@ -131,7 +130,7 @@ fn open_audit_key(root: &[u8], envelope: &[u8], version: i32, kind: &str) -> Vec
         .expect("the sealed MAC key opens")
 }
 
-/// Successes, refusals, NULLs and text of every kind: some twenty rows.
+/// Writes some twenty rows: successes, refusals, NULLs and text of every kind.
 fn live_a_little(server: &Server, database: &str) {
     let sql = "
         DO $do$ BEGIN
@@ -163,8 +162,8 @@ fn live_a_little(server: &Server, database: &str) {
     server.psql_result(database, sql);
 }
 
-/// A loopback address of our own, so that the client's address is no NULL: port 5432 may be taken
-/// on 127.0.0.1.
+/// A loopback address of our own, so that the client's address is no NULL. On 127.0.0.1, port 5432
+/// may be taken.
 fn loopback() -> String {
     let id = std::process::id();
     format!("127.{}.{}.{}", 16 + id % 200, id / 200 % 250, 1 + id / 50_000 % 250)
@@ -228,7 +227,7 @@ fn every_row_follows_in_a_restored_database() {
     assert_eq!(server.psql("postgres", identities), "1");
 }
 
-/// Each is done by a superuser to one row in the middle, with the triggers off.
+/// Changes that a superuser makes to one row in the middle, with the triggers off.
 const CHANGES: [&str; 28] = [
     "seq = seq + 1000",
     "id = gen_random_uuid()",

@@ -1,5 +1,6 @@
-//! How the harness runs programs: those of the private tree, in a clean environment, never as root.
-//! PostgreSQL refuses to run as root, so then everything runs as the user that `make test` names.
+//! How the harness runs programs of the private tree: in a clean environment and never as root.
+//! PostgreSQL refuses to run as root. If we are root, everything runs as the user that `make test`
+//! names.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -21,8 +22,7 @@ pub(crate) fn tree() -> &'static Path {
     })
 }
 
-/// Where test clusters live: beside the private tree, on a path that the user who runs servers can
-/// reach.
+/// Where test clusters live: beside the private tree, in a place that the servers' user can reach.
 pub(crate) fn clusters() -> &'static Path {
     static CLUSTERS: OnceLock<PathBuf> = OnceLock::new();
     CLUSTERS.get_or_init(|| {
@@ -48,15 +48,16 @@ fn runner() -> Option<(u32, u32)> {
     })
 }
 
-/// Hands a file or directory to the user that servers run as.
+/// Gives a file or directory to the user that servers run as.
 pub(crate) fn give_to_runner(path: &Path) {
     if let Some((uid, gid)) = runner() {
         std::os::unix::fs::chown(path, Some(uid), Some(gid)).expect("chown to the servers' user");
     }
 }
 
-/// A command as the servers' user. Without RUST_BACKTRACE, which would put backtraces into error
-/// details, and without the caller's PG* variables, which would point clients elsewhere.
+/// A command as the servers' user. RUST_BACKTRACE is removed, because it would put backtraces into
+/// error details. The caller's PG* variables are removed, because they would point clients
+/// elsewhere.
 pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
@@ -81,7 +82,7 @@ pub(crate) fn program(name: &str) -> Command {
     command(tree().join("bin").join(name))
 }
 
-/// Runs to the end; panics with both streams unless it succeeds.
+/// Runs to the end. Panics with both streams if it fails.
 pub(crate) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(
@@ -93,14 +94,14 @@ pub(crate) fn run(command: &mut Command) -> String {
     text(&output.stdout)
 }
 
-/// Runs to the end with `input` on stdin, written beside the reading so that neither side can block
-/// the other.
+/// Runs to the end with `input` on stdin. Writing and reading happen at the same time, so that
+/// neither side blocks the other.
 pub(crate) fn run_with_input(command: &mut Command, input: &str) -> Output {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let mut stdin = child.stdin.take().expect("a piped stdin");
     std::thread::scope(|scope| {
-        // a client that ends early (ON_ERROR_STOP) closes the pipe: not our failure
+        // a client that ends early (ON_ERROR_STOP) closes the pipe, which is no failure here
         scope.spawn(move || drop(stdin.write_all(input.as_bytes())));
         child.wait_with_output().expect("waiting for the client")
     })

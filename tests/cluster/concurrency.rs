@@ -1,6 +1,6 @@
-//! Many sessions on the same keys: lost rotations, decrypts that see half a change, deadlocks, also
-//! those that PostgreSQL cannot see (a caller that holds a row and waits for the writer). Every
-//! wait here ends by statement_timeout.
+//! Many sessions on the same keys: lost rotations, decrypts that see half a change, deadlocks. Some
+//! deadlocks PostgreSQL cannot see: a caller holds a row and waits for the writer. Every wait here
+//! ends by statement_timeout.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -80,8 +80,7 @@ fn fifty_rotations_at_once_lose_none_and_disturb_no_reader() {
     );
 }
 
-/// Runs each program in a session of its own, all at once and `rounds` times; answers every
-/// SQLSTATE seen.
+/// Runs each program in its own session, all at once, `rounds` times. Answers every SQLSTATE seen.
 fn at_once(vault: &Vault, rounds: usize, programs: &[Vec<String>]) -> HashSet<String> {
     let (barrier, seen) = (&Barrier::new(programs.len()), &Mutex::new(HashSet::new()));
     std::thread::scope(|scope| {

@@ -1,11 +1,12 @@
-//! What the trail says of a call, and what callers try to write into it: keys, megabytes, forged
-//! lines, other roles; and how the trail is read. Lengths, redaction, columns: DESIGN §6 and §11.
+//! What the trail records about a call, and what callers try to write into it: keys, megabytes,
+//! forged lines, other roles. Also how the trail is read. Lengths and columns are in
+//! docs/architecture.md#lengths and #tables.
 
 use uuid::Uuid;
 
 use crate::keys::{Vault, code, decrypt, new_key, one, project, rotate, rows, store, try_rows};
 
-/// The newest row about a key, of these columns.
+/// These columns of the newest row about a key.
 fn newest(id: &str, columns: &str) -> String {
     format!(
         "SELECT {columns} FROM watchllm.provider_key_access_logs WHERE provider_key_id = '{id}' ORDER BY seq DESC LIMIT 1"

@@ -1,7 +1,7 @@
-//! Values of other tenants, asked for without reading one row: a comparison that PostgreSQL may run
-//! on everybody's rows before row security, and whatever tells that it ran: EXPLAIN ANALYZE,
-//! counters of scans, rows removed, estimates from everybody's statistics. Each value is tried
-//! under settings that force other plans, against one that nobody has.
+//! Attempts to learn another tenant's values without reading a row. PostgreSQL may run a comparison
+//! on all rows before row security. EXPLAIN ANALYZE, counters of scans, rows removed or estimates
+//! could then tell the result. Each value is compared with one that nobody has, under settings that
+//! force other plans.
 
 use postgres::Client;
 use uuid::Uuid;
@@ -19,7 +19,7 @@ const PLANS: &[&str] = &[
     "SET force_parallel_mode = on; SET parallel_setup_cost = 0",
 ];
 
-/// Columns that a tenant may read and others write.
+/// Columns that tenants may read and that hold other tenants' values too.
 const COLUMNS: &[(&str, &str)] = &[
     ("projects", "name"),
     ("provider_keys", "name"),
@@ -32,8 +32,8 @@ const COLUMNS: &[(&str, &str)] = &[
     ("provider_key_access_logs", "request_id"),
 ];
 
-/// What EXPLAIN ANALYZE says of a question, and how often a table of projects was scanned for it;
-/// without the question.
+/// What EXPLAIN ANALYZE tells about a question, and how often it scanned a table of projects. The
+/// question itself is left out.
 fn told(s: &mut Client, table: &str, condition: &str) -> String {
     let scans = "SELECT pg_stat_get_xact_numscans('watchllm.projects'::regclass)
         + pg_stat_get_xact_numscans('watchllm.project_members'::regclass)";
@@ -55,19 +55,18 @@ fn told(s: &mut Client, table: &str, condition: &str) -> String {
     )
 }
 
-/// The questions that tell this value from one that nobody has.
+/// The questions that distinguish this value from a value that nobody has.
 fn oracles(s: &mut Client, table: &str, column: &str, value: &str) -> Vec<String> {
     let nobodys: String =
         value.chars().map(|c| if c.is_ascii_alphanumeric() { 'q' } else { c }).collect();
     let mut oracles = vec![];
     for plan in PLANS {
         one(s, &format!("RESET ALL; {plan}"));
-        // past the first executions, after which PostgreSQL settles on a plan for the look-up of
-        // projects
+        // PostgreSQL settles on a plan for the look-up of projects after the first executions
         (0..12).for_each(|_| drop(one(s, "SELECT watchllm.current_project_ids()")));
         for comparison in ["=", ">=", "<>", "LIKE"] {
             let ask = |value: &str| match comparison {
-                // a range that holds the value alone
+                // a range that holds this value alone
                 ">=" => format!("{column} >= '{value}' AND {column} < '{value}~'"),
                 _ => format!("{column} {comparison} '{value}'"),
             };
@@ -91,8 +90,8 @@ fn values_of_others_cannot_be_asked_for() {
     let (own, tenant) = (project(c), login(c, "watchllm_tenant"));
     one(c, &format!("SELECT watchllm.add_project_member('{own}', role_name => '{tenant}')"));
     store(c, &own, "openai", &new_key());
-    // Somebody else's: a project, keys and a trail, each value many times, so that statistics would
-    // hold it.
+    // Another tenant's project, keys and trail. Each value occurs many times, so that statistics
+    // would hold it.
     let value = |what: &str| format!("z{what}{}", &Uuid::new_v4().simple().to_string()[..12]);
     let (name, request, agent, sub) = (value("n"), value("r"), value("a"), value("s"));
     let address = "198.51.100.77";
@@ -135,15 +134,16 @@ fn values_of_others_cannot_be_asked_for() {
         code(s, &format!("SELECT 1 FROM watchllm.projects WHERE owner_id = '{sub}'")),
         "42501"
     );
-    // The control: with the projects alone in the policy, or with statistics, the tenant is told.
+    // The control: with only the projects in the policy, or with statistics, the tenant learns the
+    // value.
     one(
         c,
         "ALTER POLICY tenants_read_own ON watchllm.provider_key_records USING (project_id = ANY (ARRAY(SELECT watchllm.current_project_ids())))",
     );
     assert!(!oracles(s, "provider_key_records", "name", &name).is_empty(), "the test sees nothing");
-    // Of so few rows no estimate tells anything; of many it would: so there are no statistics of
-    // what tenants write, in partitions that exist and in those to come, and install() takes back
-    // what somebody asked for.
+    // With so few rows no estimate tells anything; with many it would. So columns that tenants
+    // write have no statistics, in present and future partitions. install() removes statistics that
+    // somebody turned on.
     let kept = "SELECT DISTINCT attname FROM pg_stats WHERE schemaname = 'watchllm' AND attname IN
         ('name', 'key_hint', 'owner_id', 'ip_address', 'user_agent', 'request_id', 'claims_sub', 'provider') ORDER BY 1";
     assert_eq!(rows(c, kept), ["provider"]);

@@ -1,6 +1,6 @@
 //! Processes die under load: the writer, clients' processes, the whole server. Each client counts
-//! what it was answered; afterwards every answer has its row, no row is doubled, the sequence has
-//! no gap, and service is back by itself.
+//! its answers. Afterwards every answer has its row, no row is doubled, the sequence has no gap,
+//! and service resumes by itself.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -36,8 +36,8 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    /// Waits until every client has been answered three times from now on: once could have been
-    /// under way.
+    /// Waits until every client has had three more answers. The first may have been under way
+    /// already.
     pub(crate) fn everybody_is_answered_again(&self) {
         let before: Vec<u64> = self.answers.iter().map(|answers| answers.load(SeqCst)).collect();
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -57,7 +57,7 @@ impl Load {
     }
 }
 
-/// Ends the clients also when the test panics.
+/// Ends the clients, even if the test panics.
 struct Stop<'a>(&'a Load);
 
 impl Drop for Stop<'_> {
@@ -66,7 +66,7 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// Clients decrypt, each its own key, while `faults` runs; they reconnect as often as needed.
+/// Clients decrypt, each its own key, while `faults` runs. They reconnect as often as needed.
 pub(crate) fn under_load(vault: &Vault, clients: usize, faults: impl FnOnce(&Load)) -> Vec<Told> {
     let crowd: Vec<Told> = (0..clients)
         .map(|n| format!("sk-plaintext-of-client-{n}"))
@@ -124,8 +124,8 @@ fn work(number: usize, mut told: Told, config: &Config, load: &Load) -> Told {
     told
 }
 
-/// Every answer has its row; no event, sequence number or hash twice; no gap; the next row
-/// continues the sequence.
+/// Every answer has its row. No event, sequence number or hash occurs twice, there is no gap, and
+/// the next row continues the sequence.
 pub(crate) fn assert_trail_holds(vault: &Vault, told: &[Told]) {
     let mut client = vault.connect();
     for one in told {
@@ -161,7 +161,7 @@ fn errors(told: &[Told]) -> Vec<&String> {
     told.iter().flat_map(|one| &one.errors).collect()
 }
 
-/// The server restarts itself after a crash: a question that it answers again.
+/// Waits until the server answers again after its restart.
 fn await_recovery(server: &Server) {
     server.poll_until("postgres", "SELECT pg_is_in_recovery()", "f", 60);
 }

@@ -1,6 +1,6 @@
-//! The doctor `security_check()` (README, The doctor): a sound vault has no row that is wrong;
-//! every fault made on a real server turns the row that names it, and no other; nothing is needed
-//! for it to answer, and only its two roles get an answer.
+//! `security_check()`, the doctor (docs/controls.md). A sound vault has no wrong row. Every fault
+//! on a real server turns the row that names it, and no other row. It answers in every state, and
+//! only to its two roles.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +14,7 @@ const WRONG: &str =
 const UNKNOWN: &str = "SELECT coalesce(string_agg(check_name, ' ' ORDER BY check_name), '')
     FROM watchllm.security_check() WHERE ok IS NULL";
 
-/// A fault ¦ the rows that turn ¦ words of the detail ¦ how it is undone. {p} is a project.
+/// A fault ¦ the rows that turn ¦ words of the detail ¦ how to undo it. {p} is a project.
 const FAULTS: &str = "
 CREATE TABLE watchllm.more () ¦ owner_role row_security ¦ more ¦ DROP TABLE watchllm.more
 CREATE TABLE watchllm.more (); ALTER TABLE watchllm.more OWNER TO watchllm_owner; ALTER TABLE watchllm.more ENABLE ROW LEVEL SECURITY ¦ row_security ¦ more: row-level security is not forced ¦ DROP TABLE watchllm.more
@@ -74,7 +74,7 @@ ALTER TABLE public.adopted RENAME TO renamed ¦ adopted_tables ¦ 1 of 1: public
 ALTER ROLE authenticator SUPERUSER ¦ trusted_claim_roles ¦ authenticator is a superuser ¦ ALTER ROLE authenticator NOSUPERUSER
 ALTER ROLE authenticator INHERIT; REVOKE service_role FROM authenticator; GRANT service_role TO authenticator ¦ trusted_claim_roles ¦ authenticator has itself the privileges ¦ ALTER ROLE authenticator NOINHERIT; REVOKE service_role FROM authenticator; GRANT service_role TO authenticator";
 
-/// In postgresql.conf ¦ words of the detail of log_settings, or of trusted_claim_roles.
+/// A line of postgresql.conf ¦ words of the detail of log_settings or trusted_claim_roles.
 const SETTINGS: &str = "
 log_statement = 'all' ¦ log_statement = all
 log_statement = 'ddl' ¦ log_statement = ddl
@@ -91,7 +91,7 @@ pgaudit.log_parameter = on ¦ pgaudit.log_parameter = on
 watchllm_keys.trusted_claim_roles = 'authenticator, web' ¦ web does not exist
 watchllm_keys.trusted_claim_roles = 'postgres' ¦ postgres is a superuser";
 
-/// The roles that Supabase and an application bring, and install() once more.
+/// The roles of Supabase and of an application, then install() once more.
 const SURROUNDINGS: &str = "CREATE ROLE anon; CREATE ROLE authenticated; CREATE ROLE service_role;
     CREATE ROLE authenticator LOGIN NOINHERIT IN ROLE anon, authenticated, service_role;
     CREATE ROLE backend LOGIN IN ROLE watchllm_service; CREATE ROLE team; CREATE ROLE member;
@@ -140,7 +140,7 @@ fn every_fault_turns_the_row_that_names_it() {
             continue; // there CREATEROLE reaches only what it was given
         }
         server.psql("postgres", fault);
-        // anew: nothing remembered, no setting of an older session
+        // a new session remembers nothing and has no old settings
         let s = &mut server.connect("postgres", "auditor");
         assert_eq!(one(s, WRONG), expected, "{fault}");
         let of = "WHERE ok IS FALSE AND hint <> ''";
@@ -154,7 +154,7 @@ fn every_fault_turns_the_row_that_names_it() {
         server.psql("postgres", undo);
         assert_eq!(one(&mut server.connect("postgres", "auditor"), WRONG), "", "undone: {fault}");
     }
-    // each check is either in the table above, tried by another test here, or never wrong
+    // each check is in the table above, in another test here, or never wrong
     let elsewhere = [
         "audit_writer",
         "encoding",
@@ -200,15 +200,15 @@ fn a_bad_keyring_is_seen_before_the_next_start() {
     assert_eq!(server.psql("postgres", WRONG), "");
     assert!(detail(&server, "master_key").contains("version 1 is active"));
     assert!(detail(&server, "keyring_file").contains("mode 0600"));
-    // readable by all, which the loaded keyring does not know of
+    // the file becomes readable by all, while the loaded keyring stays the same
     fs::set_permissions(server.keyring(), fs::Permissions::from_mode(0o644)).unwrap();
     assert_eq!(server.psql("postgres", WRONG), "keyring_file");
     assert!(detail(&server, "keyring_file").contains("mode 0644"));
-    // nor does the answer name the path, which is for superusers
+    // the answer does not name the path, which only superusers may see
     assert!(
         !server.psql("postgres", "SELECT * FROM watchllm.security_check()").contains("master.keys")
     );
-    // a keyring that is no use: the old one stays in use, and both are said
+    // the keyring becomes useless: the old one stays in use, and the check reports both
     server.write_keyring("nonsense\n");
     fs::set_permissions(server.keyring(), fs::Permissions::from_mode(0o600)).unwrap();
     assert_eq!(server.psql_result("postgres", "SELECT watchllm.reload_keyring()").status, 3);
@@ -221,14 +221,14 @@ fn a_bad_keyring_is_seen_before_the_next_start() {
     server.restart();
     assert_eq!(server.psql("postgres", WRONG), "keyring_file master_key");
     assert!(detail(&server, "keyring_file").contains("neither"));
-    // another secret: not the one this database is sealed under
+    // the secret becomes another one than this database is sealed under
     server
         .conf("watchllm_keys.master_key_command = 'echo 1:another-secret-another-secret-another'");
     server.restart();
     assert_eq!(server.psql("postgres", WRONG), "master_key");
     assert!(detail(&server, "master_key").contains("wrong master key"));
     assert!(detail(&server, "keyring_file").contains("comes from a command"));
-    // the doctor was refused nothing
+    // no query of the doctor was refused
     assert!(!server.log().contains("a call was refused without a record"));
 }
 
@@ -278,12 +278,12 @@ fn without_the_library_or_the_tables_it_says_what_is_missing() {
     server.restart();
     assert_eq!(server.psql("postgres", WRONG), "");
     assert_eq!(server.psql("postgres", UNKNOWN), "");
-    // another database of the server: the extension alone, in an encoding that install() refuses
+    // another database of the server has the extension only, in an encoding that install() refuses
     server.psql("postgres", "CREATE DATABASE old ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
     server.psql("old", "CREATE EXTENSION watchllm_keys");
     assert_eq!(server.psql("old", WRONG), "encoding installed");
     assert_eq!(server.psql("old", UNKNOWN), walls);
-    // the tables alone, half of a restore
+    // only the tables are there: half of a restore
     server.psql("postgres", "DROP EXTENSION watchllm_keys CASCADE; CREATE EXTENSION watchllm_keys");
     assert_eq!(server.psql("postgres", WRONG), "append_only installed");
     assert!(detail(&server, "installed").contains("not ready"));

@@ -1,6 +1,6 @@
-//! Nothing is lost (DESIGN §1.7): dumps of every kind restore into a fresh cluster with every key
-//! and every row, also while clients keep calling; a section at a time; with the wrong keyring; and
-//! after DROP EXTENSION CASCADE.
+//! Nothing is lost: dumps of every kind restore into a fresh cluster with every key and every row.
+//! Tried while clients keep calling, section by section, with the wrong keyring, and after DROP
+//! EXTENSION CASCADE.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +27,7 @@ fn source() -> Server {
          \\set ON_ERROR_STOP 0
          SELECT watchllm.decrypt_provider_key(:'g');",
     );
-    // the writer writes the counters behind: only then the source stands still
+    // the writer writes the counters later; only then the source no longer changes
     let counted = "SELECT count(*) FROM watchllm.provider_key_usage WHERE access_count > 0";
     server.poll_until("postgres", counted, "7", 30);
     server
@@ -72,7 +72,7 @@ const KEYS: &str =
     "SELECT name, watchllm.decrypt_provider_key(id) FROM watchllm.provider_key_records
     WHERE deleted_at IS NULL ORDER BY name";
 
-/// What is around the rows: columns, keys, indexes, triggers, policies, views, grants, comments.
+/// Everything around the rows: columns, keys, indexes, triggers, policies, views, grants, comments.
 const FRAME: &str = "
     SELECT conrelid::regclass, conname, pg_get_constraintdef(oid) FROM pg_constraint
         WHERE connamespace = 'watchllm'::regnamespace;
@@ -103,7 +103,7 @@ pub(crate) fn frame(server: &Server, database: &str) -> String {
     lines.join("\n")
 }
 
-/// Compares line by line, and shows what differs alone.
+/// Compares line by line, and shows only the differences.
 pub(crate) fn same(found: &str, expected: &str, what: &str) {
     let missing: Vec<&str> =
         expected.lines().filter(|line| !found.lines().any(|other| other == *line)).collect();
@@ -112,8 +112,8 @@ pub(crate) fn same(found: &str, expected: &str, what: &str) {
     assert!(missing.is_empty() && new.is_empty(), "{what}\nmissing: {missing:#?}\nnew: {new:#?}");
 }
 
-/// The restored database holds what the source held, opens every key and continues the chain under
-/// its own name.
+/// The restored database holds what the source held, opens every key, and continues the chain under
+/// its own identity.
 fn all_is_there(source: &Server, server: &Server, database: &str, held: &str) {
     same(&content(server, database), held, database);
     let whole = frame(source, "postgres");
@@ -129,7 +129,7 @@ fn all_is_there(source: &Server, server: &Server, database: &str, held: &str) {
     assert_eq!(verify(server, database), Ok(last + 14), "{database}");
     let identity = "SELECT count(*), count(*) FILTER (WHERE database_name = current_database()
         AND system_identifier = (SELECT system_identifier FROM pg_control_system())) FROM watchllm.database_identity";
-    // test clusters are copies of one initdb: the database postgres has the same number and server
+    // test clusters are copies of one initdb, so database postgres has the same oid and server id
     // in all of them
     let identities = if database == "postgres" { "1|1" } else { "2|1" };
     assert_eq!(server.psql(database, identity), identities, "{database}");
@@ -168,7 +168,7 @@ fn every_kind_of_dump_restores_into_a_fresh_cluster() {
     let result = server.restore_plain("plain", &plain);
     assert_eq!((result.status, result.stderr.as_str()), (0, ""));
     all_is_there(&source, &server, "plain", &held);
-    // without owners and grants nothing is served until a superuser says whose it is
+    // without owners and grants, nothing is served until a superuser says who owns it
     server.restore("bare", &archive, &["--no-owner", "--no-acl"]);
     refused(&server, "bare", KEYS, "42501");
     server.psql("bare", "SELECT watchllm.install()");
@@ -195,7 +195,7 @@ fn a_dump_of_the_whole_cluster_restores_with_roles_and_members() {
     assert!(opened.stderr.contains("22004"), "a service reaches the functions: {}", opened.stderr);
 }
 
-/// Calls until told to stop; answers how many calls were refused because the tables were not
+/// Calls until told to stop. Answers how many calls were refused because the tables were not
 /// complete.
 fn keep_calling(mut client: postgres::Client, stop: &AtomicBool) -> usize {
     let mut early = 0;
@@ -206,7 +206,7 @@ fn keep_calling(mut client: postgres::Client, stop: &AtomicBool) -> usize {
         {
             let error = error.as_db_error().expect("an error of the server, not a lost connection");
             early += usize::from(error.code().code() == "55000");
-            // no function or schema yet, not complete, no such key: and nothing else
+            // only these: no function or schema yet, not complete, no such key
             let known =
                 ["42883", "3F000", "42P01", "55000", "02000"].contains(&error.code().code());
             assert!(known, "{error}");

@@ -1,7 +1,6 @@
-//! Durable before answered: whatever the caller or the configuration says about asynchronous
-//! commits, the record's commit has left memory when the answer arrives, and survives a crash in
-//! that very moment. Also waits that are given up: no answer, and no later call takes the verdict
-//! of an earlier one.
+//! Durable before answered: the record's commit is on disk when the answer arrives, and survives a
+//! crash at that moment. The caller's and the server's settings for asynchronous commits do not
+//! matter. Also waits that are given up: they get no answer, and no later call takes their verdict.
 
 use std::collections::HashMap;
 use std::fs::read_to_string;
@@ -16,7 +15,7 @@ use crate::crash::{SLOW_COMMITS, assert_trail_holds, under_load};
 use crate::server::{Mode, Server};
 use crate::writer::{DECRYPT, Vault, decrypt, outcome};
 
-/// Nothing flushes by itself for ten seconds.
+/// Nothing is flushed by itself for ten seconds.
 const LAZY: &str = "synchronous_commit = off\nwal_writer_delay = 10s\nwal_writer_flush_after = 0\n";
 const ANSWERS: i64 = 60;
 
@@ -52,7 +51,7 @@ fn the_records_commit_is_flushed_when_the_answer_arrives() {
             commits[&xid]
         );
     }
-    // an ordinary commit in the same place is not there yet: the measure can tell
+    // an ordinary commit is not on disk yet, so the measure can tell the difference
     let lazy = witnesses
         .iter()
         .filter(|(xid, flushed)| commits.get(xid).is_none_or(|end| end > flushed))
@@ -63,7 +62,7 @@ fn the_records_commit_is_flushed_when_the_answer_arrives() {
     );
 }
 
-/// Where the commit record of each transaction ends, from pg_waldump.
+/// Where the commit record of each transaction ends, by pg_waldump.
 fn commits_since(server: &Server, start: &str) -> HashMap<String, i64> {
     server.psql("postgres", "CHECKPOINT");
     let dumped = program("pg_waldump")
@@ -104,7 +103,7 @@ fn the_row_survives_a_crash_in_the_moment_of_the_answer() {
             answered.push(request);
         }
         client.execute("INSERT INTO witness VALUES ($1)", &[&round]).unwrap();
-        // PostgreSQL's own crash, or the postmaster gone without a word
+        // PostgreSQL's own crash, or a postmaster that vanishes
         vault.server.kill_backend(postmaster, if round % 2 == 0 { "QUIT" } else { "KILL" });
         drop(client);
         start_after_crash(&vault.server);
@@ -112,7 +111,7 @@ fn the_row_survives_a_crash_in_the_moment_of_the_answer() {
     for request in &answered {
         assert_eq!(vault.rows(request), 1, "{request}");
     }
-    // so that the test could have failed: what was not flushed is lost in such a crash
+    // a crash loses what was not flushed, so the test can fail
     assert!(vault.count("SELECT count(*) FROM witness") < 8, "these crashes lose nothing");
 }
 
@@ -121,7 +120,7 @@ fn postmaster(server: &Server) -> i32 {
     file.lines().next().unwrap().parse().unwrap()
 }
 
-/// Children may still be leaving, and with them the old shared memory.
+/// Old processes may still be leaving, and with them the old shared memory.
 fn start_after_crash(server: &Server) {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
@@ -146,7 +145,8 @@ fn a_crowd_with_asynchronous_commits_loses_no_row() {
     assert_trail_holds(&vault, &told);
 }
 
-/// While the trail is locked: asks, lets `give_up` end the wait, asks again. The SQLSTATEs of both.
+/// While the trail is locked: asks, lets `give_up` end the wait, asks again. Answers both
+/// SQLSTATEs.
 fn give_up_waiting(
     vault: &Vault,
     client: &mut Client,
@@ -184,7 +184,7 @@ fn a_wait_that_is_given_up_answers_nothing_and_harms_no_later_one() {
     for (round, how) in ways.iter().cycle().take(9).enumerate() {
         let mut holder = vault.lock_trail();
         let (first, second) = give_up_waiting(&vault, &mut client, key, round, how);
-        // the writer's own patience with a lock is a second: on a slow machine it may end first
+        // the writer waits at most a second for a lock; on a slow machine that may end first
         let expected =
             if *how == "pg_terminate_backend" { ["57P01", "closed"] } else { ["57014"; 2] };
         assert!(expected.contains(&first.as_str()) || first == "53000", "{how}: {first}");
@@ -219,8 +219,8 @@ fn a_change_cancelled_in_its_commit_is_undone_and_never_shown_as_committed() {
         canceller.join().unwrap();
         assert!(outcome == "57014" || outcome == "53000", "{outcome}");
         cancelled += usize::from(outcome == "57014");
-        // what lies in the queue may now be written: it says "about to commit", and the change is
-        // not there
+        // the queued event may be written now: it says "about to commit", but the change is not
+        // there
         holder.batch_execute("ROLLBACK").unwrap();
         assert_eq!(decrypt(&mut client, key, "still").unwrap(), "sk-unchanged");
     }

@@ -1,10 +1,10 @@
-//! A superuser moves, cuts, flips or replaces envelopes: nothing opens anywhere but in its own row
-//! (DESIGN §3, AAD), the refusal is XX001 and on record, and the key opens again once its own
-//! envelope is back.
+//! A superuser moves, cuts, flips or replaces envelopes. An envelope opens in no other row
+//! (docs/architecture.md#crypto). The refusal is XX001 and is recorded. The key opens again after
+//! its own envelope is back.
 
 use crate::server::Server;
 
-/// Two projects with two keys each; the first has two versions. Made by SQL, found again by name.
+/// Two projects with two keys each. The first key has two versions.
 fn vault() -> Server {
     let server = Server::with_vault();
     server.psql(
@@ -43,8 +43,7 @@ fn put(name: &str, version: i32, envelope: &str) -> String {
     )
 }
 
-/// The key `one` does not open in any way, each attempt is on record, and its own envelope opens
-/// again.
+/// No function opens the key `one`, each attempt is recorded, and its own envelope opens again.
 fn refused(server: &Server, tampering: &str) {
     server.psql("postgres", tampering);
     let result = server.psql_result("postgres", &call("decrypt_provider_key", "one"));
@@ -60,7 +59,7 @@ fn refused(server: &Server, tampering: &str) {
         SELECT id FROM watchllm.provider_key_records WHERE name = 'one')) k";
     let row = server.psql("postgres", many);
     assert!(row.ends_with("||damaged_envelope"), "{tampering}: {row}");
-    // the next by priority takes its place
+    // the next key by priority is opened instead
     let resolve = "SELECT r.name FROM watchllm.projects p, watchllm.resolve_provider_key(p.id, 'openai') r WHERE p.name = 'a'";
     assert_eq!(server.psql("postgres", resolve), "two", "{tampering}");
     server.psql("postgres", &put("one", 2, &envelope("one", 2)));
@@ -73,7 +72,7 @@ fn an_envelope_opens_in_no_other_row() {
     refused(&server, &put("one", 2, &envelope("two", 1)));
     refused(&server, &put("one", 2, &envelope("three", 1)));
     refused(&server, &put("one", 2, &envelope("one", 1)));
-    // the other way round: an older envelope in its own row still opens by rollback
+    // the reverse: an older envelope in its own row still opens after a rollback
     server.psql("postgres", &put("one", 1, &envelope("one", 2)));
     let rollback = server.psql_result(
         "postgres",
@@ -98,7 +97,7 @@ fn a_row_under_another_provider_or_id_does_not_open() {
     }
     server.psql("postgres", &provider("openai"));
     assert_eq!(server.psql("postgres", &call("decrypt_provider_key", "one")), "first-key-of-a-2");
-    // a whole key copied into the attacker's project, with all its versions
+    // a whole key with all its versions is copied into the attacker's project
     server.psql(
         "postgres",
         "INSERT INTO watchllm.provider_key_records (id, project_id, provider, name, key_hint, priority, active_version,
@@ -141,7 +140,7 @@ fn one_flipped_byte_anywhere_is_damage() {
     ] {
         refused(&server, &flipped(at));
     }
-    // format and master-key version are guarded by the table itself
+    // the table itself guards format and master-key version
     for at in ["0", "1", "4"] {
         let result = server.psql_result("postgres", &flipped(at));
         assert!(result.stderr.contains("ERROR:  23514"), "byte {at}: {}", result.stderr);

@@ -1,6 +1,5 @@
-//! Every error with its SQLSTATE, a hint where something can be done, and no key material anywhere:
-//! not in message, detail, hint or context, and not in the server log's STATEMENT lines (DESIGN
-//! §11, issue 2).
+//! Every error has its SQLSTATE and, if the reader can act, a hint. No error holds key material:
+//! not in message, detail, hint or context, and not in the server log's STATEMENT lines.
 
 use postgres::{Client, error::DbError};
 use uuid::Uuid;
@@ -10,7 +9,7 @@ use crate::keys::{
 };
 use crate::server::{Mode, Server};
 
-/// Every function that opens, stores or changes; for a key that need not exist.
+/// Every function that opens, stores or changes, called for a key that may not exist.
 fn calls(key: &str) -> Vec<String> {
     let (id, f) = (Uuid::new_v4(), "SELECT watchllm");
     vec![
@@ -28,14 +27,14 @@ fn calls(key: &str) -> Vec<String> {
     ]
 }
 
-/// The call fails with this SQLSTATE and a hint that holds `hint`.
+/// The call fails with this SQLSTATE and with a hint that contains `hint`.
 pub(crate) fn fails(c: &mut Client, sql: &str, sqlstate: &str, hint: &str) {
     let error = refusal(c, sql);
     assert_eq!(error.code().code(), sqlstate, "{sql}: {}", error.message());
     assert!(error.hint().is_some_and(|given| given.contains(hint)), "{sql}: {:?}", error.hint());
 }
 
-/// No field that a client is sent holds the secret.
+/// No field of the error that a client receives holds the secret.
 pub(crate) fn tells_nothing(error: &DbError, secret: &str) {
     let told = [Some(error.message()), error.detail(), error.hint(), error.where_()];
     assert!(!told.iter().flatten().any(|text| text.contains(secret)), "{told:?}");
@@ -239,7 +238,7 @@ fn conflicts_have_their_codes_and_hints() {
     assert!(try_rows(c, &named.replace("'taken'", "repeat('n', 100)")).is_ok());
 }
 
-/// A division by zero that no planner sees coming.
+/// A division by zero that the planner cannot foresee.
 const FAILURE: &str = "1 / (random() * 0)::int";
 
 #[test]
@@ -293,7 +292,7 @@ fn a_key_in_a_failing_statement_is_not_logged() {
             "case {i}: the server log holds the key"
         );
         if !sql.starts_with("DO") {
-            // a literal in the client's own block comes back in its context
+            // a literal in the client's own block appears in the error's context
             tells_nothing(&error, &canary[8..]);
         }
         let marker = format!("marker_{}", Uuid::new_v4().simple());

@@ -1,7 +1,7 @@
-//! Keys that only the server's administrator knows to be keys (`watchllm_keys.extra_key_patterns`):
-//! in the log of every format, in triggers and scans, at once after a reload; a setting that is no
-//! pattern, or matches everything, at start and at reload; and the places in which a log hook that
-//! allocates would end the server.
+//! Keys that only the administrator knows to be keys (`watchllm_keys.extra_key_patterns`). They are
+//! masked in the log of every format, in triggers and scans, immediately after a reload. A bad
+//! setting is refused at start and at reload. Also the places where a log hook that allocates would
+//! end the server.
 
 use std::fs;
 
@@ -16,12 +16,12 @@ use crate::server::{Mode, Server};
 
 const PATTERN: &str = r#"["acme-[0-9a-f]{32}", "(?i)corp_\\d{20,}"]"#;
 
-/// A key that no rule knows.
+/// A key that no rule recognises.
 fn key() -> String {
     format!("acme-{}", Uuid::new_v4().simple())
 }
 
-/// As it is written in postgresql.conf, where a backslash is written twice.
+/// The list as postgresql.conf has it, where a backslash is doubled.
 fn line(list: &str) -> String {
     format!(
         "watchllm_keys.extra_key_patterns = '{}'",
@@ -35,7 +35,7 @@ fn set(server: &Server, list: &str) {
     server.poll_until("postgres", "SHOW watchllm_keys.extra_key_patterns", list, 20);
 }
 
-/// Whatever was written before this answer is in the log's files.
+/// Everything written before this answer is in the log's files.
 fn logs(server: &Server) -> Vec<String> {
     let mark = Uuid::new_v4().simple().to_string();
     one(
@@ -157,11 +157,11 @@ fn a_match_is_a_key_in_triggers_and_scans_and_redact_stays_as_it_is() {
         rows(c, raised),
         ["doc", "message", "old"].map(|column| format!("{column}|key of an extra pattern"))
     );
-    // What is stored in generated columns and indexes must not change with a setting.
+    // Values in generated columns and indexes must not change with a setting.
     assert_eq!(one(c, &format!("SELECT watchllm.redact('a {key}')")), format!("a {key}"));
 }
 
-/// Values that are refused, and what is said.
+/// Values that are refused, and the reason given.
 const BAD: &[(&str, &str)] = &[
     ("acme-[0-9]+", "it is no JSON list of strings"),
     (r#"["acme-[0-9]+", "("]"#, "Pattern 2 of the list: a pattern is no regular expression"),
@@ -194,7 +194,7 @@ fn a_bad_value_at_reload_leaves_what_was_set() {
             log.contains("invalid value for parameter \"watchllm_keys.extra_key_patterns\""),
             "{log}"
         );
-        // In this session and in a new one the former patterns hold.
+        // In this session and in a new one the former patterns are in force.
         for c in [&mut *c, &mut server.connect("postgres", "postgres")] {
             assert_eq!(one(c, "SHOW watchllm_keys.extra_key_patterns"), PATTERN, "{bad}");
             let key = key();
@@ -217,7 +217,7 @@ fn a_bad_value_at_reload_leaves_what_was_set() {
         );
     }
     assert_eq!(code(c, "SET watchllm_keys.extra_key_patterns = '[]'"), "55P02");
-    // ALTER SYSTEM that is good and not yet in force, then another.
+    // A good ALTER SYSTEM that is not in force yet, then a second one.
     one(c, r#"ALTER SYSTEM SET watchllm_keys.extra_key_patterns = '["first-\\d{9}"]'"#);
     one(c, r#"ALTER SYSTEM SET watchllm_keys.extra_key_patterns = '["second-\\d{9}"]'"#);
     server.reload();
@@ -268,7 +268,7 @@ fn the_server_survives_where_nothing_may_be_allocated() {
         let server = with_faults(before, &format!("{}\n{conf}", line(PATTERN)));
         let c = &mut server.connect("postgres", "postgres");
         let mut keys = vec![last];
-        // In a critical section, within another's hook, with odd bytes, in FATAL.
+        // In a critical section, within another hook, with invalid bytes, in FATAL.
         for call in ["critical($1)", "odd_bytes($1)", "raise_at(1, $1)"] {
             keys.push(key());
             drop(
@@ -290,7 +290,7 @@ fn the_server_survives_where_nothing_may_be_allocated() {
         }
         assert_eq!(one(c, "SELECT 1"), "1");
         assert!(!crashed(&server));
-        // A PANIC is a PANIC, and the patterns are there after it.
+        // A PANIC stays a PANIC, and the patterns are in force afterwards.
         keys.push(key());
         drop(
             server

@@ -1,6 +1,6 @@
-//! What the writer needs is taken away: the table, space, its partition, worker and database slots,
-//! room in the queue, friendly settings. Always: a clear error in bounded time, nothing disclosed,
-//! and service when it is back.
+//! The writer loses something it needs: the table, disk space, its partition, worker and database
+//! slots, room in the queue, friendly settings. Each time there is a clear error in bounded time,
+//! nothing is disclosed, and service resumes when it is back.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -263,7 +263,7 @@ fn a_full_queue() {
 fn no_worker_slot_is_free() {
     let vault = Vault::with("");
     let key = vault.key("sk-no-worker");
-    // the launcher of logical replication takes the only one
+    // the launcher of logical replication takes the only slot
     vault.server.conf("max_worker_processes = 1\nwatchllm_keys.audit_timeout = '1s'");
     vault.server.restart();
     let refusal = refused(&mut vault.connect(), key);

@@ -1,6 +1,6 @@
-//! Keys in text: one of ours without any known shape, in the spelling of a URL or of JSON within
-//! JSON, rotated away or deleted; what looks like one and is not; who may ask, and that asking is
-//! on record; a text of megabytes.
+//! Keys in text: a key of ours without a known shape, written as in a URL or in JSON within JSON,
+//! rotated away or deleted. Also texts that only look like a key, who may ask, that each question
+//! is recorded, and a text of megabytes.
 
 use uuid::Uuid;
 

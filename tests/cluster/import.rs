@@ -1,7 +1,7 @@
-//! Moving in from WatchLLM: keys that come out changed, a bad row that stops the run, a second run
-//! that changes what came since, limits that an import steps over, a roll-back that leaves
-//! something. The rows are made by WebCrypto, as its worker makes them. Hostile tables and callers
-//! are in `import_attacks`.
+//! Moving in from WatchLLM. Possible faults: keys that come out changed, a bad row that stops the
+//! run, a second run that undoes later changes. Also an import past the limits, and a roll-back
+//! that leaves something. WebCrypto makes the rows, as WatchLLM's worker does. `import_attacks` has
+//! hostile tables and callers.
 
 use std::path::PathBuf;
 
@@ -11,10 +11,10 @@ use uuid::Uuid;
 use crate::commands::{command, give_to_runner, run_with_input, text};
 use crate::keys::{Vault, code, decrypt, new_key, one, project, rows, store};
 
-/// A secret as people choose them; no ASCII alone.
+/// A secret as people choose them, with characters beyond ASCII.
 pub(crate) const SECRET: &str = "ein sehr geheimes Geheimnis: schlüssel, 鍵, 🗝";
 
-/// A key of WatchLLM's table, in JSON: text, or bytes that are none.
+/// A key of WatchLLM's table, in JSON: text, or bytes that are no text.
 pub(crate) fn sealed(secret: &str, keys: &[serde_json::Value]) -> Vec<[String; 2]> {
     let argument = serde_json::json!({ "secret": secret, "keys": keys }).to_string();
     let mut node = command("node");
@@ -51,7 +51,7 @@ pub(crate) fn old_table(c: &mut Client) -> String {
     name
 }
 
-/// Adds a row; `more`: further columns and their values as SQL. Answers its id.
+/// Adds a row. `more` holds further columns and their values as SQL. Answers its id.
 pub(crate) fn add(
     c: &mut Client,
     table: &str,
@@ -169,7 +169,7 @@ fn a_bad_row_is_passed_over_and_told() {
         let column = if id.is_empty() { ", name" } else { ", name, id" };
         add(c, &table, project, provider, pair, (column, &format!(", '{name}' {id}")));
     }
-    // Without its primary key the table takes rows that name nothing at all.
+    // Without its primary key the table accepts rows without an id.
     one(
         c,
         &format!(
@@ -194,7 +194,7 @@ fn a_bad_row_is_passed_over_and_told() {
     }
     assert!(answer.contains(&"z|bad_input|f".to_owned()));
     assert_eq!(answer.len(), cases.len() + 1);
-    // Refusals are on record whatever becomes of the transaction; what was rolled back is not.
+    // Refusals stay recorded even if the transaction rolls back. Rolled-back changes do not.
     let recorded = rows(
         c,
         &format!(

@@ -1,7 +1,6 @@
-//! An import as a lever: a table whose owner waits for an administrator to read it, a caller
-//! without the rights, a file that is no secret. Whatever the owner of a table can make run when
-//! somebody reads it is laid out here as a trap that notes who it ran as; controls show that the
-//! traps work.
+//! Attacks through an import: a table whose owner waits for an administrator to read it, a caller
+//! without the rights, a file that is no secret. Every kind of code that an owner can have run on a
+//! read is laid as a trap, which notes its user. Controls show that the traps work.
 
 use std::path::Path;
 
@@ -14,8 +13,8 @@ use crate::import::{SECRET, add, file, import, old_table, sealed_texts};
 use crate::keys::{Vault, code, one, project, refusal, rows};
 use crate::roles::login;
 
-/// The traps: what they are, how they are laid (S: the attacker's schema, COLUMNS: WatchLLM's), and
-/// the SQLSTATE for an administrator and for a superuser.
+/// The traps: their name, their SQL, and the SQLSTATE for an administrator and for a superuser. S
+/// is the attacker's schema, COLUMNS are WatchLLM's.
 const TRAPS: &[(&str, &str, &str, &str)] = &[
     ("view", "CREATE TABLE S.view_ (COLUMNS); CREATE VIEW S.view AS SELECT t.*, S.spy('x') FROM S.view_ t", "22023", "22023"),
     (
@@ -78,8 +77,8 @@ const COLUMNS: &str =
     "id uuid DEFAULT gen_random_uuid(), project_id uuid, provider text, encrypted_key text,
     encryption_iv text, created_at timestamptz DEFAULT now()";
 
-/// A schema of the attacker's with functions that note who they run as, and try to make the
-/// attacker superuser.
+/// A schema of the attacker's. Its functions note their user and try to make the attacker
+/// superuser.
 pub(crate) fn lair(c: &mut Client, attacker: &str) -> String {
     let schema = format!("lair_{}", Uuid::new_v4().simple());
     one(
@@ -110,7 +109,7 @@ pub(crate) fn lair(c: &mut Client, attacker: &str) -> String {
     schema
 }
 
-/// Who fell into a trap, other than the attacker itself.
+/// Everybody but the attacker who ran into a trap.
 pub(crate) fn caught(c: &mut Client, schema: &str, attacker: &str) -> Vec<String> {
     let who = rows(
         c,
@@ -153,7 +152,7 @@ fn nothing_of_the_tables_owner_runs() {
                 "{trap} caught {caller}"
             );
             assert_eq!(found, **expected, "{trap} read by {caller}");
-            // The control: what reading it by SQL sets off.
+            // The control: what a read by SQL sets off.
             code(
                 s,
                 &format!("SELECT * FROM {table} WHERE provider = 'openai' ORDER BY provider::text"),
@@ -314,7 +313,7 @@ fn a_file_that_is_no_secret_is_refused_without_a_word_of_it() {
         );
         assert!(!Wanted::new(&[words]).is_in(&all), "{all}");
     }
-    // Another secret than theirs: each row says so, nothing is imported.
+    // With another secret than theirs each row says so, and nothing is imported.
     let answer = rows(c, &import(&table, &file(&vault, words.as_bytes()), "outcome, detail"));
     assert!(answer.len() == 1 && answer[0].starts_with("wrong_secret|"), "{answer:?}");
     assert!(!Wanted::new(&[words]).is_in(answer.join("")));

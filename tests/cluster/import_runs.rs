@@ -1,6 +1,6 @@
-//! Runs of an import beside others and beside what tables can look like: two at once, an id taken
-//! while one waits, a last use that goes lost or counts as an access, silence on a long run, tables
-//! of other shapes, a key left in a file.
+//! Imports beside other work: two at once, an id that is taken while one waits, a last use that is
+//! lost or counts as an access. Also a long run that reports nothing, tables of other shapes, and a
+//! key left in a file.
 
 use postgres::Client;
 use uuid::Uuid;
@@ -43,7 +43,7 @@ fn two_at_once_import_every_row_once() {
     let count = |outcome: &str| {
         answers.iter().filter(|answer| answer.ends_with(&format!("|{outcome}"))).count()
     };
-    // Three active keys of a provider in each project, whoever came first.
+    // Each project has three active keys of a provider, whichever run came first.
     assert_eq!(
         (count("imported"), count("imported_inactive"), count("already_there")),
         (9, 27, 36),
@@ -121,7 +121,7 @@ fn the_last_use_moves_in_without_counting_as_one() {
     one(c, &decrypt(&past));
     vault.server().poll_until("postgres", &counted, "1", 60);
     assert_eq!(one(c, &shown(&past)), "f|t|1|0|f");
-    // A second run is no use either.
+    // A second run changes nothing.
     one(c, &import(&table, &file(&vault, SECRET.as_bytes()), "count(*)"));
     one(c, &decrypt(&never));
     vault.server().poll_until("postgres", &counted.replace(&past, &never), "1", 60);
@@ -150,7 +150,7 @@ fn a_long_run_says_how_far_it_is() {
     assert_eq!(one(c, &rows), "250"); // more than one part of what is written at commit
 }
 
-/// What needs quoting in a name, and what would end a literal.
+/// Characters that need quoting in a name, or would end a literal.
 const AWKWARD: &str = "\"';-- ";
 
 #[test]
@@ -161,8 +161,8 @@ fn tables_of_other_shapes_are_read_as_sql_would() {
         (file(&vault, SECRET.as_bytes()), &sealed_texts(SECRET, &["a-key"])[0]);
     let needed =
         "id uuid, project_id uuid, provider text, encrypted_key text, encryption_iv varchar";
-    // NAME and LEAF are quoted names, ROW the values of the needed columns; then what is stored of
-    // it
+    // NAME and LEAF are quoted names, ROW holds the values of the needed columns. Then comes what
+    // is stored of it.
     let shapes = [
         ("plain", "CREATE TABLE NAME (NEEDED); INSERT INTO NAME VALUES (ROW)", "t|1|-"),
         ("temporary", "CREATE TEMP TABLE NAME (NEEDED); INSERT INTO NAME VALUES (ROW)", "t|1|-"),

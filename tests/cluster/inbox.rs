@@ -1,6 +1,6 @@
-//! Keys that come in bulk and must stand in no statement, log, statistics view or error: COPY and
-//! INSERT into the inbox, rows that are bad (which line, never the key), columns in the wrong
-//! order, a tenant's rows for another's project, all or nothing.
+//! Keys that arrive in bulk and must appear in no statement, log, statistics view or error: COPY
+//! and INSERT into the inbox. A bad row is named by its line, never by its key. Columns in the
+//! wrong order, a tenant's rows for another's project, all or nothing.
 
 use std::io::Write;
 
@@ -34,7 +34,7 @@ fn ids(c: &mut Client, project: &str) -> Vec<String> {
     )
 }
 
-/// Everything an error says.
+/// All fields of an error.
 fn all_of(error: &DbError) -> String {
     let parts =
         [Some(error.message()), error.detail(), error.hint(), error.where_(), error.column()];

@@ -1,7 +1,7 @@
-//! A key that somebody reports as leaked: known again by its fingerprint alone, also where it was
-//! rotated away or deleted, in whatever projects it lies; no way back to it; the same report twice;
-//! a report that is rolled back; a stranger's report. Listeners hear of an incident after its
-//! commit, and nothing but its id and type.
+//! A key that somebody reports as leaked is recognised by its fingerprint alone. This works after
+//! rotation or deletion, and in every project; the fingerprint does not lead back to the key. Also
+//! the same report twice, a report that is rolled back, and a stranger's report. Listeners hear of
+//! an incident after its commit, and only its id and type.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ fn incidents(id: &str) -> String {
     )
 }
 
-/// What listeners heard within a while, until `expected` arrived.
+/// What listeners heard until `expected` messages arrived or the time was up.
 pub(crate) fn heard(c: &mut Client, expected: usize, patience: Duration) -> Vec<String> {
     let mut payloads = vec![];
     let mut notifications = c.notifications();

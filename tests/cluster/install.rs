@@ -1,6 +1,7 @@
-//! Installing (DESIGN §4, §5): who may, what is refused, what an attacker prepares beforehand, and
-//! what stands in the catalog afterwards: owners, row security, grants, comments, fixed search
-//! paths. Default privileges as Supabase sets them must give nothing away.
+//! Installing: who may, what is refused, what an attacker prepares beforehand, and what the catalog
+//! holds afterwards. The catalog must have the right owners, row security, grants, comments and
+//! fixed search paths. Supabase's default privileges must give nothing away. See
+//! docs/architecture.md#install-model.
 
 use crate::server::Server;
 
@@ -22,7 +23,7 @@ fn refused(server: &Server, database: &str, sql: &str, sqlstate: &str, words: &s
     assert!(hit && result.stderr.contains(words), "{sql}: {}{}", result.stdout, result.stderr);
 }
 
-/// The query finds nothing; what it finds is named.
+/// The query must find nothing. The failure names what it found.
 fn none(server: &Server, database: &str, what: &str, sql: &str) {
     assert_eq!(server.psql(database, sql), "", "{what}");
 }
@@ -112,7 +113,7 @@ fn only_a_superuser_installs_and_only_into_utf8() {
     }
 }
 
-/// What is prepared ¦ what install() says ¦ how it is undone.
+/// An attacker's preparation ¦ what install() says ¦ how to undo it.
 const PREPARED: &str = "
 CREATE TABLE {ours} (); ALTER TABLE {ours} OWNER TO mallory ¦ mallory owns it ¦ DROP TABLE {ours}
 CREATE VIEW watchllm.projects AS SELECT 1 ¦ of another kind ¦ DROP VIEW watchllm.projects
@@ -203,8 +204,8 @@ fn a_schema_prepared_by_another_is_refused() {
     none(&server, "postgres", "tables", TABLES);
 }
 
-/// Functions by name, arguments, result and value; operators by name, operands, result and what
-/// they stand for.
+/// Functions by name, arguments, result and value; operators by name, operands, result and
+/// function.
 const TRAPS: &str = "
 f now ¦  ¦ timestamptz ¦ pg_catalog.now()
 f format ¦ text, text ¦ text ¦ 'SELECT 1'
@@ -240,7 +241,8 @@ fn trap(line: &str) -> String {
     )
 }
 
-/// Mallory may create in public, which stands before pg_catalog in everybody's search_path here.
+/// Here Mallory may create in public, and public comes before pg_catalog in everybody's
+/// search_path.
 #[test]
 fn hostile_names_in_the_search_path_are_never_called() {
     let server = bare();
@@ -293,7 +295,7 @@ fn hostile_names_in_the_search_path_are_never_called() {
     assert_eq!(server.psql("postgres", "SELECT what FROM public.caught"), "now as postgres");
 }
 
-/// What must hold of every object: each query names what breaks its rule.
+/// Rules for every object. Each query names the objects that break its rule.
 const RULES: &str = "
 tables have one owner: SELECT relname FROM ours WHERE relowner <> 'watchllm_owner'::regrole;
 tables are walled: SELECT relname FROM ours WHERE relkind <> 'v' AND NOT (relrowsecurity AND relforcerowsecurity);
@@ -314,10 +316,10 @@ functions are granted to our roles: SELECT signature, a.grantee
     AND NOT (a.grantee = 0 AND proname IN ('redact', 'redact_columns'));
 the schema is granted to our roles: SELECT a.grantee FROM pg_namespace, aclexplode(nspacl) a WHERE nspname = 'watchllm'
     AND a.grantee <> nspowner AND a.grantee::regrole::text !~ '^watchllm_';
-functions have a fixed search_path, are volatile, unsafe in parallel (but those of policies and of columns), no definers: SELECT signature
-    FROM functions WHERE NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), false) OR prosecdef
+functions have a fixed search_path or a body that was resolved when they were made, are volatile, unsafe in parallel (but those of policies and of columns), no definers: SELECT signature
+    FROM functions WHERE NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), prosqlbody IS NOT NULL) OR prosecdef
        OR concat(provolatile, proparallel) <> CASE WHEN proname IN ('current_project_ids', 'effective_setting', 'lowest_setting') THEN 'sr'
-           WHEN proname = 'redact' THEN 'is'
+           WHEN proname IN ('redact', 'counts_as_failure') THEN 'is'
            WHEN proname ~ '^(first_read|key_access_(rates|episodes|anomalies)|key_newcomers|check_key_rotation_requirements|detect_(?!unusual_))' THEN 'su'
            ELSE 'vu' END;
 strangers have nothing: SELECT r.rolname, relname, p FROM pg_roles r, ours c,
@@ -327,7 +329,7 @@ nobody reads what is sealed: SELECT r.rolname, relname FROM pg_roles r, ours c W
     AND relname IN ('provider_key_versions', 'master_keys', 'audit_keys') AND rolname !~ '^(pg_|watchllm_owner$)'
     AND has_any_column_privilege(r.oid, c.oid, 'SELECT, INSERT, UPDATE, REFERENCES')";
 
-/// The rules that are broken, each with what breaks it.
+/// The broken rules, each with the objects that break it.
 fn broken_rules(server: &Server) -> Vec<(&'static str, String)> {
     let names = "WITH ours AS (SELECT * FROM pg_class WHERE relnamespace = 'watchllm'::regnamespace
             AND relkind IN ('r', 'p', 'v', 'm')),
@@ -357,7 +359,7 @@ fn the_catalog_is_closed_and_described() {
     assert_eq!(broken_rules(&server).len(), RULES.split(';').count(), "a rule that nothing breaks");
 }
 
-/// Default privileges that hand out everything, before and after the schema is there.
+/// Default privileges that grant everything, set before and after the schema exists.
 const GENEROUS: &str = "
     CREATE ROLE anon; CREATE ROLE authenticated; CREATE ROLE service_role BYPASSRLS; CREATE ROLE other;
     ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {all}, PUBLIC;

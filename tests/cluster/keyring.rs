@@ -1,7 +1,6 @@
-//! The keyring (DESIGN §3): none, unreadable, badly kept, malformed, wrong, of several versions,
-//! from a command that fails or hangs. The server always stays up, every fault has its own message
-//! without any content, what was loaded stays in use. That the secret lies nowhere else is shown in
-//! `at_rest`.
+//! The keyring: none, unreadable, badly kept, malformed, wrong, of several versions, from a command
+//! that fails or hangs. The server always stays up. Every fault has its own message, without any
+//! content, and the loaded keyring stays in use. `at_rest` shows that the secret lies nowhere else.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -133,7 +132,7 @@ fn a_badly_kept_or_malformed_file_is_refused_until_it_is_mended() {
         refused(message);
     }
     assert_eq!(server.psql("postgres", "SELECT count(*) FROM watchllm.master_keys"), "0");
-    // mended, and noticed by an ordinary reload of the configuration
+    // an ordinary reload of the configuration notices the repair
     server.write_keyring(&good);
     server.psql("postgres", "SELECT pg_reload_conf()");
     server.poll_until("postgres", "SELECT problem IS NULL FROM watchllm.status()", "t", 30);
@@ -272,8 +271,8 @@ fn a_command_that_fails_floods_or_hangs_is_bounded_and_its_words_stay_out_of_the
     assert!(!Wanted::new(&[SECRET]).is_in(&log));
 }
 
-/// `reload_keyring()` answers for the keyring as it was when it was called, not for a load that
-/// began before.
+/// `reload_keyring()` answers for the keyring at the time of the call, not for a load that began
+/// before.
 #[test]
 fn a_reload_does_not_answer_for_an_earlier_one() {
     let server = without_keyring("watchllm_keys.master_key_command_timeout = '20s'");

@@ -1,7 +1,7 @@
-//! Keys that come back changed, equal keys that can be told by their ciphertext, hints that tell
-//! too much, rollbacks to what must not return, one bad row that breaks a whole list. Above the
-//! tests: the shared server and the short forms in which these files speak to it (answers are rows
-//! of `|`-joined columns, NULL is `-`).
+//! Possible faults: keys that come back changed, equal keys with equal ciphertext, hints that tell
+//! too much. Rollbacks to a forbidden version, one bad row that breaks a whole list. Above the
+//! tests are the shared server and the short forms that these files use. Answers are rows of
+//! `|`-joined columns; NULL is `-`.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use crate::server::Server;
 
-/// A server with a vault that tests share while one of them runs; state is kept apart by projects
-/// and roles.
+/// A server with a vault. Tests share it while one of them runs, each with its own projects and
+/// roles.
 pub(crate) struct Vault(Arc<Mutex<Server>>);
 
 impl Vault {
@@ -61,7 +61,7 @@ pub(crate) fn rows(c: &mut Client, sql: &str) -> Vec<String> {
         .unwrap_or_else(|error| panic!("{}: {}\n{sql}", error.code().code(), error.message()))
 }
 
-/// The first row of the answer; empty when there is none.
+/// The first row of the answer, or an empty text.
 pub(crate) fn one(c: &mut Client, sql: &str) -> String {
     rows(c, sql).into_iter().next().unwrap_or_default()
 }
@@ -70,7 +70,7 @@ pub(crate) fn refusal(c: &mut Client, sql: &str) -> Box<DbError> {
     try_rows(c, sql).expect_err(sql)
 }
 
-/// The SQLSTATE; 00000 for a success.
+/// The SQLSTATE. 00000 is a success.
 pub(crate) fn code(c: &mut Client, sql: &str) -> String {
     try_rows(c, sql).map_or_else(|error| error.code().code().to_owned(), |_| "00000".to_owned())
 }

@@ -1,7 +1,7 @@
-//! One active key too many: by storing, by activating, by twenty sessions at once under every
-//! isolation level; the priorities that keys get (NULL takes the lowest free, explicit ones may
-//! repeat); one id too many, answers that could spill to disk, input too long, empty or of the
-//! wrong shape (DESIGN §11).
+//! Too many active keys: by storing, by activating, by twenty sessions at once under every
+//! isolation level. Priorities: NULL takes the lowest free one, explicit ones may repeat. Too many
+//! ids, answers that could spill to disk, input too long, empty or of the wrong shape
+//! (docs/architecture.md#lengths).
 
 use std::sync::Barrier;
 

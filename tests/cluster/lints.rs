@@ -1,11 +1,11 @@
-//! The lints that Supabase's advisor and pgspot run on a database, as our own SQL on an installed
-//! one, beside roles and default privileges as Supabase has them: nothing is found. Each is proven
-//! by faults that it must find.
+//! The lints of Supabase's advisor and of pgspot, written as our own SQL and run on an installed
+//! database. The database has Supabase's roles and default privileges. They must find nothing.
+//! Faults prove that each lint works.
 
 use crate::server::Server;
 
-/// A lint: its name, a query whose rows are findings, and faults each of which must be the one
-/// thing it finds.
+/// A lint: its name, a query whose rows are findings, and faults. Each fault must be its only
+/// finding.
 struct Lint {
     name: &'static str,
     finds: &'static str,
@@ -13,13 +13,13 @@ struct Lint {
     faults: &'static [&'static str],
 }
 
-/// What is closed to everybody: row security without a policy, on purpose. So is every partition of
-/// the trail.
+/// Tables closed to everybody: row security without a policy, on purpose. Every partition of the
+/// trail is closed too.
 const CLOSED: &str =
     "'install_history', 'provider_key_versions', 'audit_checkpoints', 'database_identity',
     'master_keys', 'audit_keys'";
 
-/// Before every lint; the queries call these tables, policies and functions of ours.
+/// Runs before every lint. The queries call these our tables, policies and functions.
 const OURS: &str = "CREATE TEMP VIEW tables AS SELECT c.relname AS name, c.* FROM pg_class c
         WHERE relnamespace = 'watchllm'::regnamespace AND relkind IN ('r', 'p');
     CREATE TEMP VIEW policies AS SELECT p.polname AS name, c.relname AS table_name, p.*, r.rolname,
@@ -64,7 +64,9 @@ const LINTS: &[Lint] = &[
     },
     Lint {
         name: "a search_path that the caller chooses",
-        finds: "SELECT name FROM functions WHERE proconfig IS NULL OR NOT 'search_path=pg_catalog, pg_temp' = ANY (proconfig)",
+        // a body that was resolved when the function was made looks nothing up
+        finds: "SELECT name FROM functions WHERE prosqlbody IS NULL
+            AND (proconfig IS NULL OR NOT 'search_path=pg_catalog, pg_temp' = ANY (proconfig))",
         faults: &[
             "CREATE FUNCTION watchllm.more() RETURNS int LANGUAGE sql AS 'SELECT 1' ¦ watchllm.more()",
             "ALTER FUNCTION watchllm.install() RESET search_path ¦ watchllm.install()",
@@ -182,8 +184,7 @@ const LINTS: &[Lint] = &[
     },
 ];
 
-/// Supabase's roles, and what its default privileges give them of everything that postgres makes,
-/// anywhere.
+/// Supabase's roles, and its default privileges on everything that postgres creates.
 pub(crate) const SUPABASE: &str =
     "CREATE ROLE anon; CREATE ROLE authenticated; CREATE ROLE service_role BYPASSRLS;
     CREATE ROLE authenticator LOGIN NOINHERIT IN ROLE anon, authenticated, service_role;";
@@ -219,7 +220,7 @@ fn no_lint_finds_anything_and_each_finds_its_faults() {
     }
 }
 
-/// Not in the lints: pgspot saw it in the script (`make lint`), and this is what it meant.
+/// This is no lint: pgspot warned about it in the script (`make lint`), and this is the reason.
 #[test]
 fn an_operator_that_waits_in_the_schema_is_not_run_by_create_extension() {
     let server = Server::init();
@@ -249,7 +250,7 @@ fn an_operator_that_waits_in_the_schema_is_not_run_by_create_extension() {
     server.psql("postgres", "CREATE EXTENSION watchllm_keys");
     let superuser = "SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory'";
     assert_eq!(server.psql("postgres", superuser), "f");
-    // her schema is no place for tables, though, nor is what she left in it
+    // but her schema must not hold tables, and what she left in it stays refused
     let refused = |words: &str| {
         let said = server.psql_result("postgres", "SELECT watchllm.install()").stderr;
         assert!(said.contains("ERROR:  42501") && said.contains(words), "{said}");
@@ -258,7 +259,7 @@ fn an_operator_that_waits_in_the_schema_is_not_run_by_create_extension() {
     server.psql("postgres", "ALTER SCHEMA watchllm OWNER TO postgres");
     refused("is not ours: mallory owns it");
     assert_eq!(server.psql("postgres", superuser), "f");
-    // the trap is one: whoever looks for operators there runs it
+    // the trap works: it runs for anybody who finds operators there
     server.psql("postgres", "SET search_path = watchllm; SELECT 1::oid = 'pg_class'::regclass");
     assert_eq!(server.psql("postgres", superuser), "t");
 }

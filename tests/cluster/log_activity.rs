@@ -1,7 +1,6 @@
-//! A key that is seen without any log: in pg_stat_activity (running, idle, in another process of a
-//! parallel query), in the texts that pg_stat_statements keeps and writes to a file, in prepared
-//! statements, cursors and current_query(). Each with a control: with redaction off the key is
-//! there.
+//! A key that is visible without any log. Places: pg_stat_activity (running, idle, in a parallel
+//! worker), the texts of pg_stat_statements and its file, prepared statements, cursors and
+//! current_query(). Each has a control: with redaction off the key is there.
 
 use std::fs;
 use std::time::Duration;
@@ -148,8 +147,8 @@ pg_stat_statements.track = all
 pg_stat_statements.track_utility = on
 ";
 
-/// What pg_stat_statements keeps: utility statements, and texts of statements that were prepared
-/// before a reset.
+/// What pg_stat_statements keeps: utility statements, and texts of statements prepared before a
+/// reset.
 fn statistics_keep_no_key(libraries: &str) {
     let server = Server::with_vault_and(&TRACK.replace("{}", libraries));
     one(&mut connect(&server), "CREATE EXTENSION pg_stat_statements");

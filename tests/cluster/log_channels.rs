@@ -1,7 +1,7 @@
 //! A key that reaches the server log: by a statement, a parameter, an error's text, a context, an
-//! explained plan, another session's deadlock, a constant printed as bytes. Each channel has
-//! canaries of its own: with redaction off the first is found in every format of the log (the
-//! channel is really used), with it on nothing of the second is found in any.
+//! explained plan, another session's deadlock, a constant printed as bytes. Each channel has its
+//! own two canaries. With redaction off the first is in every format of the log, so the channel is
+//! real. With redaction on the second is in none (docs/log-channels.md).
 
 use std::fs;
 use std::io::Write;
@@ -26,12 +26,12 @@ max_parallel_workers_per_gather = 2
 
 pub(crate) const FORMATS: [&str; 3] = [".log", ".csv", ".json"];
 
-/// A key that can be told from every other; of it only the public prefix may be seen.
+/// A key that differs from every other. Only its public prefix may be visible.
 pub(crate) fn canary(channel: &str) -> String {
     format!("sk-proj-{channel}x{}", Uuid::new_v4().simple())
 }
 
-/// What must not be seen of it: the channel and a few random characters.
+/// The part that must not be visible: the channel and a few random characters.
 pub(crate) fn secret(canary: &str) -> &str {
     let start = "sk-proj-".len();
     &canary[start..canary.find('x').unwrap() + 7]
@@ -45,12 +45,12 @@ pub(crate) fn log_file(server: &Server, ending: &str) -> String {
     wanted.map(|path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned()).collect()
 }
 
-/// The application's name is not the test's own, so that it stands in no line by chance.
+/// The application's name is not the test's own, so that no line holds it by chance.
 pub(crate) fn connect(server: &Server) -> Client {
     server.connect("postgres", "postgres")
 }
 
-/// Runs statements one by one; those that are to fail, fail.
+/// Runs statements one by one. Those that must fail, fail.
 fn run(server: &Server, statements: &[&str]) {
     let c = &mut connect(server);
     for statement in statements {
@@ -58,7 +58,7 @@ fn run(server: &Server, statements: &[&str]) {
     }
 }
 
-/// The same, and the last one with the key as its parameter.
+/// The same; the last statement has the key as its parameter.
 fn run_with(server: &Server, statements: &[&str], last: &str, key: &str) {
     let c = &mut connect(server);
     for statement in statements {
@@ -264,12 +264,12 @@ const CHANNELS: &[Channel] = &[
         drop(c.query(&format!("SELECT length('{k}')"), &[]));
     }),
     ("L51", |s, k| {
-        // a statement in which several stand, before and after one that fails
+        // several statements in one text, before and after one that fails
         run(s, &[&format!("SELECT length('{k}'); SELECT 1/0; SELECT length('{k}')")])
     }),
 ];
 
-/// A lock wait that is logged while the statement still waits to be analyzed.
+/// A lock wait that is logged before the statement is analyzed.
 fn lock_wait(s: &Server, k: &str) {
     let holder = &mut connect(s);
     holder.simple_query("CREATE TABLE IF NOT EXISTS l (i int); BEGIN; LOCK l").unwrap();
@@ -298,12 +298,12 @@ pub(crate) fn switch(server: &Server, to: &str) {
     server.poll_until("postgres", "SHOW watchllm_keys.redact_server_log", to, 20);
 }
 
-/// The line of the first text that holds it.
+/// The first line of the text that holds `part`.
 pub(crate) fn line_with<'a>(text: &'a str, part: &str) -> Option<&'a str> {
     text.lines().find(|line| line.contains(part))
 }
 
-/// Whatever was written before this answer is in the files.
+/// Everything written before this answer is in the files.
 fn settle(server: &Server) {
     let mark = Uuid::new_v4().simple().to_string();
     run(server, &[&format!("DO $$ BEGIN RAISE LOG 'mark {mark}'; END $$")]);
@@ -355,8 +355,7 @@ fn keys_that_were_cut_off_do_not_show_their_beginning() {
     let mut keys = vec![];
     for state in ["off", "on"] {
         switch(&server, state);
-        // of their own for each state: what is left of a key that was cut off is little more than
-        // this
+        // each state has its own, because a key that was cut off leaves little more than this
         let own =
             |channel: &str| canary(&format!("{}{channel}", if state == "off" { "L" } else { "N" }));
         let (deadlocked, prepared, parameter) = (own("48"), own("23"), own("07"));
@@ -366,7 +365,7 @@ fn keys_that_were_cut_off_do_not_show_their_beginning() {
             "SELECT $1::text, 'cut'",
             &parameter,
         );
-        // the text ends within the key: too short for its rule
+        // the text ends within the key, which is then too short for its rule
         let padding = 1023 - "/* sk-proj-L48x012345".len();
         deadlock(&server, &format!("/*{}{deadlocked} */ ", "-".repeat(padding - 1) + " "));
         let c = &mut connect(&server);
@@ -499,8 +498,7 @@ fn a_login_by_a_key_is_masked_in_the_message() {
         key
     });
     settle(&server);
-    // the csv and json formats have columns of their own for role and database, which no hook
-    // reaches
+    // the csv and json formats have their own columns for role and database, which no hook reaches
     for (ending, from) in FORMATS.into_iter().zip(["FATAL:", "FATAL,", "\"message\""]) {
         let log = log_file(&server, ending);
         let messages = || log.lines().filter_map(|line| line.find(from).map(|at| &line[at..]));
@@ -547,7 +545,7 @@ fn a_client_is_not_shown_a_key_in_an_error_either() {
             let said = said(error);
             assert_eq!(said.contains(secret(&key)), expected, "{said}");
         }
-        // and the statement itself meant what it said
+        // and the statement itself did what it said
         assert_eq!(
             one(
                 c,

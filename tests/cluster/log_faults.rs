@@ -1,7 +1,7 @@
-//! What kills a server whose log hook does too much: a message from within the hook, from a
-//! critical section, from a postmaster or a logger without shared memory, out of memory, PANIC, a
+//! Faults that kill a server if its log hook does too much. A message from within the hook, in a
+//! critical section, in a postmaster or logger without shared memory. Out of memory, PANIC, a
 //! crash, any bytes, a huge statement. The server survives each, or restarts as it would without
-//! us, and no key shows. The faults come from `log_faults.c`.
+//! us, and no key appears. `log_faults.c` causes the faults.
 
 use std::fs;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ fn library(server: &Server) -> PathBuf {
     library
 }
 
-/// A vault beside the library of faults, which is loaded before us or after.
+/// A vault with the library of faults, which is loaded before or after ours.
 pub(crate) fn with_faults(before: bool, conf: &str) -> Server {
     let server = Server::init();
     let library = library(&server);
@@ -110,7 +110,7 @@ fn a_logger_without_shared_memory_may_name_a_key() {
     );
     let server = Server::with_vault_and(&conf);
     let directory = server.data_dir().join("log");
-    // a directory that is gone: the logger cannot rotate, and says the file's name
+    // the directory is gone, so the logger cannot rotate and reports the file's name
     fs::rename(&directory, server.data_dir().join("log.away")).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(1100));
     one(&mut connect(&server), "SELECT pg_rotate_logfile()");
@@ -166,7 +166,7 @@ fn the_statement_of_a_crashed_backend_is_masked_by_the_postmaster() {
         let key = canary("L29");
         let c = &mut connect(&server);
         let pid: i32 = one(c, "SELECT pg_backend_pid()").parse().unwrap();
-        // a statement that no hook has seen: it waits for its lock while it is analyzed
+        // a statement that no hook has seen waits for its lock while it is analyzed
         let holder = &mut connect(&server);
         one(holder, "CREATE TABLE IF NOT EXISTS held (i int); BEGIN; LOCK held");
         std::thread::scope(|scope| {
@@ -211,7 +211,8 @@ fn no_memory_for_a_masked_copy_hides_the_statement() {
     let server = with_faults(true, "");
     let (c, key) = (&mut connect(&server), canary("S05"));
     let pid = one(c, "SELECT pg_backend_pid()");
-    // a syntax error, so that the text is not masked yet, and too long for what memory is left
+    // a syntax error, so that the text is not masked yet; the text is too long for the memory that
+    // is left
     let size: u64 = fs::read_to_string(format!("/proc/{pid}/statm"))
         .unwrap()
         .split(' ')

@@ -1,6 +1,6 @@
-//! Masked and told: each key is one incident for its statement however many lines it stood in,
-//! floods are counted and not written down one by one, keys in the catalog are warned of, and
-//! nothing of a key is in any incident.
+//! Masked and reported. Each key is one incident per statement, however many lines held it. Floods
+//! are counted, not written one by one. Keys in the catalog raise a warning. No incident holds any
+//! part of a key.
 
 use postgres::Client;
 
@@ -8,7 +8,7 @@ use crate::keys::{Vault, code, new_key, one, project, rows, store};
 use crate::log_channels::{canary, connect, secret, switch};
 use crate::server::Server;
 
-/// Incidents of one process: channel and how often.
+/// Incidents of one process: the channel, and how often.
 fn of(pid: &str) -> String {
     format!(
         "SELECT details->>'channel', details->>'provider', details->>'role' FROM watchllm.open_incidents
@@ -20,7 +20,7 @@ fn pid(c: &mut Client) -> String {
     one(c, "SELECT pg_backend_pid()")
 }
 
-/// Waits until as many incidents of the process are there, and a beat longer.
+/// Waits until the process has so many incidents, and a little longer.
 fn incidents(server: &Server, pid: &str, expected: usize) -> Vec<String> {
     server.poll_until(
         "postgres",
@@ -50,7 +50,7 @@ fn a_key_is_one_incident_for_its_statement_and_not_for_each_line() {
     );
     assert_eq!(code(c, &five_lines), "P0001");
     assert_eq!(incidents(&server, &pid, 1), ["message|openai|postgres"]);
-    // the same key again and again, soon after: counted with the next report, no incident each
+    // the same key again and again soon after: counted in the next report, not an incident each
     for _ in 0..50 {
         drop(c.simple_query(&five_lines));
     }

@@ -1,9 +1,8 @@
 //! Black-box tests on real servers of the private tree that `make test` assembles, one file per
-//! fault or attack. A test here knows SQL, processes and files; never the extension's Rust code,
-//! but where it replays what a pure room does.
+//! fault or attack. A test here knows SQL, processes and files. It never uses the extension's Rust
+//! code, except to replay what a pure room does.
 
-// a failed expectation here is a failed test; and a test here is one story on one server, whose
-// steps stand on what came before: cut into functions, it would have to be put together to be read
+// A failed expectation here is a failed test.
 #![allow(
     clippy::too_many_lines,
     clippy::unwrap_used,
@@ -13,7 +12,7 @@
     clippy::print_stderr
 )]
 
-// a harness offers more than the tests of one day use
+// The harness offers more than the present tests use.
 #[allow(dead_code)]
 mod commands;
 #[allow(dead_code)]
@@ -29,6 +28,7 @@ mod borrowed_rights;
 mod chain;
 mod concurrency;
 mod context;
+mod counting;
 mod covert;
 mod crash;
 mod doctor;
@@ -56,6 +56,7 @@ mod log_incidents;
 mod matrix;
 mod migrations;
 mod not_found;
+mod overrides;
 mod pooler;
 mod postgrest;
 mod redact;

@@ -1,5 +1,5 @@
-//! "Not yours" told from "not there": by the words of an answer, or by the work done for it. Time
-//! is not measured; what takes it is: every scan and row of our tables.
+//! "Not yours" must not differ from "not there", neither in the words of an answer nor in the work
+//! behind it. The test measures no time, but what takes time: every scan and row of our tables.
 
 use postgres::Client;
 use uuid::Uuid;
@@ -8,8 +8,8 @@ use crate::api::{AUTHENTICATOR, as_api};
 use crate::keys::{new_key, one, rows, store};
 use crate::tenant_escape::House;
 
-/// What a caller can do to a key or a project. P and K stand for the other's, p for one's own
-/// project.
+/// What a caller can do to a key or a project. P and K stand for the other's, p for the caller's
+/// own project.
 const CALLS: &[&str] = &[
     "watchllm.store_provider_key('P', 'openai', 'k')",
     "watchllm.store_provider_key('P', 'openai', 'k', 'taken')",
@@ -36,7 +36,7 @@ const CALLS: &[&str] = &[
     "watchllm.key_access_history('K', 0)",
 ];
 
-/// Runs a call, catches its error, and tells every word of it with the work that was done.
+/// Runs a call, catches its error, and answers every word of it with the work that was done.
 const ATTEMPT: &str = r#"
 CREATE FUNCTION public.work() RETURNS TABLE (name text, scans bigint, rows bigint, found bigint) LANGUAGE sql VOLATILE AS $$
     SELECT c.oid::regclass::text, pg_stat_get_xact_numscans(c.oid), pg_stat_get_xact_tuples_returned(c.oid),
@@ -62,8 +62,7 @@ BEGIN
 END $$;
 GRANT EXECUTE ON FUNCTION public.attempt, public.work TO PUBLIC;"#;
 
-/// Each call's answer and work, about this project and key; said the same way for every project and
-/// key.
+/// The answer and work of each call about this project and key, in words that do not name them.
 fn attempts(
     ask: &mut dyn FnMut(&str) -> Vec<String>,
     project: &str,
@@ -81,7 +80,7 @@ fn attempts(
 
 #[test]
 fn words_and_work_are_the_same_for_not_yours_and_not_there() {
-    // whoever else writes or analyses would change what scans find
+    // if others write or analyse here, scans find other rows
     let house = House::alone("autovacuum = off");
     let c = &mut house.connect("postgres");
     let (a, b) = (house.tenant(c), house.tenant(c));
@@ -95,8 +94,8 @@ fn words_and_work_are_the_same_for_not_yours_and_not_there() {
     one(c, &format!("SELECT watchllm.delete_provider_key('{deleted}')"));
     let (no_project, no_key) = (Uuid::new_v4().to_string(), Uuid::new_v4().to_string());
     let (mut by_role, mut by_claims) = (house.connect(&a.role), house.connect(AUTHENTICATOR));
-    // Hints of tuples known to be gone make later scans cheaper: all is looked at once before it is
-    // compared.
+    // Hints about dead tuples make later scans cheaper. So every tuple is read once before the
+    // comparison.
     one(c, "VACUUM watchllm.provider_key_records, watchllm.projects, watchllm.project_members");
     for who in ["role", "claims"] {
         let mut ask = |sql: &str| match who {
@@ -113,7 +112,7 @@ fn words_and_work_are_the_same_for_not_yours_and_not_there() {
                 assert_eq!(found, nothing, "{who}");
             }
         }
-        // What is compared does tell: an own key is more work than none.
+        // The comparison can tell a difference: an own key is more work than none.
         let own = attempts(&mut ask, &no_project, &a.key, &a.project);
         assert!(
             own.iter().zip(&nothing).filter(|(own, nothing)| own != nothing).count() > 5,
@@ -152,7 +151,7 @@ fn names_ids_and_limits_of_others_are_free() {
         rows(s, "SELECT name FROM watchllm.provider_keys ORDER BY created_at"),
         [a.name.as_str(), b.name.as_str()]
     );
-    // Taken by oneself it is refused, and says nothing that the caller did not say.
+    // A name the caller has taken itself is refused, with no words that the caller did not say.
     let taken = crate::keys::refusal(s, &mine);
     assert_eq!(
         (taken.code().code(), taken.detail(), taken.constraint(), taken.table()),
@@ -160,7 +159,7 @@ fn names_ids_and_limits_of_others_are_free() {
         "{taken}"
     );
     assert!(!taken.message().contains(&b.name));
-    // A long list of guesses finds what is one's own.
+    // A long list of guesses finds only the caller's own keys.
     let guesses = (0..5_000).map(|_| Uuid::new_v4().to_string()).chain([
         b.key.clone(),
         id.clone(),
@@ -191,7 +190,7 @@ fn a_look_at_ones_own_failures_costs_nothing_for_those_of_others() {
     one(c, ATTEMPT);
     let s = &mut house.connect(&a.role);
     let look = |s: &mut Client| {
-        // a plan is used five times before one for all is considered
+        // PostgreSQL runs a plan five times before it considers a generic one
         for _ in 0..8 {
             rows(s, "SELECT * FROM watchllm.failed_access_attempts('100 years')");
         }

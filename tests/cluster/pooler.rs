@@ -1,6 +1,6 @@
-//! pgbouncer in transaction mode before the server: claims, roles, keys and prepared statements
-//! that might pass from one client to the next over a shared connection. The suites of `postgrest`
-//! through it, and a crowd.
+//! pgbouncer in transaction mode before the server. Claims, roles, keys and prepared statements
+//! must not pass from one client to the next over a shared connection. The suites of `postgrest`
+//! run through it, and a crowd.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::keys::{code, decrypt, new_key, one, refusal, rows, store};
 use crate::postgrest::{Api, PATIENT, PostgREST};
 use crate::server::Server;
 
-/// A pgbouncer of our own, on a unix socket in a directory that only its user may enter; ended by
+/// A pgbouncer of our own, on a unix socket in a directory that only its user may enter. Ended by
 /// its pid when dropped.
 struct Pooler {
     child: Child,
@@ -25,7 +25,7 @@ struct Pooler {
 }
 
 impl Pooler {
-    /// Database postgres with three server connections for each user, database `single` with one.
+    /// Database postgres has three server connections for each user, database `single` has one.
     fn start(server: &Server) -> Pooler {
         let directory =
             PathBuf::from(run(command("mktemp").args(["-d", "/tmp/wk.XXXXXX"])).trim_end());
@@ -86,7 +86,7 @@ log_connections = 1
             .unwrap_or_else(|error| panic!("through the pooler as {user}: {error}"))
     }
 
-    /// Where PostgREST finds it.
+    /// Its address, for PostgREST.
     fn place(&self) -> String {
         format!("host={} port=6432", self.directory.display())
     }
@@ -100,12 +100,13 @@ impl Drop for Pooler {
     }
 }
 
-/// A vault behind PostgREST behind a pooler. The pooler goes last: the others are connected to it.
+/// A vault behind PostgREST behind a pooler. The pooler is dropped last, because the others are
+/// connected to it.
 fn pooled() -> (Api, Pooler) {
     let mut pooler = None;
     let api = Api::new(PATIENT, |server| {
         let before = Pooler::start(server);
-        // what such a pooler cannot pass on: prepared statements and LISTEN
+        // such a pooler cannot pass on prepared statements and LISTEN
         let settings =
             [("PGRST_DB_PREPARED_STATEMENTS", "false"), ("PGRST_DB_CHANNEL_ENABLED", "false")];
         let postgrest = PostgREST::start(server, &before.place(), &settings);
@@ -115,7 +116,7 @@ fn pooled() -> (Api, Pooler) {
     (api, pooler.expect("a pooler"))
 }
 
-/// A vault behind a pooler alone, with a login role of tenants that no claims are believed of.
+/// A vault behind a pooler alone, with a login role of tenants whose claims do not count.
 fn behind_a_pooler() -> (Pooler, Server) {
     let server = supabase_vault(PATIENT);
     server.psql("postgres", "CREATE ROLE app LOGIN IN ROLE watchllm_tenant");
@@ -151,8 +152,9 @@ fn a_crowd_over_three_connections_is_not_mixed_up() {
     );
 }
 
-/// An authenticator session can be anybody: that is not the test. What one leaves behind in all
-/// three connections of the pool must not reach the next request, which says for itself who asks.
+/// Any client of an authenticator session can claim any identity, so that is not tested here. State
+/// left in all three connections of the pool must not reach the next request, which says itself who
+/// asks.
 #[test]
 fn what_a_session_leaves_in_the_pool_reaches_no_request() {
     let (api, pooler) = pooled();
@@ -226,7 +228,7 @@ fn a_statement_that_one_client_prepared_serves_the_next_as_itself() {
     );
     let prepare = "PREPARE mine AS SELECT id FROM watchllm.provider_keys; PREPARE open (uuid) AS SELECT watchllm.decrypt_provider_key($1)";
     asks(first, "authenticated", &mine.0, prepare).unwrap();
-    // often enough for the server to keep one plan for all
+    // often enough that the server keeps one plan for all
     for _ in 0..7 {
         assert_eq!(
             asks(first, "authenticated", &mine.0, "EXECUTE mine").unwrap(),
@@ -271,7 +273,7 @@ fn an_answer_is_not_kept_for_the_next_client() {
             .unwrap();
             assert_eq!(asked, [who.1.as_str()]);
         }
-        // between requests the connection is the authenticator's own: it is nobody
+        // between requests the connection belongs to the authenticator, which is nobody
         assert_eq!(refusal(second, ids).code().code(), "42501");
         assert!(
             rows(second, "SELECT nullif(current_setting('request.jwt.claims', true), '')") == ["-"]

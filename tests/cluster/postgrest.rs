@@ -1,7 +1,7 @@
-//! Requests that reach the vault as a Supabase application's do, through a real PostgREST and
-//! supabase-js: tenants that want another's keys or their own in the clear, nobody's and forged
-//! tokens, spoofed claims, GET, columns that are not theirs; and headers with tokens that must end
-//! nowhere. The checks are in tests/postgrest/*.mjs, a line each.
+//! Requests as a Supabase application sends them, through a real PostgREST and supabase-js. Tenants
+//! that want another's keys or their own in clear, nobody's and forged tokens, spoofed claims, GET,
+//! forbidden columns. Headers with tokens must end nowhere. The checks are in
+//! tests/postgrest/*.mjs, one a line.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -30,7 +30,7 @@ const SUITES: [(&str, &str); 8] = [
     ("views.mjs", include_str!("../postgrest/views.mjs")),
 ];
 
-/// What an application adds to a database, with names that try to be taken for ours.
+/// What an application adds to a database, with names that could be taken for ours.
 const APPLICATION: &str = "
     CREATE ROLE api_auditor NOLOGIN IN ROLE watchllm_auditor;
     GRANT api_auditor TO authenticator;
@@ -47,7 +47,7 @@ const APPLICATION: &str = "
 /// A starved machine is no fault of the vault.
 pub(crate) const PATIENT: &str = "watchllm_keys.audit_timeout = '60s'";
 
-/// A PostgREST process on a port of the loopback interface; ended by its pid when dropped.
+/// A PostgREST process on a port of the loopback interface. Ended by its pid when dropped.
 pub(crate) struct PostgREST {
     child: Child,
     port: u16,
@@ -56,13 +56,13 @@ pub(crate) struct PostgREST {
 }
 
 impl PostgREST {
-    /// Logs in as the authenticator at a place that libpq understands: the server's socket, or a
-    /// pooler's before it.
+    /// Logs in as the authenticator at an address that libpq understands: the server's socket, or a
+    /// pooler.
     pub(crate) fn start(server: &Server, place: &str, more: &[(&str, &str)]) -> PostgREST {
         let secret = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
         let log = server.keyring().with_file_name("postgrest.log");
         for _ in 0..5 {
-            // another process may take a free port before PostgREST does: then once more
+            // another process may take a free port before PostgREST does; then it tries again
             let (port, admin) = (free_port(), free_port());
             let child = postgrest(place, &secret, port, admin)
                 .envs(more.iter().copied())
@@ -85,7 +85,7 @@ impl PostgREST {
         panic!("PostgREST did not start:\n{}", text(&fs::read(&log).unwrap_or_default()));
     }
 
-    /// True once the schema is known; false when the process has ended.
+    /// True after the schema is loaded, false if the process has ended.
     fn becomes_ready(&mut self, admin: u16) -> bool {
         let deadline = Instant::now() + Duration::from_secs(60);
         while self.child.try_wait().expect("looking after PostgREST").is_none() {
@@ -130,7 +130,7 @@ fn postgrest(place: &str, secret: &str, port: u16, admin: u16) -> Command {
         .env("PGRST_SERVER_HOST", "127.0.0.1")
         .env("PGRST_SERVER_PORT", port.to_string())
         .env("PGRST_ADMIN_SERVER_PORT", admin.to_string())
-        // a client may ask for a rollback: the record of what it was told must stay
+        // a client may ask for a rollback; the record of its answer must stay
         .env("PGRST_DB_TX_END", "commit-allow-override")
         .env("PGRST_LOG_LEVEL", "info");
     postgrest
@@ -159,16 +159,14 @@ fn status_of(port: u16, path: &str) -> Option<u16> {
     answer.split(' ').nth(1)?.parse().ok()
 }
 
-/// A vault behind PostgREST. Fields are dropped in order: who connects goes before what it is
-/// connected to.
+/// A vault behind PostgREST. Fields are dropped in order: a client goes before its server.
 pub(crate) struct Api {
     postgrest: PostgREST,
     server: Server,
 }
 
 impl Api {
-    /// The vault of an application, with more lines in postgresql.conf; `connect` starts what
-    /// stands before it.
+    /// The vault of an application, with more lines in postgresql.conf. `connect` starts PostgREST.
     pub(crate) fn new(conf: &str, connect: impl FnOnce(&Server) -> PostgREST) -> Api {
         let server = supabase_vault(conf);
         server.psql("postgres", APPLICATION);
@@ -186,8 +184,8 @@ impl Api {
             .psql("postgres", &format!("SELECT watchllm.create_project('a project', {owner})"))
     }
 
-    /// Runs one suite in a world of its own (two tenants, their projects); then nothing that it
-    /// called secret is found in the database or a log, `logs` among them.
+    /// Runs one suite with two tenants and projects of its own. Afterwards its secrets are in no
+    /// table and no log; `logs` are checked too.
     pub(crate) fn play(&self, suite: &str, logs: &[PathBuf]) {
         static RUNS: AtomicU32 = AtomicU32::new(1);
         let stage = format!("suite-{}", RUNS.fetch_add(1, Ordering::Relaxed));
@@ -198,7 +196,7 @@ impl Api {
         }
         std::os::unix::fs::symlink(node_modules(), stage.join("node_modules"))
             .expect("linking the npm packages");
-        // as ourselves: it needs nothing of the server's user, who may not reach our Node.js
+        // runs as ourselves, because the server's user may not reach our Node.js
         let played = Command::new("node")
             .arg(suite)
             .current_dir(&stage)
@@ -219,8 +217,8 @@ impl Api {
         self.nothing_secret_is_kept(&stage.join("secrets"), logs);
     }
 
-    /// Two tenants with a project each, one whose sub is as long as a sub may be, a project of
-    /// nobody; what the schema holds.
+    /// Two tenants with a project each, one whose sub has the greatest length, a project of nobody,
+    /// and the objects of the schema.
     fn world(&self) -> Value {
         let tenant = |sub: String| json!({ "project": self.project(Some(&sub)), "sub": sub });
         let long = Uuid::new_v4().simple().to_string().repeat(4);
@@ -233,7 +231,7 @@ impl Api {
                 FROM pg_attribute WHERE attrelid = pg_class.oid AND attnum > 0 AND NOT attisdropped)) ORDER BY relname)
             FROM pg_class WHERE relnamespace = 'watchllm'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'f')",
         );
-        // what anybody may call holds no secret; a trigger's function is no call
+        // functions for anybody hold no secret; a trigger's function cannot be called
         let functions = json(
             "SELECT json_agg(json_build_object('name', proname, 'arguments', (SELECT coalesce(json_agg(name), '[]')
                 FROM unnest(proargnames[:pronargs]) name)) ORDER BY proname)
@@ -258,7 +256,7 @@ impl Api {
         })
     }
 
-    /// Keys and tokens of a suite: in no table, no log.
+    /// The suite's keys and tokens are in no table and no log.
     fn nothing_secret_is_kept(&self, secrets: &Path, logs: &[PathBuf]) {
         let secrets = fs::read_to_string(secrets).expect("reading the suite's secrets");
         assert!(secrets.lines().count() > 3, "the suite named no secrets");
@@ -295,7 +293,7 @@ fn directly(server: &Server) -> PostgREST {
     PostgREST::start(server, &format!("host={}", server.socket_dir().display()), &[])
 }
 
-/// One for all tests of this file while one of them runs; one suite at a time.
+/// One server for all tests of this file while one of them runs. One suite runs at a time.
 struct Shared(Arc<Mutex<Api>>);
 
 impl Shared {

@@ -1,6 +1,6 @@
-//! redact() in SQL: in a server that preloads nothing, in a generated column that strangers write
-//! to, cancelled on a hostile text, with patterns that would hide everything. What is found is
-//! tested without a server (src/redact).
+//! redact() in SQL: on a server that preloads nothing, in a generated column that strangers write
+//! to, cancelled on a hostile text, with patterns that would hide everything. Tests in
+//! core/src/redact show what it finds.
 
 use crate::server::Server;
 
@@ -95,7 +95,7 @@ fn patterns_are_added_and_those_that_hide_everything_refused() {
 #[test]
 fn a_query_over_a_huge_text_can_be_cancelled() {
     let server = plain_server();
-    // 200 MB of what costs most; and a pattern that makes it worse.
+    // 200 MB of the most expensive text, and a pattern that makes it worse.
     let slow = "SET statement_timeout = '300ms'; SELECT length(watchllm.redact(repeat('sk-ant-', 30000000), ARRAY['ant-{1,200}x']))";
     let cancelled = server.psql_result("postgres", slow);
     assert!(cancelled.stderr.contains("57014"), "{}", cancelled.stderr);

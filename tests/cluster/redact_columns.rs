@@ -1,6 +1,6 @@
-//! Keys on their way into an application's own tables, by every way a row has; JSON that must stay
-//! JSON; a vault that is not there, broken or busy and must not cost anybody a row; somebody who
-//! floods the incidents. The application's roles have no right in the vault.
+//! Keys on their way into an application's own tables, by every way to write a row. JSON must stay
+//! JSON. A vault that is missing, broken or busy must not cost anybody a row. Somebody floods the
+//! incidents. The application's roles have no right in the vault.
 
 use std::io::Write;
 
@@ -13,7 +13,7 @@ use crate::server::Server;
 
 const COLUMNS: &str = "id int, message text, short varchar(20), old json, doc jsonb, note text";
 
-/// A table of this role's with the trigger on it; the schema is its own.
+/// A table of this role with the trigger on it, in a schema of its own.
 fn table(c: &mut Client, role: &str, rest: &str) -> String {
     let name = format!("{role}.logs_{}", Uuid::new_v4().simple());
     one(
@@ -37,7 +37,7 @@ fn attach(c: &mut Client, table: &str, columns: &str) {
     );
 }
 
-/// Severity, column and kind of the incidents in a table, ours first.
+/// Severity, column and kind of the incidents in a table, the newest first.
 fn incidents(c: &mut Client, table: &str) -> Vec<String> {
     rows(
         c,
@@ -133,7 +133,8 @@ fn json_without_a_key_stays_as_it_was_written() {
         assert_eq!(one(s, &format!("SELECT doc FROM {table}")), doc(stored));
         one(s, &format!("DELETE FROM {table}"));
     }
-    // Names that would become one, a JSON within JSON, a megabyte, deeper than a parser likes.
+    // Two names that would become equal, JSON within JSON, a megabyte, JSON nested deeper than a
+    // parser accepts.
     let other = new_key();
     one(
         s,
@@ -299,7 +300,7 @@ fn nobody_floods_the_incidents() {
     let of_key =
         format!("SELECT count(*) FROM watchllm.security_incidents WHERE provider_key_id = '{id}'");
     assert_eq!((one(c, &of(&role)), one(c, &of_key)), ("121|1".into(), "20".into())); // 100, one more, 20 of the key
-    // Nobody else's incidents are crowded out.
+    // Others' incidents still find room.
     let quiet = table(c, &victim, "");
     one(
         &mut vault.connect(&victim),
@@ -329,7 +330,7 @@ fn no_row_waits_or_fails_because_of_an_incident() {
     }
     one(first, "COMMIT");
     assert_eq!(incidents(c, &table).len(), 1);
-    // A snapshot from before the incident.
+    // A snapshot older than the incident.
     one(second, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class");
     one(first, &insert(&free));
     assert_eq!(code(second, &format!("{}; COMMIT", insert(&free))), "00000");
@@ -339,8 +340,7 @@ fn no_row_waits_or_fails_because_of_an_incident() {
         (code(second, &prepare), code(second, "COMMIT PREPARED 'p'")),
         ("00000".into(), "00000".into())
     );
-    // Incidents that cannot be reached, or not be written; a temporary table where nothing may be
-    // written.
+    // Incidents that cannot be reached or written; a temporary table where writing is forbidden.
     let locked = table_of(c, &role);
     for table in
         ["security_incidents", "provider_key_versions", "provider_key_records", "audit_keys"]

@@ -1,6 +1,6 @@
 //! Refusals as a weapon: to block another's key by failing on it, to flood the trail, to be
-//! forgotten while the trail is locked or the server stops. Each is on record or counted, against
-//! its caller alone; the chain holds.
+//! forgotten while the trail is locked or the server stops. Each refusal is recorded or counted,
+//! against its caller alone. The chain stays unbroken.
 
 use std::sync::Barrier;
 
@@ -40,7 +40,7 @@ fn a_tenants_attempts_to_open_are_on_record_and_harm_no_key() {
             let newest =
                 "SELECT seq, access_type, failure_reason, attempt_count, session_role, effective_role, claims_sub,
                 claims_trusted FROM watchllm.provider_key_access_logs ORDER BY seq DESC LIMIT 1";
-            // others use this vault too: the row is looked for by a request id of its own
+            // others use this vault too, so the row is found by its own request id
             let request = Uuid::new_v4().to_string();
             let with_id = |who: &str| {
                 newest
@@ -63,7 +63,8 @@ fn a_tenants_attempts_to_open_are_on_record_and_harm_no_key() {
             assert_eq!(one(c, &with_id("claims")), expected, "{call}");
         }
     }
-    // Its own project sees who tried; a stranger's attempt is not written into the victim's trail.
+    // The caller's own project sees who tried. A stranger's attempt is not written into the
+    // victim's trail.
     let tried = "SELECT count(*) > 0 FROM watchllm.access_logs WHERE failure_reason = 'not_authorized' AND provider_key_id = ";
     assert_eq!(one(by_role, &format!("{tried}'{}'", a.key)), "t");
     let strange = format!(
@@ -71,7 +72,7 @@ fn a_tenants_attempts_to_open_are_on_record_and_harm_no_key() {
         a.sub, a.name
     );
     assert_eq!(one(&mut house.connect(&b.role), &strange), "0");
-    // The service's one access is all that counts for the key.
+    // Only the service's one access counts for the key.
     let service = &mut house.connect(&login(c, "watchllm_service"));
     for key in [&a.key, &b.key] {
         assert_eq!(code(service, &decrypt(key)), "00000");
@@ -83,7 +84,7 @@ fn a_tenants_attempts_to_open_are_on_record_and_harm_no_key() {
     }
 }
 
-/// Asks until the answer is this.
+/// Asks until the answer is `expected`.
 fn until(c: &mut Client, sql: &str, expected: &str) {
     let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
     let mut last = String::new();
@@ -113,7 +114,7 @@ fn vault(conf: &str) -> (Server, String) {
 
 const COUNTED: &str = "SELECT sum(attempt_count) FROM watchllm.provider_key_access_logs WHERE failure_reason = 'not_authorized'";
 
-/// So many tries each of so many clients at once; answers the SQLSTATEs.
+/// Each of so many clients tries so often, all at once. Answers the SQLSTATEs.
 fn tries(server: &Server, clients: usize, each: usize, key: &str) -> Vec<String> {
     let barrier = &Barrier::new(clients);
     std::thread::scope(|scope| {
@@ -125,8 +126,8 @@ fn tries(server: &Server, clients: usize, each: usize, key: &str) -> Vec<String>
                 scope.spawn(move || {
                     barrier.wait();
                     let mut one_try = |i: usize| {
-                        // what each says of itself and asks for differs: the counted row says what
-                        // they share
+                        // each call says something else about itself; the counted row keeps what
+                        // all have in common
                         let call = if i.is_multiple_of(2) {
                             decrypt(key)
                         } else {
@@ -173,7 +174,7 @@ fn past_the_rate_refusals_are_counted_and_none_is_lost() {
     let mixed = "SELECT DISTINCT provider_key_id IS NULL, project_id IS NULL, session_role IS NULL, claims_trusted = (claims_sub = 'sub-a')
         FROM watchllm.provider_key_access_logs WHERE attempt_count > 40";
     assert!(rows(c, mixed).iter().all(|row| row.starts_with("t|t|f|")), "{:?}", rows(c, mixed));
-    // Unique places in the queue, and a chain that an auditor can follow.
+    // Places in the queue are unique, and an auditor can follow the chain.
     let places = "SELECT count(*) = count(DISTINCT (epoch, queue_seq)), count(*) = count(DISTINCT id) FROM watchllm.provider_key_access_logs";
     assert_eq!(one(c, places), "t|t");
     assert_eq!(
@@ -209,8 +210,7 @@ fn refusals_are_counted_while_the_trail_is_locked() {
     }
     one(holder, "ROLLBACK");
     answers.extend(before);
-    // A minute that begins meanwhile has rows of its own, which then time out: they may be written
-    // or not.
+    // If a new minute begins meanwhile, its rows time out: they may be written or not.
     let refused = answers.iter().filter(|code| *code == "42501").count();
     assert!(answers.iter().all(|code| code == "42501" || code == "53000"));
     if refused == answers.len() {
@@ -221,8 +221,8 @@ fn refusals_are_counted_while_the_trail_is_locked() {
     chain::verify(&server, "postgres").unwrap();
 }
 
-/// Told to end while it sleeps, as between two batches. In the middle of a transaction PostgreSQL
-/// ends it at once, and what it counted in that second is lost: nothing is asserted of that.
+/// The writer is told to end while it sleeps between two batches. During a transaction PostgreSQL
+/// ends it at once, and what it counted in that second is lost. That case is not tested.
 #[test]
 fn a_writer_told_to_end_writes_down_what_it_counted() {
     let (server, key) = vault("watchllm_keys.audit_timeout = '60s'");
@@ -279,7 +279,7 @@ fn a_tenants_failed_changes_count_against_the_tenant_alone() {
         a.key, b.key
     );
     assert_eq!(one(c, &usage), "0");
-    // Both keys can be used and changed as before; the other tenant's rate is its own.
+    // Both keys can be used and changed as before. The other tenant has a rate of its own.
     let other = &mut house.connect(&b.role);
     assert_eq!(
         (code(other, &rotate(&b.key)), code(s, &rotate(&a.key))),
@@ -354,7 +354,7 @@ fn a_get_neither_opens_nor_changes() {
             assert_eq!(rows(c, &row), [format!("{recorded}|f|bad_input")], "{call} as {role}");
         }
     }
-    // Reading is what a GET is for.
+    // A GET may read.
     for read in [
         "SELECT id FROM watchllm.provider_keys".into(),
         format!("SELECT access_type FROM watchllm.key_access_history('{}')", a.key),
@@ -362,7 +362,7 @@ fn a_get_neither_opens_nor_changes() {
         let answer = as_api(s, "authenticated", &a.claims(), "{}", "read only", &read);
         assert!(!answer.unwrap().is_empty(), "{read}");
     }
-    // In a session of its own SQL a service may read in a read-only transaction, and change nothing
+    // A service with its own SQL session may read in a read-only transaction, but change nothing
     // there.
     let s = &mut house.connect(&login(c, "watchllm_service"));
     for (call, recorded) in &calls {

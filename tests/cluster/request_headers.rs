@@ -1,5 +1,5 @@
-//! Headers of a request in the trail: what they may say there (address, agent, request id, at their
-//! lengths), what must never come in with them (tokens, keys, cookies), and whose count.
+//! Headers of a request in the trail: what they may hold there (address, agent, request id, with
+//! their lengths). Tokens, keys and cookies must never enter with them. Also whose headers count.
 
 use uuid::Uuid;
 
@@ -8,7 +8,7 @@ use crate::keys::{code, decrypt, new_key, one, rows};
 use crate::roles::login;
 use crate::tenant_escape::House;
 
-/// Headers as PostgREST hands them on, with secrets that must not stay.
+/// Headers as PostgREST passes them, with secrets that must not be kept.
 fn headers(secret: &str, more: &str) -> String {
     format!(
         r#"{{"authorization":"Bearer {secret}","apikey":"{secret}","cookie":"session={secret}","x-api-key":"{secret}",
@@ -60,7 +60,7 @@ fn of_a_requests_headers_three_are_kept_and_cut() {
             let row = format!(
                 "SELECT ip_address, user_agent FROM watchllm.provider_key_access_logs WHERE request_id = '{request}'"
             );
-            // Past the rate a tenant's refusals share a row, which then says nothing of one
+            // Above the rate, a tenant's refusals share a row, which then describes no single
             // request.
             let kept = rows(c, &row);
             assert!(
@@ -116,7 +116,8 @@ fn headers_that_are_no_headers_harm_nothing() {
         );
         assert_eq!(answer.unwrap().len(), 1, "{}", &odd[..odd.len().min(60)]);
     }
-    // A proxy lets 50 kB of headers through, which escapes make longer: nobody hides behind them.
+    // A proxy accepts 50 kB of headers, and escapes make them longer. The recorded ones are found
+    // all the same.
     let padded = format!(
         r#"{{"a":"{}","x-forwarded-for":"192.0.2.77","user-agent":"behind"}}"#,
         r#"\""#.repeat(50_000)
@@ -125,7 +126,7 @@ fn headers_that_are_no_headers_harm_nothing() {
         .unwrap();
     let behind = "SELECT count(*) FROM watchllm.provider_key_access_logs WHERE ip_address = '192.0.2.77' AND user_agent = 'behind'";
     assert_eq!(one(c, behind), "1");
-    // What a call says itself comes first, then the transaction's settings.
+    // The arguments of a call come first, then the transaction's settings.
     let call = format!(
         "SET LOCAL watchllm.user_agent = 'set'; SELECT watchllm.decrypt_provider_key('{}', request_id => 'given')",
         a.key

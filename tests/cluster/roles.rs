@@ -1,6 +1,6 @@
-//! Who may do what: every role against every function, tenants who guess at foreign ids, membership
-//! without INHERIT, definer wrappers, direct reads and writes, the owner's role, settings. Rules:
-//! DESIGN §5.
+//! Who may do what: every role against every function, tenants who guess others' ids, membership
+//! without INHERIT. Also definer wrappers, direct reads and writes, the owner's role, settings. See
+//! docs/architecture.md#roles.
 
 use std::sync::Mutex;
 
@@ -11,7 +11,7 @@ use crate::keys::{Vault, code, decrypt, new_key, one, project, refusal, rows, st
 use crate::server::Server;
 
 /// For admin, service, tenant (of its own project), auditor, plain, granted (EXECUTE alone),
-/// superuser: ok, 42501, rec (42501 and on record as not_authorized), 02000.
+/// superuser. ok, 42501, 02000, or rec: 42501 and recorded as not_authorized.
 const MATRIX: &[(&str, &str, &str)] = &[
     ("install", "", "42501 42501 42501 42501 42501 42501 ok"),
     ("status", "", "ok ok 42501 ok 42501 ok ok"),
@@ -51,10 +51,10 @@ const MATRIX: &[(&str, &str, &str)] = &[
     ("failed_access_attempts", "", "ok ok ok ok 42501 ok ok"),
 ];
 
-/// Two sessions that change the same function's rights at once fail each other.
+/// Two sessions that change the same function's rights at once make each other fail.
 static GRANTING: Mutex<()> = Mutex::new(());
 
-/// A fresh login role: with the privileges of `member_of`, or none.
+/// A new login role, with the privileges of `member_of` or none.
 pub(crate) fn login(c: &mut Client, member_of: &str) -> String {
     let role = format!("r_{}", Uuid::new_v4().simple());
     one(c, &format!("CREATE ROLE {role} LOGIN"));
@@ -99,7 +99,7 @@ fn every_role_meets_every_function() {
     for (place, caller) in callers.iter().enumerate() {
         let (mut caller, mut s) = (caller.clone(), vault.connect(caller));
         for (number, (function, arguments, expected)) in MATRIX.iter().enumerate() {
-            // From the twentieth refusal in a minute on they are counted in one row.
+            // From the twentieth refusal in a minute on, they are counted in one row.
             if place == 5 && number % 15 == 14 {
                 caller = login(c, "");
                 grant_functions(c, &caller);

@@ -1,6 +1,5 @@
-//! Rolling back, failing and giving up in time: a read that was answered stays recorded whatever
-//! happens to its transaction; a change leaves a row when it commits and only then; what cannot be
-//! recorded does not happen.
+//! Rolling back, failing and giving up. An answered read stays recorded, whatever happens to its
+//! transaction. A change has a row only if it commits. What cannot be recorded does not happen.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,8 @@ use uuid::Uuid;
 
 use crate::writer::{Vault, decrypt, outcome, sqlstate};
 
-/// Ids and SQLSTATEs in place of a key's answers: one statement about a key, with its request id.
+/// Runs one statement about a key, with its request id. A key is shown as its id, an error as its
+/// SQLSTATE.
 fn ask(client: &mut Client, sql: &str, key: Uuid, request: &str) -> String {
     let sql = sql
         .replace("$key", &format!("'{key}'"))
@@ -198,7 +198,7 @@ fn of_nested_changes_only_the_committed_leave_rows() {
         WHERE access_type = 'store'";
     assert_eq!(vault.server.psql("postgres", names), "again,kept,outer");
     assert_eq!(vault.server.psql("postgres", recorded), "again,kept,outer");
-    // two-phase commit: the writer would record what might never be committed
+    // two-phase commit: the writer would record what may never be committed
     assert_eq!(
         outcome(&mut client, &format!("BEGIN; {} PREPARE TRANSACTION 'p'", step("prepared"))),
         "0A000"
@@ -281,7 +281,7 @@ fn installing_and_using_in_one_transaction() {
     assert_eq!(decrypt(&mut client, key, "again").unwrap(), "sk-installed");
     client.batch_execute("ROLLBACK").unwrap();
     assert_eq!(vault.rows("again"), 1);
-    // the first time nobody else can see the trail yet
+    // at first nobody else can see the trail yet
     vault.server.psql("postgres", "CREATE DATABASE fresh");
     let mut fresh = vault.server.connect("fresh", "postgres");
     fresh

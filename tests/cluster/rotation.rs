@@ -1,6 +1,6 @@
-//! Rotation that slips: keys that grow old unseen, dates that a rotation or rollback leaves behind,
-//! an alert that comes twice or never, a tenant who reads or changes others' keys. Ages are made by
-//! a superuser's UPDATE, as nobody waits 60 days here.
+//! Faults of rotation: keys that grow old unnoticed, dates that survive a rotation or rollback, an
+//! alert that comes twice or never. Also a tenant who reads or changes others' keys. A superuser's
+//! UPDATE makes a key old, so the test need not wait 60 days.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ fn vault() -> (Vault, Client) {
     (vault, c)
 }
 
-/// Makes the active version so old.
+/// Gives the active version this age.
 fn age(c: &mut Client, id: &str, age: &str) {
     one(
         c,
@@ -65,7 +65,7 @@ fn a_key_is_secure_then_to_be_rotated_soon_then_now() {
         age(c, id, old);
         assert_eq!((&*status(c, id), &*reason(c, id)), (expected, why), "{old}");
     }
-    // of its own: two thirds, then all
+    // the key's own interval: two thirds of it, then all of it
     one(c, &update(id, "rotation_interval => '30 days'"));
     for (old, expected) in [
         ("19 days 23:59", "Secure|f"),
@@ -76,8 +76,17 @@ fn a_key_is_secure_then_to_be_rotated_soon_then_now() {
         one(c, &update(id, "rotation_interval => '30 days'")); // the date follows the version
         assert_eq!(status(c, id), expected, "{old}");
     }
-    // the settings: of the key before the project's before the database's
+    // the settings: the key's come before the project's, and those before the database's
     one(c, &update(id, "rotation_interval => '0'"));
+    assert_eq!(status(c, id), "Secure|f");
+    one(c, "SELECT watchllm.set_setting('rotation_warn_after', '30d')");
+    assert_eq!(status(c, id), "Rotation Soon|f");
+    one(
+        c,
+        &format!(
+            "SELECT watchllm.set_setting('rotation_warn_after', '31d', provider_key_id => '{id}')"
+        ),
+    );
     assert_eq!(status(c, id), "Secure|f");
     let set = |value: &str, scope: &str| {
         format!("SELECT watchllm.set_setting('rotation_required_after', '{value}'{scope})")
@@ -210,7 +219,8 @@ fn counts_come_from_the_counters_and_leave_with_their_half_hour() {
         assert!(began.elapsed() < Duration::from_secs(20), "{}", one(c, &counts));
         thread::sleep(Duration::from_millis(20));
     }
-    // element n is the half hour (n - 1) * 30 minutes before the newest, which is some time ago
+    // element n is the half hour (n - 1) * 30 minutes before the newest one, which lies some time
+    // back
     let usage = |ago: &str| {
         format!(
             "UPDATE watchllm.provider_key_usage SET accesses = ARRAY(SELECT 2 ^ n % 1000 FROM generate_series(0, 47) n),
@@ -251,7 +261,7 @@ fn alerts(c: &mut Client, id: &str) -> Vec<String> {
     )
 }
 
-/// Has the writer go through all keys again: a setting has changed.
+/// Makes the writer check all keys again, by changing a setting.
 fn look_again(c: &mut Client) {
     one(c, "SELECT watchllm.set_setting('max_accesses_per_day', '100000')");
     thread::sleep(Duration::from_millis(2_500));
@@ -283,7 +293,7 @@ fn an_alert_comes_once_per_stage_and_version() {
     look_again(c);
     let both = ["low|Rotation Soon|1", "medium|Rotation Required|1"];
     assert_eq!(alerts(c, id), both);
-    // a new writer knows what was said
+    // a new writer knows which alerts were sent
     let pid = vault.server.writer_pid("postgres").unwrap();
     vault.server.kill_backend(pid, "TERM");
     one(c, &decrypt(id));
@@ -307,6 +317,16 @@ fn an_alert_comes_once_per_stage_and_version() {
     let tenant = login(c, "watchllm_tenant");
     let t = &mut vault.server.connect("postgres", &tenant);
     assert_eq!(rows(t, "SELECT * FROM watchllm.open_incidents"), [""; 0]);
+    // the writer warns by the setting too
+    one(
+        c,
+        &format!(
+            "SELECT watchllm.set_setting('rotation_warn_after', '1min', provider_key_id => '{young}')"
+        ),
+    );
+    age(c, young, "61 seconds");
+    look_again(c);
+    assert_eq!(alerts(c, young), ["low|Rotation Soon|1"]);
 }
 
 #[test]

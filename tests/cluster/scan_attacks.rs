@@ -1,6 +1,6 @@
-//! A scan as a lever: a table, view or function whose owner waits for an auditor or a superuser to
-//! read it. Whatever an owner can make run when somebody reads is laid out as a trap that notes who
-//! it ran as; controls show that traps work.
+//! Attacks through a scan: a table, view or function whose owner waits for an auditor or a
+//! superuser to read it. Every kind of code that an owner can have run on a read is laid as a trap,
+//! which notes its user. Controls show that the traps work.
 
 use uuid::Uuid;
 
@@ -10,8 +10,8 @@ use crate::roles::login;
 use crate::scans::scan;
 use crate::server::Server;
 
-/// The traps: what they are, how they are laid (S: the attacker's schema, KEY: a key), and the
-/// SQLSTATE for an auditor and for a superuser.
+/// The traps: their name, their SQL, and the SQLSTATE for an auditor and for a superuser. S is the
+/// attacker's schema, KEY a key.
 const TRAPS: &[(&str, &str, &str, &str)] = &[
     ("view", "CREATE VIEW S.view AS SELECT S.spy('KEY') AS t", "22023", "22023"),
     (
@@ -182,7 +182,7 @@ fn what_is_no_table_is_refused_and_tells_nothing() {
             error.message()
         );
     }
-    // Names that are keys are not told, nor written down.
+    // A name that is itself a key is neither shown nor stored.
     let (key, secret) = (new_key(), new_key());
     one(c, &format!("CREATE TABLE \"{}\" (\"{}\" text)", &key[..60], &secret[..60]));
     one(c, &format!("INSERT INTO \"{}\" VALUES ('{secret}')", &key[..60]));

@@ -1,7 +1,7 @@
-//! Keys that somebody wrote into the database itself: into functions, views, comments, defaults,
+//! Keys that somebody wrote into the database itself. Places: functions, views, comments, defaults,
 //! checks, triggers, rules, policies, indexes, settings of roles, options of foreign servers, jobs,
-//! statistics of statements; found where they are, once; and what the caller may not read is said
-//! instead of passed over.
+//! statistics of statements. Each is found in its place, once. A place that the caller may not read
+//! is reported, not skipped.
 
 use uuid::Uuid;
 
@@ -13,7 +13,7 @@ use crate::server::Server;
 const SCAN: &str =
     "SELECT place, provider_key_id, occurrences, is_new FROM watchllm.scan_database_for_leaks()";
 
-/// Where a key is put (KEY), and how the place is called.
+/// A statement that puts a key (KEY) somewhere, and the name of the place.
 const PLACES: &[(&str, &str)] = &[
     ("CREATE FUNCTION app.f() RETURNS text LANGUAGE sql AS $$ SELECT 'KEY' $$", "function app.f()"),
     (
@@ -127,7 +127,7 @@ fn a_key_is_found_wherever_a_database_keeps_text() {
     assert_eq!(one(c, &incidents), format!("{}|high", expected.len()));
     let all = one(c, "SELECT string_agg(i::text, ' ') FROM watchllm.security_incidents i");
     assert!(!all.contains(&ours[10..30]));
-    // Another key in the same place is another incident, the same elsewhere too.
+    // Another key in the same place is another incident. So is the same key in another place.
     let foreign = new_key();
     one(c, &format!("COMMENT ON TABLE app.t IS 'see {ours} and {foreign}'"));
     let new = rows(c, &format!("{SCAN} WHERE is_new"));
@@ -199,7 +199,7 @@ fn a_scan_called_by_a_job_in_a_transaction_of_its_own_works() {
     let c = &mut server.connect("postgres", "postgres");
     let role = login(c, "watchllm_auditor");
     one(c, &format!("COMMENT ON ROLE {role} IS '{}'", new_key()));
-    // As pg_cron runs it: a plain call, whose rows nobody reads, by a role without any more rights.
+    // As pg_cron runs it: a plain call whose rows nobody reads, by a role without further rights.
     let job = "SELECT count(*) FILTER (WHERE is_new) FROM watchllm.scan_database_for_leaks()";
     let s = &mut server.connect("postgres", &role);
     assert_eq!((one(s, job), one(s, job)), ("1".into(), "0".into()));

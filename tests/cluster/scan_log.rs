@@ -1,6 +1,6 @@
 //! Keys in the server log: in each format, packed, rotated, in the file of a server without a
-//! collector; files that hang, lead elsewhere, break off or are none; a server that keeps no log; a
-//! log of a hundred megabytes.
+//! collector. Also files that hang, lead elsewhere, break off or are no log; a server that keeps no
+//! log; a log of a hundred megabytes.
 
 use std::fs;
 use std::io::Write;
@@ -33,8 +33,8 @@ fn put(directory: &Path, name: &str, bytes: &[u8]) {
     assert!(child.wait().expect("cat").success());
 }
 
-/// A server whose collector writes all three formats into its directory `log`, with what it would
-/// mask left in clear.
+/// A server whose collector writes all three formats into its directory `log`. What it would mask
+/// stays in clear.
 fn collecting(more: &str) -> Server {
     let conf = "logging_collector = on\nlog_destination = 'stderr,csvlog,jsonlog'\nlog_directory = 'log'\nlog_statement = all\nwatchllm_keys.redact_server_log = off";
     Server::with_vault_and(&format!("{conf}\n{more}"))
@@ -63,7 +63,7 @@ fn a_key_of_ours_is_found_in_every_format_and_is_new_once() {
             [of("server.csv", 2, new), of("server.json", 2, new), of("server.log", 2, new)]
         );
     }
-    // Rotated and packed it is the same log: nothing new.
+    // Rotated and packed, it is the same log, so nothing is new.
     let directory = server.data_dir().join("log");
     run(command("sh")
         .args(["-c", "cd \"$0\" && gzip -c server.csv > old.csv.gz && cp server.log server.log.1"])
@@ -76,7 +76,7 @@ fn a_key_of_ours_is_found_in_every_format_and_is_new_once() {
     );
     let incidents = "SELECT severity, provider_key_id FROM watchllm.security_incidents";
     assert_eq!(rows(c, incidents), [format!("high|{id}")]);
-    // Only what was modified since.
+    // Only files modified since then.
     run(command("touch").args(["-d", "2 days ago"]).arg(directory.join("server.log.1")));
     assert_eq!(rows(c, &scan("1 hour")).len(), 4);
     assert_eq!(rows(c, &scan("3 days")).len(), 5);
@@ -137,7 +137,7 @@ fn a_server_without_a_collector_says_what_it_scans() {
         found.stderr
     );
     assert!(found.stderr.contains("logging_collector is off"), "{}", found.stderr);
-    // Where standard error goes nowhere that can be read.
+    // Standard error goes to something that cannot be read.
     server.stop(crate::server::Mode::Fast);
     let start = "exec \"$0\" -D \"$1\" 2>&1 | cat > /dev/null";
     let mut child = server.client("postgres");

@@ -1,6 +1,6 @@
-//! Keys that lie in tables of odd shapes: ours and others', in every spelling, in json, in values
-//! of a megabyte and hundreds of megabytes, in partitions, children and materialised views, old and
-//! without a date; found once, and named; never shown. Tables that are an attacker's, made of keys.
+//! Keys in tables of odd shapes: ours and others', in every spelling, in json, in values of up to
+//! hundreds of megabytes. In partitions, children and materialised views, old rows and rows without
+//! a date. Each is found once, named, and never shown. Also an attacker's tables, full of keys.
 
 use postgres::Client;
 use uuid::Uuid;
@@ -16,7 +16,7 @@ pub(crate) fn scan(table: &str, more: &str) -> String {
     )
 }
 
-/// A key of ours without any known shape, and its id.
+/// A key of ours without a known shape, and its id.
 pub(crate) fn odd_key(c: &mut Client) -> (String, String) {
     let (p, key) = (project(c), format!("odd/shape+{}=", Uuid::new_v4().simple()));
     let id = store(c, &p, "selfmade", &key);
@@ -84,7 +84,7 @@ fn a_key_is_found_in_every_type_and_spelling_and_is_new_once() {
     assert!(raised[5].starts_with("medium|") && raised[5].ends_with("|-"), "{raised:?}");
     let all = one(c, "SELECT string_agg(i::text, ' ') FROM watchllm.security_incidents i");
     assert!(!all.contains(&ours[10..30]) && !all.contains(&foreign[8..30]));
-    // Named columns alone, each once; one more key in one place is new there alone.
+    // Only the named columns, each once. One more key in one place is new in that place only.
     let found = rows(c, &scan(&table, ", '{short,short}'"));
     assert_eq!(found, [format!("{public}.short|selfmade|...[REDACTED]|{id}|1|f")]);
     one(c, &format!("UPDATE {table} SET short = '{foreign}' WHERE id = 3"));
@@ -116,7 +116,7 @@ fn keys_in_partitions_children_and_materialised_views_are_found_where_they_lie()
     assert_eq!(rows(c, &scan(&table, "")), [of("_1", 1), of("_2", 2)]);
     assert_eq!(rows(c, &scan(&format!("{table}_p"), "")), [of("_c", 1)]);
     assert_eq!(rows(c, &scan(&format!("{table}_m"), "")), [of("_m", 3)]);
-    // The same leaf, named itself, is the same place.
+    // The same leaf, when named itself, is the same place.
     assert_eq!(rows(c, &scan(&format!("{table}_2"), "")), [of("_2", 2).replace("|t", "|f")]);
 }
 
@@ -179,7 +179,7 @@ fn a_value_of_megabytes_is_searched_to_its_end() {
             INSERT INTO {table} (d) SELECT to_jsonb(t) FROM {table}"
         ),
     );
-    // Where a piece may end: keys at every few bytes around a megabyte, in text without a blank.
+    // Where a piece may end: keys every few bytes around a megabyte, in text without a blank.
     one(
         c,
         &format!(
@@ -240,7 +240,7 @@ fn a_long_scan_tells_how_far_it_is_can_be_cancelled_and_needs_little_memory() {
     let before = peak_memory(s);
     one(s, &scan(&table, ""));
     let after = peak_memory(s);
-    // The pages of the table that this process has seen lie in shared memory, which counts too.
+    // The pages that this process has read lie in shared memory, which counts too.
     let shared = one(s, "SELECT pg_size_bytes(current_setting('shared_buffers')) >> 20")
         .parse::<usize>()
         .unwrap();

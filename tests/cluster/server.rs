@@ -1,6 +1,6 @@
 //! A throw-away PostgreSQL server that speaks like PostgreSQL::Test::Cluster: init, conf, start,
-//! stop, psql, poll_until. It listens on a unix socket only, and is stopped and removed when
-//! dropped (kept with WATCHLLM_KEEP=1).
+//! stop, psql, poll_until. It listens on a unix socket only. It is stopped and removed when
+//! dropped, or kept with WATCHLLM_KEEP=1.
 
 use std::cell::Cell;
 use std::fs;
@@ -45,7 +45,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// A fresh cluster, not started: a copy of the template, with a socket directory of its own.
+    /// A fresh cluster, not started: a copy of the template, with its own socket directory.
     pub(crate) fn init() -> Server {
         let server = Server::place();
         run(command("cp").args(["-R", "--reflink=auto"]).arg(template()).arg(server.data_dir()));
@@ -70,7 +70,8 @@ impl Server {
         server
     }
 
-    /// The library preloaded and a keyring of one random version, readable by the server alone.
+    /// Preloads the library, and writes a keyring of one random version, readable by the server
+    /// alone.
     pub(crate) fn preload_vault(&self) {
         self.write_keyring(&format!("1:{}\n", random_hex()));
         self.conf(&format!(
@@ -144,7 +145,7 @@ impl Server {
         run(self.pg_ctl().args(["-s", "-w", "promote"]));
     }
 
-    /// Unaligned tuples only, without the last newline; panics with stderr when a statement fails.
+    /// Unaligned tuples only, without the last newline. Panics with stderr if a statement fails.
     pub(crate) fn psql(&self, database: &str, sql: &str) -> String {
         let result = self.psql_result(database, sql);
         assert!(
@@ -185,7 +186,7 @@ impl Server {
         }
     }
 
-    /// A client of the private tree that knows where this server is: `client("pgbench")`,
+    /// A client of the private tree, connected to this server: `client("pgbench")`,
     /// `client("pg_dump")`.
     pub(crate) fn client(&self, name: &str) -> Command {
         let mut client = program(name);
@@ -226,7 +227,7 @@ impl Server {
         )
     }
 
-    /// Asks until the answer is `expected`; panics with the last answer after `seconds`.
+    /// Asks until the answer is `expected`. Panics with the last answer after `seconds`.
     pub(crate) fn poll_until(&self, database: &str, sql: &str, expected: &str, seconds: u64) {
         let deadline = Instant::now() + Duration::from_secs(seconds);
         loop {
@@ -248,7 +249,7 @@ impl Server {
         run(command("kill").arg(format!("-{signal}")).arg(pid.to_string()));
     }
 
-    /// The audit writer of a database, or None while none runs.
+    /// The audit writer of a database. None while none runs.
     pub(crate) fn writer_pid(&self, database: &str) -> Option<i32> {
         let sql = format!(
             "SELECT pid FROM pg_stat_activity WHERE backend_type = 'watchllm_keys writer' AND datname = '{database}'"
@@ -280,7 +281,7 @@ impl Server {
         standby
     }
 
-    /// pg_dump with further arguments; the dump lies in the server's directory under `name`.
+    /// pg_dump with further arguments. The dump is in the server's directory under `name`.
     pub(crate) fn dump(&self, database: &str, name: &str, arguments: &[&str]) -> PathBuf {
         let file = self.directory.join(name);
         run(self.client("pg_dump").args(arguments).arg("-f").arg(&file).args(["-d", database]));
@@ -293,7 +294,7 @@ impl Server {
         file
     }
 
-    /// pg_restore of an archive; every error is fatal.
+    /// pg_restore of an archive. Every error is fatal.
     pub(crate) fn restore(&self, database: &str, file: &Path, arguments: &[&str]) {
         run(self
             .client("pg_restore")
@@ -303,7 +304,7 @@ impl Server {
             .arg(file));
     }
 
-    /// psql of a plain dump (pg_dump -Fp, pg_dumpall); returns what psql said, so that a test can
+    /// psql of a plain dump (pg_dump -Fp, pg_dumpall). Returns what psql said, so that a test can
     /// judge errors.
     pub(crate) fn restore_plain(&self, database: &str, file: &Path) -> PsqlResult {
         self.psql_result(database, &fs::read_to_string(file).expect("reading the dump"))
@@ -322,8 +323,8 @@ impl Server {
         )
     }
 
-    /// Directories of a new server, named by this process (so that a later run can sweep what a
-    /// killed one left).
+    /// Directories of a new server, named after this process. So a later run can remove what a
+    /// killed one left.
     fn place() -> Server {
         static COUNT: AtomicU32 = AtomicU32::new(1);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -1,5 +1,5 @@
 //! The harness itself: a server without the extension starts, answers, logs, crashes, stands by,
-//! dumps and restores. When this fails, look at the machine before looking at the vault.
+//! dumps and restores. If this fails, check the machine before the vault.
 
 use crate::server::{Mode, Server};
 

@@ -1,6 +1,6 @@
-//! Claims that nobody vouches for: set by hand in every way a session has, in sessions near the
-//! trusted one, of odd shapes, on a server that never preloaded the library. They name the caller
-//! in the trail and open nothing.
+//! Claims that nobody vouches for: set by hand in every way a session has, in sessions similar to
+//! the trusted one, of odd shapes. Also on a server that never preloaded the library. They name the
+//! caller in the trail and open nothing.
 
 use postgres::Client;
 
@@ -12,7 +12,7 @@ use crate::tenant_escape::{House, Tenant};
 
 const OWN: &str = "SELECT watchllm.current_project_ids()";
 
-/// Whatever this session says of itself, the victim is out of its reach.
+/// Whatever this session claims about itself, the victim stays out of its reach.
 fn out_of_reach(s: &mut Client, victim: &Tenant, how: &str) {
     for read in [
         OWN,
@@ -61,7 +61,7 @@ fn claims_set_by_hand_count_for_nothing() {
         one(s, "ROLLBACK");
         one(s, "DISCARD ALL");
     }
-    // Only a superuser may put them into a function; they count as little there.
+    // Only a superuser may put them into a function, and they do not count there either.
     let spoof = format!("public.spoof_{}()", a.role);
     one(
         c,
@@ -78,7 +78,7 @@ fn claims_set_by_hand_count_for_nothing() {
     let s = &mut house.connect(&a.role);
     assert_eq!(one(s, "SHOW request.jwt.claims"), spoofed);
     out_of_reach(s, &b, "ALTER ROLE SET");
-    // The trail keeps what was claimed, and that it did not count.
+    // The trail keeps the claim, and that it did not count.
     let newest = format!(
         "SELECT claims_sub, claims_trusted, session_role FROM watchllm.provider_key_access_logs
         WHERE session_role = '{}' ORDER BY seq DESC LIMIT 1",
@@ -87,7 +87,7 @@ fn claims_set_by_hand_count_for_nothing() {
     assert_eq!(one(c, &newest), format!("{}|f|{}", b.sub, a.role));
 }
 
-/// Also inside a transaction block, where each refusal would end it.
+/// The same inside a transaction block, where each refusal would end it.
 fn out_of_reach_in_savepoints(s: &mut Client, victim: &Tenant, how: &str) {
     if how.starts_with("BEGIN") {
         assert!(!rows(s, OWN).contains(&victim.project), "{how}");
@@ -110,7 +110,8 @@ fn near_the_trusted_session_is_not_in_it() {
     let house = House::shared();
     let c = &mut house.connect("postgres");
     let (a, b) = (house.tenant(c), house.tenant(c));
-    // A member of the authenticator, who may take its role and those it may take; and look-alikes.
+    // A member of the authenticator, who may take its role and the roles it may take. Also
+    // look-alikes.
     let member = login(c, AUTHENTICATOR);
     one(c, &format!("GRANT watchllm_tenant TO {member}"));
     let look_alikes = [
@@ -136,7 +137,7 @@ fn near_the_trusted_session_is_not_in_it() {
     assert_eq!(answer.unwrap(), Vec::<String>::new());
     one(s, "RESET ROLE");
     assert_eq!(code(s, "SET SESSION AUTHORIZATION authenticator"), "42501");
-    // A definer function is no trusted session either: it lends its owner's rights, not the owner's
+    // A definer function is no trusted session either: it lends its owner's rights, not its
     // session.
     one(c, &format!("CREATE SCHEMA of_{member}; GRANT USAGE ON SCHEMA of_{member} TO PUBLIC"));
     one(
@@ -193,7 +194,7 @@ fn odd_claims_name_nobody_even_in_the_trusted_session() {
         let answer = as_api(s, "authenticated", &odd, "{}", "read write", OWN);
         assert_eq!(answer.unwrap(), Vec::<String>::new(), "{}", &odd[..odd.len().min(200)]);
     }
-    // The longest subject there can be, and one byte more.
+    // The longest possible subject, and one byte more.
     let longest = format!("{sub}{}", "y".repeat(128 - sub.len()));
     let project = one(c, &format!("SELECT watchllm.create_project('long', '{longest}')"));
     for (claimed, expected) in [(longest.clone(), vec![project]), (format!("{longest}y"), vec![])] {
@@ -202,7 +203,7 @@ fn odd_claims_name_nobody_even_in_the_trusted_session() {
             expected
         );
     }
-    // A NUL in a subject once went into the text column of who made a version.
+    // A NUL in a subject once reached the text column of a version's author.
     let nul = r#"{"role":"service_role","sub":"a\u0000b"}"#;
     let rotated = as_api(s, "service_role", nul, "{}", "read write", &crate::keys::rotate(&b.key));
     assert_eq!(rotated.unwrap(), ["2"]);
@@ -255,7 +256,7 @@ fn no_session_names_itself_trusted() {
     out_of_reach(s, &b, "settings of other names");
 }
 
-/// A server that stops preloading the library: claims count nowhere, members by role still read.
+/// The server stops preloading the library: claims count nowhere, and members by role still read.
 #[test]
 fn without_the_preloaded_library_claims_count_for_nothing() {
     let server = crate::api::supabase_vault("");
@@ -277,7 +278,7 @@ fn without_the_preloaded_library_claims_count_for_nothing() {
     };
     assert_eq!(request(&mut server.connect("postgres", AUTHENTICATOR)), ["0"]);
     assert_eq!(one(&mut server.connect("postgres", "tenant"), keys), "1");
-    // Before the library loads anybody may give its settings any value.
+    // Before the library loads, anybody may give its settings any value.
     for user in [AUTHENTICATOR, "other"] {
         let s = &mut server.connect("postgres", user);
         one(s, &format!("SET watchllm_keys.trusted_claim_roles = 'other, authenticator, {user}'"));
@@ -291,7 +292,7 @@ fn without_the_preloaded_library_claims_count_for_nothing() {
         one(s, "SET request.jwt.claims = '{\"sub\":\"sub-a\"}'");
         assert_eq!(code(s, &format!("SET watchllm_keys.trusted_claim_roles = '{user}'")), "55P02");
     }
-    // Loading it into each session is not preloading it.
+    // Loading it in each session is not preloading it.
     server.psql(
         "postgres",
         "ALTER DATABASE postgres SET session_preload_libraries = 'watchllm_keys'",
@@ -336,7 +337,7 @@ fn whom_to_trust_is_read_from_the_configuration_alone() {
         server.conf(&format!("watchllm_keys.trusted_claim_roles = '{roles}'"));
         server.reload();
         server.poll_until("postgres", "SHOW watchllm_keys.trusted_claim_roles", roles, 30);
-        // sessions hear of it between two statements
+        // sessions notice it between two statements
         let until = std::time::Instant::now() + std::time::Duration::from_secs(30);
         while seen() != expected {
             assert!(std::time::Instant::now() < until, "{roles:?}: {:?}", seen());

@@ -1,6 +1,6 @@
-//! A hot standby cannot write the record, so it discloses nothing (DESIGN §1.2): every call is
-//! refused with 25006. Promoted it serves on, also in sessions that were open before, and the chain
-//! goes on without a seam. A physical backup started elsewhere is the same vault again.
+//! A hot standby cannot write the record, so it discloses nothing: every call is refused with
+//! 25006. After its promotion it serves, also in sessions that were open before, and the chain
+//! continues without a break. A physical backup started elsewhere is the same vault.
 
 use crate::chain::verify;
 use crate::server::{Mode, Server};
@@ -89,7 +89,7 @@ fn a_synchronous_standby_has_the_record_before_the_answer() {
         60,
     );
     for _ in 0..20 {
-        // the caller's own wish does not count
+        // the caller's own setting does not count
         let open = format!("SET synchronous_commit = off; {OPEN}");
         assert_eq!(primary.psql("postgres", &open), "the-key");
         assert_eq!(standby.psql("postgres", ROWS), primary.psql("postgres", ROWS));

@@ -1,7 +1,7 @@
-//! Keys in a state in which they must not be used, or may: inactive, deleted, blocked, compromised,
-//! damaged, moved, sealed under an unknown master key. Every function against every state (DESIGN
-//! §11, States); refusals are recorded with their reason; resolve falls through to the first key
-//! that opens.
+//! Keys in states that forbid or allow their use: inactive, deleted, blocked, compromised, damaged,
+//! moved, sealed under an unknown master key. Every function against every state
+//! (docs/architecture.md#states). Refusals are recorded with their reason. resolve goes on to the
+//! first key that opens.
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,8 @@ use crate::keys::{
     try_rows,
 };
 
-/// What a function answers about one key: "SQLSTATE reason", where the reason is that of the newest
-/// row of the trail.
+/// A function's answer about one key: "SQLSTATE reason". The reason is that of the newest row of
+/// the trail.
 fn outcome(c: &mut Client, id: &str, sql: &str) -> String {
     let code = code(c, sql);
     format!("{code} {}", last_event(c, id))
@@ -169,7 +169,7 @@ fn opening_a_compromised_key_raises_an_incident() {
         assert!(Instant::now() < deadline, "no incident within 15 s");
         std::thread::sleep(Duration::from_millis(100));
     }
-    // One incident, however often it is opened; its evidence is an event of the trail.
+    // One incident, however often it is opened. Its evidence is an event of the trail.
     (0..3).for_each(|_| drop(one(c, &decrypt(id))));
     std::thread::sleep(Duration::from_secs(3));
     let evidence = format!(

@@ -1,5 +1,5 @@
-//! One initdb for all servers, made by whoever comes first and kept until the private tree changes.
-//! A lock file keeps two test processes from making it at once.
+//! One initdb for all servers. The first process makes it, and it is kept until the private tree
+//! changes. A lock file keeps two test processes from making it at once.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,6 +1,6 @@
-//! A tenant that reaches for another's rows: by every way SQL has to read, by views, functions and
-//! operators of its own, by plans, cursors and roles that outlive the caller they were made for.
-//! Above the tests: two tenants and everybody else who may knock, each on its own session.
+//! A tenant that reaches for another's rows. It uses every way SQL has to read: its own views,
+//! functions and operators, and plans, cursors and roles that outlive their caller. Above the tests
+//! are two tenants and every other kind of caller, each with its own session.
 
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -13,8 +13,8 @@ use crate::keys::{code, new_key, one, refusal, rows, try_rows};
 use crate::roles::login;
 use crate::server::Server;
 
-/// A server with a vault and Supabase's roles, shared while one of these tests runs; each makes
-/// tenants of its own.
+/// A server with a vault and Supabase's roles, shared while one of these tests runs. Each makes its
+/// own tenants.
 pub(crate) struct House(Arc<Mutex<Server>>);
 
 /// A tenant by claims (`sub`) and by database role (a login), with one project, one key and one
@@ -38,7 +38,7 @@ impl House {
         House(server)
     }
 
-    /// A server of one test's own: nobody else's rows and plans.
+    /// A server for one test alone, without others' rows and plans.
     pub(crate) fn alone(conf: &str) -> House {
         House(Arc::new(Mutex::new(supabase_vault(conf))))
     }
@@ -47,7 +47,7 @@ impl House {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).connect("postgres", user)
     }
 
-    /// What every psql reads of its environment.
+    /// psql with these options in its environment.
     pub(crate) fn psql_with_options(&self, user: &str, options: &str, sql: &str) -> String {
         let server = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut psql = server.client("psql");
@@ -81,13 +81,13 @@ impl Tenant {
         claims("authenticated", &self.sub)
     }
 
-    /// As a signed-in user of PostgREST; `session` is one of the authenticator.
+    /// Asks as a signed-in user of PostgREST. `session` is one of the authenticator.
     pub(crate) fn ask(&self, session: &mut Client, sql: &str) -> Result<Vec<String>, Box<DbError>> {
         as_api(session, "authenticated", &self.claims(), "{}", "read write", sql)
     }
 }
 
-/// Statements that read everything they can get of our tables and views.
+/// Statements that read everything they can of our tables and views.
 const READS: &[&str] = &[
     "SELECT * FROM watchllm.provider_keys",
     "TABLE watchllm.access_logs",
@@ -112,8 +112,8 @@ const READS: &[&str] = &[
     "SELECT schema_to_xml('watchllm', true, false, '')",
 ];
 
-/// Nothing in what was read names the other tenant; what it says of itself shows that it was read
-/// at all.
+/// The answer does not name the other tenant. It names its own tenant, which shows that something
+/// was read.
 fn only_own(read: &str, own: &Tenant, other: &Tenant, way: &str) {
     for foreign in [&other.project, &other.key, &other.name, &other.sub] {
         assert!(!read.contains(foreign), "{way}: {foreign} of another tenant in\n{read}");
@@ -138,7 +138,7 @@ fn every_way_to_read_ends_at_ones_own_rows() {
     for (own, other) in [(&a, &b), (&b, &a)] {
         let by_role = &mut house.connect(&own.role);
         for read in READS {
-            // Some ways (all tables at once) end at the first one that nobody may read.
+            // Some ways (all tables at once) end at the first table that nobody may read.
             let text = |answer: Result<Vec<String>, Box<DbError>>| match answer {
                 Ok(rows) => rows.join("\n"),
                 Err(error) => {
@@ -238,7 +238,7 @@ fn what_tenants_may_not_read_is_refused() {
     for table in
         ["provider_key_records", "provider_key_access_logs", "projects", "provider_key_usage"]
     {
-        // what PostgreSQL keeps of a row counts the transactions of all
+        // the system columns of a row count all transactions, so nobody may read them
         for column in ["ctid", "xmin", "xmax", "cmin", "tableoid"] {
             refused.push(format!("SELECT {column} FROM watchllm.{table}"));
         }
@@ -286,10 +286,10 @@ fn what_tenants_may_not_read_is_refused() {
         assert_eq!(code(s, &format!("BEGIN; {sql}")), "42501", "{sql}");
         one(s, "ROLLBACK");
     }
-    // With row security switched off there is an error, not the rows of all.
+    // With row security switched off there is an error, not everybody's rows.
     let off = refusal(s, "SET row_security = off; SELECT id FROM watchllm.provider_keys");
     assert_eq!(off.code().code(), "42501", "{off}");
-    // What the planner knows of everybody's values is nobody's to read.
+    // Nobody may read the planner's statistics of everybody's values.
     one(c, "ANALYZE watchllm.provider_key_records; ANALYZE watchllm.projects");
     let statistics = "SELECT count(*) FROM pg_stats WHERE schemaname = 'watchllm'";
     one(s, "RESET row_security");
@@ -304,7 +304,7 @@ fn what_tenants_may_not_read_is_refused() {
     assert_eq!(code(auditor, &format!("SELECT id FROM {today}")), "42501");
 }
 
-/// Everybody against the lists: 2 sees both tenants, 1 its own, - is refused.
+/// Every role against the lists: 2 sees both tenants, 1 its own, - is refused.
 #[test]
 fn each_caller_sees_what_its_role_says() {
     const LISTS: [&str; 5] =
@@ -364,7 +364,7 @@ fn each_caller_sees_what_its_role_says() {
         "service_role A: 2 - 2 2 -",
     ];
     assert_eq!(seen, expected);
-    // BYPASSRLS passes by the second wall only: the functions still hold.
+    // BYPASSRLS passes the second wall only; the functions still refuse.
     one(c, &format!("GRANT watchllm_tenant TO {bypass}"));
     let s = &mut house.connect(&bypass);
     assert_eq!(one(s, "SELECT count(*) FROM watchllm.current_project_ids()"), "0");
@@ -373,7 +373,7 @@ fn each_caller_sees_what_its_role_says() {
     }
     assert_eq!(code(s, &crate::keys::decrypt(&b.key)), "42501");
     assert_eq!(code(s, "SELECT 1 FROM watchllm.provider_key_versions"), "42501");
-    // Whoever may read all data without BYPASSRLS finds every table empty.
+    // A role that may read all data, but without BYPASSRLS, finds every table empty.
     let reader = login(c, "pg_read_all_data");
     let s = &mut house.connect(&reader);
     let tables = "SELECT oid::regclass FROM pg_class WHERE relnamespace = 'watchllm'::regnamespace AND relkind IN ('r', 'p')";
@@ -408,7 +408,7 @@ fn a_membership_counts_from_the_moment_it_is_there_until_it_is_gone() {
         }
         assert_eq!(seen(), expected, "{change}");
     }
-    // A deleted project is nobody's, and its keys are as if they were not there.
+    // A deleted project belongs to nobody, and its keys are treated as missing.
     one(c, &format!("UPDATE watchllm.projects SET deleted_at = now() WHERE id = '{}'", a.project));
     assert_eq!(seen(), (0, 0));
     one(by_role, "ROLLBACK");

@@ -1,7 +1,7 @@
 //! Theft while it happens: too many accesses of a key, a vault that is emptied, failures,
-//! strangers, a key that wakes. By real accesses through the functions, by several clients
-//! together; each is found once, in time, and stopped where that is asked for; a killed writer
-//! forgets nothing. Who may read what was found.
+//! strangers, a key that wakes. Several clients make real accesses through the functions. Each
+//! theft is found once, in time, and stopped if the limits say so. A killed writer forgets nothing.
+//! Also who may read the findings.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
@@ -37,7 +37,7 @@ fn of_callers(c: &mut Client, subject: &str) -> Vec<String> {
     )
 }
 
-/// Waits until a query answers `expected`; how long it took.
+/// Waits until a query answers `expected`. Answers how long it took.
 fn appears(c: &mut Client, sql: &str, expected: &str) -> Duration {
     let began = Instant::now();
     while one(c, sql) != expected {
@@ -57,7 +57,7 @@ fn count(kind: &str, id: &str) -> String {
     )
 }
 
-/// Opens a key so often, from several sessions together; how many answers held it.
+/// Opens a key so often, from several sessions at once. Answers how many opens succeeded.
 fn hammer(vault: &Vault, user: &str, id: &str, times: usize, clients: usize) -> usize {
     let opened = AtomicUsize::new(0);
     thread::scope(|scope| {
@@ -77,7 +77,7 @@ fn hammer(vault: &Vault, user: &str, id: &str, times: usize, clients: usize) -> 
     opened.into_inner()
 }
 
-/// The writer has written what it found up to now: its second transaction has run.
+/// Waits until the writer has written its findings: until its second transaction has run.
 fn settle() {
     thread::sleep(Duration::from_millis(1500));
 }
@@ -166,7 +166,7 @@ fn somebody_who_empties_the_vault_gets_no_more_keys_than_the_limit_and_one_a_cli
     assert!((1..=50 + CLIENTS).contains(&lost), "{lost}");
     appears(c, "SELECT count(*) FROM watchllm.blocked_callers", "1");
     assert_eq!(of_callers(c, &thief), ["mass_key_reading|critical|role|51|true"]);
-    // At once: many keys in one call are judged one by one. Somebody else is served.
+    // Immediately: many keys in one call are judged one by one. Other callers are served.
     let many = format!(
         "SELECT failure_reason, count(*) FROM watchllm.decrypt_provider_keys(ARRAY['{}']::uuid[]) GROUP BY 1",
         ids[..40].join("','")
@@ -219,7 +219,7 @@ fn a_killed_writer_forgets_neither_what_it_counted_nor_what_it_blocked() {
     assert_eq!(code(c, &decrypt(&blocked)), "42000");
     assert_eq!(hammer(&vault, "postgres", &id, 20, 2), 10);
     appears(c, &count("rapid_automated_access", &id), "1");
-    // Its episode is open still: the next writer does not find it again.
+    // Its episode is still open, so the next writer does not find it again.
     end_writer(&vault);
     let filled = "the watch's counters are filled";
     let began = Instant::now();
@@ -287,7 +287,7 @@ fn a_key_in_use_for_a_week_that_meets_a_stranger_and_one_that_was_asleep_are_tol
         JOIN watchllm.security_incidents i ON i.id = e.incident_id WHERE i.type = 'new_role' AND i.provider_key_id = '{old}'"
     );
     assert_eq!(one(c, &note), "t");
-    // Asleep: the writer that knew it yesterday is gone, and so are the rows of its use.
+    // Asleep: yesterday's writer, which knew the key, is gone, and so are the rows of its use.
     let asleep = vault.key("sk-plainly-fake-3").to_string();
     one(
         c,
@@ -453,7 +453,7 @@ fn a_limit_of_a_key_holds_for_it_alone_after_the_commit_and_is_taken_back() {
         ),
         "22023"
     );
-    // Strangers learn nothing of a project's own limits.
+    // Strangers learn nothing about a project's own limits.
     one(c, &format!("SELECT watchllm.set_setting('stale_after', '9d', '{}')", vault.project));
     let tenant = login(c, "watchllm_tenant");
     let asked = format!("SELECT watchllm.effective_setting('stale_after', '{}')", vault.project);

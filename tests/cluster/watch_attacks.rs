@@ -1,6 +1,6 @@
-//! Against the watch itself: a writer that restarts while it cannot read whom it must refuse,
-//! settings and blocks that meet a lock, refused attempts that raise their caller's own limit,
-//! names that cannot be named, floods of findings.
+//! Attacks on the watch itself. A writer restarts and cannot read whom it must refuse; settings and
+//! blocks meet a lock; refused attempts raise their caller's own limit. Also names that cannot be
+//! shown, and floods of findings.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -132,7 +132,7 @@ fn what_was_refused_raises_nobodys_own_limit() {
     assert_eq!(ids.iter().filter(|id| code(session, &decrypt(id)) == "00000").count(), 3);
     appears(c, "SELECT count(*) FROM watchllm.blocked_callers", "1");
     thread::sleep(Duration::from_millis(2500));
-    // Tomorrow three times as many are let be.
+    // Tomorrow three times as many are allowed.
     let peak = format!("SELECT distinct_keys FROM watchllm.caller_peaks WHERE subject = '{thief}'");
     assert_eq!(rows(c, &peak), ["3"]);
 }
@@ -274,7 +274,7 @@ watchllm_keys.trusted_claim_roles = 'gateway'",
     let c = &mut vault.connect();
     let ids = keys(&vault, 40);
     c.batch_execute("CREATE ROLE gateway LOGIN; GRANT watchllm_service TO gateway").unwrap();
-    // The gateway itself is everybody: it has been busy for a week.
+    // The gateway stands for everybody, and has been busy for a week.
     c.batch_execute(
         "INSERT INTO watchllm.caller_peaks VALUES ('role', 'gateway', (now() AT TIME ZONE 'UTC')::date - 1, 9999)",
     )

@@ -1,14 +1,15 @@
-//! Live counters and windows that disagree: one day of bursts, sweeps, pauses and failures, put
-//! into the trail, is judged by the watch itself, access by access, and looked for by the SQL
-//! windows. Each must find the same, at the same access.
+//! Live counters and SQL windows must agree. One day of bursts, sweeps, pauses and failures is put
+//! into the trail. The watch judges it access by access, and the SQL windows search it. Both must
+//! find the same, at the same access.
 
 use std::collections::BTreeMap;
 
 use crate::keys::{one, rows};
 use crate::windows::vault;
-use watchllm_core::anomaly::{KeyAccess, Limits, Rules, Subject, Watch};
+use watchllm_core::anomaly::{Detector, KeyAccess, Rules, Subject, Watch};
 use watchllm_core::id::{KeyRef, ProjectId, ProviderKeyId};
 use watchllm_core::moment::Moment;
+use watchllm_core::trail::{AccessType, Counted};
 
 /// One access of the day.
 struct Event {
@@ -18,7 +19,7 @@ struct Event {
     failed: bool,
 }
 
-/// A day that is the same in every run: 2024-03-05 from 00:30 UTC on, no two events in one
+/// A day that is the same in every run: 2024-03-05 from 00:30 UTC on. No two events share a
 /// microsecond.
 fn day() -> Vec<Event> {
     const SECOND: u64 = 1_000_000;
@@ -47,19 +48,32 @@ fn day() -> Vec<Event> {
     events
 }
 
+/// Every detector that counts: its limit on that day, and how often the day must cross it at least.
+const REPLAYED: [(Detector, u32, usize); 5] = [
+    (Detector::RapidAccess, 20, 20),
+    (Detector::Theft, 60, 10),
+    (Detector::UnusuallyHigh, 150, 3),
+    (Detector::Failures, 25, 3),
+    (Detector::MassReading, 6, 5),
+];
+
+#[test]
+fn every_detector_that_counts_is_replayed() {
+    for detector in Detector::ALL.iter().filter(|detector| detector.limit().is_some()) {
+        assert!(
+            REPLAYED.iter().any(|(replayed, ..)| replayed == detector),
+            "{detector:?} has no line in REPLAYED"
+        );
+    }
+}
+
 #[test]
 fn the_same_day_through_the_live_counters_and_through_the_windows() {
     let (vault, mut c) = vault();
     let c = &mut c;
     let keys: Vec<uuid::Uuid> = (0..12).map(|i| vault.key(&format!("plainly-fake-{i}"))).collect();
-    let limits = [
-        ("max_accesses_per_minute", 20),
-        ("max_accesses_per_hour", 60),
-        ("max_accesses_per_day", 150),
-        ("max_failures_per_hour", 25),
-        ("max_distinct_keys_per_minute", 6),
-    ];
-    for (name, limit) in limits {
+    for (detector, limit, _) in REPLAYED {
+        let name = detector.limit().unwrap().name();
         one(c, &format!("SELECT watchllm.set_setting('{name}', '{limit}')"));
     }
     let events = day();
@@ -77,15 +91,20 @@ fn the_same_day_through_the_live_counters_and_through_the_windows() {
     }
 
     let mut watch = Watch::default();
-    let base = Limits { minute: 20, hour: 60, day: 150, failures: 25, ..Rules::default().base };
-    watch.set_rules(Rules { base, distinct: 6, ..Rules::default() });
+    let mut rules = Rules::default();
+    for (detector, limit, _) in REPLAYED {
+        rules.base = rules.base.with(detector, limit);
+    }
+    watch.set_rules(rules);
     for event in &events {
         let at = Moment::new(event.at);
         watch.end_episodes(at);
         let (project, key) = (vault.project.as_bytes(), keys[event.key].as_bytes());
         let key = KeyRef { project: ProjectId::new(*project), key: ProviderKeyId::new(*key) };
         let callers = [Some(event.role.as_str()), None, None];
-        watch.judge(&KeyAccess { at, key, failed: event.failed, callers });
+        let counted = if event.failed { Counted::Failure } else { Counted::Access };
+        let access_type = AccessType::Decrypt;
+        watch.judge(&KeyAccess { at, key, access_type, counted, callers });
     }
     let live = watch.take_findings().into_iter().filter(|finding| finding.ended.is_none());
     let mut live: Vec<String> = live
@@ -94,25 +113,20 @@ fn the_same_day_through_the_live_counters_and_through_the_windows() {
                 Subject::Key(key) => key.key.to_string(),
                 Subject::Caller(kind, name) => format!("{}:{name}", kind.word()),
             };
-            format!("{}|{subject}|{}", finding.detector.word(), finding.began.micros())
+            let (word, severity) = (finding.detector.word(), finding.detector.severity().word());
+            format!("{word}|{severity}|{subject}|{}", finding.began.micros())
         })
         .collect();
     live.sort_unstable();
 
-    let sql = "SELECT detector, coalesce(subject, provider_key_id::text),
+    let sql = "SELECT detector, severity, coalesce(subject, provider_key_id::text),
             (extract(epoch FROM window_start) * 1000000)::bigint
-        FROM watchllm.key_access_anomalies('2024-03-05Z', '2024-03-06Z') ORDER BY 1, 2, 3";
+        FROM watchllm.key_access_anomalies('2024-03-05Z', '2024-03-06Z') ORDER BY 1, 2, 3, 4";
     let mut looked_back = rows(c, sql);
     looked_back.sort_unstable();
-    for (detector, least) in [
-        ("rapid_automated_access", 20),
-        ("potential_key_theft", 10),
-        ("unusually_high_access", 3),
-        ("repeated_failures", 3),
-        ("mass_key_reading", 5),
-    ] {
-        let count = live.iter().filter(|row| row.starts_with(detector)).count();
-        assert!(count >= least, "the day has only {count} of {detector}");
+    for (detector, _, least) in REPLAYED {
+        let count = live.iter().filter(|row| row.starts_with(detector.word())).count();
+        assert!(count >= least, "the day has only {count} of {detector:?}");
     }
     assert_eq!(live, looked_back);
     println!("{} events, {} findings, the same both ways", events.len(), live.len());

@@ -1,7 +1,7 @@
-//! Theft that is looked for afterwards: rows put into the trail at chosen times, at the borders of
-//! minutes, buckets and days, ties in one microsecond, episodes that follow each other; whole days
-//! that are not read; a tenant who looks for others' anomalies; what the live counters found and
-//! the windows do not.
+//! Theft that is searched afterwards. Rows are put into the trail at chosen times: at the borders
+//! of minutes, buckets and days, at the same microsecond, in consecutive episodes. Also whole days
+//! that are not read, a tenant who asks for others' anomalies, and findings of the live counters
+//! that the windows lack.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ use crate::keys::{code, decrypt, one, refusal, rows};
 use crate::roles::login;
 use crate::writer::Vault;
 
-/// Puts rows into the trail as a superuser can: no one else may. `rows` is a query of accessed_at
-/// and more columns.
+/// Puts rows into the trail as only a superuser can. `rows` is a query of accessed_at and more
+/// columns.
 const PUT: &str = "CREATE SEQUENCE places;
     CREATE FUNCTION put(key uuid, times timestamptz[], reason text = NULL, role_name text = 'app', sub text = NULL,
         addr inet = NULL, kind text = 'decrypt') RETURNS void LANGUAGE sql AS $$
@@ -26,7 +26,7 @@ const PUT: &str = "CREATE SEQUENCE places;
             role_name, role_name, sub, sub IS NOT NULL, addr, 1, -1, nextval('places'), gen_random_uuid(), 1, ''
         FROM unnest(times) t, watchllm.provider_key_records r WHERE r.id = key $$";
 
-/// A vault into which rows can be put. Nothing of its own happens on the days of the tests.
+/// A vault whose trail can be filled. Nothing else happens on the days of the tests.
 pub(crate) fn vault() -> (Vault, Client) {
     let vault = Vault::with("");
     let mut c = vault.connect();
@@ -38,7 +38,8 @@ fn set(c: &mut Client, name: &str, value: &str) {
     one(c, &format!("SELECT watchllm.set_setting('{name}', '{value}')"));
 }
 
-/// Puts rows at these times of 2024-03-05 UTC, or with a day of that month before: `4 23:59:59`.
+/// Puts rows at these times of 2024-03-05 UTC. A time may name another day of that month: `4
+/// 23:59:59`.
 fn put(c: &mut Client, key: &str, times: &[&str], more: &str) {
     let time = |time: &&str| match time.split_once(' ') {
         Some((day, time)) => format!("'2024-03-{day:0>2} {time}Z'"),
@@ -94,7 +95,8 @@ fn a_minute_has_both_its_ends_and_the_hundred_and_first_is_found() {
     assert_eq!(on_the_fifth(c, "rapid_automated_access"), [""; 0]);
 }
 
-/// The detectors pass over keys that lie below every limit: a low one must not be passed over.
+/// The detectors skip keys below every limit. A key with a low limit of its own must not be
+/// skipped.
 #[test]
 fn a_limit_that_only_one_key_or_project_has_is_not_overlooked() {
     let (vault, mut c) = vault();
@@ -146,13 +148,13 @@ fn an_episode_lasts_until_half_the_limit_is_left_and_the_next_is_another() {
     let c = &mut c;
     set(c, "max_accesses_per_minute", "4");
     let id = vault.key("plainly-fake").to_string();
-    // five within a minute; 20, 30 and 40 are left when the next two come
+    // five within a minute; 20, 30 and 40 remain when the next two come
     let first =
         ["10:00:00", "10:00:10", "10:00:20", "10:00:30", "10:00:40", "10:01:15", "10:01:16"];
     put(c, &id, &first, "");
     let one_episode = ["5|4|05 10:00:40|05 10:01:16"];
     assert_eq!(on_the_fifth(c, "rapid_automated_access"), one_episode);
-    // two are left, so that this is the end; nothing begins before the fifth in a minute
+    // two remain, so the episode ends here; the next begins only with the fifth in a minute
     put(c, &id, &["10:01:41", "10:01:42"], "");
     assert_eq!(on_the_fifth(c, "rapid_automated_access"), one_episode);
     put(c, &id, &["10:01:42.5", "10:01:43", "10:01:44"], "");
@@ -160,7 +162,7 @@ fn an_episode_lasts_until_half_the_limit_is_left_and_the_next_is_another() {
         on_the_fifth(c, "rapid_automated_access"),
         [one_episode[0], "7|4|05 10:01:42.500000|05 10:01:44"]
     );
-    // one that was under way begins with what is asked for
+    // an episode under way begins with the time that is asked for
     let under_way = ["5|4|05 10:01:16|05 10:01:16", "7|4|05 10:01:42.500000|05 10:01:44"];
     assert_eq!(found(c, "rapid_automated_access", "05 10:01:10", "06 00:00"), under_way);
     assert_eq!(
@@ -195,7 +197,7 @@ fn an_hour_is_sixty_minutes_of_the_clock_also_past_midnight() {
         found(c, "potential_key_theft", "04 00:00", "06 00:00"),
         ["3|2|05 00:09:00|05 00:09:00", "3|2|05 10:59:59.999999|05 10:59:59.999999"]
     );
-    // the crossing is found to the access, not to its minute
+    // the crossing is found to the access, not only to its minute
     put(c, &outside, &["11:00:01", "11:00:02", "11:00:03"], "");
     assert_eq!(
         found(c, "potential_key_theft", "05 10:59:59.999999", "06 00:00"),
@@ -253,7 +255,7 @@ fn a_vault_that_is_emptied_is_found_by_each_name_of_the_caller() {
     set(c, "max_distinct_keys_per_minute", "3");
     let keys: Vec<String> = (0..8).map(|_| vault.key("plainly-fake").to_string()).collect();
     let who = ", role_name => 'web', sub => 'mallory', addr => '10.0.0.9'";
-    // the first is used again within a minute of its first use, and so counts until 10:01:20
+    // the first key is used again within a minute, so it counts until 10:01:20
     for (key, time) in
         [(0, "10:00:00"), (1, "10:00:10"), (0, "10:00:20"), (2, "10:00:50"), (3, "10:01:20")]
     {
@@ -265,11 +267,11 @@ fn a_vault_that_is_emptied_is_found_by_each_name_of_the_caller() {
     let by_three =
         ["address:10.0.0.9", "role:web", "subject:mallory"].map(|name| format!("{name}{mallory}"));
     assert_eq!(on_the_fifth(c, "mass_key_reading"), by_three);
-    // many accesses to one key are none; and of untrusted claims nobody is named
+    // many accesses of one key count as one key; untrusted claims name nobody
     put(c, &keys[0], &["12:00:00", "12:00:01", "12:00:02", "12:00:03", "12:00:04"], who);
     assert_eq!(on_the_fifth(c, "mass_key_reading"), by_three);
-    // somebody who does as much in other weeks is let be: not the day itself, not the eighth day
-    // before
+    // a caller who does as much in other weeks is not reported; the day itself and the eighth day
+    // before do not count
     let peak = |day: &str, keys: u32| {
         format!("INSERT INTO watchllm.caller_peaks VALUES ('role', 'web', '{day}', {keys})")
     };
@@ -278,7 +280,7 @@ fn a_vault_that_is_emptied_is_found_by_each_name_of_the_caller() {
     assert_eq!(on_the_fifth(c, "mass_key_reading"), by_three);
     one(c, &peak("2024-02-27", 2));
     assert_eq!(on_the_fifth(c, "mass_key_reading"), [&*by_three[0], &*by_three[2]]);
-    // it goes on over the limit with keys that are known, and ends with half of it
+    // it stays over the limit with known keys, and ends below half of it
     for (key, time) in
         [(5, "10:01:30"), (3, "10:02:10"), (4, "10:02:20"), (6, "10:02:21"), (7, "10:02:22")]
     {
@@ -368,8 +370,8 @@ fn strangers_and_sleepers_are_found_where_a_key_was_in_use_before() {
     assert_eq!(on_the_fifth(c, "dormant_key_used"), [""; 0]);
 }
 
-/// Days whose partition a statement reads; in a session of its own, whose counters hold nothing
-/// else.
+/// Days whose partition a statement reads. It runs in a session of its own, whose counters hold
+/// nothing else.
 fn days_read(vault: &Vault, sql: &str) -> Vec<String> {
     let c = &mut vault.connect();
     one(c, "BEGIN");
@@ -436,7 +438,7 @@ fn a_tenant_finds_its_own_anomalies_and_nothing_of_callers() {
     }
     let tenant = login(c, "watchllm_tenant");
     one(c, &format!("SELECT watchllm.add_project_member('{other}', role_name => '{tenant}')"));
-    // a limit of a project of others is not told
+    // another project's limit is not shown
     one(
         c,
         &format!(
@@ -566,7 +568,7 @@ fn one_key_is_judged_by_its_limits_and_a_foreign_one_is_none() {
     assert_eq!(one(t, &judge(3)), "t|5|2|Potential key theft");
 }
 
-/// A plain recount of every row, for a schedule that has bursts, ties and borders.
+/// A plain recount of every row, for a schedule with bursts, ties and borders.
 #[test]
 fn every_count_of_a_random_day_is_what_counting_by_hand_gives() {
     const MINUTE: i64 = 60_000_000;
@@ -601,7 +603,8 @@ fn every_count_of_a_random_day_is_what_counting_by_hand_gives() {
         let reason = if failed { ", 'inactive'" } else { "" };
         one(c, &format!("SELECT put('{id}', ARRAY[{}]{reason})", times.join(",")));
     }
-    // rows of one microsecond may come in either order: the counts of each microsecond, sorted
+    // rows of one microsecond may come in either order, so the counts of each microsecond are
+    // sorted
     let mut expected = Vec::new();
     for (at, failed) in &schedule {
         let within = |failures: bool, from: i64, before: &dyn Fn(i64) -> bool| {
@@ -619,7 +622,7 @@ fn every_count_of_a_random_day_is_what_counting_by_hand_gives() {
             *failed,
         ));
     }
-    // the last of a microsecond has them all
+    // the last row of a microsecond has counted them all
     let largest = |mut rows: Vec<(i64, usize, usize, usize, usize)>| {
         rows.sort_unstable();
         let mut kept: Vec<(i64, usize, usize, usize, usize)> = Vec::new();

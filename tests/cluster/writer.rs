@@ -1,6 +1,6 @@
-//! The audit writer at work: whose rights it uses, what it makes ahead, what it counts, and that
-//! the trail refuses to be changed by anybody. Also `Vault`, the server with keys that rollback,
-//! crash, faults and durable attack.
+//! The audit writer at work: whose rights it uses, what it creates ahead, what it counts, and that
+//! nobody can change the trail. Also `Vault`, the server with keys that rollback, crash, faults and
+//! durable attack.
 
 use std::time::Duration;
 
@@ -48,7 +48,7 @@ impl Vault {
         self.server.psql("postgres", sql).parse().unwrap()
     }
 
-    /// Today's partition of the trail (UTC), qualified.
+    /// Today's partition of the trail (UTC), with its schema.
     pub(crate) fn today(&self) -> String {
         let day = "to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD')";
         self.server
@@ -67,7 +67,7 @@ impl Vault {
     }
 }
 
-/// The plaintext, or the SQLSTATE ("closed" when the connection broke).
+/// The plaintext, or the SQLSTATE. "closed" means that the connection broke.
 pub(crate) fn decrypt(client: &mut Client, key: Uuid, request: &str) -> Result<String, String> {
     client
         .query_one(DECRYPT, &[&key, &request])
@@ -79,7 +79,7 @@ pub(crate) fn sqlstate(error: &postgres::Error) -> String {
     error.code().map_or("closed".into(), |code| code.code().into())
 }
 
-/// The SQLSTATE that a script ends with; "00000" when it does not fail.
+/// The SQLSTATE that ends a script. "00000" if it does not fail.
 pub(crate) fn outcome(client: &mut Client, sql: &str) -> String {
     client.batch_execute(sql).map_or_else(|error| sqlstate(&error), |()| "00000".into())
 }
@@ -146,7 +146,7 @@ fn partitions_are_made_seven_days_ahead() {
 
 #[test]
 fn rows_lie_in_their_utc_day_whatever_the_time_zone() {
-    // one of the two is always on another day than UTC
+    // one of the two zones is always on another day than UTC
     for (server_zone, client_zone) in
         [("Pacific/Kiritimati", "Etc/GMT+12"), ("Etc/GMT+12", "Pacific/Kiritimati")]
     {

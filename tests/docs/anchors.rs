@@ -1,10 +1,10 @@
-//! Links between pages and, in any text of the repository, names of pages: each leads to a page
-//! that is there and, where it names an anchor, to a heading that is there.
+//! Links between pages, and names of pages in any text of the repository. Each must lead to an
+//! existing page and, if it names an anchor, to an existing heading.
 
 use crate::page::Page;
 use crate::re;
 
-/// What leads nowhere, in links of `pages` and in names of pages in `texts`.
+/// Links of `pages` and names of pages in `texts` that lead nowhere.
 pub(crate) fn broken(pages: &[Page], texts: &[Page], exists: &dyn Fn(&str) -> bool) -> Vec<String> {
     let mut complaints: Vec<String> =
         pages.iter().flat_map(|page| links(page, pages, exists)).collect();
@@ -45,8 +45,8 @@ fn names(text: &Page, pages: &[Page]) -> Vec<String> {
     complaints
 }
 
-/// Why this place of a page is not there; None: it is, or the file is no page, whose anchors nobody
-/// knows.
+/// Why this target does not exist. None: it exists, or the file is no page and its anchors are
+/// unknown.
 fn missing(pages: &[Page], path: &str, anchor: Option<&str>) -> Option<String> {
     let Some(page) = pages.iter().find(|page| page.path == path) else {
         return path.ends_with(".md").then(|| "is not there".into());

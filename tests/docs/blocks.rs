@@ -1,13 +1,13 @@
-//! The SQL blocks of a page as one psql script, run as a superuser on a server of its own:
-//! variables carry on from block to block. ```sql runs; ```sql error=42501 must fail with just this
-//! SQLSTATE, and the script goes on; ```sql norun is only read. What a page prints below a block is
-//! not compared.
+//! Runs the SQL blocks of a page as one psql script, as a superuser on a server of its own.
+//! Variables carry over from block to block. ```sql runs; ```sql error=42501 must fail with exactly
+//! this SQLSTATE, and the script continues; ```sql norun is not run. The output that a page prints
+//! below a block is not compared.
 
 use crate::page::{Block, Page};
 use crate::re;
 use crate::server::Server;
 
-/// Databases of pages are new; one that makes the extension itself gets none of it.
+/// The database of a page is new. A page that creates the extension itself gets one without it.
 const MAKES_IT: &str = r"(?im)^\s*CREATE\s+EXTENSION\s+(IF\s+NOT\s+EXISTS\s+)?watchllm_keys\b";
 const VAULT: &str = "CREATE EXTENSION watchllm_keys; SELECT watchllm.install();";
 
@@ -18,7 +18,7 @@ pub(crate) enum Kind {
     IsRead,
 }
 
-/// What a block is; None: no SQL. Err: its info says something that nobody knows.
+/// The kind of a block. None: it is no SQL. Err: its info holds an unknown word.
 pub(crate) fn kind(block: &Block) -> Result<Option<Kind>, String> {
     let mut words = block.info.split_whitespace();
     if words.next() != Some("sql") {
@@ -34,13 +34,12 @@ pub(crate) fn kind(block: &Block) -> Result<Option<Kind>, String> {
     }
 }
 
-/// A page's script, line by line where the page has it, so that psql's line numbers are the page's;
-/// and what each block must come to.
+/// A page's script, with the same line numbers as the page, and what each block must end with.
 pub(crate) struct Script {
     pub(crate) text: String,
     /// First line, last line, the SQLSTATE it must fail with.
     expected: Vec<(usize, usize, String)>,
-    /// What is wrong with the page before anything runs.
+    /// Faults of the page that are known before anything runs.
     pub(crate) complaints: Vec<String>,
     pub(crate) is_empty: bool,
 }
@@ -75,7 +74,7 @@ impl Script {
         Script { text: lines.join("\n"), expected, complaints, is_empty }
     }
 
-    /// What differs between what psql said and what the page promises.
+    /// The differences between what psql said and what the page promises.
     pub(crate) fn judge(&self, page: &Page, status: i32, stderr: &str) -> Vec<String> {
         let mut complaints = self.complaints.clone();
         let (mut met, mut stopped) = (vec![vec![]; self.expected.len()], false);
@@ -90,7 +89,7 @@ impl Script {
             }
         }
         for ((line, _, code), met) in self.expected.iter().zip(met) {
-            // what comes after the line that stopped the script never ran
+            // the lines after the one that stopped the script never ran
             if met != [code.clone()] && !stopped {
                 complaints.push(format!(
                     "{}:{line}: must fail with {code}, once; met {met:?}",
@@ -105,7 +104,8 @@ impl Script {
     }
 }
 
-/// Errors that psql reports, by line: of the server with their SQLSTATE, its own as "psql".
+/// Errors that psql reports, by line. Those of the server have their SQLSTATE, psql's own are
+/// "psql".
 fn errors(stderr: &str) -> Vec<(usize, String, String)> {
     let of_server = re(r"^psql:<stdin>:(\d+): (?:ERROR|FATAL|PANIC):  (\w{5}): (.*)");
     let of_psql = re(r"^psql:<stdin>:(\d+): (?:error: |\\)(.*)");
@@ -120,7 +120,7 @@ fn errors(stderr: &str) -> Vec<(usize, String, String)> {
     stderr.lines().filter_map(of).collect()
 }
 
-/// Runs the blocks of a page; what is wrong with them.
+/// Runs the blocks of a page. Answers their faults.
 pub(crate) fn run(page: &Page) -> Vec<String> {
     let script = Script::of(page);
     if script.is_empty {

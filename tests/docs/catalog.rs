@@ -1,6 +1,6 @@
-//! What the server's catalog says is there: functions with their signatures and who may execute
-//! them, views, tables that an auditor may read, settings. Names and numbers only; judged in
-//! `reference`.
+//! The objects of the server's catalog: functions with their signatures and who may execute them,
+//! views, tables that an auditor may read, settings. Names and numbers only; `reference` judges
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,8 +21,8 @@ pub(crate) struct Function {
     pub(crate) callers: BTreeSet<String>,
 }
 
-/// Columns as `name type` (of tables those that an auditor may read), and which of our roles read
-/// and write it.
+/// Columns as `name type`, and which of our roles read and write it. Of a table these are the
+/// columns that an auditor may read.
 #[derive(Default)]
 pub(crate) struct Relation {
     pub(crate) columns: BTreeSet<String>,
@@ -130,7 +130,7 @@ fn rows(server: &Server, sql: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// A signature as the page may write it: short names of types, no casts of defaults, one space.
+/// A signature as the page may write it: short names of types, no casts of defaults, single spaces.
 pub(crate) fn written(signature: &str) -> String {
     let short = signature.replace("timestamp with time zone", "timestamptz");
     let uncast = crate::re(r"::[a-z_]+(?: [a-z_]+)*(?:\[\])?").replace_all(&short, "").into_owned();

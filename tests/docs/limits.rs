@@ -1,12 +1,12 @@
 //! How long a page and its lines may be: a page is read in one sitting, a line without scrolling.
-//! What is outside of the limits on purpose stands here by name.
+//! Exceptions are named here.
 
 use crate::page::Page;
 use crate::re;
 
 const README: Limits = Limits { lines: 130, bytes: 8 * 1024, width: 120 };
 const PAGE: Limits = Limits { lines: usize::MAX, bytes: 10 * 1024, width: 100 };
-/// They are looked things up in, not read.
+/// People look things up in these; they do not read them through.
 const LONG: [&str; 2] = ["docs/reference.md", "docs/architecture.md"];
 
 struct Limits {

@@ -1,5 +1,5 @@
 //! A page of Markdown as GitHub reads it: headings, their anchors, fenced blocks, links, rows of
-//! tables. Knows nothing of what the pages are about.
+//! tables. It knows nothing about the subjects of the pages.
 
 use std::collections::HashMap;
 
@@ -28,10 +28,10 @@ pub(crate) struct Block {
 }
 
 impl Page {
-    /// The blocks and, as many as the page has, the lines outside of them (those within are empty).
+    /// The blocks, and the lines of the page with those inside blocks left empty.
     fn split(&self) -> (Vec<Block>, Vec<&str>) {
         let (mut blocks, mut outside): (Vec<Block>, Vec<&str>) = (vec![], vec![]);
-        let mut fence: Option<(usize, String)> = None; // how far it is indented, and what closes it
+        let mut fence: Option<(usize, String)> = None; // the fence's indent, and what closes it
         for (at, line) in self.text.lines().enumerate() {
             let trimmed = line.trim_start();
             match &fence {
@@ -77,7 +77,7 @@ impl Page {
         self.prose().into_iter().filter_map(of).collect()
     }
 
-    /// Where a link into the page may lead: GitHub's anchors of the headings, and those written as
+    /// The targets of links into the page: GitHub's anchors of the headings, and those written as
     /// HTML.
     pub(crate) fn anchors(&self) -> Vec<String> {
         let mut seen: HashMap<String, usize> = HashMap::new();
@@ -96,8 +96,8 @@ impl Page {
         anchors
     }
 
-    /// What stands below a heading, to the next of its level or a higher one, without the heading
-    /// itself.
+    /// The text below a heading, up to the next of its level or a higher one. The heading itself is
+    /// left out.
     pub(crate) fn below(&self, heading: &Heading) -> Page {
         let next = self
             .headings()
@@ -110,7 +110,7 @@ impl Page {
         Page { path: self.path.clone(), text }
     }
 
-    /// Headings directly below one: of the next level alone.
+    /// The headings of the next level below one.
     pub(crate) fn children(&self, heading: &Heading) -> Vec<Heading> {
         let own = self.headings().into_iter().skip_while(|other| other.line <= heading.line);
         own.take_while(|other| other.level > heading.level)
@@ -118,7 +118,7 @@ impl Page {
             .collect()
     }
 
-    /// Rows of tables, cell by cell; heads and rulers are none.
+    /// Rows of tables, cell by cell, without heads and rulers.
     pub(crate) fn rows(&self) -> Vec<Vec<String>> {
         let is_ruler =
             |line: &str| line.starts_with('|') && line.chars().all(|c| "|-: ".contains(c));
@@ -158,8 +158,8 @@ fn plain(text: &str) -> String {
     text.replace(['`', '*'], "")
 }
 
-/// GitHub's rule: small letters; everything but letters, digits, `_`, `-` and spaces goes; spaces
-/// become `-`.
+/// GitHub's rule: small letters. Only letters, digits, `_`, `-` and spaces stay, and spaces become
+/// `-`.
 pub(crate) fn anchor(text: &str) -> String {
     let kept = text.to_lowercase();
     let kept = kept.chars().filter(|c| c.is_alphanumeric() || "_- ".contains(*c));

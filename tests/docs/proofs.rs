@@ -1,5 +1,5 @@
 //! Each check of the documentation fails on a page that breaks it, and passes the nearest page that
-//! does not. Without this a check that never finds anything would stay green for ever.
+//! does not. Otherwise a check that never finds anything would stay green for ever.
 
 use crate::page::{Page, anchor};
 use crate::{anchors, blocks, limits};
@@ -8,7 +8,8 @@ pub(crate) fn page(path: &str, text: &str) -> Page {
     Page { path: path.into(), text: text.into() }
 }
 
-/// The name of a page that need not be there, kept out of sight of the check of this very file.
+/// The name of a page that need not exist. It is assembled here, so that the check does not find it
+/// in this file.
 fn name(rest: &str) -> String {
     format!("{}/{rest}", "docs")
 }

@@ -1,6 +1,6 @@
-//! docs/reference.md against what is there, both ways: what exists has its heading, and no heading
-//! names what does not exist. What the page says of each (signature, callers, default, range) must
-//! agree.
+//! docs/reference.md against the catalog, in both directions: everything that exists has its
+//! heading, and every heading names something that exists. What the page says about it (signature,
+//! callers, default, range) must agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -79,8 +79,7 @@ pub(crate) fn against_sources(page: &Page, sources: &Sources) -> Vec<String> {
     complaints
 }
 
-/// What the sections with this beginning list: headings of the next level, or first cells of
-/// tables.
+/// The entries of the sections that begin so: headings of the next level, or first cells of tables.
 fn entries(page: &Page, section: &str) -> Vec<Heading> {
     let sections = page
         .headings()
@@ -131,7 +130,7 @@ fn differs(
     (there != told).then(|| format!("{place} are\n  {there:?}, not\n  {told:?}"))
 }
 
-/// The blocks named `signature`; an empty line parts overloads.
+/// The blocks named `signature`. An empty line separates overloads.
 fn signatures(page: &Page) -> BTreeSet<String> {
     let blocks = page.blocks().into_iter().filter(|block| block.info == "signature");
     let each = blocks
@@ -192,7 +191,7 @@ fn tells_setting(page: &Page, heading: &Heading, setting: &Setting) -> Vec<Strin
     complaints
 }
 
-/// Below a SQLSTATE: an item for each error, which begins with its message.
+/// Below a SQLSTATE there is an item for each error, which begins with its message.
 fn tells_errors(page: &Page, heading: &Heading, sources: &Sources) -> Vec<String> {
     let item = re(r"^- `(.+?)`(?:$|[ :.])");
     let of_it = page.below(heading);

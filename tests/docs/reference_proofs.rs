@@ -1,5 +1,5 @@
-//! The checks of the reference fail on a page that differs from catalog or sources in one place,
-//! and what reads the sources fails where it finds nothing.
+//! The checks of the reference fail on a page that differs from catalog or sources in one place.
+//! The reader of the sources fails if it finds nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -13,12 +13,12 @@ pub(crate) struct Sources {
     pub(crate) access_types: BTreeSet<String>,
     pub(crate) failure_reasons: BTreeSet<String>,
     pub(crate) incident_types: BTreeSet<String>,
-    /// By SQLSTATE: the errors of the product; none for one that SQL alone raises.
+    /// The product's errors by SQLSTATE. Empty for a SQLSTATE that SQL alone raises.
     pub(crate) errors: BTreeMap<String, BTreeSet<String>>,
-    /// By error: its message, `…` for what differs; no entry where each place has a message of its
-    /// own.
+    /// Messages by error, with `…` for the parts that differ. An error whose places have their own
+    /// messages has no entry.
     pub(crate) messages: BTreeMap<String, String>,
-    /// Every text of the product, as messages are written here.
+    /// All texts of the product, written as messages are.
     pub(crate) text: String,
 }
 
@@ -136,7 +136,8 @@ pub(crate) fn conditions(sql: &str) -> Vec<String> {
     named.captures_iter(sql).map(code).collect()
 }
 
-/// A text of the sources as it is told: lines joined, quotes as they show, `…` for what differs.
+/// A text of the sources as it is shown: lines joined, quotes unescaped, `…` for the parts that
+/// differ.
 fn told(text: &str) -> String {
     let joined = re(r"\\\n\s*").replace_all(text, "");
     let open = re(r"\{[A-Za-z_.:?0-9]*\}|\{[^{}\n]*\(\)\}|%").replace_all(&joined, "…");

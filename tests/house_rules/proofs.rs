@@ -164,6 +164,7 @@ fn doubles_can_fail() {
         "pub type Key<'a> = &'a str;",
         "unsafe trait Key {}",
         "words! { Key { A = \"a\" } }",
+        "ids! {\n    /// Of a project.\n    ProjectId\n    /// Of a key.\n    Key\n}",
         "mod a {\n    pub(super) union Key {}\n}",
         "fn a(b: impl Fn() -> u8) {}\nstruct Key;",
     ] {

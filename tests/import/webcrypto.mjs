@@ -1,6 +1,8 @@
-// Makes rows of WatchLLM's provider_keys as its worker makes them: WebCrypto, PBKDF2-HMAC-SHA256 with 100,000 iterations
-// over a 16-byte salt, AES-256-GCM with a 12-byte iv; encrypted_key = base64(salt ‖ ciphertext ‖ tag), encryption_iv =
-// base64(iv). The one argument is JSON: {"secret": text, "keys": [text or {"hex": bytes}]}; answers "key iv" a line.
+// Makes rows of WatchLLM's provider_keys as its worker makes them: WebCrypto, PBKDF2-HMAC-SHA256
+// with 100,000 iterations over a 16-byte salt, AES-256-GCM with a 12-byte iv.
+// encrypted_key = base64(salt ‖ ciphertext ‖ tag), encryption_iv = base64(iv).
+// The one argument is JSON: {"secret": text, "keys": [text or {"hex": bytes}]}. Prints "key iv",
+// one a line.
 const { subtle } = globalThis.crypto;
 
 const base64 = (bytes) => btoa(String.fromCharCode(...bytes));

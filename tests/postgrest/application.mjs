@@ -1,6 +1,7 @@
-// A Supabase application as the suites play it: tokens, supabase-js clients behind a gateway that does what Supabase's
-// does (it takes /rest/v1 off and adds a hop to x-forwarded-for), and checks that print a line each. The world they run
-// in (address, secret, two tenants with a project each) comes from the harness in the environment, as JSON.
+// A Supabase application as the suites play it: tokens, supabase-js clients behind a gateway, and
+// checks that print a line each. The gateway does what Supabase's does: it removes /rest/v1 and
+// adds a hop to x-forwarded-for. The harness passes the world in the environment, as JSON: address,
+// secret, two tenants with a project each.
 import assert from 'node:assert/strict';
 import { createHmac, randomBytes, randomUUID } from 'node:crypto';
 import { appendFileSync } from 'node:fs';
@@ -12,7 +13,7 @@ export const { a, b } = world;
 
 // --- what must be found nowhere ------------------------------------------------------------------------------------
 
-// The harness looks for every line of this file in the database, in all logs and in the trail.
+// The harness searches for every line of this file in the database, in all logs and in the trail.
 function secret(text) {
   appendFileSync('secrets', `${text}\n`);
   return text;
@@ -20,7 +21,7 @@ function secret(text) {
 
 const someKey = () => `sk-proj-${randomBytes(32).toString('hex')}`;
 export const newKey = () => secret(someKey());
-// for where PostgREST itself keeps it: its log has the user agent
+// for the one place where PostgREST itself keeps it: its log has the user agent
 export const keyInHeader = someKey;
 
 // --- tokens ---------------------------------------------------------------------------------------------------------
@@ -36,7 +37,7 @@ export function token(claims, { secret: signingSecret = world.secret, alg = 'HS2
 
 const soon = () => Math.floor(Date.now() / 1000) + 3600;
 export const tenantToken = (sub, more = {}) => token({ role: 'authenticated', aud: 'authenticated', sub, exp: soon(), ...more });
-// a claim of its own makes each token, and so each signature, one of a kind
+// a claim of its own makes each token, and so each signature, unique
 export const keyToken = (role) => token({ role, iss: 'supabase', jti: randomUUID(), exp: soon() });
 
 const anonKey = keyToken('anon');
@@ -59,7 +60,7 @@ const gateway = http.createServer((request, response) => {
 await new Promise((resolve) => gateway.listen(0, '127.0.0.1', resolve));
 const address = `http://127.0.0.1:${gateway.address().port}`;
 
-// As an application makes it: the public key of the project, and the user's own token.
+// As an application creates it: with the project's public key and the user's own token.
 export function client(key, userToken, headers = {}, schema = 'watchllm') {
   return createClient(address, key, {
     db: { schema },
@@ -74,7 +75,7 @@ export const anonymous = (headers) => client(anonKey, undefined, headers);
 // a database role of the harness that has watchllm_auditor
 export const auditor = () => client(anonKey, token({ role: 'api_auditor', exp: soon() }));
 
-// A request by hand, for what supabase-js would not send. Without a token it is nobody's.
+// A request by hand, for what supabase-js would not send. Without a token it is anonymous.
 export async function raw(method, path, { bearer, headers = {}, body } = {}) {
   const profile = method === 'GET' || method === 'HEAD' ? 'accept-profile' : 'content-profile';
   const response = await fetch(`${address}/rest/v1${path}`, {
@@ -91,7 +92,8 @@ export async function raw(method, path, { bearer, headers = {}, body } = {}) {
   return { status: response.status, text, headers: response.headers };
 }
 
-// A call past the gateway, with header lines as they are given (name, value, name, value …): twice, or in other bytes.
+// A call past the gateway, with exactly these header lines (name, value, name, value …): repeated,
+// or with other bytes.
 export function lines(path, bearer, headers, body) {
   const own = ['content-type', 'application/json', 'content-profile', 'watchllm', 'authorization', `Bearer ${bearer}`, 'host', upstream.host];
   return new Promise((resolve, reject) => {
@@ -123,7 +125,8 @@ export function must({ data, error, status }) {
   return data;
 }
 
-// An answer that must be a refusal with this status and SQLSTATE; comes back whole, so that two can be compared.
+// An answer that must be a refusal with this status and SQLSTATE. It is returned whole, so that two
+// can be compared.
 export function refused(answer, status, code) {
   const { data, error } = answer;
   assert.ok(error, `expected ${status} ${code}, got ${answer.status} ${JSON.stringify(data)}`);

@@ -1,5 +1,5 @@
-// A tenant changes its own keys through supabase-js; what belongs to others answers, to the byte, as what does not exist;
-// conflicts, bad input, limits and calls by GET have the HTTP status of their kind.
+// A tenant changes its own keys through supabase-js. Others' keys answer, to the byte, as keys that
+// do not exist. Conflicts, bad input, limits and calls by GET have the HTTP status of their kind.
 import { a, assert, b, check, done, must, newKey, randomUUID, raw, refused, keyToken, service, tenant, tenantToken, trail } from './application.mjs';
 
 const own = tenant(a.sub);

@@ -1,5 +1,5 @@
-// What the trail keeps of a request: the first hop, the user agent and the request id, cut and redacted; never the
-// other headers, and never one request's context in another's row.
+// What the trail keeps of a request: the first hop, the user agent and the request id, cut and
+// redacted. It never keeps other headers, and never one request's context in another's row.
 import { a, assert, auditor, check, done, keyInHeader, lines, must, newKey, randomUUID, service, tenant, trail, raw, keyToken } from './application.mjs';
 
 const backend = service();
@@ -19,7 +19,7 @@ await check('first hop, user agent and request id end in the trail', async () =>
   assert.deepEqual([row.ip_address, row.user_agent], ['203.0.113.7', 'dashboard/1.0 (suite)']);
   const six = await opened({ 'x-forwarded-for': '2001:db8::7' });
   assert.equal(six.ip_address, '2001:db8::7');
-  // the gateway's own hop, when the client names none
+  // the gateway's own hop, if the client names none
   assert.equal((await opened({})).ip_address, '127.0.0.1');
 });
 
@@ -69,7 +69,7 @@ await check('headers sent twice, or in bytes that are no text, blank nothing out
   for (const [header, value] of [['user-agent', 'twice'], ['X-Request-Id', randomUUID()], ['cookie', 'a=b'], ['x-forwarded-for', '203.0.113.12']]) {
     assert.equal((await call(header, value)).status, 200);
     const row = await newest();
-    // of two lines PostgREST hands on one
+    // PostgREST passes one of two lines
     assert.ok(['once', 'twice'].includes(row.user_agent) && /^203\.0\.113\.1[12]$/.test(row.ip_address) && row.request_id.length === 36, JSON.stringify(row));
   }
   for (const header of ['accept-language', 'user-agent', 'x-request-id', 'x-forwarded-for']) {
@@ -87,7 +87,7 @@ await check('a request that gives nothing has nothing of the one before', async 
   const rows = must(await auditor().from('access_logs').select('request_id, ip_address, user_agent')
     .eq('provider_key_id', id).eq('access_type', 'validate').order('accessed_at'));
   const given = { request_id: before['x-request-id'], ip_address: '203.0.113.10', user_agent: 'before' };
-  // fetch names itself; the gateway adds its hop
+  // fetch sets its own user agent, and the gateway adds its hop
   const own = { request_id: null, ip_address: '127.0.0.1', user_agent: 'node' };
   assert.deepEqual(rows, [given, own, given, own]);
 });
@@ -97,7 +97,7 @@ await check('a rolled-back request stays on record', async () => {
   const marked = service({ 'x-request-id': request });
   assert.equal(must(await marked.rpc('decrypt_provider_key', { provider_key_id: id }).rollback()), key);
   assert.deepEqual((await trail(request)).map((row) => [row.access_type, row.success]), [['decrypt', true]]);
-  // a change that is rolled back never was: no row, no change
+  // a change that is rolled back leaves no row and no change
   const undone = randomUUID();
   must(await tenant(a.sub, { 'x-request-id': undone }).rpc('rotate_provider_key', { provider_key_id: id, new_api_key: newKey() }).rollback());
   assert.deepEqual(await trail(undone), []);

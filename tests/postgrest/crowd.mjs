@@ -1,5 +1,6 @@
-// A thousand requests of two tenants and the backend, twenty at a time and in any order: each answer belongs to its
-// asker, and each row of the trail names who asked. For connections that pass from one to the next: a pooler's.
+// A thousand requests of two tenants and the backend, twenty at a time and in any order. Each
+// answer belongs to its asker, and each row of the trail names its asker. For connections that pass
+// from one client to the next, as a pooler's do.
 import { a, assert, auditor, b, check, done, must, newKey, randomUUID, refused, service, tenant } from './application.mjs';
 
 const REQUESTS = 1000;
@@ -15,7 +16,7 @@ for (const one of tenants) {
   one.moving = must(await store('moving', newKey()));
 }
 
-// One request each; all say who asks by their number alone.
+// One request each. Its number alone says who asks.
 const asTenant = (me, you) => [
   async (c) => {
     const rows = must(await c.from('provider_keys').select('id, project_id'));
@@ -36,7 +37,7 @@ const asBackend = (one) => [
   async (c) => assert.equal(must(await c.rpc('resolve_provider_key', { project_id: one.project, provider: 'openai' }))[0].api_key, one.key),
   async (c) => assert.equal(must(await c.rpc('decrypt_provider_keys', { provider_key_ids: [one.fixed] }))[0].api_key, one.key),
 ];
-// Few: a caller's refusals past a rate are stored as one row with a count.
+// Only a few, because a caller's refusals above a rate are stored as one row with a count.
 const opening = (you) => async (c) => refused(await c.rpc('decrypt_provider_key', { provider_key_id: you.fixed }), 403, '42501');
 
 const asked = [];
@@ -88,7 +89,7 @@ await check('each row of the trail names its asker, in role, sub and context', a
       if (row.success) assert.equal(owner.get(row.project_id), who, JSON.stringify(row));
     }
   }
-  // a row at least for each request of the backend and each change of a tenant
+  // at least one row for each request of the backend and each change of a tenant
   const recorded = new Set(rows.map((row) => row.request_id));
   assert.ok(recorded.size > REQUESTS / 3, `${recorded.size} requests on record`);
   for (const { n, who } of asked) if (who === null) assert.ok(recorded.has(`${crowd}-${n}`), `request ${n} of the backend is not on record`);

@@ -1,5 +1,6 @@
-// Who opens a key: the backend, on record. Who does not: a tenant (refused, on record under its sub), and nobody else
-// at all: no token, the public key, an expired or forged token, a token that names a role of ours.
+// Who opens a key: the backend, on record. A tenant does not: it is refused, on record under its
+// sub. Nobody else does: no token, the public key, an expired or forged token, a token that names a
+// role of ours.
 import {
   a, anonymous, assert, auditor, b, check, client, done, must, newKey,
   randomUUID, raw, refused, service, tenant, token, trail, world, keyToken,
@@ -107,7 +108,7 @@ await check('past a rate refusals are counted: no flood, and none is lost', asyn
   assert.ok(rows.every((row) => row.failure_reason === 'not_authorized' && row.claims_trusted));
 });
 
-// What would do most, with arguments that are right; and every function that the schema has, with none.
+// The most powerful functions with valid arguments, and every function of the schema with none.
 const unheard = [
   ...opening(mine),
   ['store_provider_key', { project_id: a.project, provider: 'openai', api_key: newKey() }],
@@ -163,7 +164,7 @@ await check('a forged token is nobody\'s: 401', async () => {
 });
 
 await check('a signed token opens no role that the authenticator was not granted', async () => {
-  // watchllm_service and watchllm_tenant it was granted, through service_role and authenticated
+  // watchllm_service and watchllm_tenant were granted to it, through service_role and authenticated
   for (const role of ['postgres', 'watchllm_owner', 'watchllm_admin', 'pg_read_all_data', 'none', 'authenticator', 'no_such_role', '']) {
     const request = `role-${role}-${a.sub}`;
     await nothingHappens(client(token({ role, sub: a.sub, jti: randomUUID() }), undefined, { 'x-request-id': request }), request, [400, 401, 403]);

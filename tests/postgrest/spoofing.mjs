@@ -1,12 +1,13 @@
-// Who tries to be somebody else: claims in the body, in headers, cookies and Prefer; tokens without a sub, with an empty
-// or a strange one; a sub named like a role; a role hidden in metadata; other schemas. The tenant stays who its token says.
+// Attempts to be somebody else: claims in the body, in headers, cookies and Prefer; tokens without
+// a sub, with an empty or a strange one. Also a sub named like a role, a role hidden in metadata,
+// other schemas. The tenant stays who its token says.
 import { a, assert, auditor, b, check, client, done, must, newKey, randomUUID, raw, refused, service, tenant, tenantToken, token, trail, world } from './application.mjs';
 
 const backend = service();
 const foreign = must(await backend.rpc('store_provider_key', { project_id: b.project, provider: 'openai', api_key: newKey(), name: 'spoofed' }));
 const ownerless = must(await backend.rpc('store_provider_key', { project_id: world.ownerless, provider: 'openai', api_key: newKey(), name: 'ownerless' }));
 
-// Whoever this is, it neither sees nor changes what is b's or nobody's.
+// Whoever this is, it neither sees nor changes the rows of b or of nobody.
 async function isNobodyElse(who, why) {
   const seen = await who.from('provider_keys').select('id').in('id', [foreign, ownerless]);
   if (seen.error) assert.ok([401, 403].includes(seen.status), `${why}: ${seen.status}`);

@@ -1,5 +1,5 @@
-// No record, no answer: while the audit trail cannot be written, a call fails with 503 and nothing of the key; once it
-// can, the same call is answered.
+// No record, no answer: while the audit trail cannot be written, a call fails with 503 and shows
+// nothing of the key. Once it can be written, the same call is answered.
 import { a, assert, check, done, must, newKey, refused, service, tenant, world } from './application.mjs';
 
 const key = newKey();
@@ -9,7 +9,7 @@ const id = must(await backend.rpc('store_provider_key', { project_id: a.project,
 await check('while the trail cannot be written there is a 503 and no key', async () => {
   process.kill(world.writer, 'SIGSTOP');
   try {
-    // at once: each waits for the whole audit_timeout
+    // all at once, because each waits for the whole audit_timeout
     const answers = await Promise.all([
       backend.rpc('decrypt_provider_key', { provider_key_id: id }),
       backend.rpc('resolve_provider_key', { project_id: a.project, provider: 'openai' }),

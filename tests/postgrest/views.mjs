@@ -1,5 +1,6 @@
-// What a dashboard reads: WatchLLM's own query unchanged, own rows only, and no column that is not for it: no
-// ciphertext, no fingerprint, not the database identity of callers, by no filter, order or embedding.
+// What a dashboard reads: WatchLLM's own query unchanged, and own rows only. No forbidden column
+// can be read: no ciphertext, no fingerprint, not the database identity of callers. No filter,
+// order or embedding helps.
 import { PostgrestClient } from '@supabase/postgrest-js';
 import { a, anonymous, assert, auditor, b, check, client, done, must, newKey, raw, refused, service, tenant, tenantToken, token, world } from './application.mjs';
 
@@ -125,7 +126,7 @@ await check('no embedding shows more', async () => {
   ]) {
     for (const relation of ['provider_key_records', 'provider_keys', 'projects']) {
       const answer = await own.from(relation).select(select);
-      // not joined at all (PGRST200), or not allowed
+      // not joined at all (PGRST200), or refused
       assert.ok(answer.error && [400, 403].includes(answer.status), `${relation} ${select}: ${JSON.stringify(answer.data)}`);
       assert.ok(!JSON.stringify(answer.error).includes('\\\\x'), select);
     }
@@ -137,7 +138,7 @@ await check('no embedding shows more', async () => {
 });
 
 await check('nothing is written past the functions', async () => {
-  // without last_used_at: the writer sets it a moment after a use
+  // without last_used_at, which the writer sets a moment after a use
   const state = async () => must(await auditor().from('provider_keys').select('id, name, priority, is_active, updated_at')
     .in('project_id', [a.project, b.project]).order('id'));
   const before = await state();

@@ -6,7 +6,7 @@ use super::detector::{Detector, Subject};
 use crate::id::{IncidentId, KeyRef};
 use crate::moment::Moment;
 use crate::trail::incident::kinds::{Anomaly, anomaly};
-use crate::trail::{AccessType, CallerKind, Event, FailureReason, Incident};
+use crate::trail::{AccessType, CallerKind, Counted, Event, Incident};
 use std::rc::Rc;
 
 /// An access to a key by somebody with the right, as it is counted.
@@ -14,35 +14,21 @@ use std::rc::Rc;
 pub struct KeyAccess<'a> {
     pub at: Moment,
     pub key: KeyRef,
-    /// It failed for a reason of its own, rather than because it was blocked.
-    pub failed: bool,
+    pub access_type: AccessType,
+    pub counted: Counted,
     /// Role, trusted subject and address, by `CallerKind`.
     pub callers: [Option<&'a str>; 3],
 }
 
 impl<'a> KeyAccess<'a> {
-    /// None: the event is no access to a key, or of somebody without the right, or failed for the
-    /// vault's own fault: a lost master key must not block every key.
+    /// None: the event counts for no key.
     pub fn of(event: &'a Event) -> Option<KeyAccess<'a>> {
         let key = event.key()?;
-        let opens = matches!(event.access_type, AccessType::Decrypt | AccessType::Validate);
-        let foreign = matches!(
-            event.failure,
-            Some(
-                FailureReason::NotAuthorized
-                    | FailureReason::NotFound
-                    | FailureReason::UnknownMasterKey
-                    | FailureReason::WrongMasterKey
-            )
-        );
-        let failed = !matches!(
-            event.failure,
-            None | Some(FailureReason::Blocked | FailureReason::CallerBlocked)
-        );
         let subject = event.claims_sub.get().filter(|_| event.claims_trusted);
         let callers = [event.session_role.get(), subject, event.client_addr.get()];
         let callers = callers.map(|name| name.filter(|name| !name.is_empty()));
-        (opens && !foreign).then_some(KeyAccess { at: event.accessed_at, key, failed, callers })
+        let (access_type, counted) = (event.access_type, event.counts()?);
+        Some(KeyAccess { at: event.accessed_at, key, access_type, counted, callers })
     }
 }
 
@@ -71,7 +57,7 @@ impl WatchFinding {
             severity: detector.severity(),
             what: &detector.says(self.limit),
             whom: self.subject.whom(),
-            count: detector.window().map(|window| (window, self.observed, self.limit)),
+            count: detector.window().map(|window| (window.word(), self.observed, self.limit)),
             days_asleep: is_dormant.then_some(self.observed),
             blocked: self.blocks,
         };

@@ -1,54 +1,74 @@
 //! What follows an anomaly, as it is written: `alert` or `block`, and exceptions as
-//! `detector=action`, separated by commas. Pure. Named by `watchllm_keys.anomaly_action` and by its
-//! overrides.
+//! `detector=action`, separated by commas. The setting `anomaly_action`, of the server and as it is
+//! overridden.
 
+use super::detector::Detector;
+use crate::setting::{Form, Scope, Setting, Wrong};
 use std::ffi::CStr;
 
-/// The detectors; each has the bit of its place. Those of `ONLY_BY_NAME` never block because of the
-/// plain word `block`: a caller may be everybody's backend, and a first use is seen after it has
-/// been answered.
-pub const DETECTORS: [&str; 8] = [
-    "rapid_automated_access",
-    "potential_key_theft",
-    "unusually_high_access",
-    "repeated_failures",
-    "mass_key_reading",
-    "new_address",
-    "new_role",
-    "dormant_key_used",
-];
-const ONLY_BY_NAME: usize = 4;
+/// What follows an anomaly.
+pub static ANOMALY_ACTION: Setting = Setting {
+    guc: c"watchllm_keys.anomaly_action",
+    says: c"What follows an anomaly: alert or block, and exceptions as detector=action, separated by commas.",
+    says_more: c"A caller who opens too many different keys is blocked only where mass_key_reading=block is named.",
+    form: Form::Words { default: c"alert", check },
+    narrowest: Scope::Key,
+};
 
 /// The detectors that block, a bit each; or what is wrong with the text.
-pub fn blocking(text: &str) -> Result<u8, &'static CStr> {
-    let (mut plain, mut blocks, mut alerts) = (None, 0u8, 0u8);
-    for part in text.split(',').map(str::trim) {
-        let (detector, action) = match part.split_once('=') {
-            Some((detector, action)) => (Some(detector.trim()), action.trim()),
-            None => (None, part),
-        };
-        let block = match action {
-            "block" => true,
-            "alert" => false,
-            _ => return Err(c"an action is alert or block"),
-        };
-        match detector {
+pub fn blocking(text: &str) -> Result<u16, &'static CStr> {
+    let (mut plain, mut blocks, mut alerts) = (None, 0u16, 0u16);
+    for (name, block) in text.split(',').map(exception) {
+        let block = block?;
+        match name {
             None if plain.is_some() => return Err(c"alert or block stands there twice"),
             None => plain = Some(block),
             Some(name) => {
-                let place = DETECTORS
-                    .iter()
-                    .position(|known| *known == name)
-                    .ok_or(c"no detector has this name")?;
-                if (blocks | alerts) & 1 << place != 0 {
+                let bit = Detector::find(name).ok_or(c"no detector has this name")?.bit();
+                if (blocks | alerts) & bit != 0 {
                     return Err(c"a detector is named twice");
                 }
-                *(if block { &mut blocks } else { &mut alerts }) |= 1 << place;
+                *(if block { &mut blocks } else { &mut alerts }) |= bit;
             }
         }
     }
-    let by_default = if plain == Some(true) { (1 << ONLY_BY_NAME) - 1 } else { 0 };
+    let by_default = if plain == Some(true) { plain_block() } else { 0 };
     Ok(by_default & !alerts | blocks)
+}
+
+/// One part of the text: whom it names, and whether that is to block.
+fn exception(part: &str) -> (Option<&str>, Result<bool, &'static CStr>) {
+    let (name, action) = match part.split_once('=') {
+        Some((name, action)) => (Some(name.trim()), action),
+        None => (None, part),
+    };
+    let block = match action.trim() {
+        "block" => Ok(true),
+        "alert" => Ok(false),
+        _ => Err(c"an action is alert or block"),
+    };
+    (name, block)
+}
+
+/// The detectors that the plain word `block` reaches.
+fn plain_block() -> u16 {
+    let reached = Detector::ALL.iter().filter(|detector| detector.blocks_by_default());
+    reached.fold(0, |set, detector| set | detector.bit())
+}
+
+/// Refuses a text that is misspelt, or that names a detector of callers for a project or a key.
+fn check(text: &str, scope: Scope) -> Result<(), Wrong> {
+    if let Err(problem) = blocking(text) {
+        let hint = "alert or block, and exceptions as detector=action, separated by commas. \
+                    See docs/reference.md#watchllm_keysanomaly_action.";
+        return Err((problem.to_str().unwrap_or_default(), hint));
+    }
+    let names = text.split(',').filter_map(|part| Detector::find(exception(part).0?));
+    if scope > Scope::Database && names.into_iter().any(Detector::is_about_callers) {
+        let hint = "Whoever reads many keys is judged for the whole database: set it there.";
+        return Err(("mass_key_reading is of no project and no key", hint));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -64,6 +84,7 @@ mod tests {
             Ok(0b1_1101)
         );
         assert_eq!(blocking("repeated_failures=block"), Ok(0b1000));
+        assert_eq!(blocking("new_role=block"), Ok(Detector::NewRole.bit()));
     }
 
     #[test]
@@ -80,6 +101,15 @@ mod tests {
             "block;alert",
         ] {
             assert!(blocking(wrong).is_err(), "{wrong}");
+            assert!(check(wrong, Scope::Database).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_detector_of_callers_is_named_for_the_whole_database_alone() {
+        assert!(check("block, mass_key_reading=alert", Scope::Project).is_err());
+        assert!(check("mass_key_reading=block", Scope::Key).is_err());
+        assert_eq!(check("mass_key_reading=block", Scope::Database), Ok(()));
+        assert_eq!(check("block, new_role=block", Scope::Key), Ok(()));
     }
 }

@@ -33,8 +33,9 @@ impl<C, const N: usize, const WIDTH: i64> Buckets<C, N, WIDTH>
 where
     C: Copy + Default + Into<u32> + TryFrom<u32>,
 {
-    /// Counts one more at that time; what lies before the oldest bucket is not counted.
-    pub(super) fn add(&mut self, at: i64) {
+    /// Counts one more at that time, and answers how many there are now; what lies before the oldest
+    /// bucket is not counted.
+    pub(super) fn add(&mut self, at: i64) -> u32 {
         let bucket = at.div_euclid(WIDTH);
         self.move_to(bucket);
         let count = &mut self.counts[Self::place(bucket)];
@@ -44,6 +45,7 @@ where
             *count = more;
             self.sum += 1;
         }
+        self.sum
     }
 
     /// How many lie within the buckets that end with the one of `now`.
@@ -105,11 +107,6 @@ impl Times {
             self.times = VecDeque::new();
         }
         self.times.len()
-    }
-
-    /// The newest time ever added; 0: none.
-    pub(super) fn newest(&self) -> i64 {
-        self.newest
     }
 
     fn forget(&mut self, now: i64) {
@@ -211,7 +208,9 @@ mod tests {
     #[test]
     fn what_is_rare_stops_counting_rather_than_beginning_anew() {
         let mut hour = RareHour::default();
-        (0..70_000).for_each(|_| hour.add(0));
+        (0..70_000).for_each(|_| {
+            hour.add(0);
+        });
         assert_eq!(hour.count(0), 65_535);
         assert_eq!(hour.count(60 * MINUTE), 0);
     }
@@ -224,7 +223,9 @@ mod tests {
         }
         assert!(day.count(i64::MAX / 2) >= 1);
         let mut forward = HalfHours::default();
-        (0..96).for_each(|i| forward.add(i * 30 * MINUTE));
+        (0..96).for_each(|i| {
+            forward.add(i * 30 * MINUTE);
+        });
         assert_eq!(forward.count(95 * 30 * MINUTE), 48);
     }
 }

@@ -1,20 +1,13 @@
-//! The detectors: what each looks for, how urgent its incident is, and whom it is about. Their
-//! names are the types of incidents (trail/incident) and stand in `anomaly_action`
-//! (settings/action).
+//! The detectors, a row each: what is looked for and how often it may be, how urgent its incident
+//! is, what it says, and whether it blocks. All that asks of a detector follows from its row: the
+//! counters of a key, the limits and their settings, `anomaly_action`. Its SQL: sql/anomalies.
 
+use super::counter::Window;
 use crate::id::KeyRef;
+use crate::setting::{Scope, Setting};
 use crate::trail::incident::kinds::Whom;
-use crate::trail::{CallerKind, IncidentType, Severity, words};
+use crate::trail::{AccessType, CallerKind, Counted, IncidentType, Severity};
 use std::rc::Rc;
-
-words! {
-    /// What is looked for.
-    Detector {
-        RapidAccess = "rapid_automated_access", Theft = "potential_key_theft", UnusuallyHigh = "unusually_high_access",
-        Failures = "repeated_failures", MassReading = "mass_key_reading", NewAddress = "new_address",
-        NewRole = "new_role", DormantKey = "dormant_key_used",
-    }
-}
 
 /// Whom an incident of the watch is about.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -33,72 +26,263 @@ impl Subject {
     }
 }
 
-impl Detector {
-    pub fn incident_type(self) -> IncidentType {
-        match self {
-            Detector::RapidAccess => IncidentType::RapidAutomatedAccess,
-            Detector::Theft => IncidentType::PotentialKeyTheft,
-            Detector::UnusuallyHigh => IncidentType::UnusuallyHighAccess,
-            Detector::Failures => IncidentType::RepeatedFailures,
-            Detector::MassReading => IncidentType::MassKeyReading,
-            Detector::NewAddress => IncidentType::NewAddress,
-            Detector::NewRole => IncidentType::NewRole,
-            Detector::DormantKey => IncidentType::DormantKeyUsed,
+/// A detector as it is written down.
+struct Definition {
+    /// Its word is the detector's.
+    incident: IncidentType,
+    severity: Severity,
+    /// What happened, for people; `{limit}` is the number that was crossed.
+    says: &'static str,
+    looks_at: Looks,
+    blocks: Blocks,
+}
+
+/// What a detector looks at. A limit is crossed by more than its number.
+pub(super) enum Looks {
+    /// What happens to a key within a window.
+    Key(Frequency),
+    /// Different keys that one caller opens within a minute.
+    Caller { limit: Setting },
+    /// A moment, which the tables tell.
+    Moment,
+}
+
+/// How often something may happen to a key within a window.
+pub(super) struct Frequency {
+    /// Whether an attempt to open the key is counted here.
+    pub counts: fn(Counted, AccessType) -> bool,
+    pub window: Window,
+    pub limit: Setting,
+}
+
+/// When an anomaly blocks.
+enum Blocks {
+    /// Where `anomaly_action` says `block`.
+    ByDefault,
+    /// Only where it names the detector: a caller may be everybody's backend, and a moment is seen
+    /// after it has been answered.
+    ByName,
+}
+
+/// Times of the last minute are kept, 4 bytes each, up to this limit.
+const MAX_A_MINUTE: i32 = 100_000;
+
+macro_rules! detectors {
+    ($($name:ident = $definition:expr;)+) => {
+        /// What is looked for.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[repr(u8)]
+        pub enum Detector { $($name),+ }
+
+        impl Detector {
+            pub const ALL: &'static [Detector] = &[$(Detector::$name),+];
         }
+
+        static DEFINITIONS: [Definition; Detector::COUNT] = [$($definition),+];
+    };
+}
+
+detectors! {
+    RapidAccess = Definition {
+        incident: IncidentType::RapidAutomatedAccess,
+        severity: Severity::High,
+        says: "rapid automated access: more than {limit} accesses within a minute",
+        looks_at: Looks::Key(Frequency {
+            counts: |counted, _| counted == Counted::Access,
+            window: Window::Minute,
+            limit: Setting::count(
+                c"watchllm_keys.max_accesses_per_minute",
+                c"Accesses of one key within a minute; more is an anomaly.",
+                100,
+                (1, MAX_A_MINUTE),
+                Scope::Key,
+            ),
+        }),
+        blocks: Blocks::ByDefault,
+    };
+    Theft = Definition {
+        incident: IncidentType::PotentialKeyTheft,
+        severity: Severity::Critical,
+        says: "potential key theft: more than {limit} accesses within an hour",
+        looks_at: Looks::Key(Frequency {
+            counts: |counted, _| counted == Counted::Access,
+            window: Window::Hour,
+            limit: Setting::count(
+                c"watchllm_keys.max_accesses_per_hour",
+                c"Accesses of one key within an hour; more is an anomaly.",
+                10_000,
+                (1, i32::MAX),
+                Scope::Key,
+            ),
+        }),
+        blocks: Blocks::ByDefault,
+    };
+    UnusuallyHigh = Definition {
+        incident: IncidentType::UnusuallyHighAccess,
+        severity: Severity::Medium,
+        says: "unusually high access: more than {limit} accesses within a day",
+        looks_at: Looks::Key(Frequency {
+            counts: |counted, _| counted == Counted::Access,
+            window: Window::Day,
+            limit: Setting::count(
+                c"watchllm_keys.max_accesses_per_day",
+                c"Accesses of one key within a day; more is an anomaly.",
+                100_000,
+                (1, i32::MAX),
+                Scope::Key,
+            ),
+        }),
+        blocks: Blocks::ByDefault,
+    };
+    Failures = Definition {
+        incident: IncidentType::RepeatedFailures,
+        severity: Severity::Medium,
+        says: "repeated failures: more than {limit} failed accesses within an hour",
+        looks_at: Looks::Key(Frequency {
+            counts: |counted, _| counted == Counted::Failure,
+            window: Window::RareHour,
+            limit: Setting::count(
+                c"watchllm_keys.max_failures_per_hour",
+                c"Failed accesses of one key within an hour; more is an anomaly.",
+                100,
+                (1, i32::MAX),
+                Scope::Key,
+            ),
+        }),
+        blocks: Blocks::ByDefault,
+    };
+    MassReading = Definition {
+        incident: IncidentType::MassKeyReading,
+        severity: Severity::Critical,
+        says: "mass reading: one caller opened more than {limit} different keys within a minute",
+        looks_at: Looks::Caller {
+            limit: Setting::count(
+                c"watchllm_keys.max_distinct_keys_per_minute",
+                c"Different keys that one caller opens within a minute; more is an anomaly.",
+                50,
+                (1, MAX_A_MINUTE),
+                Scope::Database,
+            ),
+        },
+        blocks: Blocks::ByName,
+    };
+    NewAddress = Definition {
+        incident: IncidentType::NewAddress,
+        severity: Severity::Medium,
+        says: "a key that is in use for a week was used from a new address",
+        looks_at: Looks::Moment,
+        blocks: Blocks::ByName,
+    };
+    NewRole = Definition {
+        incident: IncidentType::NewRole,
+        severity: Severity::Low,
+        says: "a key that is in use for a week was used by a new role",
+        looks_at: Looks::Moment,
+        blocks: Blocks::ByName,
+    };
+    DormantKey = Definition {
+        incident: IncidentType::DormantKeyUsed,
+        severity: Severity::Medium,
+        says: "a key that was asleep was used again",
+        looks_at: Looks::Moment,
+        blocks: Blocks::ByName,
+    };
+}
+
+const _: () = assert!(Detector::COUNT <= u16::BITS as usize, "a set of detectors has 16 bits");
+
+const fn looks_at_keys(place: usize) -> bool {
+    matches!(DEFINITIONS[place].looks_at, Looks::Key(_))
+}
+
+const fn count_of_keys() -> usize {
+    let (mut count, mut place) = (0, 0);
+    while place < Detector::COUNT {
+        count += looks_at_keys(place) as usize;
+        place += 1;
+    }
+    count
+}
+
+impl Detector {
+    pub const COUNT: usize = Detector::ALL.len();
+    /// Those that count what happens to a key.
+    pub(super) const OF_KEYS: [Detector; count_of_keys()] = {
+        let (mut found, mut next, mut place) = ([Detector::ALL[0]; count_of_keys()], 0, 0);
+        while place < Detector::COUNT {
+            if looks_at_keys(place) {
+                found[next] = Detector::ALL[place];
+                next += 1;
+            }
+            place += 1;
+        }
+        found
+    };
+
+    fn definition(self) -> &'static Definition {
+        &DEFINITIONS[self as usize]
+    }
+
+    /// Its name: that of its incidents, of its SQL function behind `detect_`, and in
+    /// `anomaly_action`.
+    pub fn word(self) -> &'static str {
+        self.incident_type().word()
+    }
+
+    pub fn find(word: &str) -> Option<Detector> {
+        Detector::ALL.iter().copied().find(|detector| detector.word() == word)
+    }
+
+    pub fn incident_type(self) -> IncidentType {
+        self.definition().incident
     }
 
     pub fn severity(self) -> Severity {
-        match self {
-            Detector::Theft | Detector::MassReading => Severity::Critical,
-            Detector::RapidAccess => Severity::High,
-            Detector::UnusuallyHigh
-            | Detector::Failures
-            | Detector::NewAddress
-            | Detector::DormantKey => Severity::Medium,
-            Detector::NewRole => Severity::Low,
-        }
+        self.definition().severity
     }
 
     /// What happened, for people; `limit` is the number that was crossed.
     pub fn says(self, limit: u32) -> String {
-        match self {
-            Detector::RapidAccess => {
-                format!("rapid automated access: more than {limit} accesses within a minute")
-            }
-            Detector::Theft => {
-                format!("potential key theft: more than {limit} accesses within an hour")
-            }
-            Detector::UnusuallyHigh => {
-                format!("unusually high access: more than {limit} accesses within a day")
-            }
-            Detector::Failures => {
-                format!("repeated failures: more than {limit} failed accesses within an hour")
-            }
-            Detector::MassReading => {
-                format!(
-                    "mass reading: one caller opened more than {limit} different keys within a minute"
-                )
-            }
-            Detector::NewAddress => {
-                "a key that is in use for a week was used from a new address".into()
-            }
-            Detector::NewRole => "a key that is in use for a week was used by a new role".into(),
-            Detector::DormantKey => "a key that was asleep was used again".into(),
+        self.definition().says.replace("{limit}", &limit.to_string())
+    }
+
+    /// Whether it counts such an attempt to open a key.
+    pub(super) fn counts(self, counted: Counted, access_type: AccessType) -> bool {
+        match &self.definition().looks_at {
+            Looks::Key(frequency) => (frequency.counts)(counted, access_type),
+            Looks::Caller { .. } | Looks::Moment => false,
         }
     }
 
-    /// The window of a count, in words.
-    pub fn window(self) -> Option<&'static str> {
-        match self {
-            Detector::RapidAccess | Detector::MassReading => Some("1 minute"),
-            Detector::Theft | Detector::Failures => Some("1 hour"),
-            Detector::UnusuallyHigh => Some("1 day"),
-            Detector::NewAddress | Detector::NewRole | Detector::DormantKey => None,
+    /// The setting that says how often is too often.
+    pub fn limit(self) -> Option<&'static Setting> {
+        match &self.definition().looks_at {
+            Looks::Key(Frequency { limit, .. }) | Looks::Caller { limit } => Some(limit),
+            Looks::Moment => None,
         }
+    }
+
+    /// The window of a count.
+    pub fn window(self) -> Option<Window> {
+        match &self.definition().looks_at {
+            Looks::Key(frequency) => Some(frequency.window),
+            Looks::Caller { .. } => Some(Window::Minute),
+            Looks::Moment => None,
+        }
+    }
+
+    /// Whether it is about callers, who are judged for the whole database.
+    pub fn is_about_callers(self) -> bool {
+        matches!(self.definition().looks_at, Looks::Caller { .. })
+    }
+
+    /// Whether the plain word `block` is enough for it to block.
+    pub fn blocks_by_default(self) -> bool {
+        matches!(self.definition().blocks, Blocks::ByDefault)
     }
 
     /// Its bit in a set of detectors.
-    pub const fn bit(self) -> u8 {
+    pub const fn bit(self) -> u16 {
         1 << self as u8
     }
 }
@@ -108,16 +292,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_action_is_written_with_the_detectors_names_and_bits() {
-        let words: Vec<&str> = Detector::ALL.iter().map(|detector| detector.word()).collect();
-        assert_eq!(words, crate::anomaly::action::DETECTORS);
-        assert_eq!(crate::anomaly::action::blocking("new_role=block"), Ok(Detector::NewRole.bit()));
+    fn a_detector_has_a_word_a_bit_and_a_setting_that_no_other_has() {
+        let mut words: Vec<&str> = Detector::ALL.iter().map(|detector| detector.word()).collect();
+        words.extend(Detector::ALL.iter().filter_map(|detector| Some(detector.limit()?.name())));
+        let all = words.len();
+        words.sort_unstable();
+        words.dedup();
+        assert_eq!(words.len(), all);
+        let bits = Detector::ALL.iter().fold(0, |set, detector| set | detector.bit());
+        assert_eq!(bits.count_ones() as usize, Detector::COUNT);
+        assert!(
+            Detector::ALL.iter().all(|&detector| Detector::find(detector.word()) == Some(detector))
+        );
     }
 
     #[test]
-    fn an_incident_is_named_as_its_detector() {
+    fn what_counts_says_its_limit_and_what_sees_a_moment_has_none() {
         for &detector in Detector::ALL {
-            assert_eq!(detector.word(), detector.incident_type().word());
+            let says_limit = detector.says(4_711).contains("4711");
+            assert_eq!(detector.limit().is_some(), says_limit, "{detector:?}");
+            assert_eq!(detector.limit().is_some(), detector.window().is_some(), "{detector:?}");
         }
     }
 }

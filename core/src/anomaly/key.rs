@@ -1,30 +1,30 @@
-//! What is counted of one key: accesses of the minute, the hour and the day, failures, and which
-//! callers used it today. About 600 bytes, and 4 more for each access of the last minute up to the
-//! limit.
+//! What is counted of one key: a count for each detector that looks at keys, and which callers used
+//! it today. About 700 bytes, and 4 more for each access of the last minute up to the limit.
 
-use super::buckets::{HalfHours, Hour, RareHour, Times};
+use super::counter::{Counter, Window};
 use super::detector::Detector;
 use super::limits::Limits;
 use crate::moment::{Moment, Span};
+use crate::trail::{AccessType, Counted};
 
 /// Callers of a key that need no second look on one day.
 const KNOWN: usize = 6;
 
-/// A detector with what it counted and its limit.
-pub(super) type Count = (Detector, u32, u32);
+/// Detectors that count what happens to a key.
+const COUNTING: usize = Detector::OF_KEYS.len();
 
 pub(super) struct CountedKey {
     /// Given once and never again.
     pub serial: u32,
     /// Detectors with an open episode, by `Detector::bit`.
-    pub flagged: u8,
+    pub flagged: u16,
     pub limits: Limits,
     /// Of the rules that the limits come from.
     pub generation: u32,
-    minute: Times,
-    hour: Hour,
-    day: HalfHours,
-    failures: Option<Box<RareHour>>,
+    /// In the order of `Detector::OF_KEYS`.
+    counters: [Counter; COUNTING],
+    /// The newest access; 0: none.
+    last_opened: Moment,
     /// Callers met today, by serial; the oldest is overwritten.
     known: [u32; KNOWN],
     known_on: i32,
@@ -32,63 +32,48 @@ pub(super) struct CountedKey {
 }
 
 impl CountedKey {
-    pub(super) fn new(serial: u32, flagged: u8, limits: Limits, generation: u32) -> CountedKey {
+    pub(super) fn new(serial: u32, flagged: u16, limits: Limits, generation: u32) -> CountedKey {
         CountedKey {
             serial,
             flagged,
             limits,
             generation,
-            minute: Times::default(),
-            hour: Hour::default(),
-            day: HalfHours::default(),
-            failures: None,
+            counters: Detector::OF_KEYS
+                .map(|detector| Counter::of(detector.window().unwrap_or(Window::Minute))),
+            last_opened: Moment::EPOCH,
             known: [0; KNOWN],
             known_on: i32::MIN,
             next_known: 0,
         }
     }
 
-    /// Counts an access and answers the counts that end with it.
-    pub(super) fn opened(&mut self, at: Moment) -> [Count; 3] {
-        let at = at.micros();
-        let minute = self.minute.add(at, (self.limits.minute as usize).saturating_add(1)) as u32;
-        self.hour.add(at);
-        self.day.add(at);
-        [
-            (Detector::RapidAccess, minute, self.limits.minute),
-            (Detector::Theft, self.hour.count(at), self.limits.hour),
-            (Detector::UnusuallyHigh, self.day.count(at), self.limits.day),
-        ]
-    }
-
-    /// Counts a failure and answers the count that ends with it.
-    pub(super) fn failed(&mut self, at: Moment) -> Count {
-        let at = at.micros();
-        let failures = self.failures.get_or_insert_default();
-        failures.add(at);
-        (Detector::Failures, failures.count(at), self.limits.failures)
-    }
-
-    /// What a detector counts now; those that do not count see nothing.
-    pub(super) fn count(&mut self, detector: Detector, now: Moment) -> u32 {
-        let now = now.micros();
-        match detector {
-            Detector::RapidAccess => self.minute.count(now) as u32,
-            Detector::Theft => self.hour.count(now),
-            Detector::UnusuallyHigh => self.day.count(now),
-            Detector::Failures => self.failures.as_mut().map_or(0, |hour| hour.count(now)),
-            Detector::MassReading
-            | Detector::NewAddress
-            | Detector::NewRole
-            | Detector::DormantKey => 0,
+    /// Counts an attempt to open it, and answers the detectors whose limit it crosses or whose
+    /// episode is open, a bit each.
+    pub(super) fn take(&mut self, counted: Counted, access_type: AccessType, at: Moment) -> u16 {
+        if counted == Counted::Access {
+            self.last_opened = self.last_opened.max(at);
         }
+        let mut noted = 0;
+        for (counter, &detector) in self.counters.iter_mut().zip(&Detector::OF_KEYS) {
+            if detector.counts(counted, access_type) {
+                let limit = self.limits.of(detector);
+                let crossed = counter.add(at, limit) > limit;
+                noted |= detector.bit() & if crossed { u16::MAX } else { self.flagged };
+            }
+        }
+        noted
+    }
+
+    /// What a detector counts now; one that does not look at keys sees nothing.
+    pub(super) fn count(&mut self, detector: Detector, now: Moment) -> u32 {
+        let place = Detector::OF_KEYS.iter().position(|other| *other == detector);
+        place.map_or(0, |place| self.counters[place].count(now))
     }
 
     /// Whether nobody used it within the day before, as far as this writer saw.
     pub(super) fn was_asleep(&self, at: Moment) -> bool {
-        at - Moment::new(self.minute.newest()) > Span::DAY
+        at - self.last_opened > Span::DAY
     }
-
     /// Whether a caller was met today already.
     pub(super) fn knows(&self, caller: u32, at: Moment) -> bool {
         self.known_on == at.day() && self.known.contains(&caller)

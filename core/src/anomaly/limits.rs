@@ -1,74 +1,104 @@
 //! Limits of the watch as they hold for a key: the server's, overridden per database, project and
-//! key, and what follows when one is crossed. Read from the settings by the writer; here they are
-//! only looked up.
+//! key, and what follows when one is crossed. Filled from the settings, by name, as the writer
+//! reads them; after that they are only looked up.
 
+use super::action::{self, ANOMALY_ACTION};
 use super::detector::Detector;
 use crate::id::{KeyRef, ProjectId};
 use crate::moment::Span;
+use crate::setting::{self, Scope, Setting};
 use std::collections::HashMap;
+
+/// Time without an access after which a key is asleep.
+pub static STALE_AFTER: Setting = Setting::age(
+    c"watchllm_keys.stale_after",
+    c"Time without an access after which a key counts as stale.",
+    30 * setting::DAY,
+    Scope::Key,
+);
 
 /// The limits of one key; each is crossed by more than its number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    pub minute: u32,
-    pub hour: u32,
-    pub day: u32,
-    pub failures: u32,
+    /// By detector; of those without a limit 0.
+    most: [u32; Detector::COUNT],
     /// The time without an access after which a key counts as asleep.
     pub stale: Span,
     /// Detectors that block, by `Detector::bit`.
-    pub blocks: u8,
+    pub blocks: u16,
 }
 
-/// What an override says; None: nothing.
+/// Limits that the server, a database, a project or a key has of its own; None: the wider one's
+/// hold.
 #[derive(Clone, Copy, Default)]
-pub struct Override {
-    pub minute: Option<u32>,
-    pub hour: Option<u32>,
-    pub day: Option<u32>,
-    pub failures: Option<u32>,
-    pub stale: Option<Span>,
-    pub blocks: Option<u8>,
+pub struct OwnLimits {
+    most: [Option<u32>; Detector::COUNT],
+    stale: Option<Span>,
+    blocks: Option<u16>,
 }
 
 /// Every limit there is.
+#[derive(Default)]
 pub struct Rules {
     /// Of the whole database.
     pub base: Limits,
-    /// Different keys that one caller may open within a minute.
-    pub distinct: u32,
-    pub projects: HashMap<ProjectId, Override>,
-    pub keys: HashMap<KeyRef, Override>,
+    pub projects: HashMap<ProjectId, OwnLimits>,
+    pub keys: HashMap<KeyRef, OwnLimits>,
+}
+
+impl OwnLimits {
+    /// Takes up the value of a setting. Names that are none of the watch's say nothing here, and
+    /// neither do values that nobody can have set.
+    pub fn take(&mut self, name: &str, value: &str) {
+        let limit = |detector: &Detector| detector.limit().filter(|limit| limit.name() == name);
+        let of_detector =
+            Detector::ALL.iter().find_map(|detector| Some((*detector, limit(detector)?)));
+        if let Some((detector, limit)) = of_detector {
+            self.most[detector as usize] = limit.number(value);
+        } else if name == STALE_AFTER.name() {
+            self.stale = STALE_AFTER.number(value).map(|minutes| Span::minutes(i64::from(minutes)));
+        } else if name == ANOMALY_ACTION.name() {
+            self.blocks = action::blocking(value).ok();
+        }
+    }
 }
 
 impl Limits {
-    pub fn overridden(self, by: &Override) -> Limits {
-        Limits {
-            minute: by.minute.unwrap_or(self.minute),
-            hour: by.hour.unwrap_or(self.hour),
-            day: by.day.unwrap_or(self.day),
-            failures: by.failures.unwrap_or(self.failures),
-            stale: by.stale.unwrap_or(self.stale),
-            blocks: by.blocks.unwrap_or(self.blocks),
+    pub fn overridden(self, by: &OwnLimits) -> Limits {
+        let mut limits = self;
+        for (most, own) in limits.most.iter_mut().zip(by.most) {
+            *most = own.unwrap_or(*most);
         }
+        limits.stale = by.stale.unwrap_or(limits.stale);
+        limits.blocks = by.blocks.unwrap_or(limits.blocks);
+        limits
     }
 
-    /// The limit of a detector that counts accesses or failures of a key.
-    pub fn of(&self, detector: Detector) -> Option<u32> {
-        match detector {
-            Detector::RapidAccess => Some(self.minute),
-            Detector::Theft => Some(self.hour),
-            Detector::UnusuallyHigh => Some(self.day),
-            Detector::Failures => Some(self.failures),
-            Detector::MassReading
-            | Detector::NewAddress
-            | Detector::NewRole
-            | Detector::DormantKey => None,
-        }
+    /// The same, but for one detector.
+    pub fn with(mut self, detector: Detector, most: u32) -> Limits {
+        self.most[detector as usize] = most;
+        self
+    }
+
+    /// The limit of a detector.
+    pub fn of(&self, detector: Detector) -> u32 {
+        self.most[detector as usize]
     }
 
     pub fn block(&self, detector: Detector) -> bool {
         self.blocks & detector.bit() != 0
+    }
+}
+
+impl Default for Limits {
+    /// Where nobody has set anything.
+    fn default() -> Self {
+        let mut most = [0; Detector::COUNT];
+        for &detector in Detector::ALL {
+            most[detector as usize] = detector.limit().map_or(0, Setting::default_number);
+        }
+        let stale = Span::minutes(i64::from(STALE_AFTER.default_number()));
+        Limits { most, stale, blocks: 0 }
     }
 }
 
@@ -79,20 +109,12 @@ impl Rules {
         let own = self.keys.get(key).copied().unwrap_or_default();
         self.base.overridden(&project).overridden(&own)
     }
-}
 
-impl Default for Rules {
-    /// The defaults of DESIGN §11.
-    fn default() -> Self {
-        let base = Limits {
-            minute: 100,
-            hour: 10_000,
-            day: 100_000,
-            failures: 100,
-            stale: Span::days(30),
-            blocks: 0,
-        };
-        Rules { base, distinct: 50, projects: HashMap::new(), keys: HashMap::new() }
+    /// Takes up what the server, or else the whole database, has: the server's first.
+    pub fn take(&mut self, name: &str, value: &str) {
+        let mut own = OwnLimits::default();
+        own.take(name, value);
+        self.base = self.base.overridden(&own);
     }
 }
 
@@ -105,30 +127,56 @@ mod tests {
         KeyRef { project: ProjectId::new([project; 16]), key: ProviderKeyId::new([key; 16]) }
     }
 
+    fn own(settings: &[(&str, &str)]) -> OwnLimits {
+        let mut own = OwnLimits::default();
+        settings.iter().for_each(|(name, value)| own.take(name, value));
+        own
+    }
+
     #[test]
     fn a_keys_own_limit_beats_its_projects_beats_the_databases() {
         let (ours, others) = (key(1, 2), key(1, 3));
         let mut rules = Rules::default();
-        rules.projects.insert(
-            ours.project,
-            Override { minute: Some(7), hour: Some(70), ..Override::default() },
-        );
-        rules.keys.insert(
-            ours,
-            Override {
-                minute: Some(9),
-                blocks: Some(Detector::Theft.bit()),
-                ..Override::default()
-            },
-        );
-        assert_eq!(
-            (rules.of(&ours).minute, rules.of(&ours).hour, rules.of(&ours).day),
-            (9, 70, 100_000)
-        );
-        assert_eq!((rules.of(&others).minute, rules.of(&others).blocks), (7, 0));
-        assert!(
-            rules.of(&ours).block(Detector::Theft) && !rules.of(&ours).block(Detector::RapidAccess)
-        );
+        let project = own(&[("max_accesses_per_minute", "7"), ("max_accesses_per_hour", "70")]);
+        rules.projects.insert(ours.project, project);
+        let theft = "potential_key_theft=block";
+        rules
+            .keys
+            .insert(ours, own(&[("max_accesses_per_minute", "9"), ("anomaly_action", theft)]));
+        let limits = rules.of(&ours);
+        assert_eq!((limits.of(Detector::RapidAccess), limits.of(Detector::Theft)), (9, 70));
+        assert_eq!(limits.of(Detector::UnusuallyHigh), 100_000);
+        assert!(limits.block(Detector::Theft) && !limits.block(Detector::RapidAccess));
+        let limits = rules.of(&others);
+        assert_eq!((limits.of(Detector::RapidAccess), limits.blocks), (7, 0));
         assert_eq!(rules.of(&key(9, 2)), rules.base);
+    }
+
+    #[test]
+    fn every_setting_of_the_watch_reaches_its_limit_and_nonsense_reaches_none() {
+        for &detector in Detector::ALL {
+            let mut rules = Rules::default();
+            if let Some(limit) = detector.limit() {
+                rules.take(limit.name(), "4711");
+            }
+            let expected = Limits::default().with(detector, detector.limit().map_or(0, |_| 4711));
+            assert_eq!(rules.base, expected, "{detector:?}");
+        }
+        let mut rules = Rules::default();
+        rules.take("stale_after", "2h");
+        assert_eq!(rules.base.stale, Span::minutes(120));
+        rules.take("anomaly_action", "new_role=block");
+        assert_eq!(rules.base.blocks, Detector::NewRole.bit());
+        let before = rules.base;
+        let nonsense = [
+            ("max_accesses_per_minute", "-1"),
+            ("max_accesses_per_hour", "99999999999999999999"),
+            ("stale_after", "soon"),
+            ("anomaly_action", "explode"),
+            ("max_active_keys", "1"),
+            ("nonsense", ""),
+        ];
+        nonsense.iter().for_each(|(name, value)| rules.take(name, value));
+        assert_eq!(rules.base, before);
     }
 }

@@ -5,13 +5,14 @@
 
 use super::access::{KeyAccess, Meeting, WatchFinding};
 use super::callers::{CallerPlace, Callers, Peak};
+use super::counter::Window;
 use super::detector::{Detector, Subject};
-use super::key::{Count, CountedKey};
+use super::key::CountedKey;
 use super::limits::Rules;
 use crate::id::{IncidentId, KeyRef};
 use crate::moment::{Moment, Span};
 use crate::trail::incident::kinds::episode_id;
-use crate::trail::{CallerKind, FailureReason};
+use crate::trail::{CallerKind, Counted, FailureReason};
 use lru::LruCache;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -78,7 +79,7 @@ impl Watch {
     pub fn judge(&mut self, access: &KeyAccess) -> Option<FailureReason> {
         self.keep_time(access.at);
         let serial = self.count(access);
-        if access.failed {
+        if access.counted == Counted::Failure {
             return None;
         }
         let opened_another = self.count_callers(access, serial);
@@ -112,12 +113,7 @@ impl Watch {
 
     /// Counts what an earlier writer recorded: no verdict, no finding. Rows may come in any order.
     pub fn remember(&mut self, access: &KeyAccess) {
-        let key = self.key(access.key);
-        if access.failed {
-            key.failed(access.at);
-        } else {
-            key.opened(access.at);
-        }
+        self.key(access.key).take(access.counted, access.access_type, access.at);
     }
 
     /// As `remember`, of the last minute: callers too.
@@ -178,7 +174,7 @@ impl Watch {
     pub fn end_episodes(&mut self, now: Moment) {
         self.callers.forget(now);
         let is_whole =
-            |detector: Detector| !self.is_filling || detector.window() == Some("1 minute");
+            |detector: Detector| !self.is_filling || detector.window() == Some(Window::Minute);
         let subjects: Vec<(Detector, Subject)> =
             self.episodes.keys().filter(|(detector, _)| is_whole(*detector)).cloned().collect();
         for (detector, subject) in subjects {
@@ -212,12 +208,10 @@ impl Watch {
         for id in keys {
             let Some(key) = self.keys.peek_mut(&id) else { continue };
             let (limits, flagged) = (key.limits, key.flagged);
-            for detector in
-                Detector::ALL.iter().copied().filter(|detector| flagged & detector.bit() == 0)
-            {
-                let Some(limit) = limits.of(detector) else { continue };
+            for detector in Detector::OF_KEYS {
+                let limit = limits.of(detector);
                 let observed = self.keys.peek_mut(&id).map_or(0, |key| key.count(detector, now));
-                if observed > limit {
+                if flagged & detector.bit() == 0 && observed > limit {
                     self.begin(detector, Subject::Key(id), now, observed, limit);
                 }
             }
@@ -306,32 +300,33 @@ impl Watch {
         let at = access.at;
         let key = self.key(access.key);
         let (flagged, serial) = (key.flagged, key.serial);
-        if access.failed {
-            let count = key.failed(at);
-            self.weigh(access.key, at, flagged, count);
-            return serial;
-        }
-        let was_asleep = key.was_asleep(at);
-        let counts = key.opened(at);
+        let was_asleep = access.counted == Counted::Access && key.was_asleep(at);
+        let noted = key.take(access.counted, access.access_type, at);
         if was_asleep && self.woken.len() < MAX_WAITING {
             self.woken.push((access.key, at));
         }
-        counts.into_iter().for_each(|count| self.weigh(access.key, at, flagged, count));
+        if noted != 0 {
+            let noted =
+                Detector::OF_KEYS.into_iter().filter(|detector| noted & detector.bit() != 0);
+            noted.for_each(|detector| self.weigh(access.key, at, flagged, detector));
+        }
         serial
     }
 
-    /// Begins an episode where a count is over its limit, or goes on with the one that is open.
-    fn weigh(&mut self, key: KeyRef, at: Moment, flagged: u8, (detector, observed, limit): Count) {
+    /// Goes on with the episode that is open, or begins one.
+    fn weigh(&mut self, id: KeyRef, at: Moment, flagged: u16, detector: Detector) {
         if flagged & detector.bit() != 0 {
-            self.go_on(detector, Subject::Key(key));
-        } else if observed > limit {
-            self.begin(detector, Subject::Key(key), at, observed, limit);
+            return self.go_on(detector, Subject::Key(id));
         }
+        let Some(key) = self.keys.peek_mut(&id) else { return };
+        let (observed, limit) = (key.count(detector, at), key.limits.of(detector));
+        self.begin(detector, Subject::Key(id), at, observed, limit);
     }
 
     /// Answers the callers for whom the key is another one within this minute.
     fn count_callers(&mut self, access: &KeyAccess, key: u32) -> [Option<CallerPlace>; 3] {
         let mut opened_another = [None; 3];
+        let distinct = self.rules.base.of(Detector::MassReading);
         for ((&kind, name), another) in
             CallerKind::ALL.iter().zip(&access.callers).zip(&mut opened_another)
         {
@@ -345,7 +340,7 @@ impl Watch {
             if !fresh && !caller.flagged {
                 continue;
             }
-            let (observed, limit) = (caller.distinct, caller.limit(self.rules.distinct, access.at));
+            let (observed, limit) = (caller.distinct, caller.limit(distinct, access.at));
             if caller.flagged {
                 self.go_on(Detector::MassReading, Subject::Caller(kind, caller.name.clone()));
             } else if observed > limit {
@@ -450,7 +445,7 @@ impl Watch {
 
     /// The present count and the limit of an episode.
     fn count_of(&mut self, detector: Detector, subject: &Subject, now: Moment) -> (u32, u32) {
-        let distinct = self.rules.distinct;
+        let distinct = self.rules.base.of(Detector::MassReading);
         match subject {
             Subject::Caller(kind, name) => {
                 self.callers.find(*kind, name).map_or((0, distinct), |place| {
@@ -460,7 +455,7 @@ impl Watch {
             }
             Subject::Key(id) => {
                 let count = self.keys.peek_mut(id).map_or(0, |key| key.count(detector, now));
-                (count, self.rules.of(id).of(detector).unwrap_or_default())
+                (count, self.rules.of(id).of(detector))
             }
         }
     }

@@ -2,8 +2,9 @@
 //! writer remembers. That it agrees with the SQL windows: tests/cluster/watch_replay.rs.
 
 use super::*;
-use crate::anomaly::{Limits, Override};
+use crate::anomaly::OwnLimits;
 use crate::id::{ProjectId, ProviderKeyId};
+use crate::trail::AccessType;
 
 const PROJECT: ProjectId = ProjectId::new([1; 16]);
 const A: KeyRef = KeyRef { project: PROJECT, key: ProviderKeyId::new([1; 16]) };
@@ -15,7 +16,13 @@ fn at(micros: i64) -> Moment {
 }
 
 fn access(key: KeyRef, micros: i64) -> KeyAccess<'static> {
-    KeyAccess { at: at(micros), key, failed: false, callers: [Some("app"), None, None] }
+    KeyAccess {
+        at: at(micros),
+        key,
+        access_type: AccessType::Decrypt,
+        counted: Counted::Access,
+        callers: [Some("app"), None, None],
+    }
 }
 
 fn key(number: u16) -> KeyRef {
@@ -110,10 +117,9 @@ fn one_finding_an_episode_which_ends_at_half_the_limit() {
 #[test]
 fn hour_and_day_are_counted_beside_the_minute() {
     let mut watch = Watch::default();
-    watch.set_rules(Rules {
-        base: Limits { minute: 100, hour: 200, day: 300, failures: 10, ..Rules::default().base },
-        ..Rules::default()
-    });
+    let mut rules = Rules::default();
+    rules.base = rules.base.with(Detector::Theft, 200).with(Detector::UnusuallyHigh, 300);
+    watch.set_rules(rules);
     (0..302).for_each(|i| {
         watch.judge(&access(A, i * 15 * SECOND));
     }); // 240 an hour
@@ -124,15 +130,16 @@ fn hour_and_day_are_counted_beside_the_minute() {
 fn failures_count_apart_and_what_was_blocked_counts_as_an_access() {
     let mut watch = Watch::default();
     (0..101).for_each(|i| {
-        watch.judge(&KeyAccess { failed: true, ..access(A, i) });
+        watch.judge(&KeyAccess { counted: Counted::Failure, ..access(A, i) });
     });
     assert_eq!(found(&mut watch), [(Detector::Failures, true)]);
     let event = crate::trail::event::tests::event();
     assert!(KeyAccess::of(&event.refused(FailureReason::NotAuthorized)).is_none());
     assert!(KeyAccess::of(&event.refused(FailureReason::NotFound)).is_none());
     assert!(KeyAccess::of(&event.refused(FailureReason::WrongMasterKey)).is_none()); // the vault's own fault
-    assert!(!KeyAccess::of(&event.refused(FailureReason::Blocked)).unwrap().failed);
-    assert!(KeyAccess::of(&event.refused(FailureReason::DamagedEnvelope)).unwrap().failed);
+    let counted = |reason| KeyAccess::of(&event.refused(reason)).unwrap().counted;
+    assert_eq!(counted(FailureReason::Blocked), Counted::Access);
+    assert_eq!(counted(FailureReason::DamagedEnvelope), Counted::Failure);
 }
 
 #[test]
@@ -201,7 +208,9 @@ fn a_limit_that_changes_counts_from_the_next_access() {
         watch.judge(&access(A, i));
     });
     let mut rules = Rules::default();
-    rules.keys.insert(A, Override { minute: Some(10), ..Override::default() });
+    let mut own = OwnLimits::default();
+    own.take("max_accesses_per_minute", "10");
+    rules.keys.insert(A, own);
     watch.set_rules(rules);
     watch.judge(&access(A, 51));
     assert_eq!(found(&mut watch), [(Detector::RapidAccess, true)]);
@@ -232,7 +241,7 @@ fn a_clock_that_was_set_back_does_not_blind_the_watch() {
 fn an_hours_episode_does_not_end_while_its_hour_is_being_filled() {
     let mut watch = Watch::default();
     let mut rules = Rules::default();
-    rules.base.hour = 10;
+    rules.base = rules.base.with(Detector::Theft, 10);
     watch.set_rules(rules);
     watch.begin_filling();
     watch.remember_episode(

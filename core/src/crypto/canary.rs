@@ -1,6 +1,6 @@
 //! The canary: a known value sealed under each master-key version. If it does not open, the master
-//! key is wrong; if it does, an envelope that fails is damaged (DESIGN §2; the idea is Mozilla's
-//! logins store).
+//! key is wrong. If it opens, an envelope that fails is damaged. Mozilla's logins store does the
+//! same.
 
 use super::envelope::{Binding, EnvelopeError, Sealed, open, seal};
 use super::secret::{RootKey, Secret};
@@ -12,7 +12,7 @@ pub fn make(root: &RootKey, version: u32) -> Result<Sealed, EnvelopeError> {
     seal(root, version, &Binding::Canary { version }, &Secret::new(KNOWN_VALUE.to_vec()))
 }
 
-/// Verifies that this root key is the one the canary of `version` was sealed under.
+/// Verifies that the canary of `version` was sealed under this root key.
 #[must_use]
 pub fn holds(root: &RootKey, version: u32, canary: &Sealed) -> bool {
     let opened = open(root, &Binding::Canary { version }, canary);

@@ -1,7 +1,7 @@
 //! Envelopes: seals a plaintext under a root key and opens it again (AES-256-GCM, RFC 5116).
 //! Envelope v1 = format (1) ‖ master-key version (4, big endian) ‖ salt (16) ‖ nonce (12) ‖
-//! ciphertext ‖ tag (16); sealing key = HKDF-SHA256(root key, salt, info), RFC 5869; AAD = the row
-//! it belongs to. DESIGN §3, §11.
+//! ciphertext ‖ tag (16). Sealing key = HKDF-SHA256(root key, salt, info), RFC 5869. AAD = the row
+//! it belongs to. See docs/architecture.md#crypto and #bytes.
 
 use std::fmt;
 
@@ -15,7 +15,8 @@ use crate::id::{ProjectId, ProviderKeyId};
 use super::random::{NoRandomness, random_bytes};
 use super::secret::{KEY_BYTES, RootKey, Secret};
 
-/// The longest plaintext an envelope takes, in bytes (DESIGN §11: api_key 4096).
+/// The longest plaintext an envelope takes, in bytes: the longest API key
+/// (docs/architecture.md#lengths).
 pub const MAX_PLAINTEXT: usize = 4096;
 
 const FORMAT_1: u8 = 1;
@@ -32,16 +33,16 @@ const SHORTEST: usize = CIPHERTEXT_AT + TAG_BYTES;
 /// Why something did not seal or open. Carries no key material, so it may be shown and logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EnvelopeError {
-    /// Fewer bytes than an empty envelope has: cut off.
+    /// Fewer bytes than an empty envelope has: it was cut off.
     TooShort,
-    /// Longer than an envelope, a provider or a plaintext may be.
+    /// Longer than an envelope, a provider's name or a plaintext may be.
     TooLong,
     /// A format byte that this release does not know.
     UnknownFormat(u8),
     /// Master-key and row versions start at 1.
     ZeroVersion,
-    /// Wrong root key, moved to another row, or damaged: the cipher does not tell which (see
-    /// `canary`).
+    /// Wrong root key, moved to another row, or damaged. The cipher does not tell which; `canary`
+    /// does.
     DoesNotOpen,
     /// The operating system gave no salt or nonce.
     NoRandomness,
@@ -72,8 +73,8 @@ impl From<NoRandomness> for EnvelopeError {
     }
 }
 
-/// The bytes of an envelope, as stored. Ciphertext: it may be copied, and its Debug shows versions
-/// only.
+/// The bytes of an envelope, as stored. They are ciphertext, so they may be copied. Debug shows the
+/// versions only.
 #[derive(Clone)]
 pub struct Sealed(Vec<u8>);
 
@@ -115,7 +116,7 @@ impl fmt::Debug for Sealed {
     }
 }
 
-/// Where an envelope belongs; it opens nowhere else.
+/// The row an envelope belongs to. It opens in no other row.
 #[derive(Debug, Clone, Copy)]
 pub enum Binding<'a> {
     /// A row of `provider_key_versions`.
@@ -145,7 +146,7 @@ pub enum Binding<'a> {
 }
 
 impl Binding<'_> {
-    /// Builds the associated data for an envelope with this header (DESIGN §11).
+    /// Builds the associated data for an envelope with this header (docs/architecture.md#bytes).
     fn aad(&self, header: [u8; HEADER]) -> Result<Vec<u8>, EnvelopeError> {
         const NONE: (ProjectId, ProviderKeyId) = (ProjectId::NIL, ProviderKeyId::NIL);
         let (kind, (project, key), version, provider) = match self {
@@ -176,9 +177,9 @@ impl Binding<'_> {
 
 /// Seals a plaintext for its place under version `master_key_version` (RFC 5116 §2.1).
 ///
-/// Salt and nonce are drawn inside, never passed: a repeated nonce would disclose both plaintexts.
-/// A fresh salt means a fresh AES key, so the 2^32 limit on random nonces (NIST SP 800-38D §8.3) is
-/// never near.
+/// Salt and nonce are drawn inside and never passed: a repeated nonce would disclose both
+/// plaintexts. A fresh salt means a fresh AES key, so the 2^32 limit on random nonces (NIST SP
+/// 800-38D §8.3) is never near.
 pub fn seal(
     root: &RootKey,
     master_key_version: u32,
@@ -202,8 +203,8 @@ fn seal_with(
     if plaintext.len() > MAX_PLAINTEXT {
         return Err(EnvelopeError::TooLong);
     }
-    // Allocated whole, so that it never grows and leaves a plaintext behind; wiped if sealing
-    // fails.
+    // The buffer has its full size from the start, so it never grows and leaves no plaintext
+    // behind. It is wiped if sealing fails.
     let mut bytes = Zeroizing::new(Vec::with_capacity(SHORTEST + plaintext.len()));
     bytes.push(FORMAT_1);
     bytes.extend_from_slice(&master_key_version.to_be_bytes());
@@ -218,8 +219,8 @@ fn seal_with(
     Ok(Sealed(std::mem::take(&mut *bytes)))
 }
 
-/// Opens an envelope in its place (RFC 5116 §2.2). Nothing of the plaintext is given out unless the
-/// tag holds.
+/// Opens an envelope in its place (RFC 5116 §2.2). No plaintext is given out unless the tag is
+/// right.
 pub fn open(
     root: &RootKey,
     binding: &Binding<'_>,
@@ -241,8 +242,8 @@ pub fn open(
     Ok(Secret::new(std::mem::take(&mut *plaintext)))
 }
 
-/// Derives the sealing key of one envelope: HKDF-SHA256 (RFC 5869). It refuses only outputs over
-/// 8160 bytes and this one has 32, but were it ever to fail, nothing must be sealed under a key of
+/// Derives the sealing key of one envelope: HKDF-SHA256 (RFC 5869). HKDF refuses only outputs over
+/// 8160 bytes, and this one has 32. If it failed all the same, nothing may be sealed under a key of
 /// zeros.
 fn cipher(root: &RootKey, salt: &[u8; SALT_BYTES]) -> Result<Aes256Gcm, EnvelopeError> {
     let mut key = Zeroizing::new([0u8; KEY_BYTES]);
@@ -252,7 +253,7 @@ fn cipher(root: &RootKey, salt: &[u8; SALT_BYTES]) -> Result<Aes256Gcm, Envelope
     Ok(Aes256Gcm::new((&*key).into()))
 }
 
-/// Copies `N` bytes out; the lengths are known from `parse`, so the zip always fills it.
+/// Copies `N` bytes out. `parse` checked the lengths, so there are always enough.
 fn array<const N: usize>(bytes: &[u8], from: usize) -> [u8; N] {
     let mut out = [0u8; N];
     out.iter_mut().zip(bytes.iter().skip(from)).for_each(|(to, byte)| *to = *byte);

@@ -1,6 +1,6 @@
 //! Tests of the envelope: vectors that must open for ever, every single flipped bit, and the
-//! binding. The vectors are files in tests/vectors/envelopes_v1; a new format gets a new folder and
-//! never changes these.
+//! binding. The vectors are files in tests/vectors/envelopes_v1. A new format gets a new folder;
+//! these files never change.
 
 use proptest::prelude::*;
 
@@ -219,7 +219,9 @@ proptest! {
         let sealed = seal(&root, version, &binding_from(&place), &plaintext).expect("sealed");
         let parsed = Sealed::parse(sealed.bytes().to_vec()).expect("parsed");
         prop_assert_eq!(parsed.master_key_version(), version);
-        prop_assert!(open(&root, &binding_from(&place), &parsed).expect("opened").equals(&plaintext));
+        prop_assert!(
+            open(&root, &binding_from(&place), &parsed).expect("opened").equals(&plaintext)
+        );
     }
 
     #[test]
@@ -230,9 +232,13 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_at_all_are_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200), first in 0u8..3) {
+    fn any_bytes_at_all_are_survived(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        first in 0u8..3,
+    ) {
         let bytes = [vec![first], bytes].concat();
-        let opened = Sealed::parse(bytes).and_then(|sealed| open(&root(1), &bound(1, "x"), &sealed));
+        let opened =
+            Sealed::parse(bytes).and_then(|sealed| open(&root(1), &bound(1, "x"), &sealed));
         prop_assert!(opened.is_err());
     }
 }

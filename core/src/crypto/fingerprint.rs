@@ -1,5 +1,5 @@
-//! Fingerprints: a keyed hash of a provider key, to tell equal keys without opening them and to
-//! recognise destroyed ones. HMAC-SHA256 (RFC 2104), keyed, because provider keys may be guessed
+//! Fingerprints: a keyed hash of a provider key. They tell equal keys apart without opening them,
+//! and recognise destroyed keys. HMAC-SHA256 (RFC 2104) is keyed, because a key could be guessed
 //! from a plain hash.
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -9,11 +9,12 @@ use zeroize::Zeroizing;
 
 use super::secret::{KEY_BYTES, Secret};
 
-/// The key of all fingerprints of one version; zeroed on drop, never shown. Boxed as `RootKey` is.
+/// The key of all fingerprints of one version: zeroed on drop, never shown. Boxed for the reason
+/// `RootKey` is.
 pub struct FingerprintKey(Box<Zeroizing<[u8; KEY_BYTES]>>);
 
 impl FingerprintKey {
-    /// Takes a key as opened from `audit_keys`; none if it has not exactly 32 bytes.
+    /// Takes a key as opened from `audit_keys`. Answers None if it does not have exactly 32 bytes.
     pub fn from_secret(secret: &Secret) -> Option<Self> {
         if secret.len() != KEY_BYTES {
             return None;
@@ -25,8 +26,8 @@ impl FingerprintKey {
 
     /// Computes the fingerprint of a provider key: HMAC-SHA256, 32 bytes (RFC 2104).
     pub fn fingerprint(&self, provider_key: &Secret) -> [u8; 32] {
-        // The whole key array is the HMAC block's start; 32 bytes are under the block of 64, so
-        // this is `new_from_slice` without its impossible error.
+        // HMAC pads a short key with zeros to its block of 64 bytes; this key has 32. So this is
+        // `new_from_slice` without an error that cannot occur.
         let mut block = Zeroizing::new([0u8; 64]);
         block[..KEY_BYTES].copy_from_slice(self.0.as_slice());
         let mut mac = Hmac::<Sha256>::new((&*block).into());
@@ -68,8 +69,8 @@ mod tests {
         assert!(!same(b"a", b"ab"));
     }
 
-    /// Second source: python3 -c "import hmac; print(hmac.new(b'\x0b'*32, b'Hi There',
-    /// 'sha256').hexdigest())"
+    /// Second source:
+    /// python3 -c "import hmac; print(hmac.new(b'\x0b'*32, b'Hi There', 'sha256').hexdigest())"
     #[test]
     fn agrees_with_another_implementation() {
         let hex: String =

@@ -1,6 +1,7 @@
-//! The keyring: every version of the master key, one line `VERSION:SECRET` each. It grows and never
-//! mutates. This file holds the format; `keyring_file` and `keyring_command` are its two sources
-//! (DESIGN §3). Errors name a line by its number, never by its content.
+//! The keyring: every version of the master key, one line `VERSION:SECRET` each. Versions are
+//! added, never changed. This file holds the format; `keyring_file` and `keyring_command` are its
+//! two sources (docs/architecture.md#crypto). Errors name a line by its number, never by its
+//! content.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,9 +9,9 @@ use std::io;
 
 use super::secret::Secret;
 
-/// The most versions a keyring may hold (DESIGN §3).
+/// The most versions a keyring may hold: shared memory keeps a slot for each.
 pub const MAX_VERSIONS: usize = 64;
-/// The fewest characters of a master secret (DESIGN §3).
+/// The fewest characters of a master secret (docs/architecture.md#crypto).
 pub const MIN_SECRET_CHARACTERS: usize = 32;
 /// The most bytes a keyring's source may give: 64 lines of 1 KiB.
 pub const MAX_SOURCE_BYTES: usize = 64 * 1024;
@@ -19,9 +20,9 @@ pub const MAX_SOURCE_BYTES: usize = 64 * 1024;
 pub struct Keyring(BTreeMap<u32, Secret>);
 
 impl Keyring {
-    /// Parses lines `VERSION:SECRET`. Blank lines, `#` comments, CRLF, a byte order mark and white
-    /// space around either part are tolerated, so a secret cannot begin or end with a space; colons
-    /// inside it belong to it.
+    /// Parses lines `VERSION:SECRET`. It tolerates blank lines, `#` comments, CRLF, a byte order
+    /// mark and white space around either part. So a secret cannot begin or end with a space.
+    /// Colons inside a secret belong to it.
     pub fn parse(bytes: &[u8]) -> Result<Self, KeyringError> {
         if bytes.len() > MAX_SOURCE_BYTES {
             return Err(KeyringError::TooLong);
@@ -67,8 +68,8 @@ fn parse_line(line: &[u8]) -> Result<(u32, Secret), LineFault> {
     }
     let version = version.parse::<i32>().ok().and_then(|version| u32::try_from(version).ok());
     let version = version.filter(|version| *version > 0).ok_or(LineFault::BadVersion)?;
-    // A control character means a file in another encoding or a broken copy: better said now than
-    // never opened.
+    // A control character means a file in another encoding or a broken copy. An error now is better
+    // than envelopes that nobody can open later.
     if secret.chars().any(char::is_control) {
         return Err(LineFault::ControlCharacter);
     }
@@ -95,7 +96,7 @@ pub enum LineFault {
     ControlCharacter,
 }
 
-/// Why there is no keyring. Holds no content, neither of the source nor of the command.
+/// Why there is no keyring. Holds no content of the source or of the command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyringError {
     /// A line is wrong; lines count from 1.
@@ -117,7 +118,7 @@ pub enum KeyringError {
     NotAFile,
     /// The file belongs to neither the server's user nor root.
     WrongOwner,
-    /// The file's mode lets others at it.
+    /// The file's mode gives others access.
     TooOpen {
         /// The permission bits, as `chmod` writes them.
         mode: u32,
@@ -130,7 +131,7 @@ pub enum KeyringError {
     CommandKilled,
     /// The command took longer than it may, and was ended.
     CommandTimedOut,
-    /// The caller wanted no more: it has to leave.
+    /// The caller wants to leave, so the command was ended.
     CommandStopped,
 }
 
@@ -155,7 +156,8 @@ impl fmt::Display for KeyringError {
             }
             Self::TooOpen { mode } => write!(
                 f,
-                "the keyring file has mode {mode:04o}: it must be 0600 or less if owned by the server's user, \
+                "the keyring file has mode {mode:04o}: \
+                 it must be 0600 or less if owned by the server's user, \
                  0640 or less if owned by root"
             ),
             Self::CommandNotRun(kind) => write!(f, "the keyring command could not be run: {kind}"),

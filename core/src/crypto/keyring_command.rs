@@ -1,7 +1,7 @@
 //! Reads the keyring from the output of `watchllm_keys.master_key_command`, e.g. a Vault, KMS or
 //! Secret Manager client. Runs inside a PostgreSQL backend: one thread, poll with a deadline, no
-//! signal handler touched. Its stderr goes nowhere, because such clients print tokens there (DESIGN
-//! §3).
+//! signal handler touched. Such clients print tokens on stderr, so it is discarded
+//! (docs/architecture.md#crypto).
 
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
@@ -15,20 +15,20 @@ use zeroize::Zeroizing;
 
 use super::keyring::{Keyring, KeyringError, MAX_SOURCE_BYTES};
 
-/// How often a command that closed its output is looked at until it ends: it is about to.
+/// How often to check whether a command has ended that closed its output. It usually ends at once.
 const END_CHECK: Duration = Duration::from_millis(5);
-/// How long one wait for output lasts before the caller may do something else meanwhile.
+/// How long one wait for output lasts before the caller gets its turn for other work.
 const SLICE: Duration = Duration::from_millis(10);
 
-/// How long the command may go on: until a deadline, and while `meanwhile` (called every few
-/// milliseconds) says so.
+/// How long the command may go on: until a deadline, and while `meanwhile` allows it. `meanwhile`
+/// is called every few milliseconds.
 struct Patience<'a> {
     deadline: Instant,
     meanwhile: &'a mut dyn FnMut() -> bool,
 }
 
 impl Patience<'_> {
-    /// The next slice of waiting; an error when the time is up or the caller wants no more.
+    /// The next slice of waiting. An error when the time is up or the caller wants to stop.
     fn next(&mut self, slice: Duration) -> Result<Duration, KeyringError> {
         let left = self.deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -39,16 +39,16 @@ impl Patience<'_> {
 }
 
 impl Keyring {
-    /// Runs `/bin/sh -c command` and parses what it prints. Bounded by `timeout` and 64 KiB; must
-    /// end with exit status 0. Whatever it started is ended with it, unless it left for a process
-    /// group of its own. `meanwhile` is called every few milliseconds, to do other work; the
-    /// command is ended as soon as it answers false.
+    /// Runs `/bin/sh -c command` and parses what it prints, within `timeout` and 64 KiB. The exit
+    /// status must be 0. All processes it started are ended with it, unless one moved to a process
+    /// group of its own. `meanwhile` is called every few milliseconds, to do other work. The
+    /// command is ended as soon as `meanwhile` answers false.
     pub fn run_command(
         command: &str,
         timeout: Duration,
         meanwhile: &mut dyn FnMut() -> bool,
     ) -> Result<Keyring, KeyringError> {
-        // A timeout that no clock can hold is a year.
+        // A timeout beyond what the clock can hold becomes a year.
         let now = Instant::now();
         let deadline = now.checked_add(timeout).unwrap_or(now + Duration::from_secs(31_536_000));
         let patience = &mut Patience { deadline, meanwhile };
@@ -68,8 +68,8 @@ fn not_run(error: io::Error) -> KeyringError {
 }
 
 /// Starts the shell in a process group of its own, so that it can be ended with all its children.
-/// The standard library gives it back the default SIGPIPE and an empty signal mask, which
-/// PostgreSQL's backends change.
+/// PostgreSQL's backends change SIGPIPE and the signal mask. The standard library sets both back to
+/// their defaults.
 fn start(command: &str) -> io::Result<Child> {
     Command::new("/bin/sh")
         .args(["-c", command])
@@ -80,10 +80,11 @@ fn start(command: &str) -> io::Result<Child> {
         .spawn()
 }
 
-/// A started command; whichever way this is left, its process group is killed and the shell reaped.
+/// A started command. Whichever way a function leaves, its process group is killed and the shell
+/// reaped.
 struct Running {
     shell: Child,
-    /// Its process id may be somebody else's by now: never to be killed again.
+    /// After reaping, the process id may belong to another process: it must never be killed again.
     reaped: bool,
 }
 
@@ -92,7 +93,7 @@ impl Running {
     fn output(&mut self, patience: &mut Patience) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
         let mut bytes = Zeroizing::new(vec![0u8; MAX_SOURCE_BYTES + 1]);
         let mut length = 0;
-        // `take`: closed when this returns, so that the command is not kept waiting to write.
+        // `take` closes the pipe when this returns, so that the command does not wait to write.
         let Some(mut stdout) = self.shell.stdout.take() else {
             return Err(KeyringError::CommandNotRun(io::ErrorKind::BrokenPipe));
         };
@@ -111,7 +112,7 @@ impl Running {
         Err(KeyringError::TooLong)
     }
 
-    /// Waits for the shell to end, then ends what it left behind and tells how it ended.
+    /// Waits for the shell to end, kills the processes it left behind, and tells how it ended.
     fn end(&mut self, patience: &mut Patience) -> Result<ExitStatus, KeyringError> {
         while !self.has_ended()? {
             std::thread::sleep(patience.next(END_CHECK)?);
@@ -119,7 +120,7 @@ impl Running {
         self.kill_and_reap().map_err(not_run)
     }
 
-    /// Looks whether the shell has ended, without reaping it.
+    /// Checks whether the shell has ended, without reaping it.
     fn has_ended(&self) -> Result<bool, KeyringError> {
         let Some(pid) = self.pid() else {
             return Ok(true);
@@ -134,11 +135,11 @@ impl Running {
         }
     }
 
-    /// Kills the group before reaping the shell: until then its process id, and so the group's, is
-    /// its own. A shell that ended by itself keeps the status it ended with.
+    /// Kills the group, then reaps the shell. Until the shell is reaped, nobody else can get its
+    /// process id or its group's. A shell that ended by itself keeps its exit status.
     fn kill_and_reap(&mut self) -> io::Result<ExitStatus> {
         if let (Some(pid), false) = (self.pid(), self.reaped) {
-            // Fails only where nobody is left.
+            // Fails only where no process is left.
             let _ = kill_process_group(pid, Signal::KILL);
         }
         self.reaped = true;
@@ -158,8 +159,8 @@ impl Drop for Running {
     }
 }
 
-/// Waits until there is something to read, or the end of it. Signals (PostgreSQL's latch) only
-/// interrupt it.
+/// Waits until there is something to read, or the end of the output. A signal (PostgreSQL's latch)
+/// only interrupts the wait.
 fn wait_readable(stdout: &ChildStdout, patience: &mut Patience) -> Result<(), KeyringError> {
     loop {
         let slice =
@@ -223,7 +224,8 @@ mod tests {
         let commands = [
             format!("sleep {marker}; true"),
             format!("exec >&-; sleep {marker}; true"),
-            format!("sleep {marker} & true"), // the shell has ended, its child holds the output open
+            // the shell has ended, its child holds the output open
+            format!("sleep {marker} & true"),
         ];
         for command in commands {
             assert_eq!(
@@ -262,7 +264,7 @@ mod tests {
         assert_eq!(run(&format!("test -n \"$PATH\" && echo 1:{}", secret()), LONG), Ok(vec![1]));
     }
 
-    /// Fails if a process with this argument still runs. Killed ones may take a moment to
+    /// Fails if a process with this argument still runs. A killed process may take a moment to
     /// disappear.
     fn assert_gone(argument: &str) {
         let runs = || {

@@ -1,6 +1,6 @@
-//! Reads the keyring from `watchllm_keys.master_key_file`. Refuses a file that others than the
-//! server's user and root can get at, by the rule PostgreSQL has for `ssl_key_file`. Opened once
-//! and judged by the open file, so that nothing can be swapped between the look and the read.
+//! Reads the keyring from `watchllm_keys.master_key_file`. Only root and the server's user may have
+//! access to the file, as PostgreSQL demands for `ssl_key_file`. The file is opened once and judged
+//! through the open handle, so that nobody can swap it in between.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -11,18 +11,18 @@ use super::secret_file::{open_without_waiting, read_bounded};
 
 impl Keyring {
     /// Reads a keyring file. `server_uid` is the user the server runs as. Symbolic links are
-    /// followed (Kubernetes mounts secrets as links); owner, mode and kind are those of the file
-    /// they lead to.
+    /// followed, because Kubernetes mounts secrets as links. Owner, mode and kind are those of the
+    /// file they lead to.
     pub fn read_file(path: &Path, server_uid: u32) -> Result<Keyring, KeyringError> {
         let unreadable = |error: std::io::Error| KeyringError::Unreadable(error.kind());
         let mut file = open_without_waiting(path).map_err(unreadable)?;
         judge(&file.metadata().map_err(unreadable)?, server_uid)?;
-        // one byte past the bound, which `parse` then refuses
+        // One byte past the bound: `parse` then refuses it.
         Keyring::parse(&read_bounded(&mut file, MAX_SOURCE_BYTES + 1).map_err(unreadable)?)
     }
 
-    /// Looks at owner and mode of a keyring file without opening it, by the same rule; answers
-    /// both.
+    /// Looks up owner and mode of a keyring file without opening it, and judges them by the same
+    /// rule. Answers both.
     pub fn look_at_file(path: &Path, server_uid: u32) -> Result<(u32, u32), KeyringError> {
         let file =
             std::fs::metadata(path).map_err(|error| KeyringError::Unreadable(error.kind()))?;
@@ -31,14 +31,14 @@ impl Keyring {
     }
 }
 
-/// Judges kind, owner and mode. Not owner's bits: what the owner may do to its own file is its
-/// affair.
+/// Judges kind, owner and mode. The owner's own bits do not matter: the owner may do anything to
+/// its file.
 fn judge(file: &Metadata, server_uid: u32) -> Result<(), KeyringError> {
     if !file.is_file() {
         return Err(KeyringError::NotAFile);
     }
-    // A group may read root's file: that is how a server that is not root gets at it. Never write
-    // it.
+    // A group may read a file of root's: that is how a server that is not root reads it. No group
+    // may write it.
     let forbidden = match file.uid() {
         owner if owner == server_uid => 0o077,
         0 => 0o037,
@@ -55,7 +55,7 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
     use std::path::PathBuf;
 
-    /// A directory of its own for each test, gone with it.
+    /// A directory of its own for each test, removed when the test ends.
     struct Place(PathBuf);
 
     impl Place {

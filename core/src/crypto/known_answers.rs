@@ -1,6 +1,6 @@
-//! Known answers: the primitives this room rests on, held against published vectors. They were
-//! recomputed with Python's `cryptography` and `hashlib` as a second source when the files were
-//! made. A release of a dependency that disagrees with one of them must not be taken.
+//! Known answers: published vectors for the primitives that this room uses. Python's `cryptography`
+//! and `hashlib` gave the same answers when the files were made. Do not take a release of a
+//! dependency that disagrees with one of them.
 
 use aes_gcm::{AeadInOut, Aes256Gcm, KeyInit, Nonce, Tag};
 use hkdf::Hkdf;
@@ -37,7 +37,7 @@ fn aes_256_gcm() {
 }
 
 /// RFC 7914 §11, and the inputs of RFC 6070 with SHA-256. The one of 80,000 iterations takes a
-/// second or two where nothing is optimised.
+/// second or two in an unoptimised build.
 #[test]
 fn pbkdf2_hmac_sha256() {
     for vector in read(include_str!("../../tests/vectors/pbkdf2_hmac_sha256.txt")) {
@@ -47,7 +47,7 @@ fn pbkdf2_hmac_sha256() {
     }
 }
 
-/// Made by make_envelopes.py: a root key as DESIGN §3 derives it.
+/// Made by make_envelopes.py: a root key as docs/architecture.md#crypto derives it.
 #[test]
 fn root_key() {
     for vector in read(include_str!("../../tests/vectors/root_key.txt")) {

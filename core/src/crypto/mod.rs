@@ -1,7 +1,7 @@
 //! The crypto room: secrets in memory, the keyring, envelopes, fingerprints, WatchLLM's import
-//! format. It may touch the operating system's random generator, the keyring's file or command and
-//! a secret's file, nothing else: no PostgreSQL, no unsafe. The rules come from DESIGN.md §3 and
-//! §11, and from the RFCs each file names.
+//! format. It may touch the system's random generator, the keyring's file or command, and a
+//! secret's file. It touches nothing else: no PostgreSQL, no unsafe. The rules are in
+//! docs/architecture.md#crypto and in the RFCs that each file names.
 #![forbid(unsafe_code)]
 
 pub mod canary;

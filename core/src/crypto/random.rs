@@ -1,5 +1,5 @@
-//! Random bytes from the operating system, and from nowhere else: no seeded generator that a fork
-//! of the server could copy. Used for salts, nonces and keys (NIST SP 800-90C; getrandom(2)).
+//! Random bytes from the operating system, and from nowhere else: a forked server could copy the
+//! state of a seeded generator. Used for salts, nonces and keys (NIST SP 800-90C; getrandom(2)).
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use rand::rngs::SysRng;
 
 use super::secret::{KEY_BYTES, Secret};
 
-/// The operating system gave no randomness: nothing may be sealed then.
+/// The operating system gave no random bytes: then nothing may be sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoRandomness;
 
@@ -27,7 +27,7 @@ pub fn random_bytes<const N: usize>() -> Result<[u8; N], NoRandomness> {
     Ok(bytes)
 }
 
-/// Generates a 32-byte key, in the buffer in which it stays.
+/// Generates a 32-byte key in its final buffer.
 pub fn random_key() -> Result<Secret, NoRandomness> {
     let mut bytes = vec![0u8; KEY_BYTES];
     SysRng.try_fill_bytes(&mut bytes).map_err(|_| NoRandomness)?;

@@ -1,21 +1,21 @@
 //! Secrets in memory: a provider key or master secret (`Secret`) and a derived root key
-//! (`RootKey`). Both are zeroed on drop and have no Debug, Display, Clone or PartialEq, so that no
-//! log line, panic message or forgotten copy can carry them. PBKDF2 as in RFC 8018; iterations from
-//! OWASP (DESIGN §3).
+//! (`RootKey`). Both are zeroed on drop and have no Debug, Display, Clone or PartialEq. So no log
+//! line, panic message or forgotten copy can carry them. PBKDF2 is that of RFC 8018, the number of
+//! iterations OWASP's.
 
 use pbkdf2::pbkdf2_hmac;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-/// The fewest PBKDF2 iterations a root key is ever derived with (DESIGN §3).
+/// The fewest PBKDF2 iterations a root key is ever derived with (docs/architecture.md#crypto).
 pub const MIN_ITERATIONS: u32 = 100_000;
 /// The iterations a new master key gets: OWASP's figure for PBKDF2-HMAC-SHA256.
 pub const DEFAULT_ITERATIONS: u32 = 600_000;
 /// The bytes of every symmetric key in this room.
 pub const KEY_BYTES: usize = 32;
 
-/// Bytes that must not be seen: read through `expose` alone, zeroed on drop.
+/// Bytes that must not be seen: readable through `expose` alone, zeroed on drop.
 pub struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
@@ -24,7 +24,8 @@ impl Secret {
         Self(Zeroizing::new(bytes))
     }
 
-    /// Shows the bytes. The one door: whoever audits disclosure greps for this word.
+    /// Shows the bytes. This is the only way to them: whoever audits disclosure greps for this
+    /// word.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
@@ -52,33 +53,33 @@ impl From<String> for Secret {
 }
 
 /// The key derived from one version of the master key. Boxed, because moving an array copies it and
-/// leaves the old place on the stack unwiped.
+/// leaves an unwiped copy on the stack.
 pub struct RootKey(Box<Zeroizing<[u8; KEY_BYTES]>>);
 
 impl RootKey {
     /// Derives the root key with PBKDF2-HMAC-SHA256 (RFC 8018 §5.2).
     ///
-    /// Fewer than `MIN_ITERATIONS` are raised to it: a row that was tampered with may ask for a
-    /// cheap derivation, and then its canary does not hold instead of its root key being weak.
+    /// A number below `MIN_ITERATIONS` is raised to it. A tampered row may ask for a cheap
+    /// derivation: then its canary does not open, and no weak root key comes into use.
     pub fn derive(secret: &Secret, salt: &[u8; 16], iterations: u32) -> Self {
         Self(derive_key(secret, salt, iterations.max(MIN_ITERATIONS)))
     }
 
-    /// Copies a root key that was derived before, as kept in shared memory.
+    /// Copies a root key that was derived earlier and kept in shared memory.
     pub fn from_bytes(bytes: &[u8; KEY_BYTES]) -> Self {
         let mut key = Box::new(Zeroizing::new([0u8; KEY_BYTES]));
         key.copy_from_slice(bytes);
         Self(key)
     }
 
-    /// Shows the bytes, to seal, to open and to keep them in shared memory.
+    /// Shows the bytes: for sealing, opening, and keeping them in shared memory.
     pub fn expose(&self) -> &[u8; KEY_BYTES] {
         &self.0
     }
 }
 
-/// Derives 32 bytes with PBKDF2-HMAC-SHA256 and no lower bound, which WatchLLM's format and vectors
-/// need.
+/// Derives 32 bytes with PBKDF2-HMAC-SHA256, with no lower bound: WatchLLM's format and the vectors
+/// need fewer iterations.
 pub(super) fn derive_key(
     secret: &Secret,
     salt: &[u8],

@@ -1,7 +1,7 @@
-//! A file that holds one secret: WatchLLM's encryption secret, for import. Who may have the server
-//! read a file is judged by PostgreSQL's own rule (pg_read_server_files) before this is asked, so
-//! mode and owner are not judged here as they are for the keyring. Opened without waiting and read
-//! bounded; what goes wrong is said without a byte of the content.
+//! A file that holds one secret: WatchLLM's encryption secret, for the import. PostgreSQL's own
+//! rule (pg_read_server_files) judges beforehand who may have the server read a file. So mode and
+//! owner are not judged here. The open does not wait, the read is bounded, and errors hold no byte
+//! of the content.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Read};
@@ -51,7 +51,7 @@ impl From<Error> for SecretFileError {
     }
 }
 
-/// Reads a secret: the whole file but for one line end at its end, 1 to 4,096 bytes of UTF-8.
+/// Reads a secret: the whole file without a final line end, 1 to 4,096 bytes of UTF-8.
 pub fn read_secret(path: &Path) -> Result<Secret, SecretFileError> {
     let mut file = open_without_waiting(path)?;
     if !file.metadata()?.is_file() {
@@ -74,7 +74,7 @@ pub fn read_secret(path: &Path) -> Result<Secret, SecretFileError> {
 
 /// Opens a file for reading. Symbolic links are followed.
 pub(super) fn open_without_waiting(path: &Path) -> std::io::Result<File> {
-    // NONBLOCK: opening a named pipe would otherwise wait for a writer for ever.
+    // NONBLOCK: without it, opening a named pipe waits for a writer for ever.
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
     Ok(File::from(open(path, flags, Mode::empty())?))
 }

@@ -1,6 +1,6 @@
-//! The digest signing key of `audit_keys` (Ed25519, RFC 8032): digests of the audit trail are
-//! signed with it, and an auditor needs the public half only. This file makes the pair; signing
-//! comes with the digests.
+//! The digest signing key of `audit_keys` (Ed25519, RFC 8032). It signs digests of the audit trail,
+//! and an auditor needs the public half only. This file makes the pair; signing comes with the
+//! digests.
 
 use ed25519_dalek::SigningKey;
 use zeroize::Zeroizing;

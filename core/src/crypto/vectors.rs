@@ -1,5 +1,5 @@
-//! Reads test vectors for the tests of this room: records of `name: value` lines, parted by blank
-//! lines. The files are in tests/vectors and are never changed, only added to.
+//! Reads test vectors for the tests of this room: records of `name: value` lines, with blank lines
+//! between them. The files are in tests/vectors. They are never changed, only added to.
 
 /// One record.
 pub(super) struct Vector(Vec<(&'static str, &'static str)>);

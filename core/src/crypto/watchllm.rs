@@ -1,7 +1,7 @@
-//! WatchLLM's own key format, read only, for import: `encrypted_key` = base64(salt 16 ‖ ciphertext
-//! ‖ tag 16), `encryption_iv` = base64(nonce 12), key = PBKDF2-HMAC-SHA256(UTF-8 secret, salt,
-//! 100,000), AES-256-GCM without AAD (DESIGN §3). Nothing is ever written in it: it binds an
-//! envelope to no row.
+//! WatchLLM's own key format, for the import. It is only read, never written: it binds an envelope
+//! to no row. `encrypted_key` = base64(salt 16 ‖ ciphertext ‖ tag 16), `encryption_iv` =
+//! base64(nonce 12). Key = PBKDF2-HMAC-SHA256(UTF-8 secret, salt, 100,000); AES-256-GCM without
+//! AAD. See docs/migrate-watchllm.md.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ const ITERATIONS: u32 = 100_000;
 /// Why an imported key did not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WatchllmError {
-    /// Not base64, or too short to be what it should be: the row itself is broken.
+    /// Not base64, or too short: the row itself is broken.
     Damaged,
     /// Well formed, but this secret does not open it.
     DoesNotOpen,
@@ -67,8 +67,8 @@ fn open_with(
     Ok(Secret::new(std::mem::take(&mut *plaintext)))
 }
 
-/// Decodes standard base64 with padding, as Node's Buffer writes it; white space around it is
-/// forgiven.
+/// Decodes standard base64 with padding, as Node's Buffer writes it. White space around it is
+/// ignored.
 fn decode(text: &str) -> Result<Vec<u8>, WatchllmError> {
     STANDARD.decode(text.trim()).map_err(|_| WatchllmError::Damaged)
 }
@@ -82,8 +82,8 @@ mod tests {
         Secret::from("w".repeat(40))
     }
 
-    /// Seals as WatchLLM does, with one iteration: a hundred thousand take a second where nothing
-    /// is optimised.
+    /// Seals as WatchLLM does, but with one iteration: a hundred thousand take a second in an
+    /// unoptimised build.
     fn sealed(plaintext: &[u8]) -> (String, String) {
         let (salt, nonce) = ([5u8; 16], [6u8; 12]);
         let mut bytes = plaintext.to_vec();
@@ -98,7 +98,7 @@ mod tests {
         open_with(&secret(), encrypted_key, iv, 1).err()
     }
 
-    /// Made by make_envelopes.py in tests/vectors, another implementation.
+    /// Made by make_envelopes.py in tests/vectors, which shares no code with this file.
     #[test]
     fn what_another_implementation_sealed_opens() {
         for vector in read(include_str!("../../tests/vectors/watchllm.txt")) {

@@ -1,12 +1,12 @@
-//! What PostgREST hands on of a request, as JSON in settings of the transaction: the claims of a
-//! verified token, and the headers, of which three are taken. Whole headers are never kept: they
-//! carry the token itself. See docs/facts.md.
+//! The request behind a call, as PostgREST passes it: JSON in settings of the transaction. Read are
+//! the claims of a verified token, and three headers. All headers together are never kept, because
+//! they hold the token itself. See docs/facts.md#supabase-and-postgrest.
 
 use super::ClaimsSub;
 use super::address::usual;
 use serde::Deserialize;
 
-/// Of the claims only who it is; that the token was verified is the proxy's word.
+/// The one claim that is read. The proxy vouches that the token was verified.
 #[derive(Deserialize)]
 struct Claims {
     sub: Option<String>,
@@ -66,7 +66,8 @@ impl Headers {
     }
 }
 
-/// What a JSON object says. A list is none: serde would take its first element for the first field.
+/// Parses a JSON object. A list is refused, because serde would read its first element as the first
+/// field.
 fn object<T: for<'a> Deserialize<'a>>(json: &str) -> Option<T> {
     json.trim_start().starts_with('{').then(|| serde_json::from_str(json).ok())?
 }

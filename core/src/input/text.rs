@@ -1,5 +1,5 @@
-//! Free text as it may be kept: masked, made visible, cut, in this order. Only this room can clean
-//! or cut a text: everybody else takes the type of what the text is (`free_text`, `name`).
+//! Free text from callers (names, user agents, notes) before it is stored or queued: masked, made
+//! visible, cut. Lengths are in bytes (docs/architecture.md#lengths).
 
 use super::ApiKey;
 use crate::redact::{redact, visible};
@@ -22,14 +22,14 @@ pub(super) fn cut(text: &str, max_bytes: usize) -> &str {
 /// caller forge what a reader of the trail sees.
 pub(super) fn clean(text: &str, max_bytes: usize) -> String {
     let read = cut(text, max_bytes.saturating_add(BEYOND));
-    // What masking shortens brings the end of the part nearer: a key cut in two there must not come
-    // into sight.
+    // Masking shortens the text. A key cut in two at the end of what was read could then move into
+    // the kept part.
     let whole = if read.len() < text.len() { without_last_run(read) } else { read };
     let visible: String = redact(whole).chars().map(visible).collect();
     cut(&visible, max_bytes).to_owned()
 }
 
-/// The text without the run of non-blanks at its end, but for at most half of what was read beyond.
+/// The text without its last run of non-blanks. Removes at most half of what was read beyond.
 fn without_last_run(text: &str) -> &str {
     let run = text.len() - text.trim_end_matches(|c: char| !c.is_whitespace()).len();
     cut(text, text.len() - run.min(BEYOND / 2))
@@ -74,7 +74,7 @@ mod tests {
     fn a_gigabyte_is_not_read_and_a_key_cut_in_two_is_not_seen() {
         let long = "x".repeat(1 << 20);
         assert_eq!(clean(&long, 256), long[..256]);
-        // Keys that shrink to almost nothing, then one that lies across the end of what is read.
+        // Long keys that shrink to a few bytes, then one across the end of what is read.
         let key = format!("sk-proj-{} ", "Ab3".repeat(1200));
         for shift in 0..40 {
             let text = format!("{}{}", " ".repeat(shift), key.repeat(5));

@@ -1,5 +1,5 @@
-//! Where to look at all: the fixed texts that keys, labels and providers' names begin with, found
-//! in one pass over a table of their first three bytes.
+//! Anchors: the fixed texts that keys, labels and providers' names begin with. One pass over a
+//! table of their first three bytes finds the places where one may begin.
 
 use std::sync::LazyLock;
 
@@ -18,7 +18,7 @@ pub(super) enum Anchor {
     Label(&'static KeyLabel),
     /// A parameter of an address, and its length.
     Parameter(usize),
-    /// What stands before `user:password@`.
+    /// The `://` before `user:password@`.
     Address(usize),
     /// The name of a provider whose keys have no prefix: its number in `CONTEXTS`, and the length
     /// of the name.
@@ -27,26 +27,26 @@ pub(super) enum Anchor {
 
 struct AnchorText {
     text: &'static [u8],
-    /// Its fourth byte, in lower case, where it has one: looked at before the rest, since most
-    /// begin with `sk-`.
+    /// The fourth byte in lower case, if there is one. It is compared before the rest, because most
+    /// texts begin with `sk-` and the first three bytes do not tell them apart.
     fourth: Option<u8>,
     any_case: bool,
     anchor: Anchor,
 }
 
-/// As many that two of three bytes seldom meet at one, as few that they stay in the processor's
-/// first cache.
+/// Large enough that two different texts of three bytes seldom share a slot. Small enough that the
+/// table stays in the processor's first cache.
 const SLOTS: usize = 1 << 13;
 
 pub(super) struct Anchors {
-    /// For each hash of three bytes the number of its list, 0: none.
+    /// For each hash of three bytes, the number of its list. 0 means that there is none.
     slots: Box<[u8; SLOTS]>,
     lists: Vec<Vec<AnchorText>>,
 }
 
 pub(super) static ANCHORS: LazyLock<Anchors> = LazyLock::new(Anchors::new);
 
-/// Letters of both cases fall together; whether the case counts is seen later.
+/// Upper and lower case share a slot. Whether the case matters is checked later.
 #[inline]
 fn slot(three: u32) -> usize {
     let folded = three & 0x00ff_ffff | 0x0020_2020;
@@ -104,7 +104,7 @@ impl Anchors {
     pub(super) fn next(&self, text: &[u8], from: usize, to: usize) -> Option<usize> {
         let list = |three: u32| self.slots[slot(three)];
         let (mut at, to) = (from, to.min(text.len()));
-        // Six places from one load of eight bytes, and one branch.
+        // Tests six places with one load of eight bytes and one branch.
         while at < to
             && let Some(eight) = text[at..].first_chunk::<8>()
         {
@@ -124,7 +124,7 @@ impl Anchors {
         (at..to).find(|place| first_three(&text[*place..]).map_or(0, list) != 0)
     }
 
-    /// What begins at a place that `next` found: contexts, then prefixes by the order of their
+    /// What begins at a place that `next` found: contexts, then prefixes in the order of their
     /// rules, then labels.
     pub(super) fn at<'t>(
         &self,

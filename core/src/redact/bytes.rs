@@ -1,5 +1,5 @@
-//! Classes of bytes: which belong together in a key, which end it. One table, read by everything
-//! here. All of them are ASCII, so what they delimit ends at character boundaries in any UTF-8.
+//! Classes of bytes: which bytes can be part of a key, and which end it. All files here read this
+//! one table. All of the bytes are ASCII, so runs end at character boundaries in UTF-8.
 
 /// A set of classes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -10,12 +10,11 @@ pub(super) const UPPER: Class = Class(2);
 pub(super) const DIGIT: Class = Class(4);
 pub(super) const DASH: Class = Class(8);
 pub(super) const UNDERSCORE: Class = Class(16);
-/// `+ /` and `=`: what base64 has beyond letters and digits.
+/// `+ /` and `=`: the characters of base64 beyond letters and digits.
 pub(super) const BASE64: Class = Class(32);
-/// `. ~`: what RFC 6750 §2.1 has beyond base64.
+/// `. ~`: the characters of RFC 6750 §2.1 beyond base64.
 pub(super) const DOT: Class = Class(64);
-/// Visible ASCII that does not commonly stand between two values: a key that is looked for has a
-/// long run of these.
+/// Visible ASCII that does not commonly separate two values. Any key has a long run of these bytes.
 const TIGHT: Class = Class(128);
 pub(super) const PERCENT: Class = Class(256);
 
@@ -35,7 +34,7 @@ impl Class {
         CLASSES[usize::from(byte)] & self.0 != 0
     }
 
-    /// The classes that a text has bytes of.
+    /// The classes of all bytes in a text.
     #[inline]
     pub(super) fn all_of(text: &[u8]) -> Class {
         Class(text.iter().fold(0, |all, byte| all | CLASSES[usize::from(*byte)]))
@@ -95,8 +94,8 @@ pub(super) fn run_end(text: &[u8], from: usize, class: Class) -> usize {
 /// The fewest bytes in a row that a key, or the value of a label, has.
 const LONG: usize = 16;
 
-/// Finds the next run of at least 16 bytes without a gap, looking at every sixteenth byte only,
-/// before `limit`. Answers its start; the run may reach beyond the limit.
+/// Finds the next run of at least 16 `TIGHT` bytes that begins before `limit`. It looks at every
+/// sixteenth byte only. Answers the start; the run may reach beyond the limit.
 pub(super) fn next_long_run(text: &[u8], from: usize, limit: usize) -> Option<usize> {
     let mut start = from;
     loop {

@@ -1,17 +1,17 @@
-//! What in a text may be a whole key, of whatever shape: every run of characters between
-//! delimiters, and its parts behind the separators of headers, URLs and assignments, as they stand
-//! and as escapes of URLs and JSON write them. For callers that compare fingerprints: a match is
-//! certain, so it may be generous here.
+//! Candidates: every part of a text that may be a whole key of any shape. They are the runs between
+//! delimiters, and their parts behind the separators of headers, URLs and assignments. Each comes
+//! as written, and without the escapes of URLs and JSON. The caller compares fingerprints, which
+//! proves a match, so too many candidates do no harm.
 
-/// Bytes of the shortest key that is looked for: of fewer there are too many in any text.
+/// Bytes of the shortest key that is looked for. Any text has too many shorter parts.
 const SHORTEST: usize = 8;
-/// Bytes of the longest key, and what escaping may make of it.
+/// Bytes of the longest key, and of the longest text that escaping may make of it.
 const LONGEST: usize = 4096;
 const LONGEST_WRITTEN: usize = 3 * LONGEST;
-/// Parts of one run at most: more separators are no URL and no header.
+/// The most separators that are followed in one run. A URL or header has fewer.
 const MOST_PARTS: usize = 64;
 
-/// A text that may be a key, and where it stands as it is written; offsets in bytes.
+/// A text that may be a key, and its place in the text as written; offsets in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     pub key: String,
@@ -19,7 +19,7 @@ pub struct Candidate {
     pub end: usize,
 }
 
-/// Lists what may be a key, in order of the runs; the same piece in several spellings comes several
+/// Lists the candidates in the order of the runs. A piece with several spellings comes several
 /// times.
 pub fn candidates(text: &str) -> impl Iterator<Item = Candidate> + '_ {
     runs(text)
@@ -62,7 +62,8 @@ fn runs(text: &str) -> impl Iterator<Item = (usize, &str)> {
         .filter(|(_, run)| (SHORTEST..=LONGEST_WRITTEN).contains(&run.len()))
 }
 
-/// The run, without punctuation at its ends too, and what stands between or behind its separators.
+/// The parts of a run: the run itself, the run without punctuation at its ends, and what stands
+/// between or behind its separators.
 fn parts(run: &str) -> Vec<(usize, &str)> {
     let mut parts = vec![(0, run), placed(run, bare(run))];
     add_separated(run, &mut parts);
@@ -121,8 +122,8 @@ fn placed<'r>(run: &str, part: &'r str) -> (usize, &'r str) {
     (part.as_ptr() as usize - run.as_ptr() as usize, part)
 }
 
-/// The text as it stands and, where it has escapes, without them: of URLs, of JSON, of JSON within
-/// JSON.
+/// The text as it stands, and without its escapes if it has any: those of URLs, of JSON, and of
+/// JSON within JSON.
 fn spellings(part: &str) -> Vec<String> {
     let mut spellings = vec![part.to_owned()];
     if part.contains('%') {
@@ -143,7 +144,7 @@ fn spellings(part: &str) -> Vec<String> {
     spellings
 }
 
-/// The text with its percent-encoding undone (RFC 3986 §2.1); None when there is nothing to undo.
+/// The text with its percent-encoding undone (RFC 3986 §2.1). None if there is none.
 fn without_percent(part: &str) -> Option<String> {
     let bytes = part.as_bytes();
     let mut plain = Vec::with_capacity(bytes.len());

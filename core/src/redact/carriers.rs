@@ -1,10 +1,10 @@
-//! Carriers: the texts that keys are found in, as functions of a key and of a name for it. What
-//! only their own writers do (escapes, colours, other scripts) is here once each.
+//! Carriers: the texts that keys are found in, as functions of a key and of a name for it. An
+//! effect that only one writer has (escapes, colours, other scripts) comes once.
 
 pub(crate) struct Carrier {
     pub name: &'static str,
     pub carry: fn(&str, &str) -> String,
-    /// Nothing is escaped, and nothing stands right beside the key but blanks, quotes or signs.
+    /// Nothing is escaped, and only blanks, quotes or signs stand right beside the key.
     pub plain: bool,
 }
 
@@ -45,7 +45,7 @@ fn html(text: &str) -> String {
         .replace('/', "&#x2F;")
 }
 
-/// As some writers of JSON do it: `/`, `+` and `=` too.
+/// Some writers of JSON escape `/`, `+` and `=` too.
 fn careful_json(text: &str) -> String {
     json(text).replace('/', "\\/").replace('+', "\\u002B").replace('=', "\\u003d")
 }
@@ -86,7 +86,8 @@ pub(crate) const CARRIERS: &[Carrier] = &[
     }),
     plain("traceback", |k, n| {
         format!(
-            "Traceback (most recent call last):\n  File \"/app/main.py\", line 3, in f\nValueError: bad {n} {k}\n"
+            "Traceback (most recent call last):\n  File \"/app/main.py\", line 3, in f\n\
+             ValueError: bad {n} {k}\n"
         )
     }),
     plain("Python", |k, n| format!("client = Client({}='{k}')", n.replace(['.', '-'], "_"))),

@@ -1,6 +1,6 @@
-//! A corpus made from a seed: every known format in every carrier, and what looks like a key and is
-//! none. Keys are made from the shapes of `formats`, not from the rules, so that both can be wrong
-//! apart from each other.
+//! A corpus made from a seed: every known format in every carrier, and texts that only look like
+//! keys. The keys are made from the shapes of `formats`, not from the rules. So an error in the
+//! rules is not repeated in the test.
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::string::string_regex;
@@ -14,7 +14,7 @@ use crate::redact::mask::redact;
 
 struct Corpus(TestRunner);
 
-/// A key, the part of it that must not survive, and the name that makes it one.
+/// A key, the part of it that must not survive, and the name beside it that makes it a key.
 struct Key {
     text: String,
     secret: String,
@@ -39,8 +39,7 @@ impl Corpus {
 
     fn key(&mut self, format: &Format, turn: usize) -> Key {
         let shape = regex::Regex::new(&format.shape).expect("a shape");
-        // What stands around a password must be an address as it occurs: any text would do for its
-        // shape.
+        // The shape of a password allows any text around it. The test needs a real address.
         let ascii =
             format.shape.replace("(?i)", "").replace("(?i:bearer)", "(?:bearer|Bearer|BEARER)");
         let made = match format.kind.as_str() {
@@ -70,8 +69,8 @@ impl Corpus {
                 start
             };
             let end = found.get(1).map_or(text.len(), |group| group.end());
-            // What is made by chance may be a placeholder: a run of one character, or too few of
-            // them.
+            // A random secret may be a placeholder by chance: a run of one character, or too few
+            // different ones.
             let secret = text[start..end].to_owned();
             let kinds = secret.chars().collect::<std::collections::HashSet<_>>().len();
             if format.kind == "url_userinfo" || kinds >= 8 {
@@ -85,10 +84,11 @@ impl Corpus {
     }
 }
 
-/// Whether six characters of the secret in a row are still there, as they are or as the carrier
-/// writes them.
+/// Whether six characters of the secret in a row are still there, either as they are or as the
+/// carrier writes them.
 fn survives(masked: &str, before: &str, secret: &str, key: &str) -> bool {
-    // Six characters that also stand in what is no secret (a label, the carrier) tell nothing.
+    // Six characters prove nothing if they also stand outside the secret: in a label or in the
+    // carrier.
     let empty = before.replace(key, "");
     let pieces = secret.as_bytes().windows(6.min(secret.len()));
     pieces
@@ -100,9 +100,9 @@ fn is_plain(format: &Format) -> bool {
     format.context.is_empty() && format.provider != "generic"
 }
 
-/// Formats of the list of whose keys a few are not masked, each with an example. The reason is the
-/// same: a value of the fewest characters that begins with `=`, which is taken for its separator.
-/// What is left is too short. No provider makes such keys.
+/// Formats of which a few keys are not masked, each with an example. The reason is always the same:
+/// the value has the fewest allowed characters and begins with `=`, which is taken for its
+/// separator. The rest is too short. No provider makes such keys.
 const KNOWN_GAPS: &[(&str, &str, &str)] = &[
     ("generic", "bearer", "Bearer =13p0~.Pk~JsP=9="),
     ("generic", "header_kv", "x-api-key: =/0W~QkoT~6++f5="),

@@ -1,6 +1,6 @@
 //! How other formats write a character: JSON and C escapes, percent-encoding, HTML entities,
-//! terminal colours. A key begins right after one, may hold `+ / =` as one, and stands behind a
-//! label and several of them.
+//! terminal colours. A key may begin right after an escape and may hold `+ / =` as escapes. Several
+//! escapes may stand between a label and its key.
 
 use super::bytes::{ALNUM, Class, DIGIT};
 
@@ -13,8 +13,9 @@ fn code(digits: &[u8]) -> Option<u8> {
     u8::from_str_radix(digits, 16).ok().filter(u8::is_ascii)
 }
 
-/// Reads one escaped ASCII character at the beginning of `text`: the character and how many bytes
-/// it takes. Backslashes may be doubled any number of times, as in JSON within JSON; `%` as `%25`.
+/// Reads one escaped ASCII character at the beginning of `text`. Answers the character and how many
+/// bytes the escape takes. Backslashes may be doubled any number of times, as in JSON within JSON.
+/// `%` may be `%25`.
 pub(super) fn escaped(text: &[u8]) -> Option<(u8, usize)> {
     match text.first()? {
         b'%' => {
@@ -58,8 +59,8 @@ fn entity(text: &[u8]) -> Option<(u8, usize)> {
     Some((character, end + 1))
 }
 
-/// The end of the run of this class from `from` on, with its characters beyond letters and digits
-/// also as escapes.
+/// The end of the run of this class from `from` on. Its characters other than letters and digits
+/// may be escaped.
 pub(super) fn run_end(text: &[u8], from: usize, class: Class) -> usize {
     let mut at = super::bytes::run_end(text, from, class);
     while let Some((byte, length)) = escaped(&text[at..]) {
@@ -71,8 +72,8 @@ pub(super) fn run_end(text: &[u8], from: usize, class: Class) -> usize {
     at
 }
 
-/// Counts characters that `has` accepts, also as escapes where they are no letters or digits, up to
-/// `most`. Answers how many, and where they end.
+/// Counts characters that `has` accepts, up to `most`. Those other than letters and digits may be
+/// escaped. Answers how many there are, and where they end.
 pub(super) fn count(
     text: &[u8],
     from: usize,
@@ -93,8 +94,8 @@ pub(super) fn count(
     (count, at)
 }
 
-/// Whether what begins at `at` is a word of its own: there is no letter or digit before it, or one
-/// that ends an escape. Bytes over 127 and `_` are edges too.
+/// Whether a word of its own begins at `at`: no letter or digit stands before it, unless that ends
+/// an escape. Bytes over 127 and `_` are edges too.
 #[inline]
 pub(super) fn is_edge(text: &[u8], at: usize) -> bool {
     at == 0 || !ALNUM.has(text[at - 1]) || ends_escape(&text[at.saturating_sub(12)..at])
@@ -125,8 +126,8 @@ fn is_octal(digits: &[u8]) -> bool {
     digits.iter().all(|digit| (b'0'..=b'7').contains(digit))
 }
 
-/// Where the first word really begins in a run of letters and digits at `start`: behind the rest of
-/// an escape, colour or percent code that stands before it.
+/// Where the first word really begins in a run of letters and digits at `start`. The rest of an
+/// escape, colour or percent code before it is skipped.
 pub(super) fn behind_escape(text: &[u8], start: usize, end: usize) -> usize {
     let rest = &text[start..end];
     let hex = |from: usize, count: usize| rest.get(from..from + count).is_some_and(is_hex);
@@ -137,7 +138,7 @@ pub(super) fn behind_escape(text: &[u8], start: usize, end: usize) -> usize {
         (Some(b'\\'), [_, ..]) => 1,
         (Some(b'%'), [b'2', b'5', ..]) if hex(2, 2) => 4,
         (Some(b'%'), _) if hex(0, 2) => 2,
-        // ESC[31m, \u001b[1;31m; not the first element of an array
+        // `ESC[31m` and `\u001b[1;31m` are colours; `[1` alone is the first element of an array.
         (Some(b'[' | b';'), _)
             if start > 1 && (ALNUM.has(text[start - 2]) || text[start - 2] == 0x1b) =>
         {
@@ -150,11 +151,11 @@ pub(super) fn behind_escape(text: &[u8], start: usize, end: usize) -> usize {
     start + length
 }
 
-/// Where the signs of base64 begin that end at `end`, as they are or escaped; whole escapes, or
-/// JSON would break.
+/// Where the signs of base64 that end at `end` begin, plain or escaped. An escape is taken whole,
+/// since half an escape would break JSON.
 pub(super) fn signs_before(text: &[u8], end: usize) -> usize {
     let mut at = end;
-    // A key seldom begins with more of them.
+    // A key seldom begins with more than eight of them.
     for _ in 0..8 {
         let before = &text[at.saturating_sub(6)..at];
         at -= match before {
@@ -172,12 +173,12 @@ pub(super) fn signs_before(text: &[u8], end: usize) -> usize {
 
 /// The most bytes between a label and its value.
 const GLUE: usize = 96;
-/// Words that may stand between: "Incorrect API key provided: …", `{"name": "api_key", "value":
-/// "…"}`.
+/// Words that may stand between a label and its value: "Incorrect API key provided: …", `{"name":
+/// "api_key", "value": "…"}`.
 const BETWEEN: [&[u8]; 6] = [b"value", b"provided", b"header", b"is", b"was", b"string"];
 
 /// Skips what separates a label from its value: blanks, quotes, signs, escapes, tags, colours.
-/// Answers where the value may begin, and whether there was anything.
+/// Answers where the value may begin.
 pub(super) fn skip_glue(text: &[u8], from: usize) -> usize {
     let (mut at, limit) = (from, text.len().min(from + GLUE));
     while at < limit {

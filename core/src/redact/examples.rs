@@ -1,8 +1,8 @@
-//! Examples of keys for tests, built when the tests run: no file of ours may hold anything that
-//! looks live, or every scanner in the world reports this repository.
+//! Examples of keys for tests, built when the tests run. No file of this repository may hold a text
+//! that looks like a live key, or every secret scanner would report it.
 
-/// Replaces `<60>` by 60 sequential characters, `<hex 32>` and `<low 48>` by hexadecimal and
-/// lower-case ones.
+/// Replaces `<60>` by 60 sequential characters, `<hex 32>` and `<low 48>` by hexadecimal digits and
+/// lower-case letters.
 pub(crate) fn expand(example: &str) -> String {
     let mut text = String::new();
     let mut parts = example.split('<');

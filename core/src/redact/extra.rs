@@ -1,7 +1,6 @@
-//! Patterns that the server's settings add to the rules: found in any bytes, by automata that are
-//! built beforehand, so that searching allocates nothing: the log hook searches by them too.
-//! Refused are those that `patterns` refuses. They match bytes: classes, `.`, `\b` and upper or
-//! lower case are those of ASCII.
+//! Patterns that the server's settings add to the rules. Their automata are built beforehand, so
+//! that a search allocates nothing: the log hook searches with them too. `patterns` says which are
+//! refused. They match bytes: classes, `.`, `\b` and upper or lower case are those of ASCII.
 
 use std::borrow::Cow;
 
@@ -15,22 +14,22 @@ use super::finding::Finding;
 use super::mask::redact_pausing;
 use super::patterns::{NO_PATTERN, Refusal, check_count, check_length, check_matches, masked_at};
 
-/// Bytes of an automaton, and of what building one takes; there are two.
+/// Bytes of an automaton, and of the memory for building one. There are two automata.
 const SIZE: usize = 1 << 20;
 const BUILDING: usize = 1 << 23;
-/// A text that is masked is searched in parts, so that a query can be cancelled; a match is at most
-/// as long as what is read beyond.
+/// A text is searched in parts, so that a query can be cancelled. `BEYOND` is what is read past a
+/// part, and so the longest match.
 const PART: usize = 1 << 16;
 const BEYOND: usize = 1 << 12;
-/// What a finding of theirs is called.
+/// What a finding of these patterns is called.
 pub const EXTRA_KEY: &str = "key of an extra pattern";
 
 /// Patterns that were accepted, all of them in one automaton.
 pub struct ExtraPatterns(automaton::Regex);
 
 impl ExtraPatterns {
-    /// Builds them from a JSON list of strings; None: the list, or the text, is empty. The refusal
-    /// says which pattern.
+    /// Builds them from a JSON list of strings. Answers None if the list or the text is empty. The
+    /// refusal names the pattern by its number.
     pub fn from_json(list: &[u8]) -> Result<Option<ExtraPatterns>, (usize, Refusal)> {
         if list.trim_ascii().is_empty() {
             return Ok(None);
@@ -64,8 +63,8 @@ impl ExtraPatterns {
         })
     }
 
-    /// Masks every match by as many `*`, in any bytes; says of each what it is and its bytes
-    /// before, and answers how many there were. Allocates nothing.
+    /// Masks every match by as many `*`, in any bytes. Calls `found` with each match and its bytes
+    /// before masking. Answers how many there were. Allocates nothing.
     pub fn mask_each(&self, text: &mut [u8], found: &mut dyn FnMut(&Finding, &[u8])) -> usize {
         let (mut from, mut count) = (0, 0);
         while let Some((start, end)) = self.next(text, from, text.len()) {
@@ -76,8 +75,8 @@ impl ExtraPatterns {
         count
     }
 
-    /// The first match from a place on that is not empty: the texts that patterns are tried on do
-    /// not refuse (x|\b).
+    /// The first match from a place on that is not empty. A pattern such as (x|\b) passes the test
+    /// texts and can still match nothing.
     fn next(&self, text: &[u8], from: usize, to: usize) -> Option<(usize, usize)> {
         let mut from = from;
         while from < to {
@@ -91,7 +90,7 @@ impl ExtraPatterns {
         None
     }
 
-    /// Where to mask a text: whole characters.
+    /// Where to mask a text, extended to whole characters.
     fn places(&self, text: &str, pause: &mut dyn FnMut()) -> Vec<(usize, usize)> {
         let (mut places, mut from) = (Vec::new(), 0);
         while from < text.len() {
@@ -113,8 +112,8 @@ fn finding(start: usize, end: usize) -> Finding {
     Finding { provider: None, kind: EXTRA_KEY, start, secret: start, end }
 }
 
-/// Masks keys by the rules, then every match of an extra pattern, until nothing changes. A text in
-/// which there is nothing is not copied.
+/// Masks keys by the rules, then every match of an extra pattern, until nothing changes. A text
+/// without any is not copied.
 pub fn redact_with<'t>(
     text: &'t str,
     extra: Option<&ExtraPatterns>,
@@ -129,13 +128,13 @@ pub fn redact_with<'t>(
     masked
 }
 
-/// The keys in a text by the rules, and where those see none by extra patterns; in order.
+/// The keys that the rules find in a text, and the matches of extra patterns elsewhere, in order.
 pub fn all_findings(text: &str, extra: Option<&ExtraPatterns>) -> Vec<Finding> {
     let mut found: Vec<Finding> = super::findings(text).collect();
     let Some(extra) = extra else { return found };
     let known = found.len();
     for seen in extra.findings(text.as_bytes()) {
-        // What is known lies in order and without overlap.
+        // The known findings are in order and do not overlap.
         let before = found[..known].partition_point(|known| known.start < seen.end);
         if before == 0 || found[before - 1].end <= seen.start {
             found.push(finding(

@@ -3,7 +3,7 @@
 
 /// This replaces the secret part.
 pub const MASK: &str = "...[REDACTED]";
-/// How a mask ends, whatever public prefix stands before it.
+/// The end of a mask, whatever public prefix stands before it.
 pub(super) const MASK_END: &str = "[REDACTED]";
 
 /// A key found in a text; offsets in bytes.

@@ -1,5 +1,5 @@
-//! The formats that keys are known in, read from `core/formats/leak_formats.json` when the tests
-//! run. Corpora are made from them, independently of the rules; `formats_tests` ties both together.
+//! The known formats of keys, read from `core/formats/leak_formats.json` when the tests run. The
+//! corpora are made from them, independently of the rules. `formats_tests` ties both together.
 
 use std::sync::LazyLock;
 
@@ -8,11 +8,11 @@ use serde_json::Value;
 pub(crate) struct Format {
     pub provider: String,
     pub kind: String,
-    /// A regular expression of what such a key looks like.
+    /// A regular expression for the shape of such a key.
     pub shape: String,
     /// Its public prefix; empty where it has none.
     pub prefix: String,
-    /// Names that make it a key; none where the shape says enough.
+    /// Names that make it a key. None if the shape alone says enough.
     pub context: Vec<String>,
 }
 

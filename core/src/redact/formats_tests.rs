@@ -1,5 +1,5 @@
-//! Ties the list of formats to the rules, both ways: what is in the list is masked, and what has a
-//! rule is in the list. What is not so is named here, with its reason.
+//! Ties the list of formats to the rules in both directions. Every format in the list is masked,
+//! and every rule has a format in the list. Exceptions are named here with their reasons.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ fn every_entry_of_the_list_is_whole_and_stands_once() {
     }
 }
 
-/// The other way round is `every_format_of_the_list_is_masked`, and in every carrier
+/// The other direction is `every_format_of_the_list_is_masked`, and in every carrier
 /// `no_key_survives_in_any_carrier`.
 #[test]
 fn every_rule_is_in_the_list() {

@@ -1,32 +1,33 @@
-//! What may be shown of a key by which people know it again: its provider and a hint (DESIGN §6).
-//! The hint is stored and displayed in clear, so it gives away four characters of long secrets and
-//! none of short.
+//! What may be shown of a key, so that people recognise it: its provider and a hint. The hint is
+//! stored and displayed in clear. So it shows four characters of a long secret and none of a short
+//! one (docs/architecture.md#crypto).
 
 use super::finding::Finding;
 use super::mask::findings;
 use super::visible::visible;
 
-/// The fewest characters of a secret part whose last four are shown: 28 stay unknown, over 100
-/// bits.
+/// The fewest characters of a secret part whose last four are shown. 28 stay unknown, which is over
+/// 100 bits.
 const LONG_ENOUGH: usize = 32;
 const SHOWN: usize = 4;
-/// The most bytes a hint takes; with four characters of four bytes, 21 are left for the prefix.
+/// The most bytes a hint takes. Four characters of four bytes leave 21 for the prefix.
 const MAX_HINT: usize = 40;
 
-/// Names the provider when the whole string has a shape that belongs to exactly one; plain `sk-`
-/// has several.
+/// Names the provider if the whole string has a shape that belongs to exactly one. Several share
+/// plain `sk-`.
 pub fn provider_of(key: &str) -> Option<&'static str> {
     whole(key)?.provider
 }
 
-/// Builds the hint: the public prefix, and the last four characters where the secret part has at
-/// least 32 (`sk-proj-…wxyz`). An unknown shape shows no prefix. Never more than 40 bytes.
+/// Builds the hint: the public prefix and the last four characters (`sk-proj-…wxyz`). The last four
+/// appear only if the secret part has at least 32. An unknown shape shows no prefix. Never more
+/// than 40 bytes.
 pub fn key_hint(key: &str) -> String {
     let (prefix, secret) = key.split_at(whole(key).map_or(0, |finding| finding.secret));
     let count = secret.chars().count();
     let shown = if count >= LONG_ENOUGH { SHOWN } else { 0 };
     let last = secret.chars().skip(count - shown).map(visible);
-    // Prefixes have at most 20 bytes; a longer one in a later rule is left out rather than cut.
+    // Prefixes have at most 20 bytes. A longer one in a later rule is left out, not cut.
     let prefix = if prefix.len() + "…".len() + SHOWN * 4 > MAX_HINT { "" } else { prefix };
     prefix.chars().map(visible).chain(['…']).chain(last).collect()
 }

@@ -1,6 +1,6 @@
-//! JSON whose keys are masked stays JSON, and loses nothing else: numbers of any size, spaces, the
-//! order and the repetition of names stay as they are written. What is masked is `mask`'s business;
-//! here are the strings and names it lies in.
+//! Masks keys in JSON so that it stays JSON and loses nothing else. Numbers of any size, spaces,
+//! the order of names and repeated names stay as written. `mask` masks; this file finds the strings
+//! and names.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -10,9 +10,9 @@ use super::extra::{ExtraPatterns, redact_with};
 use super::finding::MASK;
 use super::mask::redact_pausing;
 
-/// Masks the keys in a JSON text, also those written with escapes, and in its strings and names
-/// what extra patterns match. Without keys the text is not copied; else what held some is shown to
-/// `seen`: the text, and strings without their escapes.
+/// Masks the keys in a JSON text, also those written with escapes. Extra patterns are masked in its
+/// strings and names only. A text without keys is not copied. Otherwise `seen` gets what held a
+/// key: the text, and strings without their escapes.
 pub fn redact_json<'t>(
     text: &'t str,
     extra: Option<&ExtraPatterns>,
@@ -23,12 +23,11 @@ pub fn redact_json<'t>(
     if let Cow::Owned(_) = masked {
         seen(text);
     }
-    // Some keys come into sight only when escapes are undone: jsonb has done that, json keeps what
-    // was written. A pattern of somebody's may match over the end of a string, so it sees strings
-    // alone.
+    // Escapes can hide a key: jsonb undoes them, json keeps them as written. An extra pattern could
+    // match across the end of a string, so it is applied to strings alone.
     let again = with_strings(&masked, |literal| {
         let escaped = literal.contains('\\');
-        // Half a surrogate pair is JSON, but no text: it stays as it is.
+        // Half a surrogate pair is valid JSON but no text. Such a string stays as it is.
         let plain = (escaped || extra.is_some())
             .then(|| serde_json::from_str::<String>(literal).ok())??;
         let masked = redact_with(&plain, extra, pause);
@@ -45,8 +44,7 @@ pub fn redact_json<'t>(
     }
 }
 
-/// The text with those of its string literals replaced for which `change` has another; None:
-/// nothing changed.
+/// Replaces those string literals for which `change` answers another text. None: nothing changed.
 fn with_strings(text: &str, mut change: impl FnMut(&str) -> Option<String>) -> Option<String> {
     let (mut changed, mut copied) = (String::new(), 0);
     for place in literals(text) {
@@ -60,11 +58,11 @@ fn with_strings(text: &str, mut change: impl FnMut(&str) -> Option<String>) -> O
     (copied > 0).then_some(changed)
 }
 
-/// The text with names of one object that masking made equal told apart by a number, for jsonb
-/// keeps only one of two equal names; None: there are none.
+/// Masking can make names of one object equal, and jsonb keeps only one of two equal names. So each
+/// gets a number. None: no names are equal.
 fn told_apart(text: &str) -> Option<String> {
     let (mut apart, mut copied, mut read) = (String::new(), 0, 0);
-    // Of each object that is open, how often each masked name was given.
+    // For each open object: how often each masked name was given.
     let mut open: Vec<HashMap<String, usize>> = vec![];
     for place in literals(text) {
         for byte in text[read..place.start].bytes() {
@@ -96,8 +94,8 @@ fn told_apart(text: &str) -> Option<String> {
     (copied > 0).then_some(apart)
 }
 
-/// The places of the string literals, with their quotes; of one that does not end to the end of the
-/// text.
+/// The places of the string literals, with their quotes. A literal without an end reaches to the
+/// end of the text.
 fn literals(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
     let mut from = 0;
     std::iter::from_fn(move || {
@@ -113,7 +111,7 @@ fn literal_end(text: &str, start: usize) -> usize {
     while at < bytes.len() {
         match bytes[at] {
             b'"' => return at + 1,
-            // What is escaped may be longer than a byte, but is no quote then.
+            // An escaped character may be longer than one byte, but it is no quote then.
             b'\\' => at += 2,
             _ => at += 1,
         }

@@ -1,5 +1,5 @@
-//! Masks keys: in a copy, with `...[REDACTED]`, or in place and of the same length, for the server
-//! log (FACTS §3: what hides a key in a log line may allocate nothing).
+//! Masks keys in a copy, with `...[REDACTED]`, or in place with as many `*`. The log hook masks in
+//! place, because it may allocate nothing (docs/facts.md#the-log-hook).
 
 use std::borrow::Cow;
 
@@ -7,15 +7,15 @@ use super::anchors::ANCHORS;
 use super::finding::{Finding, MASK};
 use super::scan::Scanner;
 
-/// How often a masked text is masked again: what comes into sight by masking is masked too, and
-/// masking twice changes nothing. Two passes are the rule.
+/// How often a masked text is masked again. Masking can make another key visible; that is masked
+/// too. Afterwards masking changes nothing more. Two passes are usual.
 const PASSES: usize = 8;
 
-/// Makes the tables now, once per process: for the start of the server, so that its forked backends
-/// need not. Afterwards scanning allocates nothing.
+/// Builds the tables, once per process. The server calls this at its start, so that forked backends
+/// inherit them. Afterwards scanning allocates nothing.
 pub fn prepare() -> bool {
     std::sync::LazyLock::force(&ANCHORS);
-    // the scan's own tables come with the first text
+    // The first text builds the scan's own tables.
     !contains_key("no key")
 }
 
@@ -25,7 +25,7 @@ pub fn redact(text: &str) -> Cow<'_, str> {
     redact_pausing(text, &mut || ())
 }
 
-/// The same; calls `pause` every 64 kB, which may unwind: a query can then be cancelled.
+/// The same, but calls `pause` every 64 kB. `pause` may unwind, so that a query can be cancelled.
 pub fn redact_pausing<'t>(text: &'t str, pause: &mut dyn FnMut()) -> Cow<'t, str> {
     let Some(mut masked) = mask_once(text.as_bytes(), pause) else { return Cow::Borrowed(text) };
     for _ in 1..PASSES {
@@ -37,7 +37,7 @@ pub fn redact_pausing<'t>(text: &'t str, pause: &mut dyn FnMut()) -> Cow<'t, str
     Cow::Owned(into_text(masked))
 }
 
-/// Keys are ASCII, so what is left is as valid as it was.
+/// Keys are ASCII, so masking cannot break the encoding of a valid text.
 pub(super) fn into_text(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes)
         .unwrap_or_else(|bytes| String::from_utf8_lossy(bytes.as_bytes()).into_owned())
@@ -77,15 +77,15 @@ pub enum Ends {
     Cut,
 }
 
-/// Lists the keys in any bytes. Allocates nothing once `prepare` was called.
+/// Lists the keys in any bytes. Allocates nothing after `prepare`.
 pub fn findings_in(text: &[u8], ends: Ends) -> impl Iterator<Item = Finding> + '_ {
     let mut scan = Scanner::new(ends == Ends::Cut);
     std::iter::from_fn(move || scan.next(text, &mut || ()))
 }
 
-/// Masks keys by as many `*`, in any bytes; says of each what it is and its bytes, before they are
-/// masked, and answers how many there were. Allocates nothing once `prepare` was called. In a text
-/// that was cut, what touches its end counts as a key from 8 bytes on.
+/// Masks keys by as many `*`, in any bytes. Calls `found` with each key and its bytes before
+/// masking. Answers how many there were. Allocates nothing after `prepare`. If the text was cut, 8
+/// bytes at its end are enough for a key.
 pub fn mask_each(text: &mut [u8], ends: Ends, found: &mut dyn FnMut(&Finding, &[u8])) -> usize {
     let mut scan = Scanner::new(ends == Ends::Cut);
     let mut count = 0;
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(in_place("SELECT 'sk-proj-x0", Ends::Cut).1, 0);
     }
 
-    /// What lies in sight of a key is the same wherever the text is looked at in chunks.
+    /// Scanning in chunks finds what scanning the whole text finds, as far as keys look back.
     #[test]
     fn the_borders_of_chunks_hide_nothing() {
         let keys = expand("gsk_<52> mistral: <32>Q\u{e9} api_key=<hex 24>");

@@ -1,6 +1,7 @@
 //! The redaction room: finds provider keys in text and masks them; tells a key's provider and its
-//! hint. Pure: text in, text out, no PostgreSQL, no unsafe. The shapes are data in `rules`, taken
-//! from the scanners that `leak_formats.json` names; DESIGN §6 fixes the hint.
+//! hint. Pure: text in, text out, no PostgreSQL, no unsafe. The shapes are data in `rules`. They
+//! come from the scanners named in `core/formats/leak_formats.json`. docs/leaks.md says what is
+//! masked.
 #![forbid(unsafe_code)]
 
 mod anchors;

@@ -1,5 +1,5 @@
-//! What names a key beside it: labels, parameters of addresses, `user:password@`, providers' names;
-//! and what names only a hash or an id.
+//! Names that stand beside a key and reveal it: labels, parameters of addresses, `user:password@`,
+//! providers' names. Also names that say that a text is only a hash or an id.
 
 use super::bytes::{
     self, ALNUM, BASE64, BEARER, DIGIT, DOT, LETTER, LOWER, PERCENT, UNDERSCORE, UPPER, WORD,
@@ -8,7 +8,7 @@ use super::escapes;
 use super::rules::contexts::{KEYS, NOT_KEYS};
 use super::rules::labels::{KeyLabel, SCHEMES, SUFFIXES};
 
-/// How far before a key its nearest name is looked for.
+/// How far before a key its nearest name is searched.
 const BEFORE: usize = 40;
 
 fn begins(text: &[u8], word: &str) -> bool {
@@ -17,7 +17,7 @@ fn begins(text: &[u8], word: &str) -> bool {
         && text.get(..word.len()).is_some_and(|text| text.eq_ignore_ascii_case(word.as_bytes()))
 }
 
-/// Whether a provider's name begins here and is no end of another word ("aws" in "draws").
+/// Whether a provider's name begins here and not within another word ("aws" in "draws").
 pub(super) fn is_name(text: &[u8], at: usize) -> bool {
     at == 0
         || !LETTER.has(text[at - 1])
@@ -28,7 +28,7 @@ pub(super) fn is_name(text: &[u8], at: usize) -> bool {
 /// Where the value of the label at this place begins.
 pub(super) fn value_of_label(text: &[u8], place: usize, label: &KeyLabel) -> Option<usize> {
     let name_end = label_end(text, place, label)?;
-    // "Bearer+…", as forms write a blank
+    // Forms write a blank as `+`: "Bearer+…".
     let plus = match text.get(name_end) {
         Some(b'+') => 1,
         _ => escapes::escaped(&text[name_end..])
@@ -53,7 +53,7 @@ pub(super) fn value_of_label(text: &[u8], place: usize, label: &KeyLabel) -> Opt
             start = behind + usize::from(plus);
         }
     }
-    // A value may begin with `=`: it does behind a quote or another one.
+    // A value may begin with `=` if a quote or another `=` stands before it.
     while start > name_end + 1
         && text[start - 1] == b'='
         && matches!(text[start - 2], b'"' | b'\'' | b'=' | b'`')
@@ -64,7 +64,7 @@ pub(super) fn value_of_label(text: &[u8], place: usize, label: &KeyLabel) -> Opt
         matches!(byte, b':' | b'=' | b'>' | b'|' | b'"' | b'\'' | b'`' | b'%' | b'\\' | b'&')
     };
     let strong = text[name_end..start].iter().any(says) || start > from || label.words.len() == 1;
-    // "no api key, request_id=…" names another thing
+    // "no api key, request_id=…": the value belongs to another name.
     let name = bytes::run_end(text, start, LETTER.and(UNDERSCORE));
     if !strong && name > start + 2 && text.get(name) == Some(&b'=') {
         return None;
@@ -72,8 +72,8 @@ pub(super) fn value_of_label(text: &[u8], place: usize, label: &KeyLabel) -> Opt
     Some(start)
 }
 
-/// Where a value behind a label ends: `user:secret` is one value, the dot of a sentence is none of
-/// it.
+/// Where a value behind a label ends. `user:secret` is one value; the full stop of a sentence is
+/// not part of it.
 pub(super) fn end_of_value(text: &[u8], start: usize) -> usize {
     let mut end = escapes::run_end(text, start, BEARER);
     if let Some(b':') = text.get(end) {
@@ -114,7 +114,7 @@ fn label_end(text: &[u8], place: usize, label: &KeyLabel) -> Option<usize> {
     (!text.get(at).is_some_and(|byte| WORD.has(*byte))).then_some(at)
 }
 
-/// Where the value of the parameter of an address begins whose name stands at this place.
+/// Where the value of an address's parameter begins. The parameter's name stands at this place.
 pub(super) fn value_of_parameter(text: &[u8], place: usize, length: usize) -> Option<usize> {
     let before = &text[place.saturating_sub(8)..place];
     let opens = before.ends_with(b"?") || before.ends_with(b"&") || before.ends_with(b";");
@@ -157,7 +157,7 @@ pub(super) fn end_of_parameter(text: &[u8], start: usize) -> usize {
     end
 }
 
-/// What people write for a password in an example, and what is one already hidden.
+/// Usual passwords in examples, and passwords that are already hidden.
 const NO_PASSWORDS: [&[u8]; 8] = [
     b"password",
     b"passwd",
@@ -169,9 +169,9 @@ const NO_PASSWORDS: [&[u8]; 8] = [
     b"your-password",
 ];
 
-/// The password in `scheme://user:password@host`, up to the last `@` before the path.
+/// The password in `scheme://user:password@host`. It ends at the last `@` before the path.
 pub(super) fn password(text: &[u8], place: usize, length: usize) -> Option<(usize, usize)> {
-    // The end of the scheme, perhaps masked just now with a key before it.
+    // Before `://` stands the end of the scheme, or the `*` of a key masked just now.
     if place == 0 || !ALNUM.has(text[place - 1]) && text[place - 1] != b'*' {
         return None;
     }
@@ -219,8 +219,8 @@ fn encoded_password(text: &[u8], user: usize) -> Option<(usize, usize)> {
     (code(start, b"%3a") && end >= start + 6 && !known).then_some((user + start + 3, user + end))
 }
 
-/// Whether what stands before `start` says that it is a hash or an id: a word for it, nearer than
-/// one for a key, or the slash of a path, or an `@` as in `image@sha`.
+/// Whether the text before `start` says that this is a hash or an id. A word for a hash or id must
+/// be nearer than a word for a key. The slash of a path and the `@` of `image@sha` count too.
 pub(super) fn is_vetoed(text: &[u8], start: usize) -> bool {
     let hidden = matches!(text.get(start.wrapping_sub(1)), Some(b'/' | b'@'));
     let is_word = |at: &usize| !LETTER.has(text[*at]) || is_name(text, *at);

@@ -1,5 +1,5 @@
-//! What only looks like a key and must stay: names, hashes, ids, placeholders, addresses, code,
-//! prefixes alone. `MADE` are shapes that a dozen texts each are made from.
+//! Texts that only look like keys and must stay: names, hashes, ids, placeholders, addresses, code,
+//! prefixes alone. `MADE` holds shapes; a dozen texts are made from each.
 
 pub(crate) const FIXED: &[&str] = &[
     // placeholders
@@ -148,7 +148,8 @@ pub(crate) const FIXED: &[&str] = &[
     "pinecone request id 0a8e8f9a-3c1b-4b1f-9a52-2f5d6f7c8b9d",
     "https://app.pinecone.io/organizations/0a8e8f9a-3c1b-4b1f-9a52-2f5d6f7c8b9d",
     "ai21 trace_id: 0a8e8f9a-3c1b-4b1f-9a52-2f5d6f7c8b9d",
-    "integrity sha512-z4PhNX7vuL3xVChQ1m2AB9Yg5AULVxXcg/SpIdNs6c5H0NE8XYXysP+DGNKHfuwvY7kxvUdBeoGlODJ6+SfaPg==",
+    "integrity sha512-z4PhNX7vuL3xVChQ1m2AB9Yg5AULVxXcg/\
+     SpIdNs6c5H0NE8XYXysP+DGNKHfuwvY7kxvUdBeoGlODJ6+SfaPg==",
     "arn:aws:iam::123456789012:role/service-role/AWSLambdaBasicExecutionRole",
     "arn:aws:s3:::my-bucket-name/path/to/some/object-key-2024.json",
     "arn:aws:lambda:eu-west-1:123456789012:function:process-incoming-events-v2:PROD",
@@ -180,7 +181,8 @@ pub(crate) const FIXED: &[&str] = &[
     "apiKey:e.apiKey,authToken:t.authToken,baseURL:n.baseURL",
     "function a(e,t){return e.apiKey?e.apiKey:t.getApiKey()}",
     "this.apiKey=n.apiKeyFromEnvironment(e)",
-    "!function(e,t){\"object\"==typeof exports&&\"undefined\"!=typeof module?t(exports):t((e=e||self).sk={})}(this,function(e){\"use strict\"})",
+    "!function(e,t){\"object\"==typeof exports&&\"undefined\"!=typeof module?t(exports):t((e=e|\
+     |self).sk={})}(this,function(e){\"use strict\"})",
     "def test_sk_key_is_masked_when_prefix_is_short():",
     "test_redact_api_key_in_authorization_header_is_masked",
     "it('masks sk-proj keys in nested json', async () => {",
@@ -195,8 +197,10 @@ pub(crate) const FIXED: &[&str] = &[
     "ssh://git@github.com:22/org/repo.git",
     "\"page_token\": \"next\"",
     "Content-Type: multipart/form-data; boundary=----WebKitFormBoundary7MA4YWxkTrZu0gW",
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==",
-    "Access-Control-Allow-Headers: authorization, x-client-info, apikey, content-type, x-supabase-api-version",
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDw\
+     ADhgGAWjR9awAAAABJRU5ErkJggg==",
+    "Access-Control-Allow-Headers: authorization, x-client-info, apikey, content-type, x-\
+     supabase-api-version",
     "Vary: Authorization, Accept-Encoding, X-Forwarded-Proto",
     "authorization: enabled",
     "access_token_expires_in=3600",
@@ -219,13 +223,19 @@ pub(crate) const MADE: &[&str] = &[
     "chatcmpl-[A-Za-z0-9]{29}",
     "(run|msg|thread|asst|file|call)_[A-Za-z0-9]{24}",
     "(web|api|sk|task|disk|risk|worker)-[a-z]{3,9}-[0-9a-f]{8,10}-[a-z0-9]{5}",
-    "(task|risk|disk|mask|desk|flask)-(adjusted|based|management|runner|usage)-(report|service|model|view)-[0-9]{1,4}",
-    "sk-(loading|fading|folding|rotating)-(circle|spinner|cube|dots)(-[a-z]{2,6}){1,3}(-[0-9]{1,3})?",
-    "(btn|card|nav|sk|mask|task)-(primary|secondary|outline)-(lg|sm|xl)-(hover|focus|active)-[0-9]{2,3}",
-    "test_(redact|mask|parse|store)_(api|sk|provider)_key_(in|with|without)_(json|header|url)_[0-9]{1,3}",
+    "(task|risk|disk|mask|desk|flask)-(adjusted|based|management|runner|usage)-(report|service|\
+     model|view)-[0-9]{1,4}",
+    "sk-(loading|fading|folding|rotating)-(circle|spinner|cube|dots)(-[a-z]{2,6}){1,3}(-[0-\
+     9]{1,3})?",
+    "(btn|card|nav|sk|mask|task)-(primary|secondary|outline)-(lg|sm|xl)-(hover|focus|active)-\
+     [0-9]{2,3}",
+    "test_(redact|mask|parse|store)_(api|sk|provider)_key_(in|with|without)_(json|header|url)\
+     _[0-9]{1,3}",
     "/usr/(lib|share|local)/[a-z]{3,9}/[a-z]{3,9}-[0-9]\\.[0-9]{1,2}/[a-z_]{4,12}\\.(py|so|rs)",
-    "https://(docs|api|www)\\.example\\.com/(guides|reference)/[a-z]{4,9}-[a-z]{4,9}-[a-z]{4,9}\\?page=[0-9]{1,3}",
-    "2026-[01][0-9]-[0-2][0-9]T[01][0-9]:[0-5][0-9]:[0-5][0-9]\\.[0-9]{3}Z (INFO|WARN) [a-z]{4,9}\\.[a-z]{4,9} - took [0-9]{1,4} ms",
+    "https://(docs|api|www)\\.example\\.com/(guides|reference)/[a-z]{4,9}-[a-z]{4,9}-[a-z]{4,\
+     9}\\?page=[0-9]{1,3}",
+    "2026-[01][0-9]-[0-2][0-9]T[01][0-9]:[0-5][0-9]:[0-5][0-9]\\.[0-9]{3}Z (INFO|WARN) [a-z]{4,\
+     9}\\.[a-z]{4,9} - took [0-9]{1,4} ms",
     "user=[a-z]{4,8} db=[a-z]{4,8} pid=[0-9]{4,6} session=[0-9a-f]{8}\\.[0-9a-f]{4}",
     "arn:aws:(sns|sqs|lambda):eu-west-1:[0-9]{12}:[a-z]{4,10}-[a-z]{4,10}-(prod|dev)",
     "(sk|pk|hf|gsk|fw|r8)[-_][a-z0-9]{1,8}",
@@ -234,9 +244,11 @@ pub(crate) const MADE: &[&str] = &[
     "\"etag\": \"W/\\\\\"[0-9a-f]{32}\\\\\"\"",
     "trace_id=[0-9a-f]{32} span_id=[0-9a-f]{16} sampled=1",
     "-----BEGIN CERTIFICATE-----\nMII[A-Za-z0-9+/]{61}\n[A-Za-z0-9+/]{64}\n",
-    "function [a-z]\\([a-z],[a-z]\\)\\{return [a-z]\\.(apiKey|authToken|accessToken)\\|\\|[a-z]\\.[a-z]{3,8}\\}",
+    "function [a-z]\\([a-z],[a-z]\\)\\{return [a-z]\\.(apiKey|authToken|accessToken)\\|\\|[a-\
+     z]\\.[a-z]{3,8}\\}",
     "(OPENAI|ANTHROPIC|MISTRAL|COHERE)_API_KEY=\\$\\{[A-Z_]{8,20}\\}",
-    "(cohere|pinecone|deepgram|wandb) request_id: [0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}",
+    "(cohere|pinecone|deepgram|wandb) request_id: [0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-\
+     [89ab][0-9a-f]{3}-[0-9a-f]{12}",
     "[0-9]{10}-[a-z0-9]{32}\\.apps\\.example\\.com",
     "[a-z]{5,9}@[0-9]\\.[0-9]{1,2}\\.[0-9]\\(react@18\\.2\\.0\\)",
     "‹div class=\"(sk|mask|task)-[a-z]{4,9} (px|py)-[0-9] [a-z]{4,9}-[0-9]{3}\">",

@@ -1,6 +1,6 @@
 //! Patterns that people add to the built-in rules: regular expressions whose every match is masked.
-//! Refused where one matches everything, nothing, or what stands in place of a key. Regular
-//! expressions here take linear time.
+//! A pattern is refused if it matches everything, nothing, or the text that replaces a key. These
+//! regular expressions take linear time.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use regex::{Regex, RegexBuilder};
 use super::finding::{MASK, MASK_END};
 use super::mask::{self, into_text};
 
-/// Why a pattern is refused, and what to do; neither holds the pattern.
+/// Why a pattern is refused, and what to do. Neither text holds the pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
     pub message: &'static str,
@@ -18,15 +18,14 @@ pub struct Refusal {
 
 const MOST_PATTERNS: usize = 100;
 const LONGEST: usize = 2_000;
-/// A compiled pattern takes at most so many bytes, which bounds what one byte of text costs.
+/// The most bytes of a compiled pattern. This bounds the time that one byte of text takes.
 const SIZE: usize = 1 << 18;
-/// Texts are matched in parts, so that a query can be cancelled; a match is at most as long as what
-/// is read beyond.
+/// A text is matched in parts, so that a query can be cancelled. `BEYOND` is what is read past a
+/// part, and so the longest match.
 const PART: usize = 1 << 16;
 const BEYOND: usize = 1 << 12;
 
-/// What any text may hold: a pattern that matches all of these, or one byte alone, matches
-/// everything.
+/// Ordinary texts. A pattern that matches all of these, or a single byte, matches everything.
 const ORDINARY: [&str; 6] = [
     "The quick brown fox jumps over the lazy dog.",
     "2026-01-31 12:34:56.789 UTC [4242] LOG:  duration: 0.123 ms",
@@ -67,7 +66,7 @@ impl Patterns {
     }
 }
 
-/// The text with these places masked, in order of their beginning; None: there are none.
+/// Masks the text at these places, which are in order of their beginning. None: there are none.
 pub(super) fn masked_at(
     text: &str,
     places: impl IntoIterator<Item = (usize, usize)>,
@@ -98,7 +97,8 @@ fn matches(pattern: &Regex, text: &str, pause: &mut dyn FnMut()) -> Vec<(usize, 
                 found.push((hit.start(), hit.end()));
                 from = hit.end();
             }
-            // An empty match hides nothing: (x|\b) is not refused by the texts it was tried on.
+            // An empty match hides nothing. A pattern such as (x|\b) passes the test texts and can
+            // still match nothing.
             Some(hit) if hit.start() < part => from = text.ceil_char_boundary(hit.end() + 1),
             _ => from = part,
         }

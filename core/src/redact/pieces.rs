@@ -1,24 +1,24 @@
-//! A long text in pieces that are searched one after the other, so that no key is cut in two: at a
-//! line end or a blank where there is one, and with an overlap longer than any key where there is
-//! none.
+//! Splits a long text into pieces that are searched one after the other, so that no key is cut in
+//! two. A piece ends at a line end or a blank if there is one. Otherwise two pieces overlap by more
+//! than the longest key.
 
 /// Bytes of a piece at most.
 pub(super) const LONGEST_PIECE: usize = 1 << 20;
-/// How far back a blank is looked for.
+/// How far back from the longest piece's end a blank is searched.
 const LOOK_BACK: usize = 1 << 16;
-/// What two pieces share where there is no blank: over a key of 4,096 bytes, each written as three.
+/// What two pieces share if there is no blank: more than a key of 4,096 bytes, each written as
+/// three.
 const OVERLAP: usize = 1 << 14;
 
-/// The first piece of a text: it ends at `end`; what begins from `next` on belongs to the next
-/// piece, which begins there.
+/// The first piece of a text. It ends at `end`; the next piece begins at `next`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece {
     pub end: usize,
     pub next: usize,
 }
 
-/// Where to cut a text; None: there is not enough of it yet, more has to be read first. `is_all`:
-/// nothing follows it.
+/// Where to cut a text. None: there is not enough text yet, so read more first. `is_all`: nothing
+/// follows this text.
 pub fn piece(text: &[u8], is_all: bool) -> Option<Piece> {
     if text.len() <= LONGEST_PIECE {
         return is_all.then_some(Piece { end: text.len(), next: text.len() });
@@ -37,8 +37,8 @@ pub fn piece(text: &[u8], is_all: bool) -> Option<Piece> {
     })
 }
 
-/// This place or one of the three before it, where a character of UTF-8 begins; in other bytes this
-/// place.
+/// This place, or up to three bytes before it, where a character of UTF-8 begins. In other bytes,
+/// this place.
 fn at_character(text: &[u8], at: usize) -> usize {
     let begins = |at: &usize| text.get(*at).is_none_or(|byte| byte & 0xc0 != 0x80);
     (at.saturating_sub(3)..=at).rev().find(begins).unwrap_or(at)

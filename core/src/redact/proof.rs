@@ -1,16 +1,17 @@
-//! Tells the random characters of a key from names, slugs and placeholders. Pairs of neighbours are
-//! weighed by how much likelier they are in English words and identifiers than in random text, as
-//! language models do; classes alone (a digit, both cases) miss one key in fifty and take names for
-//! keys.
+//! Tells the random characters of a key from names, slugs and placeholders. Each pair of
+//! neighbouring letters is weighed: how much likelier is it in English words and identifiers than
+//! in random text? Language models do the same. Character classes alone (a digit, both cases) miss
+//! one key in fifty and take names for keys.
 
 use super::bytes::{self, ALNUM, Class, DIGIT, LETTER, LOWER, UPPER};
 
-/// How many bytes of a secret are judged: enough to tell, few enough to look again at every place.
+/// How many bytes of a secret are judged. That is enough to decide, and cheap enough to repeat at
+/// every place.
 const WINDOW: usize = 40;
-/// From here on it is made of words. Of random keys of 16 characters one in 25,000 comes so far, of
-/// 22 one in 100,000.
+/// From this evidence on, a text counts as words. One random key in 25,000 reaches it if it has 16
+/// characters, and one in 100,000 if it has 22.
 const WORDY: i32 = 12;
-/// So many letters without a hyphen are no word: Siliconflow's keys are 48 lower-case letters.
+/// So many letters without a hyphen are no word. Siliconflow's keys are 48 lower-case letters.
 const NO_WORD: usize = 40;
 
 /// What a key must have beyond its shape.
@@ -22,13 +23,13 @@ pub(super) enum Proof {
     Random,
     /// Holds OpenAI's marker (judged by the scan, which knows where the next one is).
     Marked,
-    /// Also upper and lower case, or a digit and letters over 16 characters without a hyphen: for
-    /// the shortest prefixes.
+    /// Random, and also has both cases, or a digit and over 16 characters without a hyphen. For the
+    /// shortest prefixes.
     Mixed,
 }
 
 impl Proof {
-    /// Judges the secret part by its beginning.
+    /// Judges a secret part by its first bytes.
     pub(super) fn holds(self, secret: &[u8]) -> bool {
         let secret = &secret[..secret.len().min(WINDOW)];
         match self {
@@ -42,8 +43,8 @@ impl Proof {
     }
 }
 
-/// Judges what stands behind a label ("api_key:"), with no prefix to tell it by: two letters at
-/// least, so that no number of JSON is ever masked, and a digit or both cases.
+/// Judges a value behind a label ("api_key:"), which has no prefix. It needs two letters, so that
+/// no number of JSON is masked. It also needs a digit or both cases.
 pub(super) fn is_value(value: &[u8]) -> bool {
     let window = &value[..value.len().min(WINDOW)];
     let letters = window.iter().filter(|byte| LETTER.has(**byte)).count();
@@ -61,7 +62,7 @@ fn is_mixed(secret: &[u8]) -> bool {
         let digit = part.iter().any(|byte| DIGIT.has(*byte));
         part.len() >= 16 && digit && part.iter().any(|byte| LETTER.has(*byte))
     };
-    // A slug joins its words by one of the signs, and has digits at the ends of words.
+    // A slug joins its words with one kind of sign and has digits only at the ends of words.
     let joined = || secret.contains(&b'-') && secret.contains(&b'_');
     let signs = |pair: &[u8]| matches!(pair, b"-_" | b"_-");
     let switch = |pair: &&[u8]| {
@@ -78,7 +79,7 @@ fn has_no_word(secret: &[u8]) -> bool {
     bytes::run_end(secret, 0, LOWER) >= NO_WORD
 }
 
-/// What people write where a key will stand.
+/// Words that people write where a key will stand.
 const PLACEHOLDERS: [&[u8]; 14] = [
     b"xxxxx",
     b"your-",
@@ -96,7 +97,8 @@ const PLACEHOLDERS: [&[u8]; 14] = [
     b"-goes-here",
 ];
 
-/// Whether it is more than a placeholder: three different characters, none of the usual words.
+/// Whether it is more than a placeholder: it has three different characters and none of the usual
+/// words.
 fn is_real(secret: &[u8]) -> bool {
     let mut seen = 0_u128;
     for byte in secret.iter().filter(|byte| ALNUM.has(**byte)) {
@@ -107,15 +109,15 @@ fn is_real(secret: &[u8]) -> bool {
     seen.count_ones() >= 3 && !(0..text.len()).any(begins)
 }
 
-/// Compares the first bytes before the rest: it is asked at every place.
+/// Compares the first bytes before the rest, because it is called at every place.
 fn begins_with(text: &[u8], word: &[u8]) -> bool {
     text[0] | 0x20 == word[0]
         && text.get(..word.len()).is_some_and(|text| text.eq_ignore_ascii_case(word))
 }
 
 /// log2 of how much likelier the second letter follows the first in words and identifiers than by
-/// chance, from `a` = -5 to `i` = 3; a row per first letter. Counted over the words of a Python
-/// library and of documentation.
+/// chance. The letters stand for numbers, from `a` = -5 to `i` = 3; there is a row per first
+/// letter. Counted over the words of a Python library and of documentation.
 const PAIRS: [&[u8; 26]; 26] = [
     b"afgfbcebfadhggafahgheeddea",
     b"hdfegbccgfahedgeafgegaaafc",

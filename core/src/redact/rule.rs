@@ -1,5 +1,5 @@
-//! What a rule is: a shape of a key, as data that carry their own proof (texts it must and must not
-//! match). Nothing is searched here; `scan` does that. The habit is from gitleaks and kingfisher.
+//! A rule is the shape of a key, as data that carry their own proof: texts it must match and texts
+//! it must not match. `scan` searches by it. gitleaks and kingfisher have the same habit.
 
 use super::bytes::{
     self, ALNUM, BASE64, BEARER, Class, DIGIT, DOT, PERCENT, UNDERSCORE, UPPER, WORD,
@@ -8,27 +8,27 @@ pub(super) use super::proof::Proof;
 
 /// A shape of a key that has a public prefix.
 pub(super) struct Rule {
-    /// The slug of the one provider whose keys look like this; none where several share the shape.
+    /// The slug of the provider, if only one has this shape.
     pub provider: Option<&'static str>,
     /// What kind of key, for findings.
     pub kind: &'static str,
-    /// The fixed texts such a key begins with, at least three bytes of ASCII; what stays visible.
+    /// The fixed texts such a key begins with, at least three bytes of ASCII. They stay visible.
     pub prefixes: &'static [&'static str],
-    /// What else of the beginning is public.
+    /// A further public part of the beginning.
     pub label: Label,
-    /// What the secret part is made of, and how many of that make it a key: fewer than real keys
-    /// have, since a text may be cut, and providers change lengths.
+    /// The characters of the secret part, and how many of them make it a key. Real keys have more,
+    /// but a text may be cut, and providers change lengths.
     pub body: Body,
     pub least: usize,
-    /// Which characters after that still belong to the key: no key is ever required to end.
+    /// Which further characters belong to the key. No particular end is required.
     pub run: Run,
     /// Whether a key may stand in the middle of a word.
     pub edge: Edge,
-    /// What else must hold.
+    /// A further condition on the secret part.
     pub proof: Proof,
     /// Texts that hold a key of this rule. `<60>` stands for 60 letters and digits, `<hex 32>` and
-    /// `<low 48>` for 32 hexadecimal digits and 48 lower-case ones, so that no file of ours looks
-    /// like a leak.
+    /// `<low 48>` for hexadecimal digits and lower-case characters. So no file of this repository
+    /// looks like a leak.
     #[cfg_attr(not(test), expect(dead_code, reason = "a rule's own proof, read by its test"))]
     pub must_match: &'static [&'static str],
     /// Texts that look like it and hold no key.
@@ -40,7 +40,7 @@ pub(super) struct Rule {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Label {
     None,
-    /// `api03-`: one of Anthropic's kinds and two digits. Of another kind nothing is shown.
+    /// `api03-`: one of Anthropic's kinds and two digits. An unknown kind is not shown.
     Kind,
     /// `1-`: digits.
     Numbered,
@@ -49,7 +49,7 @@ pub(super) enum Label {
 const KINDS: [&str; 5] = ["api", "admin", "oat", "ort", "sid"];
 
 impl Label {
-    /// How long it is at the beginning of `text`; none if it is not there.
+    /// The length of the label at the beginning of `text`. None if it is not there.
     pub(super) fn length(self, text: &[u8]) -> Option<usize> {
         let text = &text[..text.len().min(16)];
         let kind = if self == Self::Kind {
@@ -71,7 +71,7 @@ impl Label {
     }
 }
 
-/// What the first characters of a secret part are made of.
+/// The characters that the first part of a secret is made of.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Body {
     Of(Class),
@@ -103,12 +103,11 @@ impl Body {
 pub(super) enum Run {
     /// Letters, digits, `-` and `_`: the alphabet of base64url.
     Word,
-    /// That and dots.
+    /// `Word` and dots.
     Dotted,
-    /// What RFC 6750 §2.1 allows after "Bearer", and base64; also where another format has escaped
-    /// it.
+    /// What RFC 6750 §2.1 allows after "Bearer", and base64. Other formats may escape it.
     Bearer,
-    /// That and percent signs: a signed address.
+    /// `Bearer` and percent signs: a signed address.
     Address,
 }
 
@@ -128,7 +127,8 @@ impl Run {
 pub(super) enum Edge {
     /// Anything: the prefix is distinctive enough.
     Any,
-    /// No letter or digit: `sk-` is also the end of `task-`. The end of an escape is no letter.
+    /// No letter or digit: `sk-` is also the end of `task-`. The end of an escape does not count as
+    /// a letter.
     Left,
 }
 

@@ -1,7 +1,7 @@
-//! Finds keys in bytes, whatever they are: one pass, no allocation, a bounded cost per place, so
-//! linear in the text. Only what lies within 128 bytes before or in a run of 16 bytes without a gap
-//! is looked at: nothing else can be a key. Offsets are those of the text itself (a lower-cased
-//! copy has others), at character boundaries.
+//! Finds keys in any bytes: one pass, no allocation, a bounded cost per place, so linear time. A
+//! key always lies in a run of 16 bytes without a gap, or a name within 128 bytes before the run
+//! makes it one. No other place is searched. Offsets are those of the text itself, at character
+//! boundaries. A lower-cased copy would have other offsets.
 
 use std::sync::LazyLock;
 
@@ -15,43 +15,55 @@ use super::rule::{Edge, Proof, Rule, Run};
 use super::rules::contexts::CONTEXTS;
 use super::{escapes, named, structure};
 
-/// How far before a long run a label or a provider's name may begin: the longest window, and room
-/// for the name.
+/// How far before a long run a label or a provider's name may begin: the longest window plus the
+/// name.
 const LOOK_BACK: usize = 128;
-/// How much text is scanned between two looks at the caller's wishes (about 100 µs).
+/// How many bytes are scanned between two calls of `pause` (about 100 µs).
 const CHUNK: usize = 1 << 16;
 /// How much of a secret part is judged at each place.
 const PROOF_WINDOW: usize = 40;
-/// From how many bytes on a key counts that the end of the text may have cut.
+/// The fewest bytes of a key that the end of the text may have cut.
 const CUT_LEAST: usize = 8;
 /// The fewest bytes of a value behind a label.
 const LEAST_VALUE: usize = 16;
-/// base64 of "OpenAI": whatever holds it after `sk-` is a key.
+/// base64 of "OpenAI". A text that begins with `sk-` and holds it is a key.
 const MARKER: &[u8] = b"T3BlbkFJ";
 
 static ADDRESS: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"://"));
 
-/// How far a text has been scanned. The text is given anew at every step, so that it can be masked
+/// How far a text has been scanned. Each step gets the text again, so that the caller may mask it
 /// in between.
+///
+/// ```text
+/// gsk_Ab3…9x, please use api_key=4f9a77aa-0b1c2d3e.x7 from now on
+///           └───────────────── zone ────────────────┘
+///                        └──────── long run ────────┘
+///                        └─word┘ └───── word ────┘
+///           ^ done              ^ piece              ^ zone_end
+/// ```
+/// - zone: the bytes that are searched, up to 128 before a long run and the run itself.
+/// - done: the end of the last key; no key begins before it.
+/// - piece: up to here, words have been judged as keys without a prefix.
+/// - word: a run of letters, digits, `-` and `_`; a key without a prefix is one or begins with one.
 pub(super) struct Scanner {
     /// Whether the text may be cut within a key.
     pub cut: bool,
     pub at: usize,
     zone_end: usize,
-    /// How far runs have been judged as keys without a prefix.
+    /// Up to here, runs have been judged as keys without a prefix.
     piece: usize,
-    /// Whether the run is long enough for a key that is known by its structure alone.
+    /// Whether the run is long enough for a key that its structure alone reveals.
     structured: bool,
     /// Where the last key ended.
     done: usize,
-    /// Until where each provider's name is near enough; in offsets of the masked text, which
-    /// masking again leaves alone.
+    /// Up to where each provider's name makes a shape a key. Offsets count in the masked text, so a
+    /// second masking finds the same.
     near: [i64; CONTEXTS.len()],
     nearest: i64,
-    /// What to add to an offset to get that of the masked text.
+    /// The difference between an offset in the text and the same place in the masked text.
     shift: i64,
-    /// A run of letters, digits, `-` and `_`, and the next marker, once found: looked up, not
-    /// measured again.
+    /// The last run of letters, digits, `-` and `_`, and the next marker. They are kept so that
+    /// they are not measured twice.
     word: (usize, usize),
     marker: Option<usize>,
 }
@@ -74,7 +86,7 @@ impl Scanner {
         }
     }
 
-    /// The next key; calls `pause` at least every 64 kB, which may unwind.
+    /// The next key. Calls `pause` at least every 64 kB; it may unwind.
     pub(super) fn next(&mut self, text: &[u8], pause: &mut dyn FnMut()) -> Option<Finding> {
         loop {
             while self.at >= self.zone_end {
@@ -91,18 +103,18 @@ impl Scanner {
         }
     }
 
-    /// Finds where to look next, or that there is nothing within the next chunk.
+    /// Finds the next zone, or skips a chunk that has none.
     fn next_zone(&mut self, text: &[u8]) {
         let (from, limit) = (self.at, (self.at + CHUNK).min(text.len()));
         let run = bytes::next_long_run(text, from, limit);
         let run_end = run.map(|start| bytes::long_run_end(text, start, start + CHUNK));
-        // A short password in a short address is in no long run.
+        // A short password in a short address has no long run.
         let address = ADDRESS.find(&text[from..run.unwrap_or(limit)]).map(|at| from + at);
         let cut_end = if self.cut && limit == text.len() { text.len() } else { 0 };
         let start = address.or(run).unwrap_or(limit);
         self.at = from.max(start.saturating_sub(LOOK_BACK));
         self.zone_end = if address.is_some() { start + 3 } else { run_end.unwrap_or(limit) };
-        // A run that goes on from the last chunk: its word was judged whole there.
+        // If a run continues from the last chunk, its word has been judged there.
         let begins = |start: usize| {
             if start == from && start > self.done {
                 bytes::run_end(text, start, WORD)
@@ -114,8 +126,8 @@ impl Scanner {
         self.structured =
             run.zip(run_end).is_some_and(|(start, end)| end - start >= structure::LEAST);
         if address.is_none() && run.is_none() {
-            // The tail of a cut text counts although it is short; the lookback keeps the next
-            // zone's labels.
+            // The tail of a cut text is a zone although it is short. The step back keeps the labels
+            // of the next zone.
             self.at = if cut_end > 0 { from.max(cut_end.saturating_sub(LOOK_BACK)) } else { limit };
         }
     }
@@ -188,8 +200,8 @@ impl Scanner {
         if least < rule.least && !cut {
             return None;
         }
-        // Its beginning before the whole run: what is refused is read again from the next place
-        // within it.
+        // Judge the beginning of the secret first: a refused key must not cost a whole run at each
+        // place.
         let window = &text[secret..text.len().min(secret + PROOF_WINDOW)];
         let run = match rule.run {
             Run::Word => bytes::run_end(window, 0, WORD),
@@ -206,7 +218,7 @@ impl Scanner {
     }
 
     /// A JSON web token: a header, then a payload that is JSON too, or the parts of an encrypted
-    /// one (RFC 7516 §3.1).
+    /// token (RFC 7516 §3.1).
     fn web_token(&mut self, text: &[u8], start: usize) -> Option<Finding> {
         let header = self.word_end(text, start);
         let cut = self.cut && header == text.len() && header - start > CUT_LEAST;
@@ -224,7 +236,7 @@ impl Scanner {
         Some(Finding { provider: None, kind: "JSON web token", start, secret: start + 3, end })
     }
 
-    /// What stands behind a label or a parameter; a public prefix within it stays.
+    /// The value behind a label or a parameter. A public prefix in it stays.
     fn value(
         &mut self,
         text: &[u8],
@@ -240,8 +252,8 @@ impl Scanner {
         if let Some(known) = known {
             return Some(Finding { end: known.end.max(end_of(text, start)), ..known });
         }
-        // Its beginning before the whole: what is refused is read again from the next place within
-        // it.
+        // Judge the beginning of the value first: a refused value must not cost a whole run at each
+        // place.
         let window = &text[..text.len().min(start + 2 * PROOF_WINDOW)];
         let end = end_of(window, start);
         let cut = self.cut && end == text.len() && end >= start + CUT_LEAST;
@@ -254,8 +266,8 @@ impl Scanner {
         Some(Finding { provider: None, kind, start, secret: start, end: end_of(text, start) })
     }
 
-    /// Keys without a prefix that begin before `limit`: by a shape that says enough, or by a
-    /// provider's name before them.
+    /// Keys without a prefix that begin before `limit`. Either the shape says enough, or a
+    /// provider's name stands before them.
     fn unprefixed(&mut self, text: &[u8], limit: usize) -> Option<Finding> {
         while self.piece < limit {
             let begins = text[self.piece..limit].iter().position(|byte| WORD.has(*byte));
@@ -268,7 +280,7 @@ impl Scanner {
             self.piece = end;
             let found =
                 structure::shaped(text, start, end).or_else(|| self.in_context(text, start, end));
-            // Signs before it may belong to the key before.
+            // Signs before the key may belong to the last key.
             if let Some(finding) = found.filter(|finding| finding.start >= self.done) {
                 return Some(finding);
             }
@@ -301,7 +313,8 @@ impl Scanner {
         })
     }
 
-    /// Goes on behind a key. A mask beside it goes with it, or each masking would add another.
+    /// Continues behind a key. A mask right behind it is skipped too, otherwise each masking would
+    /// add one.
     fn pass(&mut self, text: &[u8], finding: &Finding) {
         let swallowed =
             if text[finding.end..].starts_with(MASK_END.as_bytes()) { MASK_END.len() } else { 0 };
@@ -317,7 +330,8 @@ impl Scanner {
         self.word.1
     }
 
-    /// Whether OpenAI's marker stands within the run, not too far away, with enough behind it.
+    /// Whether OpenAI's marker stands within the run, at most 100 bytes away, with 16 bytes behind
+    /// it.
     fn is_marked(&mut self, text: &[u8], secret: usize) -> bool {
         let end = self.word_end(text, secret);
         if self.marker.is_none_or(|at| at < secret) {
@@ -329,7 +343,7 @@ impl Scanner {
     }
 }
 
-/// Whether a value is what masking left: nothing, or a public prefix, before the mask.
+/// Whether a value has already been masked: the mask alone, or a public prefix and the mask.
 fn is_masked(text: &[u8], start: usize, end: usize) -> bool {
     let value = &text[start..end];
     let mask = memmem::find(value, MASK.as_bytes());

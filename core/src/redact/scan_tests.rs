@@ -1,5 +1,5 @@
-//! Tests of the scanner: each rule proves itself by its own examples; then what holds for any text.
-//! Keys are built by `examples` when the tests run, so that none stands in this repository.
+//! Tests of the scanner: each rule proves itself by its own examples, then come properties of any
+//! text. `examples` builds the keys when the tests run, so that none stands in this repository.
 
 use proptest::prelude::*;
 
@@ -36,7 +36,7 @@ fn every_rule_matches_what_it_must() {
 fn every_rule_leaves_alone_what_it_must_not_match() {
     for rule in rules::all() {
         for example in rule.must_not_match {
-            // Another rule may well match: plain `sk-` takes what is too short for `sk-proj-`.
+            // Another rule may match: plain `sk-` takes what is too short for `sk-proj-`.
             let text = expand(example);
             let same = |found: Finding| (found.provider, found.kind) == (rule.provider, rule.kind);
             assert!(!findings(&text).any(same), "{example}");
@@ -84,7 +84,7 @@ fn names_and_prose_are_left_alone() {
     }
 }
 
-/// What costs most: starts within starts, long runs, many names, many quotes. Something quadratic
+/// The most expensive texts: keys within keys, long runs, many names, many quotes. A quadratic scan
 /// would take minutes.
 #[test]
 fn hostile_text_is_read_in_linear_time() {
@@ -232,14 +232,18 @@ proptest! {
     fn findings_lie_in_order_at_character_boundaries(text in fragments()) {
         let mut from = 0;
         for finding in findings(&text) {
-            prop_assert!(from <= finding.start && finding.start <= finding.secret && finding.secret < finding.end);
+            prop_assert!(from <= finding.start && finding.start <= finding.secret);
+            prop_assert!(finding.secret < finding.end);
             prop_assert!(text.get(finding.start..finding.end).is_some());
             from = finding.end;
         }
     }
 
     #[test]
-    fn a_key_does_not_survive_in_any_surroundings(before in "\\PC{0,20}[ '\"=:,;]", after in "[ '\"),;]\\PC{0,20}") {
+    fn a_key_does_not_survive_in_any_surroundings(
+        before in "\\PC{0,20}[ '\"=:,;]",
+        after in "[ '\"),;]\\PC{0,20}",
+    ) {
         for rule in rules::all() {
             let key = expand(rule.must_match[0]);
             let secret = &key[findings(&key).next().expect("found").secret..];
@@ -255,30 +259,36 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_masked_in_place(text in fragments(), noise in proptest::collection::vec(any::<u8>(), 0..40)) {
+    fn any_bytes_are_masked_in_place(
+        text in fragments(),
+        noise in proptest::collection::vec(any::<u8>(), 0..40),
+    ) {
         let bytes = [&noise, text.as_bytes(), &noise].concat();
         for ends in [Ends::Whole, Ends::Cut] {
             let mut masked = bytes.clone();
             mask_each(&mut masked, ends, &mut |_, _| ());
             let differ = masked.iter().zip(&bytes).filter(|(after, before)| after != before);
-            prop_assert!(masked.len() == bytes.len() && differ.into_iter().all(|(after, _)| *after == b'*'));
+            prop_assert_eq!(masked.len(), bytes.len());
+            prop_assert!(differ.into_iter().all(|(after, _)| *after == b'*'));
         }
         let mut whole = text.clone().into_bytes();
-        // More, where a masked key leaves an edge beside the next one.
+        // There may be more: masking a key can leave an edge beside the next key.
         prop_assert!(mask_each(&mut whole, Ends::Whole, &mut |_, _| ()) >= findings(&text).count());
     }
 
     #[test]
     fn json_stays_json(value in document()) {
         let text = value.to_string();
-        for text in [text.clone(), serde_json::Value::from(text.as_str()).to_string(), text.replace('/', "\\/")] {
+        let quoted = serde_json::Value::from(text.as_str()).to_string();
+        for text in [text.clone(), quoted, text.replace('/', "\\/")] {
             let masked = redact(&text).into_owned();
-            prop_assert!(serde_json::from_str::<serde_json::Value>(&masked).is_ok(), "{text} -> {masked}");
+            let parsed = serde_json::from_str::<serde_json::Value>(&masked);
+            prop_assert!(parsed.is_ok(), "{text} -> {masked}");
         }
     }
 }
 
-/// Documents whose strings, names and numbers are made of what keys are made of.
+/// Documents whose strings, names and numbers are made of parts of keys.
 fn document() -> impl Strategy<Value = serde_json::Value> {
     let number = "[1-9][0-9]{0,40}(\\.[0-9]{1,30})?(e[0-9]{1,2})?"
         .prop_map(|text| serde_json::from_str(&text).unwrap_or_default());

@@ -1,5 +1,5 @@
-//! Keys that are known by their structure alone, and the shapes that only a provider's name makes a
-//! key: they are those of hashes and ids.
+//! Keys that their structure alone reveals, and shapes that are keys only near a provider's name.
+//! Hashes and ids have those shapes too.
 
 use memchr::memmem;
 
@@ -9,15 +9,15 @@ use super::finding::Finding;
 use super::proof::{Proof, has_both_cases};
 use super::rules::contexts::Shape;
 
-/// The fewest bytes of a key whose structure says enough.
+/// The fewest bytes of a key that its structure alone reveals.
 pub(super) const LEAST: usize = 49;
 
-/// A key whose structure says enough, in the run of letters, digits, `-` and `_` at `start`.
+/// A key that its structure alone reveals, in the run of letters, digits, `-` and `_` at `start`.
 pub(super) fn shaped(text: &[u8], start: usize, end: usize) -> Option<Finding> {
     at_equals(text, start, end, shaped_at)
 }
 
-/// Looks at a run, and again behind the `=3D` that quoted-printable has for `=` (RFC 2045 §6.7).
+/// Searches a run, and again behind `=3D`, as quoted-printable writes `=` (RFC 2045 §6.7).
 fn at_equals<T>(
     text: &[u8],
     start: usize,
@@ -125,7 +125,8 @@ fn part(
     is_key: impl Fn(&[u8]) -> bool,
 ) -> Option<(usize, usize)> {
     let mut at = start;
-    // A key is in the first few parts of a run, or in none: a run may be a megabyte.
+    // A key is among the first eight parts of a run, or the run has none: it may be a megabyte
+    // long.
     for _ in 0..8 {
         at += text[at..end].iter().take(64).position(|byte| ALNUM.has(*byte))?;
         let part_end = bytes::run_end(&text[..end.min(at + 256)], at, ALNUM);
@@ -144,7 +145,7 @@ fn word(text: &[u8], start: usize, end: usize, least: usize) -> Option<(usize, u
             && has_both_cases(word)
             && Proof::Random.holds(word)
     };
-    // The whole run, or what follows a name and `_` or `=`.
+    // The whole run, or the part behind a name and `_` or `=`.
     let behind =
         text[start..end].iter().take(32).position(|byte| *byte == b'_').map(|at| start + at + 1);
     [Some(start), behind].into_iter().flatten().find(|from| is_key(*from)).map(|from| (from, end))
@@ -174,7 +175,7 @@ fn base64(text: &[u8], start: usize, characters: usize) -> Option<(usize, usize)
         .then_some((from, at))
 }
 
-/// Both cases, and what a path has seldom.
+/// Both cases, and signs that paths seldom have.
 fn is_mixed(key: &[u8]) -> bool {
     has_both_cases(key)
         && key.iter().any(|byte| DIGIT.has(*byte) || matches!(byte, b'+' | b'=' | b'%'))
@@ -209,8 +210,8 @@ fn has_two_classes(text: &[u8]) -> bool {
     has_both_cases(text) || digit && !text.iter().all(|byte| DIGIT.has(*byte))
 }
 
-/// Exactly so many hexadecimal digits in one case, two letters among them (a number of JSON has at
-/// most one), and not a placeholder.
+/// Exactly so many hexadecimal digits in one case, and no placeholder. Two of them are letters,
+/// while a number of JSON has at most one.
 fn is_hex(text: &[u8], digits: usize) -> bool {
     let letters = text.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
     text.len() == digits

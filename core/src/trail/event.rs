@@ -2,7 +2,7 @@
 //! of the trail that it becomes a row of. Fixed size and without pointers, because it travels
 //! through shared memory. A new column of the trail is added to `Event` and to `COLUMNS`.
 
-use super::terms::{AccessType, Bounded, CallerKind, FailureReason};
+use super::terms::{AccessType, Bounded, CallerKind, Counted, FailureReason};
 use crate::id::{EventId, Id, IdentityId, KeyRef, ProjectId, ProviderKeyId};
 use crate::moment::Moment;
 
@@ -44,6 +44,11 @@ pub struct Event {
 impl Event {
     pub fn success(&self) -> bool {
         self.failure.is_none()
+    }
+
+    /// How the event counts for its key; None: for no key.
+    pub fn counts(&self) -> Option<Counted> {
+        Counted::of(self.access_type, self.failure)
     }
 
     /// The key it is about, where its project is known too.

@@ -11,7 +11,7 @@ words! {
     }
 }
 
-/// One key masked. `run` is a hash of the key under a secret of this server run.
+/// One key masked. `key_hash` is a hash of the key under a secret of this server run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Leak {
     /// 0: the process served no database.
@@ -22,7 +22,7 @@ pub struct Leak {
     /// The one provider whose keys look like this, where there is one.
     pub provider: Option<&'static str>,
     pub kind: &'static str,
-    pub run: u64,
+    pub key_hash: u64,
     pub statement_start: Moment,
     pub at: Moment,
     /// How often since it was last reported.

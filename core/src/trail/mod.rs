@@ -21,8 +21,6 @@ macro_rules! words {
     };
 }
 
-pub(crate) use words;
-
 pub mod chain;
 pub mod event;
 pub mod incident;
@@ -34,4 +32,4 @@ pub use event::{COLUMNS, ColumnValue, Event, Mark, TrailColumn, TrailRow};
 pub use incident::kinds::{KeyVersion, Shown};
 pub use incident::{Incident, IncidentType, Notice, Severity};
 pub use leak::{Channel, Leak};
-pub use terms::{AccessType, Bounded, CallerKind, FailureReason, Verdict};
+pub use terms::{AccessType, Bounded, CallerKind, Counted, FailureReason, Verdict};

@@ -58,6 +58,35 @@ words! {
     CallerKind { Role = "role", Subject = "subject", Address = "address" }
 }
 
+/// How an attempt to open a key counts for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Counted {
+    /// It was opened, or would have been but for a block.
+    Access,
+    /// It failed for a reason of its own.
+    Failure,
+}
+
+impl Counted {
+    /// None: it counts for no key. A caller without the right harms nobody's key by failing on it,
+    /// and a master key that is lost or wrong is the vault's own fault: it must not block every key.
+    /// SQL says the same in counts_as_failure (sql/anomalies.sql), and nothing else says it.
+    pub fn of(access_type: AccessType, failure: Option<FailureReason>) -> Option<Counted> {
+        use FailureReason::*;
+        if !matches!(access_type, AccessType::Decrypt | AccessType::Validate) {
+            return None;
+        }
+        match failure {
+            None | Some(Blocked | CallerBlocked) => Some(Counted::Access),
+            Some(NotFound | NotAuthorized | UnknownMasterKey | WrongMasterKey) => None,
+            Some(
+                Inactive | Deleted | Compromised | DamagedEnvelope | VersionConflict | Limit
+                | BadInput,
+            ) => Some(Counted::Failure),
+        }
+    }
+}
+
 /// What the writer decided of one event, before the caller is answered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
@@ -116,5 +145,25 @@ mod tests {
         for byte in [0, 2, 3, 15, 200, 255] {
             assert_eq!(Verdict::from_byte(byte), Verdict::NotRecorded);
         }
+    }
+
+    #[test]
+    fn what_was_blocked_counts_as_an_access_and_the_vaults_own_fault_for_no_key() {
+        let counts = Counted::of;
+        for access_type in [AccessType::Decrypt, AccessType::Validate] {
+            assert_eq!(counts(access_type, None), Some(Counted::Access));
+            for (reason, counted) in [
+                (FailureReason::Blocked, Some(Counted::Access)),
+                (FailureReason::CallerBlocked, Some(Counted::Access)),
+                (FailureReason::NotAuthorized, None),
+                (FailureReason::NotFound, None),
+                (FailureReason::UnknownMasterKey, None),
+                (FailureReason::WrongMasterKey, None),
+                (FailureReason::DamagedEnvelope, Some(Counted::Failure)),
+            ] {
+                assert_eq!(counts(access_type, Some(reason)), counted, "{reason:?}");
+            }
+        }
+        assert_eq!(counts(AccessType::Rotate, None), None);
     }
 }

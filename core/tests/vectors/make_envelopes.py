@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Makes the envelope vectors, once: an implementation of DESIGN §3 and §11 that shares no code with src/crypto.
+"""Makes the envelope vectors, once, by docs/architecture.md#crypto. Shares no code with src/crypto.
 
     pip install cryptography && python3 make_envelopes.py
 
-Inputs are fixed, so running it again changes nothing. The files it made must open for ever: a new envelope
-format gets a new folder beside `envelopes_v1`, never other bytes in it. Keys are plainly fake on purpose.
+Inputs are fixed, so running it again changes nothing. The files it made must open for ever. A new
+envelope format gets a new folder beside `envelopes_v1`. Keys are plainly fake on purpose.
 """
 import base64
 import hashlib

@@ -5,7 +5,7 @@
 use super::check::{Check, check, listed, not_looked_at};
 use crate::error::Error;
 use crate::postgres::{Owner, session};
-use crate::store::doctor::{self, Counted, Seen};
+use crate::store::doctor::{self, RowCount, Seen};
 
 /// A look at the catalog: the name of its check, what it counts, what is so when nothing is wrong,
 /// and what to do otherwise.
@@ -211,7 +211,7 @@ fn adopted_tables(owner: &Result<Owner, Error>) -> Check {
 fn counted(
     name: &'static str,
     owner: &Result<Owner, Error>,
-    count: fn(Owner) -> Counted,
+    count: fn(Owner) -> RowCount,
     fine: &str,
     hint: &'static str,
 ) -> Check {

@@ -1,7 +1,7 @@
 //! The keys that the log hook masked, on their way to a writer: a table in shared memory, without
-//! the text itself. Unsafe lives here. A process writes to it also in a critical section, and while
-//! it dies: so it takes no lock and allocates nothing. The logger, and the postmaster at its end,
-//! have no shared memory; there nothing is written (both were segmentation faults).
+//! the text itself. A process also writes to it in a critical section and while it ends, so it
+//! takes no lock and allocates nothing. The logger has no shared memory, nor has the postmaster at
+//! its end. Writing there was a segmentation fault, so nothing is written. Unsafe lives here.
 
 use crate::moment::{Moment, Span};
 use crate::trail::Leak;
@@ -11,9 +11,10 @@ use std::hash::Hasher;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
 
-/// Leaks that wait at a time: a writer takes them once a second. More are counted.
+/// The most leaks that wait at a time. A writer takes them once a second; further ones are only
+/// counted.
 const CELLS: usize = 256;
-/// How long a leak waits for the writer of its own database; then any writer reports it.
+/// How long a leak waits for its own database's writer. Then any writer reports it.
 const PATIENCE: Span = Span::seconds(10);
 
 const FREE: u32 = 0;
@@ -42,7 +43,7 @@ static TABLE: AtomicPtr<LeakTable> = AtomicPtr::new(ptr::null_mut());
 
 // SAFETY: PostgreSQL's own variable, with this very type.
 unsafe extern "C" {
-    /// Null in a process that has let go of the shared memory.
+    /// Null in a process that has detached from shared memory.
     static UsedShmemSegAddr: *mut c_void;
 }
 
@@ -62,8 +63,8 @@ pub(crate) unsafe fn startup(memory: *mut u8, first: bool) {
         unsafe { (*table).secret = secret };
     }
     TABLE.store(table, Release);
-    // SAFETY: registered in the postmaster after its own detaching of the memory, so it is called
-    // before that.
+    // SAFETY: registered in the postmaster after PostgreSQL's own detaching of the memory, so it is
+    // called before that.
     unsafe { pg_sys::on_shmem_exit(Some(forget), pg_sys::Datum::from(0)) };
 }
 
@@ -84,7 +85,8 @@ fn table() -> Option<*mut LeakTable> {
     (is_mapped() && !table.is_null()).then_some(table)
 }
 
-/// The cells from one on, as addresses: what another process writes is no reference of ours.
+/// The cells from one on, as addresses. Another process may write to a cell at any time, so no
+/// reference is made.
 fn cells(table: *mut LeakTable, first: usize) -> impl Iterator<Item = *mut Cell> {
     // SAFETY: within the table.
     (0..CELLS)
@@ -102,7 +104,7 @@ pub(crate) fn hash(key: &[u8]) -> Option<u64> {
     Some(hasher.finish())
 }
 
-/// Leaves word of a leak; where there is no room it is counted.
+/// Stores a leak for the writer. If there is no room, it is only counted.
 pub(crate) fn push(leak: Leak) {
     let Some(table) = table() else { return };
     // SAFETY: atomics of shared memory; a cell's leak belongs to whoever moved its state to
@@ -120,8 +122,8 @@ pub(crate) fn push(leak: Leak) {
     }
 }
 
-/// The writer's: takes what its database is to report, what has waited too long for another's
-/// writer, and how many were dropped.
+/// For the writer: takes the leaks of its database, and those that have waited too long for another
+/// database's writer. Also answers how many were dropped.
 pub(crate) fn take(database: u32, now: Moment) -> (Vec<Leak>, u64) {
     let Some(table) = table() else { return (vec![], 0) };
     let mut taken = vec![];

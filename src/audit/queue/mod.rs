@@ -1,7 +1,8 @@
 //! The queue of audit events in shared memory: one slot per database, one waiter per server
-//! process. Unsafe lives here. A caller copies its event in under the slot's lock, and sleeps. The
-//! slot's writer takes batches out, commits them and answers each event with a verdict. Nothing
-//! inside a locked section may raise an ERROR. Why stores have their order: docs/facts.md.
+//! process. A caller copies its event in under the slot's lock, and sleeps. The slot's writer takes
+//! batches out, commits them and answers each event with a verdict. Nothing inside a locked section
+//! may raise an ERROR. The order of stores is explained in docs/facts.md#the-durable-audit-writer.
+//! Unsafe lives here.
 
 pub(crate) mod leaks;
 mod memory;
@@ -23,7 +24,7 @@ use std::time::Duration;
 /// Tickets of one process that can be open at once; a push is never longer.
 pub(crate) const MAX_CHUNK: usize = 512;
 
-/// Incidents that wait to be told at a time; more are in the table all the same.
+/// The most incidents that wait to be announced. Further ones are in the table all the same.
 const MAX_NOTICES: usize = 128;
 
 /// Whether a slot's writer serves.
@@ -35,10 +36,10 @@ pub(crate) enum WriterState {
     Running = 2,
 }
 
-/// Pushes in a row after which a caller counts as alone.
+/// After so many pushes in a row, a caller counts as the only one.
 const LONELY: u32 = 8;
 
-/// One database's queue and what is known of its writer.
+/// One database's queue, and the state of its writer.
 #[repr(C)]
 pub(crate) struct Slot {
     lock: *mut pg_sys::LWLock,
@@ -54,13 +55,14 @@ pub(crate) struct Slot {
     /// The first sequence not answered yet.
     pub tail: AtomicU64,
     pub writer: Sleeper,
-    /// Who pushed last, and how many pushes in a row: one caller alone is what spinning is for.
+    /// Who pushed last, and how many pushes in a row. Spinning helps only while there is one
+    /// caller.
     last_process: AtomicU32,
     pushes_in_a_row: AtomicU32,
-    /// Reloads asked for, and the last of them that is done.
+    /// How many reloads were requested, and the last of them that is done.
     pub reloads_wanted: AtomicU32,
     pub reloads_done: AtomicU32,
-    /// Committed changes of `settings`, for the writer to take up.
+    /// The number of committed changes of `settings`, which the writer compares.
     pub settings_changes: AtomicU32,
     pub starts: AtomicU64,
     pub batches: AtomicU64,
@@ -68,7 +70,7 @@ pub(crate) struct Slot {
     pub failed: AtomicU64,
     problem_len: u32,
     problem: [u8; 200],
-    /// Incidents that listeners are to be told of.
+    /// Incidents to announce to listeners.
     notices_len: AtomicU32,
     notices: [Notice; MAX_NOTICES],
 }
@@ -79,18 +81,18 @@ pub(crate) struct Slot {
 pub(crate) struct Entry {
     pub ticket: u64,
     pub process: u32,
-    /// Whether the caller had the right to what it tried.
+    /// Whether the caller had the right to what it attempted.
     pub authorised: bool,
     pub event: Event,
 }
 
-/// Where one server process waits. Survives its death: tickets only grow.
+/// Where one server process waits. It outlives the process; its tickets only grow.
 #[repr(C)]
 struct Waiter {
     ticket: AtomicU64,
     sleeper: Sleeper,
-    /// Each a ticket (upper 56 bits) and its verdict: an answer to an earlier ticket never passes
-    /// for a later one's.
+    /// Each holds a ticket (upper 56 bits) and its verdict. So an answer to an earlier ticket never
+    /// passes for a later one.
     verdicts: [AtomicU64; MAX_CHUNK],
 }
 
@@ -112,7 +114,7 @@ pub(crate) fn capacity() -> usize {
     CAPACITY.load(Relaxed)
 }
 
-/// The longest push: a quarter of the queue (docs/architecture.md).
+/// The longest push: a quarter of the queue (docs/architecture.md#lengths).
 pub(crate) fn chunk() -> usize {
     (capacity() / 4).clamp(1, MAX_CHUNK)
 }
@@ -149,7 +151,7 @@ pub(crate) fn claim(database: u32, fresh_epoch: i64) -> Option<usize> {
         }
         let taken =
             first(&|slot| slot.database.load(Acquire) == 0).or_else(|| first(&Slot::let_go))?;
-        // Before the slot is ours: nobody may seal under the root keys of the database that had it.
+        // Done before the slot is ours: nobody may seal under the root keys of the former database.
         shared_keyring::hand_over(taken, database);
         slot(taken).epoch.store(fresh_epoch, Release);
         slot(taken).database.store(database, SeqCst);
@@ -192,9 +194,9 @@ impl Slot {
         self.head.load(SeqCst).saturating_sub(tail)
     }
 
-    /// Whether writer and waiter may look for each other before they sleep: only while one caller
-    /// is alone with the writer. Beside others spinning takes the processor from who could work
-    /// (20 % at four clients, docs/facts.md).
+    /// Whether writer and waiter may spin before they sleep: only while one caller is alone with
+    /// the writer. With more callers, spinning takes processor time from others: 20 % at four
+    /// clients (docs/facts.md#the-durable-audit-writer).
     pub(crate) fn has_one_caller(&self) -> bool {
         self.pushes_in_a_row.load(Relaxed) >= LONELY
     }
@@ -250,7 +252,7 @@ impl Slot {
         Some(pushed)
     }
 
-    /// The writer's: answers one event.
+    /// For the writer: answers one event.
     pub(crate) fn answer(&self, entry: &Entry, verdict: Verdict) {
         if let Some(waiter) = waiter(entry.process) {
             let answer = entry.ticket << 8 | u64::from(verdict.to_byte());
@@ -258,14 +260,14 @@ impl Slot {
         }
     }
 
-    /// Leaves word for the writer to tell listeners of incidents of this process's database.
+    /// Asks the writer to announce incidents of this process's database.
     pub(crate) fn announce_all(&self, notices: Vec<Notice>) {
         let database = session::database().to_u32();
         notices.into_iter().for_each(|notice| self.announce(database, notice));
     }
 
-    /// Leaves word of one; where there is no room, or the slot is another
-    /// database's by now, the incident is in the table only.
+    /// Asks the writer to announce one incident. If there is no room, or the slot belongs to
+    /// another database by now, the incident is in the table only.
     fn announce(&self, database: u32, notice: Notice) {
         self.locked(|| {
             let len = self.notices_len.load(Relaxed) as usize;
@@ -284,7 +286,7 @@ impl Slot {
         self.notices_len.load(Acquire) > 0
     }
 
-    /// The writer's: takes what listeners are to be told.
+    /// For the writer: takes the incidents to announce.
     pub(crate) fn take_notices(&self) -> Vec<Notice> {
         self.locked(|| {
             let len = self.notices_len.swap(0, AcqRel) as usize;
@@ -292,7 +294,7 @@ impl Slot {
         })
     }
 
-    /// Says what the writer last stumbled over; cut to 200 bytes.
+    /// Notes the writer's last problem, cut to 200 bytes.
     pub(crate) fn set_problem(&self, problem: &str) {
         let problem = &problem[..problem.floor_char_boundary(200)];
         self.locked(|| {
@@ -331,14 +333,14 @@ pub(crate) fn sleep_for_verdict(ticket: u64, longest: Duration) {
     }
 }
 
-/// Wakes every process that waits: the writer leaves, somebody must start another.
+/// Wakes every process that waits: the writer leaves, so one of them must start another.
 pub(crate) fn wake_all_waiting() {
     for process in 0..WAITER_COUNT.load(Relaxed) as u32 {
         wake(process);
     }
 }
 
-/// Wakes a process that waits for a verdict; one that does not is not disturbed.
+/// Wakes a process that waits for a verdict. A process that does not wait is not disturbed.
 pub(crate) fn wake(process: u32) {
     if let Some(waiter) = waiter(process) {
         waiter.sleeper.wake();

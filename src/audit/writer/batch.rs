@@ -1,6 +1,6 @@
-//! The writer's side of the counter: what waits in the queue is taken, written as one batch, and
-//! answered. A failed batch fails nobody who can be served alone. Other work of the writer is not
-//! touched here, so that callers can be served in the middle of it.
+//! The writer's side of the counter: takes events from the queue, writes them as one batch, and
+//! answers them. A failed batch fails no event that can be written alone. It touches no other work
+//! of the writer, so callers can be served in the middle of that.
 
 use super::chain::{Chain, Placed};
 use super::counters::Counters;
@@ -18,19 +18,19 @@ use std::sync::atomic::Ordering::*;
 /// Events in one transaction at most.
 const MAX_BATCH: u64 = 1024;
 
-/// Everything that an answer needs.
+/// Everything needed to answer an event.
 pub(super) struct Desk {
     pub slot: &'static Slot,
     /// None: nothing can be written, so nobody is served.
     pub chain: Option<Chain>,
-    /// Refusals that are counted and not yet written, with the first one's place in the queue.
+    /// Refusals that are counted but not yet written, with the first one's place in the queue.
     refusals: Refusals<u64>,
     pub watch: Watch,
     pub counters: Counters,
 }
 
-/// What is taken of the queue: whether each event gets a row of its own, or is counted with others
-/// of its caller.
+/// An event taken from the queue, and whether it gets its own row or is counted with others of its
+/// caller.
 struct Taken {
     entry: Entry,
     sequence: u64,
@@ -50,7 +50,7 @@ impl Desk {
         }
     }
 
-    /// Takes what is waiting and answers it.
+    /// Takes the waiting events and answers them.
     pub(super) fn serve(&mut self) {
         let taken = self.take();
         match self.write(&rows_of(&taken)) {
@@ -59,8 +59,8 @@ impl Desk {
         }
     }
 
-    /// Refusals past their caller's rate are taken out here. Without a chain nothing can be
-    /// written, nor promised.
+    /// Takes the waiting events. Refusals above their caller's rate are only counted. Without a
+    /// chain nothing can be written, so nothing may be promised.
     fn take(&mut self) -> Vec<Taken> {
         let slot = self.slot;
         let tail = slot.tail.load(Acquire);
@@ -71,7 +71,8 @@ impl Desk {
             let counts = can_write && !entry.authorised && !entry.event.success();
             let has_row = !(counts && self.refusals.takes(sequence, &entry.event, now));
             let access = KeyAccess::of(&entry.event).filter(|_| can_write && entry.authorised);
-            // An event that failed already stays as it is: a refusal changes nothing of it.
+            // The watch refuses only an access that would have succeeded. An event that failed
+            // stays as it is.
             let refused = access
                 .and_then(|access| self.watch.judge(&access))
                 .filter(|_| entry.event.success());
@@ -83,7 +84,7 @@ impl Desk {
         (tail..tail + count).map(one).collect()
     }
 
-    /// Writes down how many refusals were counted since the last time; about once a second.
+    /// Writes how many refusals were counted since the last time, about once a second.
     pub(super) fn write_counted(&mut self) {
         let due = self.refusals.due();
         let rows: Vec<Placed> = due.iter().map(|(sequence, event)| (*sequence, event)).collect();
@@ -92,7 +93,7 @@ impl Desk {
             return;
         };
         log!("watchllm_keys writer: counted refusals are written later: {}", failure.message);
-        // Where the commit succeeded and only seemed to fail, they are there already, under the
+        // A commit may succeed and only seem to fail. Then the rows are there already, under the
         // same place in the queue.
         let is_there = failure.is_unique_violation();
         let missing = |row: &(u64, Event)| {
@@ -105,8 +106,9 @@ impl Desk {
         self.refusals.put_back(later);
     }
 
-    /// One bad event harms only itself: each is tried alone. A single event is tried again too,
-    /// because the chain's head and its partitions are read anew after a failure.
+    /// Tries each event of a failed batch alone, so that one bad event harms only itself. A single
+    /// event is tried again too, because the chain's head and its partitions are read again after a
+    /// failure.
     fn retry(&mut self, taken: &[Taken], failure: &Failure) {
         log!("watchllm_keys writer: a batch of {} failed: {}", taken.len(), failure.message);
         if !failure.may_be_one_events_fault() {
@@ -140,12 +142,12 @@ impl Desk {
         chain.append(epoch, events)
     }
 
-    /// Gives the verdict, moves the tail on, then wakes whoever waits: once each.
+    /// Gives the verdict, moves the tail, then wakes each waiting process once.
     fn answer(&mut self, taken: &[Taken], verdict: Verdict) {
         let slot = self.slot;
         for taken in taken {
-            // What is counted is in memory, whatever became of the others' rows. Nothing is
-            // disclosed to it.
+            // A counted refusal is in memory, whatever became of the other rows. It discloses
+            // nothing.
             let recorded = taken.refused.map_or(Verdict::Recorded, Verdict::Refused);
             let is_recorded = !taken.has_row || verdict == Verdict::Recorded;
             slot.answer(&taken.entry, if is_recorded { recorded } else { verdict });
@@ -168,8 +170,9 @@ impl Desk {
         }
     }
 
-    /// Answers the events that an earlier writer committed but did not live to answer: epoch and
-    /// queue sequence tell. An event that it refused stays refused, as its row says.
+    /// Answers the events that an earlier writer committed but did not answer before it died. It
+    /// finds them by epoch and queue sequence. An event that the earlier writer refused stays
+    /// refused, as its row says.
     pub(super) fn answer_committed(&mut self, last: &store::trail::Last) -> Result<(), Failure> {
         let (slot, tail) = (self.slot, self.slot.tail.load(Acquire));
         if last.epoch != slot.epoch.load(Acquire) || (last.queue_seq as u64) < tail {
@@ -195,7 +198,7 @@ impl Desk {
         Ok(())
     }
 
-    /// Answers everything that waits with "not recorded": this writer cannot serve.
+    /// Answers every waiting event with "not recorded": this writer cannot serve.
     pub(super) fn fail_all(&self) {
         let slot = self.slot;
         let (tail, count) = (slot.tail.load(Acquire), slot.waiting());

@@ -1,6 +1,6 @@
-//! The chain as this writer continues it: its key, the identity it is written under, its head and
-//! the partitions that hold it. The head is kept in memory. It is read again after a failed batch,
-//! and whenever a relation of ours has changed (docs/facts.md).
+//! The chain as this writer continues it: its key, its identity, its head and its partitions. The
+//! head is kept in memory. It is read again after a failed batch, and whenever one of our relations
+//! has changed (docs/facts.md#the-durable-audit-writer).
 
 use super::transaction::{Failure, as_owner};
 use crate::crypto::envelope::{Binding, open};
@@ -27,7 +27,8 @@ pub(super) struct Chain {
     days: BTreeSet<i32>,
 }
 
-/// The last row of the trail, and how many relation changes this process had seen when it was read.
+/// The last row of the trail, and how many changes of our relations this process had seen when it
+/// read it.
 #[derive(Clone, Copy)]
 struct Head {
     seq: i64,
@@ -53,7 +54,7 @@ impl Chain {
         })
     }
 
-    /// The sequence of the last row; 0 when there is none, or when it has to be read again.
+    /// The sequence of the last row. 0 if there is none, or if it has to be read again.
     pub(super) fn last_seq(&self) -> i64 {
         self.head.map_or(0, |head| head.seq)
     }
@@ -105,8 +106,8 @@ impl Chain {
         (rows, hash)
     }
 
-    /// A day without a partition gets one in a transaction of its own, before the batch
-    /// (docs/architecture.md).
+    /// Makes missing partitions in a transaction of their own, before the batch
+    /// (docs/architecture.md#tables).
     fn make_missing_partitions(&mut self, events: &[Placed]) -> Result<(), Failure> {
         let missing: BTreeSet<i32> = events
             .iter()
@@ -121,7 +122,7 @@ impl Chain {
     }
 }
 
-/// Makes the partitions of the coming days; answers the last day (since 1970) that has one.
+/// Makes the partitions of the coming days. Answers the last day (since 1970) that has one.
 pub(super) fn make_partitions_ahead(made_until: i32) -> i32 {
     let today = clock::now().day();
     let days = today.max(made_until + 1)..=today + DAYS_AHEAD;
@@ -135,7 +136,7 @@ fn make_partition(day: i32) -> Result<(), Failure> {
     })
 }
 
-/// Reads where the chain stopped.
+/// Reads the end of the chain.
 fn read_head(owner: Owner) -> Head {
     let changes = relation_changes();
     let last = store::trail::last(owner);
@@ -161,8 +162,7 @@ fn mac_key(owner: Owner, slot_number: usize) -> Result<(i32, MacKey), Error> {
     Err(Error::Internal("the audit MAC key does not open under any loaded master key".into()))
 }
 
-/// A restored or copied database gets an identity of its own, so that two chains never pass for
-/// one.
+/// A restored or copied database gets its own identity, so that two chains never pass for one.
 fn identity(owner: Owner) -> Result<IdentityId, Error> {
     let (system, database) = (process::system_identifier(), session::database());
     if let Some(known) = store::admin::identity(owner, system, database) {

@@ -1,6 +1,6 @@
 //! Counters of recorded events, gathered in memory and written about once a second: accesses,
-//! failures and last use of each key. With them go blocks, and incidents of compromised versions
-//! that were opened. A failure harms no answer and is tried again.
+//! failures and last use of each key. Blocks are written with them, and incidents of compromised
+//! versions that were opened. A failure harms no answer and is tried again.
 
 use super::transaction::now_or_later;
 use crate::audit::queue::Slot;
@@ -8,17 +8,18 @@ use crate::id::{KeyRef, ProviderKeyId};
 use crate::moment::Moment;
 use crate::store;
 use crate::trail::incident::kinds::compromised_opened;
-use crate::trail::{AccessType, Bounded, CallerKind, Event, FailureReason, Incident};
+use crate::trail::{AccessType, Bounded, CallerKind, Counted, Event, Incident};
 use std::collections::HashMap;
 
-/// Keys written at a time: about 5 ms, which is what an event may wait behind it.
+/// Keys written at a time: about 5 ms, so an event waits at most that long.
 const AT_ONCE: usize = 256;
 
 /// What is not written yet.
 #[derive(Default)]
 pub(super) struct Counters {
     uses: HashMap<KeyRef, store::trail::Uses>,
-    /// Compromised versions that were opened, by key and version: one incident each, however often.
+    /// Compromised versions that were opened, by key and version. Each is one incident, however
+    /// often it is opened.
     opened_compromised: HashMap<(ProviderKeyId, Option<i32>), Event>,
     /// Keys that were blocked, and since when; None: unblocked.
     blocks: Vec<(KeyRef, Option<Moment>)>,
@@ -27,12 +28,9 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    /// Counts an event of a known key. What somebody without the right tried does not count against
-    /// the key.
+    /// Counts an event of a known key, as the watch does (`Event::counts`).
     pub(super) fn count(&mut self, event: &Event) {
-        let uses = matches!(event.access_type, AccessType::Decrypt | AccessType::Validate);
-        let foreign =
-            matches!(event.failure, Some(FailureReason::NotAuthorized | FailureReason::NotFound));
+        let counted = event.counts();
         if let Some((kind, subject)) = event.about_caller.filter(|_| event.success()) {
             self.unblocked.push((kind, subject));
         }
@@ -41,9 +39,9 @@ impl Counters {
             let since = (event.access_type == AccessType::Block).then_some(event.accessed_at);
             self.blocks.push((key, since));
         }
-        // An imported key brings along when it was last used: no access, but shown with the key.
+        // An imported key brings its last use along. That is no access, but is shown with the key.
         let brought = event.last_used_at.filter(|_| event.success());
-        if foreign || !uses && brought.is_none() {
+        if counted.is_none() && brought.is_none() {
             return;
         }
         if event.compromised && event.success() && event.access_type == AccessType::Decrypt {
@@ -56,23 +54,23 @@ impl Counters {
             last_used_at: None,
         });
         entry.last_used_at = entry.last_used_at.max(brought);
-        if !uses {
-            return;
+        match counted {
+            Some(Counted::Access) => entry.accesses += 1,
+            Some(Counted::Failure) => entry.failures += 1,
+            None => (),
         }
-        if event.success() {
-            entry.accesses += 1;
+        if counted.is_some() && event.success() {
             entry.last_used_at = entry.last_used_at.max(Some(event.accessed_at));
-        } else {
-            entry.failures += 1;
         }
     }
 
-    /// A key that an earlier writer was told to block; it may not have lived to write that down.
+    /// Blocks a key again. An earlier writer was told to block it, but may have died before it
+    /// wrote that.
     pub(super) fn block_again(&mut self, key: KeyRef, since: Moment) {
         self.blocks.push((key, Some(since)));
     }
 
-    /// Whether something waits that should be seen at once.
+    /// Whether something waits that people should see at once.
     pub(super) fn is_urgent(&self) -> bool {
         !self.blocks.is_empty() || !self.unblocked.is_empty()
     }

@@ -1,6 +1,6 @@
-//! The watch's findings become rows, about once a second: incidents with their evidence, block and
-//! end. So do the callers that are new to a key, and busiest minutes. `warm_up` fills the watch's
-//! counters (docs/architecture.md).
+//! The watch's findings become rows, about once a second: incidents with their evidence, blocks and
+//! ends. So do new callers of a key, and busiest minutes. `warm_up` fills the watch's counters
+//! (docs/architecture.md#flows).
 
 use super::transaction::now_or_later;
 use crate::anomaly::{Detector, Meeting, Subject, Watch, WatchFinding};
@@ -15,10 +15,10 @@ use crate::trail::{AccessType, CallerKind, Event, Notice};
 use pgrx::warning;
 use std::collections::HashMap;
 
-/// Findings, meetings and peaks written at a time.
+/// The most findings, new callers and peaks written at a time.
 const AT_ONCE: usize = 256;
 
-/// A key or caller that people block or let in again.
+/// Tells the watch of a key or caller that people blocked or let in again.
 pub(super) fn take_up_block(watch: &mut Watch, event: &Event) {
     if !event.success() || !matches!(event.access_type, AccessType::Block | AccessType::Unblock) {
         return;
@@ -33,7 +33,7 @@ pub(super) fn take_up_block(watch: &mut Watch, event: &Event) {
     }
 }
 
-/// Writes down what was found, in transactions of their own.
+/// Writes what the watch found, each kind in a transaction of its own.
 pub(super) fn flush(slot: &Slot, watch: &mut Watch) {
     let lost = std::mem::take(&mut watch.lost);
     if lost > 0 {
@@ -56,7 +56,8 @@ fn write_findings(slot: &Slot, watch: &mut Watch) {
         let fresh = now_or_later("incidents are written", |owner| -> Vec<Notice> {
             part.iter().filter_map(|finding| write(owner, finding)).collect()
         });
-        // The rest waits too: callers would wait as long behind each part for the same lock.
+        // The rest is put back too. Otherwise callers would wait once more for the same lock at
+        // each part.
         let Some(fresh) = fresh else { return watch.put_back(findings) };
         part.iter().filter(|finding| finding.ended.is_none()).for_each(warn);
         slot.announce_all(fresh);
@@ -81,7 +82,7 @@ fn write(owner: Owner, finding: &WatchFinding) -> Option<Notice> {
     is_new.then(|| incident.notice())
 }
 
-/// Marks the key, and blocks the key or the caller where that was asked for.
+/// Marks the key, and blocks the key or the caller if its limits say so.
 fn mark_subject(owner: Owner, finding: &WatchFinding) {
     match &finding.subject {
         Subject::Key(key) => {
@@ -97,7 +98,7 @@ fn mark_subject(owner: Owner, finding: &WatchFinding) {
     }
 }
 
-/// Who used the key within the last minute: a note, which the staff alone reads.
+/// A note that names who used the key within the last minute. Only the staff reads notes.
 fn evidence(owner: Owner, finding: &WatchFinding) -> Option<String> {
     let Subject::Key(key) = &finding.subject else { return None };
     let callers = store::watch::callers(owner, *key, finding.began - Span::MINUTE, finding.began);
@@ -117,13 +118,14 @@ fn warn(finding: &WatchFinding) {
     warning!("watchllm_keys: {what}; {whom}{blocked}; incident {id}");
 }
 
-/// Writes down who used which key, and finds those who are new to a key that is in use for a week.
+/// Writes which caller used which key. Finds callers that are new to a key which has been in use
+/// for a week.
 fn write_meetings(watch: &mut Watch) {
     let taken = watch.take_meetings(AT_ONCE);
     if taken.is_empty() {
         return;
     }
-    // One row each: the same two may have met on two days.
+    // One row for each pair, which may have met on two days.
     let distinct: HashMap<_, _> =
         taken.iter().map(|m| ((m.key, m.kind, m.subject.clone()), m)).collect();
     let meetings: Vec<Meeting> = distinct.into_values().cloned().collect();
@@ -137,8 +139,8 @@ fn write_meetings(watch: &mut Watch) {
     }
 }
 
-/// Whether keys that this writer had not seen for a day were asleep for longer than they may be.
-/// Before their last use is written anew: the table knows the one before.
+/// Checks keys that this writer had not seen for a day: were they unused for too long? This runs
+/// before their last use is written, because the table still holds the one before.
 fn look_at_woken(watch: &mut Watch) {
     let mut woken = watch.take_woken();
     while !woken.is_empty() {

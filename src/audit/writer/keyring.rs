@@ -1,6 +1,7 @@
-//! The keyring as the writer takes it up: read from its file or command, compared with the table,
-//! and published for every process. Root keys are derived here and nowhere else (100 ms a version),
-//! the active one first. The very first keyring makes the audit keys too (docs/architecture.md).
+//! The keyring as the writer loads it: read from its file or command, compared with the table, and
+//! published for every process. Root keys are derived here and nowhere else (100 ms a version), the
+//! active one first. The very first keyring also makes the audit keys
+//! (docs/architecture.md#crypto).
 
 use super::transaction::{Failure, as_owner};
 use crate::crypto::envelope::{Binding, seal};
@@ -15,7 +16,7 @@ use crate::store::admin::MasterKey;
 use pgrx::{log, warning};
 use std::path::Path;
 
-/// The keyring as this writer read it, and the versions it has still to derive.
+/// The keyring as this writer read it, and the versions still to derive.
 #[derive(Default)]
 pub(super) struct Loaded {
     keyring: Option<Keyring>,
@@ -63,9 +64,9 @@ impl Loaded {
     }
 }
 
-/// Reads the keyring and publishes it. What is wrong with the keyring is published too, and is no
-/// failure: the writer stays and waits for a reload. `meanwhile` runs while a command runs; false
-/// ends the command.
+/// Reads the keyring and publishes it. A fault of the keyring is published too and is no failure:
+/// the writer stays and waits for a reload. `meanwhile` is called while a command runs; false ends
+/// the command.
 pub(super) fn load(
     slot_number: usize,
     loaded: &mut Loaded,
@@ -147,8 +148,8 @@ fn derive(secret: &Secret, row: &MasterKey) -> Result<RootKey, Error> {
     }
 }
 
-/// The first keyring ever loaded makes its highest version the active master key, and the three
-/// audit keys.
+/// The first keyring ever loaded makes its highest version the active master key, and creates the
+/// three audit keys.
 fn make_first(owner: Owner, keyring: &Keyring) -> Result<Vec<MasterKey>, Error> {
     let version = keyring.versions().last().copied().unwrap_or_default();
     let secret =

@@ -1,5 +1,5 @@
-//! The writer's part of the log hook: what was masked becomes incidents, about once a second. A
-//! failure harms no answer and is tried again.
+//! The writer's part of the log hook: masked keys become incidents, about once a second. A failure
+//! harms no answer and is tried again.
 
 use super::transaction::now_or_later;
 use crate::audit::queue::{Slot, leaks};
@@ -11,7 +11,7 @@ use crate::store;
 use crate::trail::incident::kinds::{key_masked, masked_unreported};
 use crate::trail::{Incident, Leak, Shown};
 
-/// Leaks kept while they cannot be written; what comes then is dropped and counted.
+/// The most leaks kept while they cannot be written. Further ones are dropped and counted.
 const MOST: usize = 1_024;
 
 /// What is not written yet.
@@ -44,7 +44,7 @@ impl Pending {
         }
     }
 
-    /// One for each leak, and one for those that were dropped.
+    /// One incident for each leak, and one for those that were dropped.
     fn incidents(&self) -> Vec<Incident> {
         let mut incidents: Vec<Incident> = self.leaks.iter().map(incident).collect();
         if self.dropped > 0
@@ -56,7 +56,7 @@ impl Pending {
     }
 }
 
-/// Names are free text from callers.
+/// The incident of a leak. Names are masked, because they are free text from callers.
 fn incident(leak: &Leak) -> Incident {
     let clean = |name: String| ShownName::clean(&name);
     let role = session::role_name(leak.role.into()).map(clean);

@@ -1,11 +1,11 @@
-//! Who listens on `watchllm_security` is told of incidents, in a transaction of its own. Any user
-//! can fill PostgreSQL's notification queue: that stops this alone.
+//! Tells listeners on `watchllm_security` of incidents, in a transaction of its own. Any user can
+//! fill PostgreSQL's notification queue; then only this stops.
 
 use super::transaction::now_or_later;
 use crate::audit::queue::Slot;
 use crate::store;
 
-/// Tells what was announced at the slot; what cannot be told now is announced again.
+/// Tells the incidents announced at the slot. If that fails, they are announced again.
 pub(super) fn tell(slot: &Slot) {
     let notices = slot.take_notices();
     if notices.is_empty() {

@@ -1,7 +1,8 @@
 //! The writer: one background worker per database takes events from the queue, commits them and
-//! answers. It leads: here stands the order of its work, and the steps do not know each other.
-//! Every statement runs as the owner of the tables in a restricted operation. It touches no row
-//! that a caller can lock. Unsafe: the worker's entry (docs/facts.md, docs/architecture.md).
+//! answers. This file holds the order of its work; the steps do not know each other. Every
+//! statement runs as the owner of the tables in a restricted operation, and touches no row that a
+//! caller can lock. Unsafe: the worker's entry. See docs/architecture.md#flows and
+//! docs/facts.md#the-durable-audit-writer.
 
 mod batch;
 mod chain;
@@ -29,14 +30,14 @@ use std::time::{Duration, Instant};
 use transaction::{Failure, as_owner, transaction};
 use warm_up::WarmUp;
 
-/// How long the writer sleeps at most, and how often it looks whether somebody wants the database.
+/// How long the writer sleeps at most, and how often it checks whether somebody wants the database.
 const BEAT: Duration = Duration::from_secs(1);
-/// The same, while a block waits to be seen, or listeners wait to be told of an incident.
+/// The same, while a block waits to be written, or an incident waits to be announced.
 const SOON: Duration = Duration::from_millis(100);
 /// The writer spins only within this time of its last event.
 const BUSY: Duration = Duration::from_millis(5);
 
-/// The writer of one database. The desk is a field of its own: it serves callers while the
+/// The writer of one database. `desk` is a field of its own, because it serves callers while the
 /// keyring's command runs.
 struct Writer {
     slot_number: usize,
@@ -48,9 +49,9 @@ struct Writer {
     warm_up: Option<WarmUp>,
     /// The day (since 1970) up to which partitions were made ahead.
     partitions_until: i32,
-    /// Changes of settings that this writer has taken up.
+    /// The changes of settings that this writer has read.
     settings_seen: u32,
-    /// The limits could not be read when they changed.
+    /// The limits have changed but could not be read yet.
     limits_are_late: bool,
     last_event: Instant,
     last_beat: Instant,
@@ -58,7 +59,8 @@ struct Writer {
     wanted: bool,
 }
 
-/// The worker's entry; `argument`: database oid in the high half, slot number in the low.
+/// The worker's entry. `argument` holds the database oid in its high half, the slot number in its
+/// low half.
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn watchllm_keys_writer(argument: pg_sys::Datum) {
@@ -79,7 +81,7 @@ pub extern "C-unwind" fn watchllm_keys_writer(argument: pg_sys::Datum) {
     writer.serve()
 }
 
-/// Before it serves: the database, the keyring, the chain and the watch.
+/// The steps before it serves: the database, the keyring, the chain and the watch.
 impl Writer {
     fn new(slot_number: usize) -> Writer {
         let slot = queue::slot(slot_number);
@@ -99,8 +101,8 @@ impl Writer {
         }
     }
 
-    /// Looks whether this database can be served, and answers what an earlier writer committed but
-    /// did not live to answer.
+    /// Checks whether this database can be served. Answers what an earlier writer committed but did
+    /// not answer.
     fn look_around(&mut self) -> Result<(), Failure> {
         transaction(|| if session::is_utf8_database() { Ok(()) } else { Err(Error::NotUtf8) })?;
         match as_owner(|owner| Ok(store::trail::last(owner)))? {
@@ -121,7 +123,7 @@ impl Writer {
         }
     }
 
-    /// Reads the keyring again; what cannot be loaded leaves what is in use as it is.
+    /// Reads the keyring again. If it cannot be loaded, the keyring in use stays.
     fn reload(&mut self) {
         if let Err(failure) = self.load_keyring().and_then(|()| self.open_chain()) {
             warning!("watchllm_keys writer: the keyring was not reloaded: {}", failure.message);
@@ -133,8 +135,8 @@ impl Writer {
         shared_keyring::publish_problem(self.slot_number, &Error::NoMasterKey(failure.message));
     }
 
-    /// While a command runs, callers are served under what is already loaded, and a server that
-    /// wants to stop is not kept waiting.
+    /// Loads the keyring. While a command runs, callers are served with the keyring in use, and a
+    /// server that wants to stop need not wait.
     fn load_keyring(&mut self) -> Result<(), Failure> {
         let desk = &mut self.desk;
         let mut meanwhile = || {
@@ -146,9 +148,9 @@ impl Writer {
         keyring::load(self.slot_number, &mut self.keyring, &mut meanwhile)
     }
 
-    /// Opens the chain once the keyring is there, and fills the watch. Without the watch the chain
-    /// stays closed, which serves nobody: who is blocked would be let in, and every limit be the
-    /// default.
+    /// Opens the chain once the keyring is there, and fills the watch. If the watch cannot be
+    /// filled, the chain stays closed and nobody is served. Otherwise blocked callers would be let
+    /// in, and every limit would be the default.
     fn open_chain(&mut self) -> Result<(), Failure> {
         if !shared_keyring::is_ready(self.slot_number) {
             return Ok(());
@@ -161,7 +163,7 @@ impl Writer {
         }
         let begun = WarmUp::begin(&mut self.desk.watch, until);
         let (warm_up, blocks) = begun.inspect_err(|_| {
-            // The watch is filled anew, not twice.
+            // A second attempt fills the watch from the beginning, not twice.
             (self.desk.chain, self.desk.watch) = (None, Watch::default());
         })?;
         self.warm_up = Some(warm_up);
@@ -182,7 +184,7 @@ impl Writer {
     }
 }
 
-/// While it serves.
+/// The steps while it serves.
 impl Writer {
     fn serve(&mut self) -> ! {
         loop {
@@ -199,13 +201,14 @@ impl Writer {
             }
             if self.last_beat.elapsed() >= self.next_beat() {
                 self.beat();
-                // Afterwards: between two beats that wait for a lock callers are served.
+                // Set at the end of the beat, so that callers are served between two beats that
+                // wait for a lock.
                 self.last_beat = Instant::now();
             }
         }
     }
 
-    /// Told to end between two batches: what is counted is known to this process alone, so it is
+    /// Ends between two batches, when told to. Only this process knows its counters, so they are
     /// written first.
     fn end(&mut self) -> ! {
         postgres::process::put_off_the_end();
@@ -220,7 +223,7 @@ impl Writer {
         likely && wakeup::spin_until(|| !slot.is_empty(), settings::spin())
     }
 
-    /// Derives what is still to be derived, else sleeps until an event comes or a beat has passed.
+    /// Derives a waiting version. If there is none, sleeps until an event comes or a beat is due.
     fn idle(&mut self) {
         if self.keyring.derive_one_version(self.slot_number) || self.fill_watch() {
             return;
@@ -259,14 +262,14 @@ impl Writer {
         }
     }
 
-    /// Reads the limits anew; what is in the way now is tried again at the next beat.
+    /// Reads the limits again. If that fails, the next beat tries again.
     fn read_limits(&mut self) {
         let rules = warm_up::read_rules();
         self.limits_are_late = rules.is_none();
         rules.into_iter().for_each(|rules| self.desk.watch.set_rules(rules));
     }
 
-    /// Takes the next rows of the trail into the watch's counters; whether there were any.
+    /// Takes the next rows of the trail into the watch's counters. Answers whether there were any.
     fn fill_watch(&mut self) -> bool {
         self.warm_up.as_mut().is_some_and(|warm_up| warm_up.step(&mut self.desk.watch))
     }
@@ -285,7 +288,8 @@ impl Writer {
         if !postgres::process::postmaster_lives() {
             process::leave();
         }
-        // Twice in a row: anybody's DROP DATABASE takes the lock for a moment before it is refused.
+        // Twice in a row, because anybody's DROP DATABASE takes the lock for a moment before it is
+        // refused.
         let wanted = self.desk.slot.is_empty() && process::somebody_wants_the_database();
         if std::mem::replace(&mut self.wanted, wanted) && wanted {
             log!("watchllm_keys writer: the database is wanted, leaving");

@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering::*;
 
 // SAFETY: both are PostgreSQL's own functions, with these very signatures.
 unsafe extern "C-unwind" {
-    /// PostgreSQL's own SIGTERM handler: also ends a wait for a lock. pgrx wraps it in Rust's ABI.
+    /// PostgreSQL's own SIGTERM handler, which also ends a wait for a lock. pgrx wraps it in Rust's
+    /// ABI.
     #[link_name = "die"]
     fn pg_die(signal: i32);
     #[link_name = "SignalHandlerForConfigReload"]
@@ -53,7 +54,7 @@ fn be_the_only_one(database: u32, slot_number: usize) -> bool {
     })
 }
 
-/// Runs when the writer ends, however it ends: the slot is free, and everybody who waits looks for
+/// Runs when the writer ends, for whatever reason. The slot becomes free, and waiting callers start
 /// a new writer.
 #[pg_guard]
 unsafe extern "C-unwind" fn hand_over(_code: i32, argument: pg_sys::Datum) {
@@ -70,7 +71,7 @@ pub(super) fn leave() -> ! {
     unsafe { pg_sys::proc_exit(0) }
 }
 
-/// Reads the server's configuration again, if that was asked for; whether it was.
+/// Reads the server's configuration again, if that was requested. Answers whether it was.
 pub(super) fn reread_configuration() -> bool {
     // SAFETY: process-local flags; the configuration is read outside any transaction, as
     // PostgreSQL's workers do.
@@ -88,7 +89,7 @@ pub(super) fn reread_configuration() -> bool {
     pending
 }
 
-/// What no ALTER DATABASE or configuration may change for the writer.
+/// Settings of the writer that no ALTER DATABASE or configuration may change.
 fn own_settings() {
     let lock_timeout = (settings::audit_timeout().as_millis() / 3).clamp(50, 1000).to_string();
     let asynchronous = session::setting(c"synchronous_commit")
@@ -115,7 +116,7 @@ fn own_settings() {
     }
 }
 
-/// Hands PostgreSQL's statistics in, and shows in pg_stat_activity that the writer is idle.
+/// Passes statistics to PostgreSQL, and shows in pg_stat_activity that the writer is idle.
 pub(super) fn report() {
     // SAFETY: outside a transaction, as PostgreSQL's workers report.
     unsafe {
@@ -124,8 +125,8 @@ pub(super) fn report() {
     }
 }
 
-/// Tries, without waiting, the lock that every connection takes: DROP, RENAME and TEMPLATE hold one
-/// against it.
+/// Tries, without waiting, the lock that every connection takes. DROP, RENAME and TEMPLATE hold a
+/// lock against it.
 pub(super) fn somebody_wants_the_database() -> bool {
     let tag = pg_sys::LOCKTAG {
         locktag_field1: 0,

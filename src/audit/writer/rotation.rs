@@ -1,13 +1,12 @@
-//! Keys that have to be rotated become incidents: once per version and stage (rotation soon,
-//! rotation required). Once a minute the writer begins a walk through the keys, a page a second. A
-//! failure is tried again.
+//! Keys that must be rotated become incidents: once per version and stage (rotation soon, rotation
+//! required). Once a minute the writer begins a walk through the keys, a page a second. A failure
+//! is tried again.
 
 use super::transaction::now_or_later;
 use crate::audit::queue::Slot;
 use crate::id::{IncidentId, KeyRef};
 use crate::moment::Moment;
 use crate::postgres::{Owner, clock};
-use crate::settings::watch::{rotation_required_after, rotation_warn_after};
 use crate::store;
 use crate::store::rotation::Aged;
 use crate::trail::incident::kinds::{Due, Stage, rotation_due};
@@ -16,23 +15,24 @@ use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
 const EVERY: Duration = Duration::from_secs(60);
-/// Keys looked at in one transaction: about 5 ms, which is what an event may wait behind it.
+/// Keys checked in one transaction: about 5 ms, so an event waits at most that long.
 const PAGE: i32 = 256;
-/// Incidents written in one: half of what finds room until listeners are told.
+/// Incidents written in one transaction: half of those that can wait to be announced.
 const AT_ONCE: usize = 64;
 
-/// Where the walk through the keys is.
+/// How far the walk through the keys has come.
 #[derive(Default)]
 pub(super) struct Walk {
-    /// The key that was looked at last; None: the walk is over.
+    /// The key checked last. None: the walk is over.
     after: Option<KeyRef>,
     began: Option<Instant>,
-    /// Settings may have brought another key to a stage: then the next walk begins at once.
+    /// A change of settings may have brought another key to a stage. Then the next walk begins at
+    /// once.
     settings_seen: u32,
 }
 
 impl Walk {
-    /// Looks at the next page of keys, when it is time.
+    /// Checks the next page of keys, when it is due.
     pub(super) fn look_at_next_page(&mut self, slot: &Slot) {
         let changes = slot.settings_changes.load(SeqCst);
         let is_time = self.began.is_none_or(|began| began.elapsed() >= EVERY);
@@ -52,11 +52,10 @@ impl Walk {
 
 type Outcome = (Option<KeyRef>, Vec<Notice>);
 
-/// Writes the incidents of the keys after one that are new; answers how far it came.
+/// Writes the new incidents of the keys after one. Answers how far it came.
 fn alert(owner: Owner, after: KeyRef) -> Outcome {
     let now = clock::now();
-    let page =
-        store::rotation::page(owner, after, PAGE, rotation_warn_after(), rotation_required_after());
+    let page = store::rotation::page(owner, after, PAGE);
     let last = page.last().filter(|_| page.len() == PAGE as usize).map(Aged::key);
     let due: Vec<Incident> =
         page.iter().filter_map(|key| Some(incident_of(key, key.stage?, now))).collect();
@@ -70,7 +69,7 @@ fn alert(owner: Owner, after: KeyRef) -> Outcome {
             store::rotation::alerted(owner, key, now);
         }
     }
-    // Where there was no room for all, the walk goes on behind the last that was written.
+    // If there was no room for all, the walk continues behind the last one written.
     let full = fresh.last().filter(|_| fresh.len() == AT_ONCE);
     let next = full.and_then(|incident| incident.key()).or(last);
     (next, fresh.into_iter().map(Incident::notice).collect())

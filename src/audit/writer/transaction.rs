@@ -1,5 +1,5 @@
-//! The ground of the writer: each piece of its work is a transaction of its own. An ERROR, an `Err`
-//! or a panic rolls that transaction back and leaves the writer alive. Unsafe lives here:
+//! The writer's transactions: each piece of its work is a transaction of its own. An ERROR, an
+//! `Err` or a panic rolls that transaction back and leaves the writer alive. Unsafe lives here:
 //! transactions are begun and ended by hand, as background workers do.
 
 use crate::error::Error;
@@ -9,7 +9,7 @@ use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgSqlErrorCode, PgTryBuilder, log, pg_sys};
 use std::panic::AssertUnwindSafe;
 
-/// What a failed transaction said.
+/// The error of a failed transaction.
 pub(super) struct Failure {
     pub sqlstate: PgSqlErrorCode,
     pub message: String,
@@ -29,7 +29,7 @@ impl Failure {
         Failure { sqlstate: report.sql_error_code(), message: report.message().into() }
     }
 
-    /// Whether another try of each event alone could end differently. Faults of the server hit all
+    /// Whether a retry of each event alone could end differently. Faults of the server hit all
     /// events alike.
     pub(super) fn may_be_one_events_fault(&self) -> bool {
         use PgSqlErrorCode::*;
@@ -82,8 +82,8 @@ pub(super) fn as_owner<T>(work: impl FnOnce(Owner) -> Result<T, Error>) -> Resul
     transaction(|| work(store::installed::owner()?))
 }
 
-/// As `as_owner`, for what can wait: a failure is None, and the server log says that `what` is done
-/// later. The caller keeps what it could not write, or puts it back.
+/// As `as_owner`, for work that can wait. On a failure it answers None, and the server log says
+/// that `what` is done later. The caller keeps what it could not write, or puts it back.
 pub(super) fn now_or_later<T>(what: &str, work: impl FnOnce(Owner) -> T) -> Option<T> {
     let outcome = as_owner(|owner| Ok(work(owner)));
     outcome

@@ -1,6 +1,6 @@
-//! What `security_check()` reads: each look answers what it saw, and whether that is wrong.
-//! Catalogs are read as the caller, whoever it is; counts of our tables as their owner. Nothing
-//! here changes or locks anything.
+//! The queries of `security_check()`: each answers what it found, and whether that is wrong.
+//! Catalogs are read as the caller, whoever that is; counts of our tables are read as their owner.
+//! Nothing here changes or locks anything.
 
 mod rights;
 mod roles;
@@ -11,14 +11,14 @@ pub(crate) use roles::*;
 use crate::postgres::{Owner, Statement};
 use crate::store::value;
 
-/// One thing that was looked at.
+/// One finding.
 pub(crate) struct Seen {
     pub what: String,
     pub wrong: bool,
 }
 
-/// A look at keys or members: how many there are, and a sample of the wrong ones.
-pub(crate) struct Counted {
+/// A finding about keys or members: how many there are, and a sample of the wrong ones.
+pub(crate) struct RowCount {
     pub all: i64,
     pub wrong: i64,
     pub sample: Vec<String>,
@@ -26,28 +26,35 @@ pub(crate) struct Counted {
 
 static ROW_SECURITY: Statement = Statement::new(
     "SELECT pg_catalog.format('%I: row-level security is %s', c.relname,
-            CASE WHEN c.relkind IN ('m', 'f') THEN 'not possible' WHEN c.relrowsecurity THEN 'not forced' ELSE 'off' END),
+            CASE WHEN c.relkind IN ('m', 'f') THEN 'not possible'
+                WHEN c.relrowsecurity THEN 'not forced' ELSE 'off' END),
             NOT (c.relrowsecurity AND c.relforcerowsecurity)
      FROM pg_catalog.pg_class c
-     WHERE c.relnamespace = 'watchllm'::pg_catalog.regnamespace AND c.relkind IN ('r', 'p', 'm', 'f')
+     WHERE c.relnamespace = 'watchllm'::pg_catalog.regnamespace
+         AND c.relkind IN ('r', 'p', 'm', 'f')
      ORDER BY c.relname",
     &[],
 );
 
-// UPDATE or DELETE for each row is 1 + 2 + 8 + 16, TRUNCATE 2 + 32 (pg_trigger.h)
+// UPDATE or DELETE for each row is 1 + 2 + 8 + 16, TRUNCATE 2 + 32 (pg_trigger.h).
 static APPEND_ONLY: Statement = Statement::new(
     "SELECT pg_catalog.format('%I has no trigger %I that always fires', c.relname, w.name),
             NOT EXISTS (
                 SELECT FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
-                WHERE t.tgrelid = c.oid AND t.tgname = w.name AND t.tgtype = w.kind AND t.tgenabled = 'A'
-                  AND t.tgqual IS NULL AND p.proname = 'refuse_change' AND p.pronamespace = c.relnamespace)
+                WHERE t.tgrelid = c.oid AND t.tgname = w.name AND t.tgtype = w.kind
+                    AND t.tgenabled = 'A'
+                  AND t.tgqual IS NULL AND p.proname = 'refuse_change'
+                      AND p.pronamespace = c.relnamespace)
      FROM pg_catalog.pg_class c
-     CROSS JOIN (VALUES ('refuse_change'::pg_catalog.name, 27), ('refuse_truncate', 34)) AS w (name, kind)
+     CROSS JOIN (VALUES ('refuse_change'::pg_catalog.name, 27), ('refuse_truncate', 34))
+         AS w (name, kind)
      WHERE c.relnamespace = 'watchllm'::pg_catalog.regnamespace AND c.relkind IN ('r', 'p')
-       AND (c.relname IN ('install_history', 'provider_key_access_logs', 'committed_changes', 'audit_checkpoints',
-                          'audit_keys', 'database_identity', 'security_incidents', 'incident_events')
+       AND (c.relname IN ('install_history', 'provider_key_access_logs', 'committed_changes',
+               'audit_checkpoints', 'audit_keys', 'database_identity', 'security_incidents',
+               'incident_events')
             OR EXISTS (
-                SELECT FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class p ON p.oid = i.inhparent
+                SELECT FROM pg_catalog.pg_inherits i
+                    JOIN pg_catalog.pg_class p ON p.oid = i.inhparent
                 WHERE i.inhrelid = c.oid AND p.relname = 'provider_key_access_logs'
                   AND p.relnamespace = c.relnamespace))
      ORDER BY c.relname, w.name",
@@ -84,7 +91,7 @@ static KEYS_WITHOUT_ENVELOPE: Statement = Statement::new(
     &[],
 );
 
-/// Adopted tables, each with how many of our triggers it has that are not switched off.
+/// Adopted tables, each with the number of our triggers on it that are not switched off.
 macro_rules! adopted {
     ($columns:literal, $rest:literal) => {
         concat!(
@@ -95,7 +102,8 @@ macro_rules! adopted {
                 JOIN pg_catalog.pg_proc p ON p.oid = g.tgfoid AND p.proname = 'follow_projects'
                     AND p.pronamespace = 'watchllm'::pg_catalog.regnamespace
                 JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid AND c.relname = t.table_name
-                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname = t.schema_name
+                JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                    AND n.nspname = t.schema_name
                 WHERE g.tgenabled IN ('O', 'A')) AS triggers FROM watchllm.adopted_tables t) s ",
             $rest
         )
@@ -112,7 +120,8 @@ static MEMBERS: Statement = Statement::new(
 static MEMBERS_WITHOUT_ROLE: Statement = Statement::new(
     "SELECT pg_catalog.format('%I in project %s', m.role_name, m.project_id)
      FROM watchllm.project_members m
-     WHERE m.role_name IS NOT NULL AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = m.role_name)
+     WHERE m.role_name IS NOT NULL AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles r
+         WHERE r.rolname = m.role_name)
      ORDER BY m.role_name, m.project_id LIMIT 10",
     &[],
 );
@@ -130,34 +139,34 @@ static ADOPTED_WITHOUT_TRIGGERS: Statement = Statement::new(
     &[],
 );
 
-/// Tables and partitions of schema watchllm; wrong: without forced row-level security.
+/// Tables and partitions of schema watchllm. Wrong: those without forced row-level security.
 pub(crate) fn row_security() -> Vec<Seen> {
     seen(&ROW_SECURITY)
 }
 
-/// The two triggers of each append-only table and partition; wrong: missing, switched off, or not
+/// The two triggers of each append-only table and partition. Wrong: missing, switched off, or not
 /// ours.
 pub(crate) fn append_only() -> Vec<Seen> {
     seen(&APPEND_ONLY)
 }
 
-/// Views of schema watchllm; wrong: one that does not read with the rights of its reader.
+/// Views of schema watchllm. Wrong: a view that does not read with its reader's rights.
 pub(crate) fn views() -> Vec<Seen> {
     seen(&VIEWS)
 }
 
-/// Live keys; wrong: those whose active version has no envelope.
-pub(crate) fn keys(owner: Owner) -> Counted {
+/// Live keys. Wrong: those whose active version has no envelope.
+pub(crate) fn keys(owner: Owner) -> RowCount {
     counted(owner, &KEYS, &KEYS_WITHOUT_ENVELOPE)
 }
 
-/// Members by database role; wrong: those whose role is gone.
-pub(crate) fn members(owner: Owner) -> Counted {
+/// Members that are database roles. Wrong: those whose role no longer exists.
+pub(crate) fn members(owner: Owner) -> RowCount {
     counted(owner, &MEMBERS, &MEMBERS_WITHOUT_ROLE)
 }
 
-/// Adopted projects tables; wrong: those that our triggers no longer follow.
-pub(crate) fn adopted(owner: Owner) -> Counted {
+/// Adopted tables of projects. Wrong: those that our triggers no longer follow.
+pub(crate) fn adopted(owner: Owner) -> RowCount {
     counted(owner, &ADOPTED, &ADOPTED_WITHOUT_TRIGGERS)
 }
 
@@ -165,8 +174,8 @@ fn seen(statement: &Statement) -> Vec<Seen> {
     statement.read_as_caller(&[], |row| Seen { what: value(row, 1), wrong: value(row, 2) })
 }
 
-fn counted(owner: Owner, counts: &Statement, sample: &Statement) -> Counted {
+fn counted(owner: Owner, counts: &Statement, sample: &Statement) -> RowCount {
     let (all, wrong) =
         counts.read(owner, &[], |row| (value(row, 1), value(row, 2))).pop().unwrap_or_default();
-    Counted { all, wrong, sample: sample.read(owner, &[], |row| value(row, 1)) }
+    RowCount { all, wrong, sample: sample.read(owner, &[], |row| value(row, 1)) }
 }

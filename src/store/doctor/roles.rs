@@ -1,6 +1,6 @@
-//! Looks at roles and at settings of the server, read from the catalogs as anybody may. Wrong is
-//! what passes by the vault's walls without being a superuser, and what writes statements or
-//! parameters into the server log.
+//! Checks roles and settings of the server, which anybody may read from the catalogs. Wrong is a
+//! role that passes the vault's walls without being a superuser. Wrong is also a setting that
+//! writes statements or parameters into the server log.
 
 use super::{Seen, seen};
 use crate::postgres::Statement;
@@ -11,22 +11,27 @@ static OWNER_ROLE: Statement = Statement::new(
     "SELECT 'watchllm_owner ' || a.what, a.wrong
      FROM pg_catalog.pg_roles r
      CROSS JOIN LATERAL (VALUES ('is a superuser', r.rolsuper), ('has BYPASSRLS', r.rolbypassrls),
-         ('can log in', r.rolcanlogin), ('has CREATEROLE', r.rolcreaterole), ('has CREATEDB', r.rolcreatedb),
+         ('can log in', r.rolcanlogin), ('has CREATEROLE', r.rolcreaterole),
+             ('has CREATEDB', r.rolcreatedb),
          ('has REPLICATION', r.rolreplication)) AS a (what, wrong)
      WHERE r.rolname = 'watchllm_owner'
      UNION ALL
-     SELECT pg_catalog.format('%s is a member of %s', m.member::pg_catalog.regrole, m.roleid::pg_catalog.regrole), true
+     SELECT pg_catalog.format('%s is a member of %s', m.member::pg_catalog.regrole,
+         m.roleid::pg_catalog.regrole), true
      FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles r ON r.oid IN (m.roleid, m.member)
      WHERE r.rolname = 'watchllm_owner'
      UNION ALL
-     SELECT pg_catalog.format('%I belongs to %I', c.relname, o.rolname), o.rolname <> 'watchllm_owner'
+     SELECT pg_catalog.format('%I belongs to %I', c.relname, o.rolname),
+         o.rolname <> 'watchllm_owner'
      FROM pg_catalog.pg_class c JOIN pg_catalog.pg_roles o ON o.oid = c.relowner
-     WHERE c.relnamespace = 'watchllm'::pg_catalog.regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')",
+     WHERE c.relnamespace = 'watchllm'::pg_catalog.regnamespace
+         AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')",
     &[],
 );
 
 static SUPERUSERS: Statement = Statement::new(
-    "SELECT r.rolname::pg_catalog.text, false FROM pg_catalog.pg_roles r WHERE r.rolsuper ORDER BY 1",
+    "SELECT r.rolname::pg_catalog.text, false FROM pg_catalog.pg_roles r
+        WHERE r.rolsuper ORDER BY 1",
     &[],
 );
 
@@ -36,20 +41,23 @@ static BYPASSRLS: Statement = Statement::new(
     &[],
 );
 
-// From version 16 on CREATEROLE reaches only the roles that it has ADMIN OPTION for.
+// From version 16 on, CREATEROLE reaches only the roles that it has ADMIN OPTION for.
 static CREATEROLE: Statement = Statement::new(
     "SELECT r.rolname || CASE WHEN r.rolcanlogin THEN '' ELSE ' (no login)' END,
-            r.rolcanlogin AND pg_catalog.current_setting('server_version_num')::pg_catalog.int4 < 160000
+            r.rolcanlogin AND pg_catalog.current_setting('server_version_num')::pg_catalog.int4
+                < 160000
      FROM pg_catalog.pg_roles r WHERE r.rolcreaterole AND NOT r.rolsuper ORDER BY 1",
     &[],
 );
 
 static PREDEFINED: Statement = Statement::new(
-    "SELECT pg_catalog.format('%s (%s)', r.rolname, pg_catalog.string_agg(p.rolname, ', ' ORDER BY p.rolname)),
+    "SELECT pg_catalog.format('%s (%s)', r.rolname,
+         pg_catalog.string_agg(p.rolname, ', ' ORDER BY p.rolname)),
             r.rolcanlogin
      FROM pg_catalog.pg_roles r
      JOIN pg_catalog.pg_roles p
-       ON p.rolname IN ('pg_read_all_data', 'pg_write_all_data', 'pg_read_server_files', 'pg_write_server_files',
+       ON p.rolname IN ('pg_read_all_data', 'pg_write_all_data', 'pg_read_server_files',
+           'pg_write_server_files',
                         'pg_execute_server_program', 'pg_maintain')
       AND pg_catalog.pg_has_role(r.oid, p.oid, 'MEMBER')
      WHERE NOT r.rolsuper AND r.rolname !~ '^pg_'
@@ -58,8 +66,8 @@ static PREDEFINED: Statement = Statement::new(
     &[],
 );
 
-// The default names a role that plain PostgreSQL has not: then nobody's claims count, which is no
-// fault.
+// The default names a role that plain PostgreSQL does not have. Then nobody's claims count, which
+// is no fault.
 static TRUSTED_ROLES: Statement = Statement::new(
     "SELECT t.name || coalesce(' ' || w.why, ''), w.wrong
      FROM pg_catalog.string_to_table($1, ',') AS s (item)
@@ -74,35 +82,41 @@ static TRUSTED_ROLES: Statement = Statement::new(
                          THEN 'has itself the privileges of watchllm_service or watchllm_admin' END,
                 CASE WHEN r.oid IS NULL THEN pg_catalog.btrim($1, E' \\t\\n\"') <> 'authenticator'
                      ELSE r.rolsuper OR EXISTS (SELECT FROM pg_catalog.pg_roles w
-                                                WHERE w.rolname IN ('watchllm_service', 'watchllm_admin')
-                                                  AND pg_catalog.pg_has_role(r.oid, w.oid, 'USAGE')) END
+                                                WHERE w.rolname IN ('watchllm_service',
+                                                    'watchllm_admin')
+                                                  AND pg_catalog.pg_has_role(r.oid, w.oid,
+                                                      'USAGE')) END
      ) AS w (why, wrong)
      WHERE t.name <> ''
      ORDER BY 1",
     &[TEXT],
 );
 
-// install() grants only where all four of their roles are there.
+// install() grants only if all four of Supabase's roles exist.
 static SUPABASE_ROLES: Statement = Statement::new(
-    "SELECT pg_catalog.format('%s %s %s', r.rolname, CASE WHEN h.has THEN 'has' ELSE 'lacks' END, w.rolname),
+    "SELECT pg_catalog.format('%s %s %s', r.rolname,
+         CASE WHEN h.has THEN 'has' ELSE 'lacks' END, w.rolname),
             CASE WHEN w.rolname = x.wanted THEN NOT h.has AND a.here ELSE h.has END
      FROM (SELECT pg_catalog.count(*) = 4 AS here FROM pg_catalog.pg_roles r
            WHERE r.rolname IN ('anon', 'authenticated', 'service_role', 'authenticator')) a
-     CROSS JOIN (VALUES ('authenticated', 'watchllm_tenant'), ('service_role', 'watchllm_service'), ('anon', ''))
+     CROSS JOIN (VALUES ('authenticated', 'watchllm_tenant'), ('service_role', 'watchllm_service'),
+         ('anon', ''))
          AS x (role, wanted)
      JOIN pg_catalog.pg_roles r ON r.rolname = x.role
      JOIN pg_catalog.pg_roles w
-       ON w.rolname IN ('watchllm_owner', 'watchllm_admin', 'watchllm_service', 'watchllm_tenant', 'watchllm_auditor')
+       ON w.rolname IN ('watchllm_owner', 'watchllm_admin', 'watchllm_service', 'watchllm_tenant',
+           'watchllm_auditor')
      CROSS JOIN LATERAL (
-         SELECT pg_catalog.pg_has_role(r.oid, w.oid, CASE WHEN w.rolname = x.wanted THEN 'USAGE' ELSE 'MEMBER' END)
+         SELECT pg_catalog.pg_has_role(r.oid, w.oid, CASE
+             WHEN w.rolname = x.wanted THEN 'USAGE' ELSE 'MEMBER' END)
      ) AS h (has)
      ORDER BY 1",
     &[],
 );
 
-/// Settings that write statements or parameters into the server log, as new sessions have them
-/// (reset_val), and as ALTER ROLE and ALTER DATABASE set them. A library's setting counts also
-/// where its library is not loaded yet.
+/// Settings that write statements or parameters into the server log: the values of new sessions
+/// (reset_val), and those of ALTER ROLE and ALTER DATABASE. A library's setting counts even before
+/// its library is loaded.
 macro_rules! log_settings {
     ($values:literal) => {
         concat!(
@@ -113,14 +127,18 @@ macro_rules! log_settings {
                      WHEN s.name IN ('log_min_duration_statement', 'log_min_duration_sample',
                                      'auto_explain.log_min_duration') THEN s.value !~ '^ *-'
                      WHEN s.name = 'log_transaction_sample_rate' THEN s.value ~ '[1-9]'
-                     WHEN s.name = 'log_parameter_max_length_on_error' THEN s.value !~ '^ *0+ *[a-zA-Z]*$'
+                     WHEN s.name = 'log_parameter_max_length_on_error'
+                         THEN s.value !~ '^ *0+ *[a-zA-Z]*$'
                      WHEN s.name = 'pgaudit.log' THEN pg_catalog.lower(s.value) NOT IN ('', 'none')
-                     ELSE pg_catalog.lower(s.value) NOT IN ('off', 'of', 'false', 'fals', 'fal', 'fa', 'f', 'no', 'n', '0')
+                     ELSE pg_catalog.lower(s.value) NOT IN ('off', 'of', 'false', 'fals', 'fal',
+                         'fa', 'f', 'no', 'n', '0')
                 END
              FROM stated s
-             WHERE s.name IN ('log_statement', 'log_min_duration_statement', 'log_min_duration_sample',
-                 'log_transaction_sample_rate', 'log_parameter_max_length_on_error', 'auto_explain.log_min_duration',
-                 'pgaudit.log', 'pgaudit.log_parameter', 'debug_print_parse', 'debug_print_rewritten',
+             WHERE s.name IN ('log_statement', 'log_min_duration_statement',
+                 'log_min_duration_sample', 'log_transaction_sample_rate',
+                 'log_parameter_max_length_on_error', 'auto_explain.log_min_duration',
+                 'pgaudit.log', 'pgaudit.log_parameter', 'debug_print_parse',
+                 'debug_print_rewritten',
                  'debug_print_plan')
              ORDER BY 1"
         )
@@ -132,7 +150,8 @@ static LOG_SETTINGS: Statement = Statement::new(
         "SELECT '', p.name, p.reset_val FROM pg_catalog.pg_settings p WHERE p.name !~ '[.]'
          UNION ALL
          SELECT '', l.name, pg_catalog.current_setting(l.name, true)
-         FROM (VALUES ('auto_explain.log_min_duration'), ('pgaudit.log'), ('pgaudit.log_parameter')) AS l (name)
+         FROM (VALUES ('auto_explain.log_min_duration'), ('pgaudit.log'),
+             ('pgaudit.log_parameter')) AS l (name)
          WHERE pg_catalog.current_setting(l.name, true) <> ''"
     ),
     &[],
@@ -140,8 +159,10 @@ static LOG_SETTINGS: Statement = Statement::new(
 
 static LOG_OVERRIDES: Statement = Statement::new(
     log_settings!(
-        "SELECT coalesce(' for role ' || r.rolname, '') || coalesce(' in database ' || d.datname, ''),
-                pg_catalog.split_part(c, '=', 1), pg_catalog.substr(c, pg_catalog.strpos(c, '=') + 1)
+        "SELECT coalesce(' for role ' || r.rolname, '') || coalesce(' in database ' || d.datname,
+            ''),
+                pg_catalog.split_part(c, '=', 1),
+                    pg_catalog.substr(c, pg_catalog.strpos(c, '=') + 1)
          FROM pg_catalog.pg_db_role_setting o
          CROSS JOIN LATERAL pg_catalog.unnest(o.setconfig) c
          LEFT JOIN pg_catalog.pg_roles r ON r.oid = o.setrole
@@ -152,40 +173,39 @@ static LOG_OVERRIDES: Statement = Statement::new(
     &[],
 );
 
-/// What `watchllm_owner` is, its memberships, and who owns what is in the schema.
+/// The properties of `watchllm_owner`, its memberships, and who owns the objects of the schema.
 pub(crate) fn owner_role() -> Vec<Seen> {
     seen(&OWNER_ROLE)
 }
 
-/// Superusers; never wrong, because every server has one.
+/// Superusers. Never wrong, because every server has one.
 pub(crate) fn superusers() -> Vec<Seen> {
     seen(&SUPERUSERS)
 }
 
-/// Roles that pass by row-level security; wrong: those that log in.
+/// Roles that bypass row-level security. Wrong: those that can log in.
 pub(crate) fn bypassrls_roles() -> Vec<Seen> {
     seen(&BYPASSRLS)
 }
 
-/// Roles with CREATEROLE; wrong: those that log in, where they can grant themselves any role.
+/// Roles with CREATEROLE. Wrong: those that can log in, where they can grant themselves any role.
 pub(crate) fn createrole_roles() -> Vec<Seen> {
     seen(&CREATEROLE)
 }
 
-/// Members of the predefined roles that reach tables or files; wrong: those that log in.
+/// Members of the predefined roles that reach tables or files. Wrong: those that can log in.
 pub(crate) fn predefined_roles() -> Vec<Seen> {
     seen(&PREDEFINED)
 }
 
-/// The roles of `watchllm_keys.trusted_claim_roles`; wrong: too powerful to be a door, or not
-/// there.
+/// The roles of `watchllm_keys.trusted_claim_roles`. Wrong: roles that are too powerful for this,
+/// or do not exist.
 pub(crate) fn trusted_roles(setting: &str) -> Vec<Seen> {
     TRUSTED_ROLES
         .read_as_caller(&[setting.into()], |row| Seen { what: value(row, 1), wrong: value(row, 2) })
 }
 
-/// What Supabase's roles have of ours, where they exist; wrong: anything but what `install()`
-/// grants.
+/// The memberships of Supabase's roles in ours. Wrong: anything other than what `install()` grants.
 pub(crate) fn supabase_roles() -> Vec<Seen> {
     seen(&SUPABASE_ROLES)
 }

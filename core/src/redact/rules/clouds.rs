@@ -1,5 +1,5 @@
-//! Rules of the clouds, and what any provider may have: a plain `sk-`. Shapes and lengths are from
-//! the scanners named in `leak_formats.json`.
+//! Rules of the clouds, and plain `sk-`, which any provider may use. Shapes and lengths are from
+//! the scanners named in `core/formats/leak_formats.json`.
 
 use crate::redact::rule::{
     BASE64_BODY, BASE64URL, Body, Edge, LETTERS_DIGITS, Label, Proof, Rule, Run,

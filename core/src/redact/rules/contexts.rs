@@ -1,8 +1,8 @@
-//! Keys without a prefix: a shape alone says nothing, a shape near the provider's name is a key.
-//! Words are those of `leak_formats.json`, windows those of the scanners it names. What is named as
-//! a hash or an id is left alone.
+//! Keys without a prefix: the shape alone says nothing, but near the provider's name it is a key.
+//! The words are those of `core/formats/leak_formats.json`, the windows those of the scanners it
+//! names. A text that is called a hash or an id is not masked.
 
-/// A provider whose keys are known by its name before them.
+/// A provider whose keys are recognised by its name before them.
 pub(in crate::redact) struct NamedProvider {
     pub provider: &'static str,
     pub kind: &'static str,
@@ -13,21 +13,22 @@ pub(in crate::redact) struct NamedProvider {
     pub shape: Shape,
 }
 
-/// What such a key looks like.
+/// The shape of such a key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in crate::redact) enum Shape {
     /// At least so many letters and digits, in both cases.
     LettersDigits(usize),
-    /// At least so many lower-case letters and digits, one beyond `f`.
+    /// At least so many lower-case letters and digits, one of them beyond `f`.
     LowerDigits(usize),
     /// Exactly so many hexadecimal digits.
     Hex(usize),
-    /// At least so many of base64url, in both cases.
+    /// At least so many characters of base64url, in both cases.
     Word(usize),
-    /// Exactly so many of base64, with its padding, in both cases.
+    /// Exactly so many characters of base64, with its padding, in both cases.
     Base64(usize),
     Uuid,
-    /// Hexadecimal digits or letters and digits, a dot, then at least so many of base64url.
+    /// Hexadecimal digits or letters and digits, a dot, then at least so many characters of
+    /// base64url.
     Pair(usize, usize),
 }
 
@@ -40,7 +41,7 @@ const fn context(
     NamedProvider { provider, kind, words, window: 64, shape }
 }
 
-/// No more than 32: which are in force is kept as bits.
+/// At most 32: a test holds this.
 pub(in crate::redact) const CONTEXTS: &[NamedProvider] = &[
     context("portkey", "key", &["portkey"], Shape::LettersDigits(28)),
     context("portkey", "key", &["portkey"], Shape::Base64(28)),
@@ -92,8 +93,8 @@ pub(in crate::redact) const CONTEXTS: &[NamedProvider] = &[
     context("cloudflare", "token", &["cloudflare", "cf_api"], Shape::Word(40)),
 ];
 
-/// Names of what only looks like a key: after one of them, nearer than a name of a key, nothing is
-/// masked.
+/// Names of texts that only look like keys. A shape is not masked if one of these stands nearer
+/// than a name of a key.
 pub(in crate::redact) const NOT_KEYS: &[&str] = &[
     "sha1",
     "sha-1",

@@ -1,7 +1,7 @@
-//! Names that say "what follows is a key", whatever its shape: headers, settings, parameters of
-//! addresses. From the generic rules of `leak_formats.json`.
+//! Labels: names that say "a key follows", whatever its shape: headers, settings, parameters of
+//! addresses. From the generic rules of `core/formats/leak_formats.json`.
 
-/// What may be between the words of a label.
+/// The labels, each with its words. `Label` says what may stand between them.
 pub(in crate::redact) const LABELS: &[KeyLabel] = &[
     KeyLabel { words: &["api", "key"] },
     KeyLabel { words: &["secret", "key"] },
@@ -21,7 +21,7 @@ pub(in crate::redact) struct KeyLabel {
     pub words: &'static [&'static str],
 }
 
-/// What may follow a label's name and still name the key itself: `OPENAI_API_KEY_PROD`.
+/// What may follow a label's name while it still names the key itself: `OPENAI_API_KEY_PROD`.
 pub(in crate::redact) const SUFFIXES: &[&str] = &[
     "s",
     "_prod",

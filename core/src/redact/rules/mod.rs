@@ -1,6 +1,6 @@
 //! All rules. A new shape is a new entry in the file of its family, with texts it must and must not
-//! match; a provider whose keys have no prefix is a line in `contexts`, a name that says "here is a
-//! key" one in `labels`.
+//! match. A provider whose keys have no prefix is a line in `contexts`. A name that says "here is a
+//! key" is a line in `labels`.
 
 pub(super) mod contexts;
 pub(super) mod labels;
@@ -13,7 +13,7 @@ mod tools;
 
 use crate::redact::rule::{BASE64URL, Edge, Label, Proof, Rule, Run};
 
-/// The rules of prefixes, most specific first: the first one that holds at a place wins.
+/// The rules with a prefix, most specific first: the first one that holds at a place wins.
 pub(super) fn all() -> impl Iterator<Item = &'static Rule> {
     [openai::RULES, providers::RULES, tools::RULES, clouds::RULES, SHARED].into_iter().flatten()
 }

@@ -1,5 +1,6 @@
-//! Rules of the `sk-` family and its neighbours. More specific prefixes stand first: the first rule
-//! that holds wins. Shapes and lengths are from the scanners named in `leak_formats.json`.
+//! Rules of the `sk-` family and its neighbours. More specific prefixes come first: the first rule
+//! that holds wins. Shapes and lengths are from the scanners named in
+//! `core/formats/leak_formats.json`.
 
 use crate::redact::bytes::{DASH, DIGIT, LOWER};
 use crate::redact::rule::{

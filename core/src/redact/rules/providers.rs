@@ -1,5 +1,5 @@
-//! Rules of the providers of models that have a prefix of their own. Shapes and lengths are from
-//! the scanners named in `leak_formats.json`.
+//! Rules of the model providers whose keys have a prefix of their own. Shapes and lengths are from
+//! the scanners named in `core/formats/leak_formats.json`.
 
 use crate::redact::rule::{
     BASE64URL, DOTTED, Edge, LETTERS_DIGITS, LOWER_DIGITS, Label, Proof, Rule, Run, UNDERSCORED,

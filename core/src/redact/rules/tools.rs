@@ -1,5 +1,5 @@
-//! Rules of what stands around the models: search, memory, tracing, coding agents, GitHub. Shapes
-//! and lengths are from the scanners named in `leak_formats.json`.
+//! Rules of the tools around the models: search, memory, tracing, coding agents, GitHub. Shapes and
+//! lengths are from the scanners named in `core/formats/leak_formats.json`.
 
 use crate::redact::rule::{
     BASE64_BODY, BASE64URL, Body, Edge, LETTERS_DIGITS, LOWER_DIGITS, Label, Proof, Rule, Run,

@@ -81,7 +81,7 @@ pub fn key_masked(leak: &Leak, role: Option<&dyn Shown>, database: Option<&dyn S
         if stays { b"stored in the catalog" } else { b"masked" },
         &leak.database.to_be_bytes(),
         &leak.backend_pid.to_be_bytes(),
-        &leak.run.to_be_bytes(),
+        &leak.key_hash.to_be_bytes(),
         &leak.statement_start.micros().to_be_bytes(),
     ];
     let what = if stays {

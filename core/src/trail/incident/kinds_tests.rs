@@ -27,7 +27,7 @@ const LEAK: Leak = Leak {
     channel: Channel::Message,
     provider: Some("openai"),
     kind: "project key",
-    run: 0x1234_5678_9abc_def0,
+    key_hash: 0x1234_5678_9abc_def0,
     statement_start: Moment::new(1),
     at: Moment::new(2),
     count: 3,
@@ -241,7 +241,7 @@ fn a_masked_key_is_one_incident_per_statement_and_process() {
     let id = |leak: Leak| masked(leak).id;
     assert_eq!(id(LEAK), id(Leak { at: AT, count: 1, channel: Channel::Detail, ..LEAK }));
     for other in [
-        Leak { run: 1, ..LEAK },
+        Leak { key_hash: 1, ..LEAK },
         Leak { statement_start: Moment::new(2), ..LEAK },
         Leak { backend_pid: 8, ..LEAK },
         Leak { channel: Channel::Catalog, ..LEAK },
@@ -253,5 +253,8 @@ fn a_masked_key_is_one_incident_per_statement_and_process() {
 #[test]
 fn the_hash_of_a_masked_key_is_not_told() {
     let details = masked(LEAK).details;
-    assert!(!details.contains(&LEAK.run.to_string()) && !details.contains("9abcdef0"), "{details}");
+    assert!(
+        !details.contains(&LEAK.key_hash.to_string()) && !details.contains("9abcdef0"),
+        "{details}"
+    );
 }

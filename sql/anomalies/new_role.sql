@@ -1,0 +1,19 @@
+-- A key that is in use for a week meets a role that it does not know. Live: NewRole in
+-- core/src/anomaly/detector.rs.
+
+CREATE FUNCTION watchllm.detect_new_role(since timestamptz, until timestamptz DEFAULT NULL)
+RETURNS TABLE (
+    detector text, severity text, project_id uuid, provider_key_id uuid, subject text, observed bigint, expected bigint,
+    window_start timestamptz, window_end timestamptz)
+LANGUAGE plpgsql STABLE PARALLEL UNSAFE
+SET search_path = pg_catalog, pg_temp
+AS $$
+BEGIN
+    RETURN QUERY
+    SELECT 'new_role', 'low', n.project_id, n.provider_key_id, n.subject, 1::bigint, 0::bigint,
+           n.first_seen_at, n.first_seen_at
+    FROM watchllm.key_newcomers(since, until, 'role') n;
+END
+$$;
+COMMENT ON FUNCTION watchllm.detect_new_role IS
+    'Finds first uses of a key by a new database role, when the key was in use for a week; for the staff.';

@@ -1,0 +1,80 @@
+//! The server's value of each setting that a database, a project or a key can have of its own:
+//! defined from the rows in core/src/overrides.rs. What is in force is read by name, as its
+//! overrides are (store/settings), so that both are read in the same way.
+
+use crate::anomaly::{ANOMALY_ACTION, action};
+use crate::overrides;
+use crate::setting::{Form, MAX_AGE, Setting};
+use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrx::pg_sys;
+use std::ffi::{CStr, c_char, c_void};
+use std::ptr;
+
+/// Defines them all.
+pub(crate) fn define() {
+    for setting in overrides::all() {
+        match setting.form {
+            Form::Count { default, least, most } => {
+                number(setting, default, (least, most), GucFlags::default());
+            }
+            Form::Age { default } => number(setting, default, (1, MAX_AGE), GucFlags::UNIT_MIN),
+            Form::Words { default, .. } => words(setting, default),
+        }
+    }
+}
+
+/// PostgreSQL keeps the place of a value as long as the process lives.
+fn number(row: &'static Setting, default: i32, (least, most): (i32, i32), flags: GucFlags) {
+    let kept = Box::leak(Box::new(GucSetting::<i32>::new(default)));
+    GucRegistry::define_int_guc(
+        row.guc,
+        row.says,
+        row.says_more,
+        kept,
+        least,
+        most,
+        GucContext::Sighup,
+        flags,
+    );
+}
+
+fn words(row: &'static Setting, default: &'static CStr) {
+    let kept = Box::leak(Box::new(GucSetting::<Option<std::ffi::CString>>::new(Some(default))));
+    // A hook is not told which setting it checks: another one of words needs a hook of its own.
+    let check: pg_sys::GucStringCheckHook =
+        if ptr::eq(row, &raw const ANOMALY_ACTION) { Some(check_action) } else { None };
+    // SAFETY: the hook raises no ERROR and does not panic.
+    unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            row.guc,
+            row.says,
+            row.says_more,
+            kept,
+            GucContext::Sighup,
+            GucFlags::default(),
+            check,
+            None,
+            None,
+        );
+    }
+}
+
+// SAFETY: PostgreSQL calls it with a value it has allocated, or null. Not #[pg_guard]: it runs in
+// the postmaster too.
+unsafe extern "C-unwind" fn check_action(
+    value: *mut *mut c_char,
+    _extra: *mut *mut c_void,
+    _source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: as promised by PostgreSQL; it only reads the detail, which is a constant.
+    unsafe {
+        let text = if (*value).is_null() { c"" } else { CStr::from_ptr(*value) };
+        match action::blocking(&text.to_string_lossy()) {
+            Ok(_) => true,
+            Err(problem) => {
+                pg_sys::GUC_check_errdetail_string = problem.as_ptr().cast_mut();
+                false
+            }
+        }
+    }
+}
