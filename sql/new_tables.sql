@@ -1,5 +1,6 @@
--- Run by install() after migrations, before anybody can see the tables that they made: what default privileges handed
--- out at their creation is taken back. A table that belongs to watchllm_owner is not new, and keeps what people granted.
+-- Takes back what default privileges gave out when migrations made tables. install() runs it after
+-- them, before anybody can see the new tables. A table of watchllm_owner is not new: it keeps what
+-- people granted.
 
 DO $$
 DECLARE

@@ -1,23 +1,23 @@
--- The columns of the audit trail beyond the table itself: who reads which, the view access_logs, what each means. Run by
--- every install(), after access.sql. tests/trail_columns.rs compares all of it with the one list of columns, COLUMNS in
--- core/src/trail/event.rs.
+-- What the columns of the audit trail need beside the table: who reads which, the view access_logs,
+-- and what each means. Every install() runs it after access.sql. tests/trail_columns.rs compares it
+-- with the one list of columns, COLUMNS in core/src/trail/event.rs.
 
--- Column by column, so that one added later is hidden until somebody decides about it.
+-- The grants name each column, so that a new column is hidden until somebody decides about it.
 GRANT SELECT (
     seq, id, accessed_at, project_id, provider_key_id, provider, key_version, access_type, success,
     failure_reason, attempt_count, ip_address, user_agent, request_id, session_role, effective_role,
     role_setting, claims_sub, claims_trusted, client_addr, backend_pid, application_name, txid, epoch,
     queue_seq, identity_id, chain_key_version, hash)
     ON watchllm.provider_key_access_logs TO watchllm_admin, watchllm_auditor;
--- Tenants do not read who connected from where as what role, nor the places in the chain and the transaction ids,
--- which count what others do.
+-- Tenants do not read who connected, from where and as what role. They do not read places in the
+-- chain or transaction ids either, which count what others do.
 GRANT SELECT (
     id, accessed_at, project_id, provider_key_id, provider, key_version, access_type, success,
     failure_reason, attempt_count, ip_address, user_agent, request_id, claims_sub, claims_trusted)
     ON watchllm.provider_key_access_logs TO watchllm_tenant;
 
--- No statistics of what tenants write: EXPLAIN would tell a tenant how often a value stands in everybody's rows. New
--- partitions follow their parent (make_log_partition).
+-- What tenants write has no statistics. EXPLAIN would tell a tenant how often a value stands in
+-- everybody's rows. New partitions follow their parent (make_log_partition).
 DO $$
 DECLARE
     told record;

@@ -1,8 +1,9 @@
--- Schema version 1: every table. install() runs each file of this directory once, in the order of its number, and
--- records the number in install_history. A file that was released never changes: what comes later is a file of its own.
--- Ordinary tables, not members of the extension, so that dump, restore and DROP EXTENSION lose nothing (FACTS §5).
--- Rights, row security and triggers are in access.sql, what each column means in comments.sql.
--- No foreign key touches what the writer writes: it must never wait on a row that a caller can lock (FACTS §2).
+-- Schema version 1: every table. install() runs each file of this directory once, in the order of
+-- the numbers, and records the last in install_history. A released file never changes: what comes
+-- later is a file of its own. The tables are ordinary ones, not members of the extension, so that
+-- dump, restore and DROP EXTENSION lose nothing (docs/facts.md). Rights, row security and triggers
+-- are in access.sql, what each column means in comments.sql and trail.sql. No foreign key touches
+-- what the writer writes: it must never wait on a row that a caller can lock (docs/facts.md).
 
 CREATE TABLE watchllm.install_history (
     schema_version    integer     NOT NULL CHECK (schema_version > 0),
@@ -12,7 +13,7 @@ CREATE TABLE watchllm.install_history (
     PRIMARY KEY (schema_version, extension_version)
 );
 
--- Tenants -----------------------------------------------------------------------------------------------------------
+-- Tenants -----------------------------------------------------------------------------------------
 
 -- By name, not by oid: a dump restores it anywhere. The triggers on the table carry the id.
 CREATE TABLE watchllm.adopted_tables (
@@ -54,7 +55,7 @@ CREATE TABLE watchllm.project_members (
 CREATE INDEX project_members_subject_idx ON watchllm.project_members (subject) WHERE subject IS NOT NULL;
 CREATE INDEX project_members_role_name_idx ON watchllm.project_members (role_name) WHERE role_name IS NOT NULL;
 
--- Provider keys -----------------------------------------------------------------------------------------------------
+-- Provider keys -----------------------------------------------------------------------------------
 
 CREATE TABLE watchllm.provider_key_records (
     id                        uuid        NOT NULL,
@@ -81,8 +82,9 @@ CREATE INDEX provider_key_records_resolve_idx
     ON watchllm.provider_key_records (project_id, provider, priority, created_at, id)
     WHERE deleted_at IS NULL AND is_active;
 
--- An envelope opens with format (1 byte, here 1) and master-key version (4 bytes, big endian): 1 + 4 + 16 + 12 + 16
--- bytes around a ciphertext of 1 to 4096 (DESIGN §3). int4send is the big-endian form of an integer.
+-- An envelope begins with its format (1 byte, here 1) and master-key version (4 bytes, big endian).
+-- It adds 1 + 4 + 16 + 12 + 16 bytes to a ciphertext of 1 to 4096 (docs/architecture.md). int4send
+-- is the big-endian form of an integer.
 CREATE TABLE watchllm.provider_key_versions (
     project_id              uuid        NOT NULL,
     provider_key_id         uuid        NOT NULL,
@@ -106,7 +108,8 @@ CREATE INDEX provider_key_versions_master_key_version_idx
     ON watchllm.provider_key_versions (master_key_version, project_id, provider_key_id, version);
 CREATE INDEX provider_key_versions_fingerprint_idx ON watchllm.provider_key_versions (fingerprint);
 
--- Written by the writer about once a second per key in use: half-empty pages keep its updates in place (HOT).
+-- The writer updates a row about once a second while its key is in use. Half-empty pages keep these
+-- updates in place (HOT).
 CREATE TABLE watchllm.provider_key_usage (
     project_id                  uuid        NOT NULL,
     provider_key_id             uuid        NOT NULL,
@@ -123,16 +126,16 @@ CREATE TABLE watchllm.provider_key_usage (
     CONSTRAINT provider_key_usage_buckets
         CHECK (pg_catalog.array_dims(accesses) = '[1:48]' AND pg_catalog.array_dims(failures) = '[1:48]')
 ) WITH (fillfactor = 50);
--- A writer that starts reads who is blocked.
+-- When the writer starts, it reads which keys are blocked.
 CREATE INDEX provider_key_usage_blocked_idx ON watchllm.provider_key_usage (project_id, provider_key_id)
     WHERE blocked_at IS NOT NULL;
 
--- The audit trail ---------------------------------------------------------------------------------------------------
+-- The audit trail ---------------------------------------------------------------------------------
 
--- No CHECK here: PostgreSQL parses them again in every INSERT, a fifth of the writer's time. Only the writer inserts, and
--- its types (trail/event) hold the lists and lengths of DESIGN §11.
--- The order of the columns is hashed into every row: new ones go to the end, may be NULL, and are hashed where they have
--- a value (trail/chain), so that rows of before still verify.
+-- No CHECK here: PostgreSQL parses them again in every INSERT, a fifth of the writer's time. Only
+-- the writer inserts, and its types hold the words and lengths (core/src/trail/terms.rs).
+-- The order of the columns is hashed into every row. So new columns go to the end and may be NULL.
+-- They are hashed where they have a value (core/src/trail/chain.rs): older rows still verify.
 CREATE TABLE watchllm.provider_key_access_logs (
     seq               bigint      NOT NULL,
     id                uuid        NOT NULL,
@@ -199,7 +202,7 @@ CREATE TABLE watchllm.database_identity (
     PRIMARY KEY (id)
 );
 
--- Master keys and what they seal ------------------------------------------------------------------------------------
+-- Master keys and what they seal ------------------------------------------------------------------
 
 CREATE TABLE watchllm.master_keys (
     version    integer     NOT NULL CHECK (version > 0),
@@ -217,8 +220,8 @@ CREATE TABLE watchllm.master_keys (
 );
 CREATE UNIQUE INDEX master_keys_one_active ON watchllm.master_keys (is_active) WHERE is_active;
 
--- A reseal under another master key is a new row; the key in use of a kind is its highest version. So nothing is ever
--- updated, and when a version went out of use is read from created_at of the next.
+-- A reseal under another master key is a new row, and the highest version of a kind is in use. So
+-- nothing is ever updated. created_at of the next version tells when one went out of use.
 CREATE TABLE watchllm.audit_keys (
     kind               text        NOT NULL CHECK (kind IN ('fingerprint', 'mac', 'digest')),
     version            integer     NOT NULL CHECK (version > 0),
@@ -252,7 +255,7 @@ CREATE TABLE watchllm.settings (
 );
 CREATE INDEX settings_project_id_idx ON watchllm.settings (project_id, provider_key_id);
 
--- The watch: incidents, and what is counted per caller --------------------------------------------------------------
+-- The watch: incidents, and what is counted per caller --------------------------------------------
 
 CREATE TABLE watchllm.security_incidents (
     id              uuid        NOT NULL,
@@ -280,7 +283,8 @@ CREATE TABLE watchllm.incident_events (
 );
 CREATE INDEX incident_events_incident_id_idx ON watchllm.incident_events (incident_id, at);
 
--- A caller is a JWT subject, a database role or a network address: (kind, subject) names it in all three tables.
+-- A caller is a JWT subject, a database role or a network address. (kind, subject) names it in all
+-- three tables.
 CREATE TABLE watchllm.caller_peaks (
     kind          text    NOT NULL CHECK (kind IN ('subject', 'role', 'address')),
     subject       text    NOT NULL CHECK (pg_catalog.octet_length(subject) BETWEEN 1 AND 128),

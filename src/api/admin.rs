@@ -1,5 +1,5 @@
 //! Installing, the state of the vault, the keyring. `install()` runs the files of `sql/` as its
-//! caller, a superuser (DESIGN §4, §7).
+//! caller, a superuser (docs/architecture.md#install-model).
 
 use super::access::Access;
 use crate::audit;

@@ -1,6 +1,6 @@
 //! The audit trail as people read it: the history of a key, and what failed. Who may read what:
 //! `caller`. A change's row says "about to commit"; no row in committed_changes means that it did
-//! not (DESIGN §8).
+//! not (docs/architecture.md#flows).
 
 use super::oids::*;
 use super::{Projects, timestamp, uuid, value};

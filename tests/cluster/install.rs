@@ -150,8 +150,8 @@ fn what_somebody_else_prepared_is_not_taken_over() {
         server.psql("postgres", undo);
         none(&server, "postgres", prepare, TABLES);
     }
-    // not even looked at: what a view calls would run with a superuser's rights, and no rollback
-    // takes back what it does outside of the database, or to a sequence
+    // install() must not even read it: what a view calls would run with a superuser's rights.
+    // No rollback takes back what that does to a sequence or outside of the database.
     server.psql(
         "postgres",
         "CREATE SEQUENCE calls; GRANT ALL ON SEQUENCE calls TO PUBLIC;

@@ -16,8 +16,8 @@ impl ShownKey {
         ShownKey(if masked == piece { redact::MASK.to_owned() } else { masked.into_owned() })
     }
 
-    /// Masks what was found in a text. Of what a pattern of somebody's matches nobody knows which
-    /// part is public.
+    /// Masks what was found in a text. If an extra pattern found it, all of it is masked: nobody
+    /// knows which part is public.
     pub fn found(text: &str, finding: &Finding) -> ShownKey {
         if finding.kind == redact::EXTRA_KEY {
             return ShownKey(redact::MASK.to_owned());

@@ -1,7 +1,7 @@
-//! The hash chain of the audit trail: each row's hash covers the row before it. Pure. hash =
-//! HMAC-SHA256(MAC key, previous hash ‖ 0x01 ‖ every other column in table order), DESIGN §11: each
-//! column is u32 big-endian length ‖ bytes, NULL is length 0xFFFFFFFF. Of a column that came later
-//! its number in the table stands before that, and NULL is nothing: rows of before keep their hash.
+//! The hash chain of the audit trail: each row's hash covers the row before it. It is
+//! HMAC-SHA256(MAC key, previous hash ‖ 0x01 ‖ every other column in table order). A column is
+//! its length (u32, big endian) ‖ bytes, NULL the length 0xFFFFFFFF. A column that came later has
+//! its number in front, or no trace if NULL: older rows stay (docs/architecture.md#bytes).
 
 use super::event::{COLUMNS, ColumnValue, Mark, TrailColumn, TrailRow};
 use hmac::{Hmac, KeyInit, Mac};

@@ -6,8 +6,9 @@ use crate::moment::Moment;
 words! {
     /// Where a key was about to be seen.
     Channel {
-        Message = "message", Detail = "detail", Hint = "hint", Context = "context", Statement = "statement",
-        Names = "names", ApplicationName = "application_name", Catalog = "catalog",
+        Message = "message", Detail = "detail", Hint = "hint", Context = "context",
+        Statement = "statement", Names = "names", ApplicationName = "application_name",
+        Catalog = "catalog",
     }
 }
 

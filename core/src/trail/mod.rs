@@ -1,6 +1,5 @@
-//! What is recorded of every access, how the records are chained, and what incidents are. Pure: no
-//! pgrx, no unsafe, no connection. Rule: DESIGN §6 and §11 (Bytes, Lengths, access_type,
-//! failure_reason).
+//! What is recorded of every access, how the records are chained, and what incidents are. The bytes
+//! and lengths are those of docs/architecture.md, the words those of docs/reference.md.
 #![forbid(unsafe_code)]
 
 /// A list of words that tables and people know, one variant each.

@@ -1,5 +1,5 @@
 //! What an event of the trail is made of: bounded text, and the words that tables and people know.
-//! Text arrives here already redacted; `Bounded` only cuts. Lists and lengths: DESIGN §11.
+//! Text arrives here already redacted; `Bounded` only cuts. docs/reference.md explains each word.
 
 /// Text of at most `N` bytes, or NULL, stored in place.
 #[derive(Clone, Copy)]
@@ -34,21 +34,22 @@ impl<const N: usize> Bounded<N> {
 words! {
     /// What was attempted.
     AccessType {
-        Store = "store", Decrypt = "decrypt", Validate = "validate", Rotate = "rotate", Rollback = "rollback",
-        Activate = "activate", Deactivate = "deactivate", Update = "update", Delete = "delete", Rewrap = "rewrap",
-        Import = "import", Export = "export", Block = "block", Unblock = "unblock", Report = "report",
-        Adopt = "adopt", Project = "project", Member = "member", MasterKey = "master_key", Setting = "setting",
+        Store = "store", Decrypt = "decrypt", Validate = "validate", Rotate = "rotate",
+        Rollback = "rollback", Activate = "activate", Deactivate = "deactivate", Update = "update",
+        Delete = "delete", Rewrap = "rewrap", Import = "import", Export = "export", Block = "block",
+        Unblock = "unblock", Report = "report", Adopt = "adopt", Project = "project",
+        Member = "member", MasterKey = "master_key", Setting = "setting",
     }
 }
 
 words! {
     /// Why it was refused or did not succeed.
     FailureReason {
-        NotFound = "not_found", NotAuthorized = "not_authorized", Inactive = "inactive", Deleted = "deleted",
-        Blocked = "blocked", CallerBlocked = "caller_blocked", Compromised = "compromised",
-        DamagedEnvelope = "damaged_envelope", UnknownMasterKey = "unknown_master_key",
-        WrongMasterKey = "wrong_master_key", VersionConflict = "version_conflict", Limit = "limit",
-        BadInput = "bad_input",
+        NotFound = "not_found", NotAuthorized = "not_authorized", Inactive = "inactive",
+        Deleted = "deleted", Blocked = "blocked", CallerBlocked = "caller_blocked",
+        Compromised = "compromised", DamagedEnvelope = "damaged_envelope",
+        UnknownMasterKey = "unknown_master_key", WrongMasterKey = "wrong_master_key",
+        VersionConflict = "version_conflict", Limit = "limit", BadInput = "bad_input",
     }
 }
 
@@ -68,8 +69,8 @@ pub enum Counted {
 }
 
 impl Counted {
-    /// None: it counts for no key. A caller without the right harms nobody's key by failing on it,
-    /// and a master key that is lost or wrong is the vault's own fault: it must not block every key.
+    /// None: it counts for no key. A caller without the right harms nobody's key by failing on it.
+    /// A master key that is lost or wrong is the vault's own fault, and must not block every key.
     /// SQL says the same in counts_as_failure (sql/anomalies.sql), and nothing else says it.
     pub fn of(access_type: AccessType, failure: Option<FailureReason>) -> Option<Counted> {
         use FailureReason::*;

@@ -14,8 +14,9 @@ words! {
     IncidentType {
         LeakedKey = "leaked_key", RapidAutomatedAccess = "rapid_automated_access",
         PotentialKeyTheft = "potential_key_theft", UnusuallyHighAccess = "unusually_high_access",
-        RepeatedFailures = "repeated_failures", MassKeyReading = "mass_key_reading", NewAddress = "new_address",
-        NewRole = "new_role", DormantKeyUsed = "dormant_key_used", RotationDue = "rotation_due",
+        RepeatedFailures = "repeated_failures", MassKeyReading = "mass_key_reading",
+        NewAddress = "new_address", NewRole = "new_role", DormantKeyUsed = "dormant_key_used",
+        RotationDue = "rotation_due",
     }
 }
 
