@@ -112,7 +112,7 @@ fn every_column_that_callers_fill_is_taken_from_its_setting_masked_and_cut() {
         }
         one(c, &format!("SELECT set_config('watchllm.{name}', repeat('x', 100000), false)"));
         one(c, &decrypt(id));
-        let cut = format!("{name} ~ '^x{{40,256}}$'");
+        let cut = format!("{name} ~ '^x+$' AND length({name}) BETWEEN 40 AND 256");
         assert_eq!(one(c, &newest(id, &cut)), "t", "{name} is not cut");
         one(c, &format!("RESET watchllm.{name}"));
     }
