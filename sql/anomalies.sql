@@ -8,21 +8,22 @@
 -- the clock and a day 48 half hours of it (UTC), the present one included. An episode begins with
 -- the access that crosses a limit, and ends when half the limit is left.
 
--- What counts for a key stands here and in Event::counts (core/src/trail/event.rs), nowhere else;
--- a test compares the two. What was blocked would have been opened: it counts as an access. Callers
+-- What counts for a key stands here and in Counted::of (core/src/trail/event.rs), nowhere else; a
+-- test compares the two. What was blocked would have been opened: it counts as an access. Callers
 -- without the right harm nobody's key by failing on it. A master key that is lost or wrong is the
--- vault's own fault and counts for no key. The planner puts the body in the place of the call: it
--- has no SET search_path for that reason, and needs none, as it was resolved when it was made.
-CREATE FUNCTION watchllm.counts_as_failure(access_type text, success boolean, failure_reason text) RETURNS boolean
+-- vault's own fault and counts for no key. The planner puts the body in the place of the call and
+-- leaves only the branch of the word. For that reason it has no SET search_path. It needs none: it
+-- was resolved when it was made.
+CREATE FUNCTION watchllm.counts_as(counted text, access_type text, success boolean, failure_reason text)
+RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE
-    WHEN access_type NOT IN ('decrypt', 'validate') THEN NULL
-    WHEN success OR failure_reason IN ('blocked', 'caller_blocked') THEN false
-    WHEN failure_reason IN ('not_found', 'not_authorized', 'unknown_master_key', 'wrong_master_key') THEN NULL
-    ELSE true
-END;
-COMMENT ON FUNCTION watchllm.counts_as_failure IS
-    'Tells how an event counts for its key: as a failure (true), as an access (false), or not at all (NULL).';
+RETURN access_type IN ('decrypt', 'validate') AND CASE counted
+    WHEN 'access' THEN success OR failure_reason IN ('blocked', 'caller_blocked')
+    WHEN 'failure' THEN NOT success AND failure_reason NOT IN (
+        'blocked', 'caller_blocked', 'not_found', 'not_authorized', 'unknown_master_key', 'wrong_master_key')
+    END;
+COMMENT ON FUNCTION watchllm.counts_as IS
+    'Tells whether an event counts for its key as an access or as a failure; most events count as neither.';
 
 CREATE FUNCTION watchllm.first_read(since timestamptz, bucket interval, span interval) RETURNS timestamptz
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE
@@ -56,17 +57,19 @@ DECLARE
     first_read CONSTANT timestamptz := watchllm.first_read(since, '30 minutes', '1410 minutes');
     last_read  CONSTANT timestamptz := coalesce(until, 'infinity');
 BEGIN
-    -- What lies before a window is taken from what lies before a row: so rows of one microsecond count one by one.
+    -- A row's window is the rows before it, without those before the window. So rows of one
+    -- microsecond count one by one.
     RETURN QUERY
     WITH attempts AS (
         SELECT l.accessed_at, l.id, l.project_id, l.provider_key_id,
                CASE WHEN l.claims_trusted THEN l.claims_sub END AS claims_sub,
-               watchllm.counts_as_failure(l.access_type, l.success, l.failure_reason) AS failed,
+               watchllm.counts_as('failure', l.access_type, l.success, l.failure_reason) AS failed,
                pg_catalog.date_bin('1 minute', l.accessed_at, '2000-01-01 00:00:00+00'::timestamptz) AS in_minute,
                pg_catalog.date_bin('30 minutes', l.accessed_at, '2000-01-01 00:00:00+00'::timestamptz) AS in_half_hour
         FROM watchllm.provider_key_access_logs l
         WHERE l.accessed_at >= first_read AND l.accessed_at < last_read
-          AND watchllm.counts_as_failure(l.access_type, l.success, l.failure_reason) IS NOT NULL
+          AND (watchllm.counts_as('access', l.access_type, l.success, l.failure_reason)
+               OR watchllm.counts_as('failure', l.access_type, l.success, l.failure_reason))
           AND l.provider_key_id IS NOT NULL
           AND (of_project IS NULL OR l.project_id = of_project) AND (of_key IS NULL OR l.provider_key_id = of_key)
     ), counted AS (
@@ -99,7 +102,7 @@ COMMENT ON FUNCTION watchllm.key_access_rates IS
     'Shows each access and failure of a time with how many there were of its key in the minute, hour and day that end with it.';
 
 CREATE FUNCTION watchllm.key_access_episodes(
-    since timestamptz, until timestamptz, setting text, bucket interval, buckets integer, failures boolean)
+    since timestamptz, until timestamptz, setting text, bucket interval, buckets integer, of_kind text)
 RETURNS TABLE (
     project_id uuid, provider_key_id uuid, observed bigint, expected bigint, window_start timestamptz,
     window_end timestamptz)
@@ -114,8 +117,8 @@ DECLARE
     first_read CONSTANT timestamptz := watchllm.first_read(since, bucket, span);
     last_read  CONSTANT timestamptz := coalesce(until, 'infinity');
 BEGIN
-    -- First who can have crossed a limit at all: most keys have not. Within a bucket the count only grows: what it was at
-    -- its beginning and what it is at its end say all.
+    -- First the keys that can have crossed a limit at all: most have not. Within a bucket the count
+    -- only grows, so its values at the beginning and the end are enough.
     RETURN QUERY
     WITH limits AS MATERIALIZED (
         SELECT k.project_id, k.provider_key_id, k.held,
@@ -124,7 +127,7 @@ BEGIN
             SELECT l.project_id, l.provider_key_id, pg_catalog.count(*) AS held
             FROM watchllm.provider_key_access_logs l
             WHERE l.accessed_at >= first_read AND l.accessed_at < last_read
-              AND watchllm.counts_as_failure(l.access_type, l.success, l.failure_reason) = failures
+              AND watchllm.counts_as(of_kind, l.access_type, l.success, l.failure_reason)
               AND l.provider_key_id IS NOT NULL
             GROUP BY 1, 2 HAVING pg_catalog.count(*) > lowest AND pg_catalog.max(l.accessed_at) >= since
         ) k
@@ -136,7 +139,7 @@ BEGIN
         JOIN watchllm.provider_key_access_logs l
           ON l.project_id = m.project_id AND l.provider_key_id = m.provider_key_id
         WHERE m.held > m.most AND l.accessed_at >= first_read AND l.accessed_at < last_read
-          AND watchllm.counts_as_failure(l.access_type, l.success, l.failure_reason) = failures
+          AND watchllm.counts_as(of_kind, l.access_type, l.success, l.failure_reason)
         GROUP BY 1, 2, 3
     ), counted AS (
         SELECT f.project_id, f.provider_key_id, f.began, f.held, f.last_at, m.most,
@@ -165,7 +168,7 @@ BEGIN
                FROM watchllm.provider_key_access_logs l
                WHERE l.project_id = e.project_id AND l.provider_key_id = e.provider_key_id
                  AND l.accessed_at >= e.began AND l.accessed_at < e.began + bucket
-                 AND watchllm.counts_as_failure(l.access_type, l.success, l.failure_reason) = failures
+                 AND watchllm.counts_as(of_kind, l.access_type, l.success, l.failure_reason)
                ORDER BY l.accessed_at OFFSET GREATEST(e.most - e.before, 0) LIMIT 1)),
            e.last_at
     FROM episodes e;

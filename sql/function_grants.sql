@@ -76,7 +76,7 @@ BEGIN
             ('check_key_rotation_requirements',  readers),
             ('first_read',                       watchers),
             ('lowest_setting',                   watchers),
-            ('counts_as_failure',                watchers),
+            ('counts_as',                        watchers),
             ('key_access_rates',                 watchers),
             ('key_access_episodes',              watchers),
             ('key_newcomers',                    watchers),

@@ -1,7 +1,7 @@
 //! Who calls, and what the caller may do: the effective user and its privileges, the session behind
 //! it, the JWT claims of the request and whether they count. Also the context of the call and the
-//! caller's own projects. `request` reads claims and headers. No unsafe: `postgres::session` reads
-//! the session (docs/architecture.md#roles).
+//! caller's own projects. No unsafe: `postgres::session` reads the session, and the room `input`
+//! parses the request's texts (docs/architecture.md#roles).
 #![forbid(unsafe_code)]
 
 use crate::crypto::random;
@@ -33,7 +33,7 @@ pub(crate) struct Caller {
     user: pg_sys::Oid,
     session_role: String,
     effective_role: String,
-    /// The `sub` that the session's settings claim; any SQL session can set them.
+    /// The `sub` that the session's settings claim. Any SQL session can set it.
     claimed_subject: Option<ClaimedSubject>,
     /// Whether claims count in this session.
     claims_trusted: bool,
@@ -47,7 +47,7 @@ impl Caller {
         let user = session::effective_user();
         let session_role = session::role_name(session::session_user()).unwrap_or_default();
         let claims_trusted = settings::trusts_claims_of(&session_role);
-        // Who may claim what may also say where a request comes from.
+        // Only a session whose claims count may also say where a request comes from.
         let headers = session::setting(c"request.headers").filter(|_| claims_trusted);
         let headers = headers.map(|json| Headers::parse(&json)).unwrap_or_default();
         let said = |given: Option<&str>, setting: &CStr, header: Option<String>| {
@@ -125,7 +125,7 @@ impl Caller {
         }
     }
 
-    /// Whom a change is put down to: the subject of trusted claims, else the role whose rights
+    /// The name recorded for a change: the subject of trusted claims, or else the role whose rights
     /// counted.
     pub(crate) fn changes_as(&self) -> ChangedBy<'_> {
         ChangedBy::cut(self.subject().map_or(&self.effective_role, ClaimedSubject::as_str))

@@ -132,12 +132,12 @@ impl Error {
                     .into()
             }
             OlderSchema { recorded, needed } => format!(
-                "the tables of watchllm_keys are of schema version {recorded}, \
-                 this library needs {needed}"
+                "the tables of watchllm_keys are of schema version {recorded}, this library \
+                 needs {needed}"
             ),
             NewerSchema { recorded, known } => format!(
-                "the tables of watchllm_keys are of schema version {recorded}, \
-                 this library knows only {known}"
+                "the tables of watchllm_keys are of schema version {recorded}, this library knows \
+                 only {known}"
             ),
             NoActiveMasterKey => "this database has no active master key".into(),
             VaultForgotten => {

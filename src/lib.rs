@@ -1,8 +1,8 @@
 //! watchllm_keys: a vault for LLM provider keys inside PostgreSQL. This file lists the rooms and
 //! the order of the SQL, and sets up the library when it is loaded. Floors (an import only points
-//! down): api, log_hook, disclosed · audit, caller · store, shared_keyring, extra_patterns ·
-//! postgres, error, settings · overrides · anomaly, input · crypto, trail, redact, server_log,
-//! setting · id, moment.
+//! down): api, log_hook, disclosed; audit, caller; store, shared_keyring, extra_patterns;
+//! postgres, error, settings; overrides; anomaly, input; crypto, trail, redact, server_log,
+//! setting; id, moment.
 
 mod api;
 mod audit;
@@ -42,7 +42,7 @@ extension_sql_file!("../sql/anomalies/new_address.sql", requires = ["mass_key_re
 extension_sql_file!("../sql/anomalies/new_role.sql", requires = ["new_address"]);
 extension_sql_file!("../sql/anomalies/dormant_key_used.sql", requires = ["new_role"]);
 extension_sql_file!("../sql/rotation.sql", name = "rotation", requires = ["functions"]);
-extension_sql_file!("../sql/redact.sql", name = "redact", requires = [api::leaks::redact_text]);
+extension_sql_file!("../sql/redact.sql", name = "redact", requires = [api::redact::redact_text]);
 extension_sql_file!("../sql/function_grants.sql", name = "function_grants", finalize);
 
 /// Runs when the server (preloaded) or a session loads the library.

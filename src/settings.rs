@@ -1,11 +1,11 @@
-//! Every setting (GUC) of the server alone, typed, with units; those that can be overridden:
-//! overridable. All are SIGHUP or POSTMASTER, so that no session can change one. Postmaster settings
-//! exist only when the library is preloaded.
+//! Every setting (GUC) that only the server has, typed, with units. `overridable` has those that
+//! can be overridden. All are SIGHUP or POSTMASTER, so that no session can change one. Postmaster
+//! settings exist only if the library is preloaded.
 
 mod overridable;
 
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -21,8 +21,8 @@ static REDACT_SERVER_LOG: GucSetting<bool> = GucSetting::<bool>::new(true);
 static TRUSTED_CLAIM_ROLES: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"authenticator"));
 
-/// Whether the server itself loaded the library. Where a session did, any role may have had a say
-/// in its settings.
+/// Whether the server itself loaded the library. If a session loaded it, any role may have set its
+/// settings before.
 static PRELOADED: AtomicBool = AtomicBool::new(false);
 
 /// Where the keyring comes from.
@@ -32,7 +32,7 @@ pub(crate) enum KeyringSource {
     Nothing,
 }
 
-/// The file wins when both are set.
+/// If both are set, the file is used.
 pub(crate) fn keyring_source() -> KeyringSource {
     let text = |setting: &GucSetting<Option<CString>>| {
         setting.get().map(|s| s.to_string_lossy().into_owned()).filter(|s| !s.is_empty())
@@ -69,18 +69,18 @@ pub(crate) fn max_databases() -> usize {
     MAX_DATABASES.get() as usize
 }
 
-/// How long writer and waiter look for each other before they sleep.
+/// How long writer and waiter spin before they sleep.
 pub(crate) fn spin() -> Duration {
     Duration::from_micros(SPIN.get() as u64)
 }
 
-/// Whether keys are masked in the server log, in messages to clients and in what shows running
-/// statements; never in a server that did not preload the library.
+/// Whether keys are masked in the server log, in messages to clients and in views of running
+/// statements. Never on a server that did not preload the library.
 pub(crate) fn redacts_server_log() -> bool {
     REDACT_SERVER_LOG.get() && PRELOADED.load(Relaxed)
 }
 
-/// Whether JWT claims count in sessions of this login role; never in a server that did not preload
+/// Whether JWT claims count in sessions of this login role. Never on a server that did not preload
 /// the library.
 pub(crate) fn trusts_claims_of(session_role: &str) -> bool {
     let trusted = TRUSTED_CLAIM_ROLES.get().filter(|_| PRELOADED.load(Relaxed));
@@ -96,7 +96,7 @@ fn millis(setting: &GucSetting<i32>) -> Duration {
     Duration::from_millis(setting.get() as u64)
 }
 
-/// Defines the settings; `preloaded` adds those that only a server start can give.
+/// Defines the settings. `preloaded` adds those that only a server start can set.
 pub(crate) fn define(preloaded: bool) {
     PRELOADED.store(preloaded, Relaxed);
     let secret = GucFlags::SUPERUSER_ONLY;
@@ -119,7 +119,8 @@ pub(crate) fn define(preloaded: bool) {
     GucRegistry::define_string_guc(
         c"watchllm_keys.trusted_claim_roles",
         c"Login roles, separated by commas, in whose sessions JWT claims count.",
-        c"Only for a proxy that verifies tokens and lets nobody run SQL of their own, such as PostgREST.",
+        c"Only for a proxy that verifies tokens and lets nobody run SQL of their own, such as \
+          PostgREST.",
         &TRUSTED_CLAIM_ROLES,
         GucContext::Sighup,
         GucFlags::default(),
@@ -139,53 +140,52 @@ pub(crate) fn define(preloaded: bool) {
     }
 }
 
+/// A number that a reload changes.
+fn number(
+    (name, short, long): (&'static CStr, &'static CStr, &'static CStr),
+    setting: &'static GucSetting<i32>,
+    (least, most): (i32, i32),
+    unit: GucFlags,
+) {
+    let context = GucContext::Sighup;
+    GucRegistry::define_int_guc(name, short, long, setting, least, most, context, unit);
+}
+
 fn define_numbers() {
-    let number = |name, short, long, setting, min, max, flags| {
-        GucRegistry::define_int_guc(
-            name,
-            short,
-            long,
-            setting,
-            min,
-            max,
-            GucContext::Sighup,
-            flags,
-        );
-    };
     number(
-        c"watchllm_keys.master_key_command_timeout",
-        c"How long master_key_command may run.",
-        c"",
+        (c"watchllm_keys.master_key_command_timeout", c"How long master_key_command may run.", c""),
         &MASTER_KEY_COMMAND_TIMEOUT,
-        100,
-        600_000,
+        (100, 600_000),
         GucFlags::UNIT_MS,
     );
     number(
-        c"watchllm_keys.pbkdf2_iterations",
-        c"PBKDF2 iterations of a master key made from now on.",
-        c"A master key keeps the number it was made with.",
+        (
+            c"watchllm_keys.pbkdf2_iterations",
+            c"PBKDF2 iterations of a master key made from now on.",
+            c"A master key keeps the number it was made with.",
+        ),
         &PBKDF2_ITERATIONS,
-        100_000,
-        100_000_000,
+        (100_000, 100_000_000),
         GucFlags::default(),
     );
     number(
-        c"watchllm_keys.audit_timeout",
-        c"How long a caller waits for its audit record.",
-        c"After it the caller gets an error and no plaintext.",
+        (
+            c"watchllm_keys.audit_timeout",
+            c"How long a caller waits for its audit record.",
+            c"After it the caller gets an error and no plaintext.",
+        ),
         &AUDIT_TIMEOUT,
-        100,
-        600_000,
+        (100, 600_000),
         GucFlags::UNIT_MS,
     );
     number(
-        c"watchllm_keys.spin",
-        c"Microseconds that writer and waiter look for each other before they sleep.",
-        c"Mends the latency of few clients; 0 turns it off.",
+        (
+            c"watchllm_keys.spin",
+            c"Microseconds that writer and waiter look for each other before they sleep.",
+            c"Mends the latency of few clients; 0 turns it off.",
+        ),
         &SPIN,
-        0,
-        10_000,
+        (0, 10_000),
         GucFlags::default(),
     );
 }

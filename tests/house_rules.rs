@@ -322,7 +322,7 @@ fn queries(source: &Source) -> Vec<String> {
     complaints
 }
 
-/// What the room `input` parses is made without parsing only of what a column of ours holds.
+/// Types of the room `input` are made without parsing only from values of our own columns.
 fn parsed(source: &Source) -> Vec<String> {
     if source.in_room(&["store/"]) {
         vec![]
@@ -343,8 +343,8 @@ fn words(source: &Source) -> Vec<String> {
 /// Types that may have a name twice, each with its reason: none at present.
 const TWICE: &[(&str, &str)] = &[];
 
-/// Types that bear the name of another, of either crate: what two things are called is two things
-/// to whoever reads. Tests may name theirs as they like.
+/// Types with the name of another type, in either crate. One name for two things confuses the
+/// reader. Tests may use any names.
 fn doubles(sources: &[Source]) -> Vec<String> {
     let declared =
         re(r"(?m)^\s*(?:pub(?:\([^)]*\))?\s+)?(?:unsafe\s+)?(?:struct|enum|union|trait)\s+(\w+)");
@@ -393,8 +393,8 @@ fn files(directory: &Path, below: &str, ending: &str) -> Vec<(String, String)> {
     found
 }
 
-/// Runs `scripts/rooms.py` at `root`: its drawing, and whether it found nothing wrong. Wrong is an
-/// arrow that points up, and a circle among the rooms or among the files of one room.
+/// Runs `scripts/rooms.py` at `root`. Answers its drawing, and whether it found no fault: no arrow
+/// that points up, no circle among the rooms or among the files of one room.
 fn drawing(root: &Path) -> (String, bool) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/rooms.py");
     let drawn = Command::new("python3").arg(script).current_dir(root).output();
@@ -433,25 +433,12 @@ fn the_house_keeps_its_rules() {
     assert!(complaints.is_empty(), "{} rules broken:\n{}", complaints.len(), complaints.join("\n"));
 }
 
-/// Temporary: rooms whose comments are still to be rewritten. The list must become empty.
-const NOT_YET: [&str; 8] = [
-    "core/src/anomaly/",
-    "core/src/id.rs",
-    "core/src/input/",
-    "src/api/",
-    "src/settings.rs",
-    "src/settings/",
-    "src/store/",
-    "sql/anomalies.sql",
-];
-
 #[test]
 fn comments_are_plain_english() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let texts = [("core/", ".rs"), ("src/", ".rs"), ("sql/", ".sql"), ("tests/", ".rs")];
     let texts = texts.into_iter().flat_map(|(home, end)| files(&root.join(home), home, end));
-    let done = texts.filter(|(path, _)| !NOT_YET.iter().any(|room| path.starts_with(room)));
-    let complaints: Vec<String> = done
+    let complaints: Vec<String> = texts
         .flat_map(|(path, text)| {
             let code = path.starts_with("core/") || path.starts_with("src/");
             prose::prose(&path, &text, code)

@@ -1,11 +1,11 @@
-//! Ids: sixteen bytes each, and a type for each thing that has one, so that a project's id can
-//! never stand where a key's belongs. They become plain bytes only by `bytes()`: where something
-//! is hashed or sealed, and where SQL's uuids are made (src/store).
+//! Ids: sixteen bytes each, and a type for each kind of thing. So a project's id can never stand
+//! where a key's belongs. `bytes()` alone turns one into plain bytes: for hashing and sealing, and
+//! for SQL's uuids (src/store).
 #![forbid(unsafe_code)]
 
 use std::fmt;
 
-/// What every id can do: for what makes ids, and for what carries them into SQL and back.
+/// What every id can do: for code that makes ids, and for code that passes them to SQL and back.
 pub trait Id: Copy {
     /// The id that these bytes are.
     fn from_bytes(bytes: [u8; 16]) -> Self;
@@ -62,7 +62,7 @@ ids! {
     EventId
     /// An incident.
     IncidentId
-    /// A database that writes a trail; a copy of it gets another.
+    /// A database that writes a trail. A copy of it gets another.
     IdentityId
     /// A table that was adopted for its projects.
     AdoptionId

@@ -1,7 +1,7 @@
 //! The rooms of watchllm_keys that need no PostgreSQL: what a key is, how it is sealed, what is
 //! recorded about it, how keys are found in text, and what counts as theft. Tests, benchmarks,
-//! verifiers and fuzzers use them without a server. Floors (an import only points down): overrides ·
-//! anomaly, input · crypto, trail, redact, server_log, setting · id, moment.
+//! verifiers and fuzzers use them without a server. Floors (an import only points down): anomaly;
+//! crypto, trail, redact, server_log; id, moment.
 #![forbid(unsafe_code)]
 
 pub mod anomaly;

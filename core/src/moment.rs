@@ -1,6 +1,6 @@
-//! Moments and spans of time: microseconds, as PostgreSQL counts them, but since 1970 and in UTC.
-//! A moment is no span and a span is no number, so that neither stands where another belongs.
-//! Sums that leave the range stay at its end: a broken clock must not end the process.
+//! Moments and spans of time: microseconds, as PostgreSQL counts them, but since 1970 and in UTC. A
+//! moment is no span and a span is no number, so the compiler keeps them apart. A sum outside the
+//! range stays at the range's end, because a broken clock must not end the process.
 #![forbid(unsafe_code)]
 
 use std::ops::{Add, Mul, Sub};
@@ -46,7 +46,7 @@ impl Span {
         Span(Span::DAY.0.saturating_mul(days))
     }
 
-    /// As long as this; the range's end, where it is longer.
+    /// As long as this duration. If that is out of range, the range's end.
     pub fn of(duration: Duration) -> Span {
         Span(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))
     }
@@ -56,7 +56,7 @@ impl Span {
         self.0
     }
 
-    /// Its whole days; the beginning of one counts before zero.
+    /// Its whole days, rounded down also before zero.
     pub const fn whole_days(self) -> i64 {
         self.0.div_euclid(Span::DAY.0)
     }

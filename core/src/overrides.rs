@@ -1,7 +1,7 @@
-//! Every setting that a database, a project or a key can have of its own, in place of the server's.
-//! A row here is enough: the server's setting, the check of a value, `set_setting()`,
-//! `effective_setting()` and `lowest_setting()` follow from it. The limits of the watch stand in
-//! the rows of their detectors (anomaly/detector).
+//! Every setting that a database, a project or a key can override. One row here is enough. The
+//! server's setting, the check of a value, `set_setting()`, `effective_setting()` and
+//! `lowest_setting()` follow from it. The limits of the watch are in the rows of their detectors
+//! (anomaly/detector).
 
 use crate::anomaly::{ANOMALY_ACTION, Detector, STALE_AFTER};
 use crate::setting::{DAY, Scope, Setting};
@@ -31,7 +31,7 @@ pub static ROTATION_REQUIRED_AFTER: Setting = Setting::age(
     Scope::Key,
 );
 
-/// Those that are no detector's limit.
+/// The settings that are no detector's limit.
 static OTHERS: [&Setting; 5] = [
     &MAX_ACTIVE_KEYS,
     &ANOMALY_ACTION,

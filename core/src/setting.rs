@@ -1,6 +1,6 @@
-//! What a setting is that a database, a project or a key can have of its own, in place of the
-//! server's: its name, its default, what its value must be and how narrowly it can be set. The list
-//! of them: overrides. The server knows each as `watchllm_keys.` and its name.
+//! A setting that a database, a project or a key can override: its name, its default, its allowed
+//! values, and the narrowest scope it can be set in. `overrides` lists them. The server knows each
+//! as `watchllm_keys.` and its name.
 
 use std::ffi::CStr;
 
@@ -14,36 +14,58 @@ pub const MAX_AGE: i32 = 36_525 * DAY;
 /// Where a setting holds, the widest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Scope {
+    /// One value for the whole database.
     Database,
+    /// A value for each project.
     Project,
+    /// A value for each key.
     Key,
 }
 
-/// What is wrong with a value, and what it should be.
+/// The fault of a value, and what the value should be.
 pub type Wrong = (&'static str, &'static str);
 
-/// What a value must be, and what it is where nobody has set one.
+/// What a value must be, and the default.
 pub enum Form {
     /// A whole number.
-    Count { default: i32, least: i32, most: i32 },
+    Count {
+        /// Where nobody has set one.
+        default: i32,
+        /// The smallest that is allowed.
+        least: i32,
+        /// The largest that is allowed.
+        most: i32,
+    },
     /// A time: a whole number with its unit, d, h or min. The default is in minutes.
-    Age { default: i32 },
+    Age {
+        /// Minutes, where nobody has set one.
+        default: i32,
+    },
     /// Words that a function understands.
-    Words { default: &'static CStr, check: fn(&str, Scope) -> Result<(), Wrong> },
+    Words {
+        /// Where nobody has set one.
+        default: &'static CStr,
+        /// Says what is wrong with a value in a scope.
+        check: fn(&str, Scope) -> Result<(), Wrong>,
+    },
 }
 
 /// A row of the settings that can be overridden.
 pub struct Setting {
-    /// As the server knows it.
+    /// The server's name for it.
     pub guc: &'static CStr,
-    /// What it is, in a sentence, and a second one.
+    /// What it is, in a sentence.
     pub says: &'static CStr,
+    /// A second sentence.
     pub says_more: &'static CStr,
+    /// What a value must be.
     pub form: Form,
+    /// The narrowest scope that may have a value of its own.
     pub narrowest: Scope,
 }
 
 impl Setting {
+    /// A whole number between `least` and `most`.
     pub const fn count(
         guc: &'static CStr,
         says: &'static CStr,
@@ -55,6 +77,7 @@ impl Setting {
         Setting { guc, says, says_more: overridden(narrowest), form, narrowest }
     }
 
+    /// A time, whose default is in minutes.
     pub const fn age(
         guc: &'static CStr,
         says: &'static CStr,
@@ -71,7 +94,7 @@ impl Setting {
         name.strip_prefix(PREFIX).unwrap_or(name)
     }
 
-    /// The number that a value stands for: a count, or minutes. None: it stands for none.
+    /// The number that a value stands for: a count, or minutes. None if it is no number.
     pub fn number(&self, value: &str) -> Option<u32> {
         match self.form {
             Form::Count { .. } => value.parse().ok(),
@@ -88,7 +111,7 @@ impl Setting {
         }
     }
 
-    /// The number that holds where nobody has set one; of words 0.
+    /// The default number. For words it is 0.
     pub const fn default_number(&self) -> u32 {
         match self.form {
             Form::Count { default, .. } | Form::Age { default } => default as u32,
@@ -138,7 +161,7 @@ const fn scopes(narrowest: Scope) -> &'static str {
     }
 }
 
-/// Minutes of an age as it is written. None: it is none, or is out of range.
+/// The minutes of an age. None if it is no age, or out of range.
 fn minutes(age: &str) -> Option<u32> {
     let unit = age.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = age.split_at(unit);

@@ -1,4 +1,4 @@
--- A key that nobody has used for longer than stale_after is used again. Live: DormantKey in
+-- A key that nobody has used for longer than stale_after is used again. Live counter: DormantKey in
 -- core/src/anomaly/detector.rs.
 
 CREATE FUNCTION watchllm.detect_dormant_key_used(since timestamptz, until timestamptz DEFAULT NULL)
@@ -15,8 +15,9 @@ DECLARE
     first_read CONSTANT timestamptz := watchllm.first_read(since, '1 microsecond', '0');
     last_read  CONSTANT timestamptz := coalesce(until, 'infinity');
 BEGIN
-    -- Who slept within the time shows in it; when the others were last used the index finds at once. An import is no
-    -- access, but the key was not asleep where it comes from. Two days first: few keys need a look into all.
+    -- Who slept within the time shows in it. When the others were last used the index finds at
+    -- once: two days before it first, as few keys need a look into all. An import is no access, but
+    -- the key was not asleep where it comes from.
     RETURN QUERY
     WITH accesses AS MATERIALIZED (
         SELECT l.project_id, l.provider_key_id, l.accessed_at, l.access_type,
@@ -24,7 +25,7 @@ BEGIN
                    PARTITION BY l.project_id, l.provider_key_id ORDER BY l.accessed_at) AS previous_at
         FROM watchllm.provider_key_access_logs l
         WHERE l.accessed_at >= first_read AND l.accessed_at < last_read
-          AND (NOT watchllm.counts_as_failure(l.access_type, l.success, l.failure_reason)
+          AND (watchllm.counts_as('access', l.access_type, l.success, l.failure_reason)
                OR l.access_type = 'import' AND l.success)
           AND l.provider_key_id IS NOT NULL
     ), woken AS (
@@ -32,13 +33,13 @@ BEGIN
                    SELECT l.accessed_at FROM watchllm.provider_key_access_logs l
                    WHERE l.project_id = a.project_id AND l.provider_key_id = a.provider_key_id
                      AND l.accessed_at >= first_read - '48 hours'::interval AND l.accessed_at < first_read
-                     AND (NOT watchllm.counts_as_failure(l.access_type, l.success, l.failure_reason)
+                     AND (watchllm.counts_as('access', l.access_type, l.success, l.failure_reason)
                           OR l.access_type = 'import' AND l.success)
                    ORDER BY l.accessed_at DESC LIMIT 1), (
                    SELECT l.accessed_at FROM watchllm.provider_key_access_logs l
                    WHERE l.project_id = a.project_id AND l.provider_key_id = a.provider_key_id
                      AND l.accessed_at < first_read
-                     AND (NOT watchllm.counts_as_failure(l.access_type, l.success, l.failure_reason)
+                     AND (watchllm.counts_as('access', l.access_type, l.success, l.failure_reason)
                           OR l.access_type = 'import' AND l.success)
                    ORDER BY l.accessed_at DESC LIMIT 1), r.created_at) AS asleep_since
         FROM accesses a

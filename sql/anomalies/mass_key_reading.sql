@@ -1,5 +1,5 @@
--- A caller who empties the vault: more different keys within 60 seconds than the limit, and than
--- three times the caller's own busiest minute of the week before. Live: MassReading in
+-- A caller who empties the vault: more different keys within 60 seconds than the limit, and more
+-- than three times the caller's own busiest minute of the week before. Live counter: MassReading in
 -- core/src/anomaly/detector.rs.
 
 CREATE FUNCTION watchllm.detect_mass_key_reading(since timestamptz, until timestamptz DEFAULT NULL)
@@ -16,7 +16,7 @@ DECLARE
     first_read CONSTANT timestamptz := watchllm.first_read(since, '1 microsecond', '60 seconds');
     last_read  CONSTANT timestamptz := coalesce(until, 'infinity');
 BEGIN
-    -- Who called as whom from where is the staff's to know.
+    -- Only the staff may know who called as whom from where.
     IF NOT pg_catalog.has_column_privilege('watchllm.provider_key_access_logs', 'session_role', 'SELECT') THEN
         RETURN;
     END IF;
@@ -28,7 +28,7 @@ BEGIN
                                    ('subject', CASE WHEN l.claims_trusted THEN l.claims_sub END),
                                    ('address', pg_catalog.host(l.client_addr))) AS v (kind, name)
         WHERE l.accessed_at >= first_read AND l.accessed_at < last_read
-          AND NOT watchllm.counts_as_failure(l.access_type, l.success, l.failure_reason)
+          AND watchllm.counts_as('access', l.access_type, l.success, l.failure_reason)
           AND l.provider_key_id IS NOT NULL AND v.name <> ''
     ), callers AS MATERIALIZED (
         SELECT k.kind, k.name, pg_catalog.row_number() OVER () AS caller

@@ -1,5 +1,5 @@
--- A key that is in use for a week meets an address that it does not know. Live: NewAddress in
--- core/src/anomaly/detector.rs.
+-- A key in use for a week is used from an address that it does not know. Live counter: NewAddress
+-- in core/src/anomaly/detector.rs.
 
 CREATE FUNCTION watchllm.detect_new_address(since timestamptz, until timestamptz DEFAULT NULL)
 RETURNS TABLE (

@@ -1,4 +1,4 @@
--- A key that is in use for a week meets a role that it does not know. Live: NewRole in
+-- A key in use for a week is used by a role that it does not know. Live counter: NewRole in
 -- core/src/anomaly/detector.rs.
 
 CREATE FUNCTION watchllm.detect_new_role(since timestamptz, until timestamptz DEFAULT NULL)

@@ -1,5 +1,5 @@
--- A key that somebody uses for a bill of their own: more accesses within an hour than its limit.
--- Live: Theft in core/src/anomaly/detector.rs.
+-- A key that a thief uses: more accesses within an hour than its limit. Live counter: Theft in
+-- core/src/anomaly/detector.rs.
 
 CREATE FUNCTION watchllm.detect_potential_key_theft(since timestamptz, until timestamptz DEFAULT NULL)
 RETURNS TABLE (
@@ -12,7 +12,7 @@ BEGIN
     RETURN QUERY
     SELECT 'potential_key_theft', 'critical', e.project_id, e.provider_key_id, NULL::text, e.observed, e.expected,
            e.window_start, e.window_end
-    FROM watchllm.key_access_episodes(since, until, 'max_accesses_per_hour', '1 minute', 60, false) e;
+    FROM watchllm.key_access_episodes(since, until, 'max_accesses_per_hour', '1 minute', 60, 'access') e;
 END
 $$;
 COMMENT ON FUNCTION watchllm.detect_potential_key_theft IS

@@ -1,5 +1,5 @@
--- A key that a program reads in a loop: more accesses within 60 seconds than its limit. Live:
--- RapidAccess in core/src/anomaly/detector.rs.
+-- A key that a program reads in a loop: more accesses within 60 seconds than its limit. Live
+-- counter: RapidAccess in core/src/anomaly/detector.rs.
 
 CREATE FUNCTION watchllm.detect_rapid_automated_access(since timestamptz, until timestamptz DEFAULT NULL)
 RETURNS TABLE (
@@ -20,7 +20,7 @@ BEGIN
         SELECT l.project_id, l.provider_key_id, l.accessed_at
         FROM watchllm.provider_key_access_logs l
         WHERE l.accessed_at >= first_read AND l.accessed_at < last_read
-          AND NOT watchllm.counts_as_failure(l.access_type, l.success, l.failure_reason)
+          AND watchllm.counts_as('access', l.access_type, l.success, l.failure_reason)
           AND l.provider_key_id IS NOT NULL
     ), limits AS MATERIALIZED (
         SELECT k.project_id, k.provider_key_id, k.held, watchllm.effective_setting(

@@ -1,5 +1,5 @@
--- A key that fails again and again: more failures within an hour than its limit. Live: Failures in
--- core/src/anomaly/detector.rs.
+-- A key that fails again and again: more failures within an hour than its limit. Live counter:
+-- Failures in core/src/anomaly/detector.rs.
 
 CREATE FUNCTION watchllm.detect_repeated_failures(since timestamptz, until timestamptz DEFAULT NULL)
 RETURNS TABLE (
@@ -12,7 +12,7 @@ BEGIN
     RETURN QUERY
     SELECT 'repeated_failures', 'medium', e.project_id, e.provider_key_id, NULL::text, e.observed, e.expected,
            e.window_start, e.window_end
-    FROM watchllm.key_access_episodes(since, until, 'max_failures_per_hour', '1 minute', 60, true) e;
+    FROM watchllm.key_access_episodes(since, until, 'max_failures_per_hour', '1 minute', 60, 'failure') e;
 END
 $$;
 COMMENT ON FUNCTION watchllm.detect_repeated_failures IS

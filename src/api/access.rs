@@ -1,5 +1,5 @@
 //! The steps that recipes share: begin, check, find, open, seal, refuse. An `Access` is one call by
-//! one caller with its event; whoever refuses records first, so that no refusal of somebody who
+//! one caller with its event. Whoever refuses records first, so that no refusal of a caller who
 //! reached a function is lost.
 #![forbid(unsafe_code)]
 
@@ -44,8 +44,8 @@ impl Access {
         let caller = Caller::new(context);
         let event = caller.event(access_type)?;
         let access = Access { recorder, caller, event };
-        // A GET: its answer may be kept by caches and its address by logs. Elsewhere a read-only
-        // transaction may read.
+        // A GET request: caches may keep its answer, and logs its address. In other sessions a
+        // read-only transaction may read.
         if access.caller.is_request() && session::is_read_only() {
             return Err(access.refuse(FailureReason::BadInput, Error::ReadOnlyRequest));
         }
@@ -81,9 +81,9 @@ impl Access {
         parsed.map_err(|error| self.refuse(FailureReason::BadInput, error.into()))
     }
 
-    /// The caller may open keys of any project. The refusal of a project's own people names the
-    /// project, so that the others see who tries; a stranger's does not: the project's people would
-    /// read what a stranger writes about them.
+    /// The caller may open keys of any project. If one of the project's own people is refused, the
+    /// record names the project, so that the others see who tries. A stranger's record does not,
+    /// because the project's people would read what a stranger writes about them.
     pub(super) fn must_open(&mut self, project: Option<ProjectId>) -> Result<(), Error> {
         if self.caller.may_open() {
             return Ok(());
@@ -127,8 +127,8 @@ impl Access {
             .refuse(FailureReason::NotAuthorized, Error::NotAuthorized("read files of the server")))
     }
 
-    /// The caller may change keys of this project; a tenant's foreign project is as if it did not
-    /// exist.
+    /// The caller may change keys of this project. To a tenant, a foreign project looks as if it
+    /// did not exist.
     pub(super) fn must_change(&mut self, project: ProjectId) -> Result<(), Error> {
         match self.changeable()? {
             Projects::Own(own) if !own.contains(&project) => {
@@ -161,14 +161,14 @@ impl Access {
         Ok(key)
     }
 
-    /// Finds a key to be changed and locks it; deleted ones are gone.
+    /// Finds a key to be changed and locks it. A deleted key counts as missing.
     pub(super) fn find_to_change(&mut self, id: ProviderKeyId) -> Result<StoredKey, Error> {
         let owner = self.recorder.owner();
         self.event.provider_key_id = Some(id);
         let key = self.within_reach(id)?;
         self.about(&key);
         store::changes::lock(owner, key.project_id, id);
-        // Again: key and right may have gone while this call waited for the lock.
+        // Checked again, because key and right may have gone while this call waited for the lock.
         let key = self.within_reach(id)?;
         if key.is_deleted {
             return Err(self.refuse(FailureReason::Deleted, Error::NoSuchKey));
@@ -250,7 +250,7 @@ impl Access {
         store::settings::number(owner, &MAX_ACTIVE_KEYS, Some(project), None) as usize
     }
 
-    /// Locks a project that a key is stored into, and judges the right again: it may have been
+    /// Locks the project that a key is stored into, and judges the right again. It may have been
     /// withdrawn while this call waited for the lock.
     pub(super) fn lock_project(&mut self, project: ProjectId) -> Result<(), Error> {
         if !store::projects::lock_project(self.recorder.owner(), project) {
@@ -321,7 +321,7 @@ pub(super) fn usable(key: &StoredKey) -> Result<(), (FailureReason, Error)> {
     }
 }
 
-/// Opens one version of a key; "wrong master key" and "damaged" are told apart by the canary.
+/// Opens one version of a key. The canary tells "wrong master key" from "damaged".
 pub(super) fn open(
     recorder: Recorder,
     key: &StoredKey,
@@ -332,7 +332,7 @@ pub(super) fn open(
     let root =
         recorder.root_key(sealed.master_key_version() as i32).map_err(|error| match error {
             Error::WrongMasterKey(_) => (FailureReason::WrongMasterKey, error),
-            // UnknownMasterKey; or the keyring is not to be had just now, which the error says
+            // UnknownMasterKey, or the keyring is not available now; the error says which
             _ => (FailureReason::UnknownMasterKey, error),
         })?;
     let binding = Binding::ProviderKey {

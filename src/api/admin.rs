@@ -53,7 +53,7 @@ fn install() -> Answer<String> {
 #[search_path(pg_catalog, pg_temp)]
 fn reload_keyring() -> Answer<i32> {
     if !Caller::new(Context::default()).may_administer() {
-        // Recorded where a record can be written: without a master key there is none.
+        // Recorded if a record can be written; without a master key it cannot.
         Access::begin(AccessType::MasterKey, Context::default())?.must_administer()?;
     }
     Ok(audit::reload_keyring()? as i32)

@@ -1,6 +1,6 @@
-//! An application's own projects table feeds `projects`: adopted once, then followed by triggers on
-//! it. The table is read without any SQL, and what is written about it is judged row by row: an id
-//! that is somebody else's is refused.
+//! An application's own table of projects feeds `projects`. It is adopted once, and triggers on it
+//! follow its changes. The table is read without SQL. Each row is judged: an id that belongs to
+//! somebody else is refused.
 
 use super::access::Access;
 use super::projects::delete_whole;
@@ -47,7 +47,7 @@ fn adopt_projects(
     let looked = look(&access, source.oid(), columns);
     let (adoption, leaf) = access.accept(looked)?;
     adoption::save(access.recorder.owner(), &adoption);
-    // Before the rows are read: from here on nobody changes them past the triggers.
+    // Done before the rows are read: from here on nobody changes them without firing the triggers.
     adoption::attach(&adoption)?;
     access.keep_change();
     Ok(feed_all(&mut access, &adoption, leaf)?)
@@ -57,7 +57,8 @@ fn adopt_projects(
 /// project made, changed or deleted here. Refuses any other table (42501), ids of other projects
 /// (23505), a changed id and TRUNCATE (22023).
 #[pg_trigger(
-    sql = "CREATE FUNCTION watchllm.follow_projects() RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path TO pg_catalog, pg_temp AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
+    sql = "CREATE FUNCTION watchllm.follow_projects() RETURNS trigger LANGUAGE c VOLATILE PARALLEL \
+         UNSAFE SET search_path TO pg_catalog, pg_temp AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
 )]
 fn follow_projects<'a>(
     trigger: &'a PgTrigger<'a>,
@@ -78,7 +79,8 @@ fn look(
     let (id_column, owner_column, name_column) = columns;
     let (schema, table, suits) = adoption::table(source, id_column).ok_or_else(gone)?;
     if !suits {
-        let hint = "It must be no partition, parent or child of another table, and its id a primary or unique key alone.";
+        let hint = "It must be no partition, parent or child of another table, and its id a \
+             primary or unique key alone.";
         return Err(Error::BadInput("only a plain table with unique ids can be adopted", hint));
     }
     let names = [Some(id_column), Some(owner_column), name_column];
@@ -115,7 +117,8 @@ fn gone() -> Error {
     Error::BadInput("the table is gone", "Name a table that is there.")
 }
 
-/// Takes in what the table holds now; what is in step already leaves no row in the trail.
+/// Takes in the rows that the table holds now. A row that is in step already leaves no row in the
+/// trail.
 fn feed_all(access: &mut Access, adoption: &Adoption, leaf: Leaf) -> Result<i64, Error> {
     let (mut fed, memory) = (0, StepMemory::new());
     table::read(&[leaf], |rows| {
@@ -139,8 +142,8 @@ fn of_row(row: &NamedRow, adoption: &Adoption) -> Result<Project, Error> {
     project(row.get::<pgrx::Uuid>(0), text(1), adoption.name_column.as_ref().and_then(|_| text(2)))
 }
 
-/// A project from the columns of its row. The application's names are its affair: they are cleaned
-/// and cut, not refused.
+/// A project from the columns of its row. The application chooses its names: they are cleaned and
+/// cut, not refused.
 fn project(
     id: Option<pgrx::Uuid>,
     owner: Option<String>,

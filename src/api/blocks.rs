@@ -1,5 +1,5 @@
-//! Blocks, as people set and lift them: of a key, and of a caller that the watch blocked. The
-//! writer carries them out: no session ever locks a row that it writes.
+//! Blocks that people set and lift: of a key, and of a caller that the watch blocked. The writer
+//! carries them out, so no session ever locks a row that the writer writes.
 
 use super::access::Access;
 use crate::caller::Context;

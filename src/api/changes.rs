@@ -1,5 +1,6 @@
 //! Changing keys: store, rotate, roll back, switch on and off, delete. Changes are recorded before
-//! they commit; a rolled-back change leaves no row, an unrecordable one does not commit.
+//! they commit. A rolled-back change leaves no row, and a change that cannot be recorded does not
+//! commit.
 
 use super::access::{Access, open};
 use super::finder::Finder;
@@ -48,7 +49,7 @@ pub(super) fn store_key(
 ) -> Result<ProviderKeyId, Error> {
     access.must_change(project)?;
     let NewKey { provider, api_key, name, priority } = access.accept(NewKey::parse(given))?;
-    access.event.provider = provider.bounded(); // not before it is known to be no key
+    access.event.provider = provider.bounded(); // only after it is known to be no key
     warn_of_shape(&api_key, &provider);
     access.lock_project(project)?;
     let finder = Finder::new(access.recorder)?;
@@ -145,7 +146,7 @@ fn set_provider_key_active(
     access.event.provider_key_id = Some(id);
     let is_active = access.need(is_active, "is_active")?;
     let owner = access.recorder.owner();
-    // The project first, as store does: two callers never wait for each other in a circle.
+    // The project comes first, as in store, so that two callers never wait for each other.
     if is_active
         && let Ok(projects) = access.caller.may_change(owner)
         && let Some(key) = store::keys::within(owner, &projects, id)

@@ -1,5 +1,5 @@
-//! Keys in text: which there are by their shape, and which of them are ours. Whether one is ours is
-//! certain, because its fingerprint is compared with those of all stored versions; so even a key
+//! Finds keys in a text by their shape, and recognises ours by their fingerprints. A text's
+//! fingerprint is compared with those of all stored versions. So a match is certain, and even a key
 //! without any known shape is recognised.
 
 use super::access::Access;
@@ -37,8 +37,8 @@ fn find_keys(
     must_see_everything(&access)?;
     let text = access.need(text, "text")?;
     let found = Finder::new(access.recorder)?.find(text)?;
-    // Whether a text is one of our keys is worth knowing to somebody who guesses: so it is on
-    // record who asks, how often.
+    // A caller who guesses keys would like to know whether a text is one of ours. So it is recorded
+    // who asks, and how often.
     let _recorded = access.recorder.record(access.event, Standing::Authorised)?;
     let characters = |bytes: &str| i32::try_from(bytes.chars().count()).unwrap_or(i32::MAX);
     let row = |found: Found| {
@@ -50,7 +50,7 @@ fn find_keys(
     Ok(TableIterator::new(found.into_iter().map(row).collect::<Vec<_>>()))
 }
 
-/// Only who sees every project may ask which keys a text holds.
+/// Only a caller who sees every project may ask which keys a text holds.
 fn must_see_everything(access: &Access) -> Result<(), Error> {
     if access.caller.sees_everything() {
         return Ok(());

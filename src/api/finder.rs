@@ -1,6 +1,6 @@
-//! The step that recipes share which look for keys in text: by shape, and by fingerprint those that
-//! are ours. A `Finder` holds the fingerprint keys for one call; for long texts it also knows all
-//! stored fingerprints.
+//! The step shared by recipes that search a text for keys: by shape, and by fingerprint for those
+//! that are ours. A `Finder` holds the fingerprint keys for one call. For long texts it also holds
+//! all stored fingerprints.
 
 use super::fingerprints::FingerprintKeys;
 use crate::audit::Recorder;
@@ -17,10 +17,10 @@ use crate::trail::KeyVersion;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 
-/// Candidates whose fingerprints are compared at a time.
+/// How many candidates have their fingerprints compared at a time.
 const AT_ONCE: usize = 1000;
-/// Fingerprints that are kept at most, 8 bytes of each: 20 MB. Of more keys each candidate is
-/// looked up.
+/// The most fingerprints kept in memory, 8 bytes of each: 20 MB. If there are more keys, each
+/// candidate is looked up.
 const MOST_KEPT: usize = 1_000_000;
 
 /// A key found in a text. Offsets in bytes.
@@ -56,12 +56,12 @@ pub(super) struct Finder {
     recorder: Recorder,
     keys: FingerprintKeys,
     stored: Option<HashSet<[u8; 8]>>,
-    /// What counts as a key beside the rules: for scans.
+    /// Patterns that count beside the rules, for scans.
     extra: Option<&'static ExtraPatterns>,
 }
 
-/// Places of a text that are keys of ours, each with its fingerprint and which keys (with their
-/// provider) it is.
+/// The places in a text where keys of ours stand. Each has its fingerprint and the stored keys it
+/// is, with their providers.
 type Ours = BTreeMap<(usize, usize), ([u8; 32], Vec<(StoredAs, String)>)>;
 
 impl Finder {
@@ -71,7 +71,7 @@ impl Finder {
         Ok(Finder { recorder, keys, stored: None, extra: None })
     }
 
-    /// For scans: of texts of megabytes every word is compared in memory first, and extra patterns
+    /// For scans. Every word of texts of megabytes is compared in memory first, and extra patterns
     /// count.
     pub(super) fn for_scans(recorder: Recorder) -> Result<Finder, Error> {
         let stored = store::leaks::fingerprints(recorder.owner(), MOST_KEPT)
@@ -84,8 +84,8 @@ impl Finder {
         &self.keys
     }
 
-    /// Judges a name: one that holds a key which this project has stored, in any version, is none.
-    /// Others' keys are not looked for: an answer would tell a tenant what they are.
+    /// Refuses a name that holds a key which this project has stored in any version. Keys of other
+    /// projects are not compared, because the answer would tell a tenant what they are.
     pub(super) fn judge_name(
         &self,
         project: ProjectId,
@@ -114,8 +114,8 @@ impl Finder {
                 fingerprint,
             })
             .collect();
-        // No place of ours lies within another, so of those that begin before an end the last one
-        // ends last.
+        // No place of ours lies within another. So among the places that begin before `end`, the
+        // last one also ends last.
         let is_ours = |finding: &Finding| {
             ours.range(..(finding.end, 0))
                 .next_back()
@@ -142,8 +142,7 @@ impl Finder {
         self.keys.current().map_or([0; 32], |(_, newest)| newest.fingerprint(&secret))
     }
 
-    /// Which stored keys a piece of text is, as it stands or without the escapes it is written
-    /// with.
+    /// The stored keys that a piece of text is, either as it stands or without its escapes.
     pub(super) fn stored_as(&self, piece: &str) -> Vec<StoredAs> {
         let secrets: Vec<Secret> =
             redact::candidates(piece).map(|candidate| Secret::from(candidate.key)).collect();
@@ -154,7 +153,8 @@ impl Finder {
         stored
     }
 
-    /// What is stored of some keys: which of them, its fingerprint, and as what.
+    /// The stored versions of these keys. For each: the number of the key, its fingerprint, and
+    /// where it is stored.
     fn known(&self, secrets: &[Secret]) -> Vec<(usize, [u8; 32], Known)> {
         let mut all = Vec::new();
         for (version, key) in self.keys.each() {
@@ -185,7 +185,7 @@ impl Finder {
         all
     }
 
-    /// The places of a text that are keys of ours, whatever their shape and spelling.
+    /// The places in a text where keys of ours stand, whatever their shape and spelling.
     fn ours(&self, text: &str) -> Result<Ours, Error> {
         let mut ours = Ours::new();
         let mut candidates = redact::candidates(text);
@@ -212,10 +212,11 @@ fn stored_as(known: &Known) -> StoredAs {
     StoredAs { key: known.key, project: known.project, version: known.version }
 }
 
-/// Of places that are one key in several spellings the shortest: without the punctuation around it.
+/// If one key is found at several places that contain each other, only the shortest stays: the one
+/// without punctuation around it.
 fn innermost(mut ours: Ours) -> Ours {
-    // From the last beginning to the first, and of one beginning the shortest first: what holds
-    // another ends behind it.
+    // Sorted from the last beginning to the first, and for equal beginnings the shortest first. So
+    // a place that contains another comes after it.
     let mut places: Vec<(usize, usize)> = ours.keys().copied().collect();
     places.sort_by_key(|(start, end)| (Reverse(*start), *end));
     let mut nearest = usize::MAX;

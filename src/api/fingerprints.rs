@@ -1,5 +1,5 @@
-//! The step that recipes share which compare keys without opening them: the fingerprint keys, each
-//! opened once for a call. A key is stored under the newest; what was stored before is found under
+//! The step shared by recipes that compare keys without opening them: the fingerprint keys, each
+//! opened once per call. A key is stored under the newest. Keys stored earlier are found under
 //! every one.
 
 use crate::audit::Recorder;
@@ -21,12 +21,12 @@ impl FingerprintKeys {
         keys.collect::<Result<_, _>>().map(FingerprintKeys)
     }
 
-    /// Opens the newest version that opens, to store a key under.
+    /// Opens the newest version that opens, for storing a key under it.
     pub(super) fn newest(recorder: Recorder) -> Result<FingerprintKeys, Error> {
         Ok(FingerprintKeys(vec![first_that_opens(recorder, &copies(recorder, None))?]))
     }
 
-    /// Opens one version, to compare what was stored under it.
+    /// Opens one version, to compare a key stored under it.
     pub(super) fn of_version(recorder: Recorder, version: i32) -> Result<FingerprintKey, Error> {
         Ok(first_that_opens(recorder, &copies(recorder, Some(version)))?.1)
     }
@@ -47,7 +47,7 @@ fn copies(recorder: Recorder, version: Option<i32>) -> Vec<(i32, Option<Sealed>)
     store::admin::audit_key(recorder.owner(), "fingerprint", version)
 }
 
-/// Opens the first copy whose master key is at hand.
+/// Opens the first copy whose master key is available.
 fn first_that_opens(
     recorder: Recorder,
     copies: &[(i32, Option<Sealed>)],
@@ -62,7 +62,7 @@ fn first_that_opens(
     copies.iter().find_map(open).ok_or_else(unopened)
 }
 
-/// The error where no copy opens.
+/// The error if no copy opens.
 fn unopened() -> Error {
     Error::Internal("the fingerprint key does not open under any loaded master key".into())
 }

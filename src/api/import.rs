@@ -1,6 +1,6 @@
-//! Moving in from WatchLLM: each row of its table is opened with the old secret and sealed anew
-//! under its id. One transaction; a bad row is reported and passed over; running it again changes
-//! nothing. The old table stays untouched.
+//! Moving in from WatchLLM: each row of its table is opened with the old secret and sealed again
+//! under its id. It is one transaction. A bad row is reported and skipped, and a second run changes
+//! nothing. The old table is not changed.
 
 use super::access::Access;
 use super::fingerprints::FingerprintKeys;
@@ -22,7 +22,7 @@ use pgrx::prelude::*;
 use std::collections::HashMap;
 use std::path::Path;
 
-/// A NOTICE says how far an import is, each time so many rows are done: about every two seconds.
+/// A NOTICE reports the progress each time so many rows are done: about every two seconds.
 const ROWS_PER_NOTICE: usize = 100;
 
 /// The columns of the answer, in their order.
@@ -36,10 +36,10 @@ type ImportRow = (
 );
 
 /// Imports the rows of WatchLLM's `provider_keys` under their ids, each opened with the old secret
-/// (the whole content of `secret_file`, on the server) and sealed anew; a row each says how it
-/// went. `source` is read as the caller and must be a table. Errors: not an administrator or not
-/// allowed to read the server's files 42501, a source or a file that will not do 22023. A bad row
-/// is no error.
+/// and sealed anew; a row each says how it went. The old secret is the whole content of
+/// `secret_file`, on the server. `source` is read as the caller and must be a table. Errors: not an
+/// administrator or not allowed to read the server's files 42501, a source or a file that will not
+/// do 22023. A bad row is no error.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn import_watchllm_keys(
@@ -85,9 +85,9 @@ struct Import {
     old_secret: Secret,
     /// What every key of the run is stored under.
     fingerprint_keys: FingerprintKeys,
-    /// The project whose row is locked, or found missing, last: rows come project by project.
+    /// The project whose row was locked, or found missing, last. Rows come project by project.
     project: Option<(ProjectId, bool)>,
-    /// The next number of a name of that project that is taken, by provider and name.
+    /// The next free number for a name of that project, by provider and name.
     numbers: HashMap<(ProviderSlug, KeyName), u32>,
 }
 
@@ -124,7 +124,7 @@ impl Import {
         Ok(Import { access, old_secret, fingerprint_keys, project: None, numbers })
     }
 
-    /// Takes row by row; memory that PostgreSQL needs for one is given back before the next.
+    /// Takes row by row. PostgreSQL's memory for one row is freed before the next.
     fn run(mut self, old: &OldKeys) -> Result<Vec<ImportRow>, Error> {
         let memory = StepMemory::new();
         let total = old.places.len();
@@ -185,8 +185,8 @@ impl Import {
         Ok(arrival)
     }
 
-    /// Seals a key for its place and stores it: active where it was and there is room, under a name
-    /// that is free.
+    /// Seals a key for its place and stores it. It becomes active if it was and if there is room,
+    /// under a free name.
     fn store(
         &mut self,
         old: &OldKey,
@@ -220,7 +220,7 @@ impl Import {
         Ok(Arrival { name, outcome, details })
     }
 
-    /// The name a key is stored under, and what had to be done to it.
+    /// The name a key is stored under, and how it was changed.
     fn name(
         &mut self,
         old: &OldKey,
@@ -254,7 +254,7 @@ impl Import {
             self.numbers.clear();
         }
         match store::keys::by_id(owner, id) {
-            // Deleted or rotated since, it stays as it is now.
+            // If it was deleted or rotated since, it stays as it is now.
             Some(key) if key.project_id == project => {
                 Err(Stop::Row { outcome: "already_there", reason: None, detail: None })
             }
@@ -287,7 +287,8 @@ impl Import {
         Ok(ApiKey::from_secret(secret)?)
     }
 
-    /// The name, or with " (2)" and so on behind it where it is taken, and whether it was.
+    /// The name, or the name with " (2)" and so on if it is taken. Also answers whether it was
+    /// taken.
     fn free_name(
         &mut self,
         project: ProjectId,
@@ -298,7 +299,8 @@ impl Import {
         if !store::keys::name_taken(owner, project, provider, &name) {
             return (name, false);
         }
-        // Remembered, so that thousands of one name are not counted through for each of them.
+        // Remembered, so that thousands of equal names are not counted through again for each of
+        // them.
         let number = self.numbers.entry((provider.clone(), name.clone())).or_insert(2);
         loop {
             let numbered = name.numbered(*number);

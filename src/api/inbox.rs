@@ -1,5 +1,5 @@
 //! Keys that come as rows instead of arguments: `COPY watchllm.provider_key_inbox FROM STDIN`
-//! stores them in bulk, with no key in any statement, log or statistics view (LOG_CHANNELS C01).
+//! stores them in bulk. No statement, log or statistics view holds a key (docs/log-channels.md).
 //! The inbox is a view that never holds a row.
 
 use super::access::Access;
@@ -19,7 +19,9 @@ use std::convert::Infallible;
 /// Stores the key of a row that is inserted into `provider_key_inbox`, as `store_provider_key`
 /// does; what is left of the row has no key.
 #[pg_trigger(
-    sql = "CREATE FUNCTION watchllm.store_from_inbox() RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path TO pg_catalog, pg_temp AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
+    sql = "CREATE FUNCTION watchllm.store_from_inbox() RETURNS trigger LANGUAGE c VOLATILE \
+         PARALLEL UNSAFE SET search_path TO pg_catalog, pg_temp AS 'MODULE_PATHNAME', \
+         '@FUNCTION_NAME@';"
 )]
 fn store_from_inbox<'a>(
     trigger: &'a PgTrigger<'a>,
@@ -47,7 +49,7 @@ fn store_row<'a>(trigger: &'a PgTrigger<'a>) -> Result<PgHeapTuple<'a, Allocated
     let project = row.get_by_name::<pgrx::Uuid>("project_id").map_err(internal)?;
     let project = store::id_of::<ProjectId>(access.need(project, "project_id")?);
     let (provider, name) = (text("provider")?, text("name")?);
-    // Wiped when it goes out of scope, as the secret made of it is.
+    // Wiped when it goes out of scope, as is the secret made from it.
     let api_key = text("api_key")?.map(Secret::from);
     let api_key = api_key.as_ref().and_then(|key| std::str::from_utf8(key.expose()).ok());
     let given =
@@ -58,7 +60,7 @@ fn store_row<'a>(trigger: &'a PgTrigger<'a>) -> Result<PgHeapTuple<'a, Allocated
     Ok(left)
 }
 
-/// What pgrx says of a row.
+/// An error of pgrx about a row.
 fn internal(error: impl std::fmt::Display) -> Error {
     Error::Internal(error.to_string())
 }

@@ -1,5 +1,5 @@
-//! Incidents, as people work on them: what is open (a view), and that somebody looked. Both are
-//! insert-only: an incident is evidence.
+//! Incidents, as people work on them: which are open (a view), and that somebody has looked. Both
+//! only insert rows: an incident is evidence.
 
 use super::access::Access;
 use super::fingerprints::FingerprintKeys;
@@ -39,10 +39,10 @@ fn acknowledge_incident(
     Ok(())
 }
 
-/// Reports that a key has leaked, as a secret-scanning alert tells: finds every version it is by
-/// its fingerprint, marks it compromised (there is no way back to it), raises an incident, and
-/// blocks the key if `block` and it is in use. Answers a row per version found, none for a key that
-/// is not ours. `source` says who reported it, at most 500 bytes.
+/// Reports that a key has leaked, as a secret-scanning alert tells. Finds every version it is by
+/// its fingerprint, marks it compromised (which cannot be undone) and raises an incident. Blocks
+/// the key if `block` is true and it is in use. Answers a row per version found, none for a key
+/// that is not ours. `source` says who reported it, at most 500 bytes.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn report_leaked_key(

@@ -1,6 +1,6 @@
 //! Opening keys: decrypt, decrypt many, resolve by priority, validate. Reads are recorded before
-//! they are answered: a plaintext becomes a datum only with the proof that the writer gives (DESIGN
-//! §8).
+//! they are answered. A plaintext becomes a datum only with the proof that the writer gives
+//! (docs/architecture.md#flows).
 
 use super::access::{Access, about, open, usable};
 use super::fingerprints::FingerprintKeys;
@@ -21,7 +21,7 @@ use std::collections::HashMap;
 
 /// Ids that `decrypt_provider_keys` takes at once.
 const MAX_KEYS: usize = 1000;
-/// What a row of an answer costs in a tuplestore beside its key, in bytes.
+/// The bytes that a row of an answer takes in a tuplestore beside its key.
 const ROW_OVERHEAD: usize = 96;
 
 type Opened = (Option<pgrx::Uuid>, Option<Disclosed>, Option<String>);
@@ -192,7 +192,7 @@ fn same_key(
     if same { Ok(()) } else { Err(damaged) }
 }
 
-/// Opens what can be opened, records all in chunks, and only then pairs each plaintext with its
+/// Opens the keys that open, records all in chunks, and only then pairs each plaintext with its
 /// proof.
 fn open_each(access: &Access, ids: &[Option<pgrx::Uuid>]) -> Result<Vec<Opened>, Error> {
     let known: Vec<ProviderKeyId> = ids.iter().flatten().map(|id| id_of(*id)).collect();
@@ -246,8 +246,7 @@ fn open_one(
     }
 }
 
-/// PostgreSQL keeps a set-returning answer in a tuplestore, which goes to disk when it outgrows
-/// work_mem.
+/// PostgreSQL keeps a set-returning answer in a tuplestore, which it writes to disk above work_mem.
 fn refuse_spill(
     access: &Access,
     ids: &[Option<pgrx::Uuid>],

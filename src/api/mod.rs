@@ -1,6 +1,6 @@
-//! Every SQL function, a recipe of a few lines each: authorise, fetch, open, record, answer. No
-//! SQL, no judgement of its own. `access` holds the steps that recipes share, `crate::input` what is
-//! parsed; `crate::disclosed` is the only way a plaintext leaves.
+//! Every SQL function, as a recipe of a few lines: authorise, fetch, open, record, answer. There is
+//! no SQL here and no other judgement. `access` holds the shared steps, `crate::input` parses the
+//! arguments, and a plaintext leaves through `crate::disclosed` alone.
 
 mod access;
 mod admin;
@@ -15,9 +15,9 @@ mod import;
 mod inbox;
 mod incidents;
 mod keys;
-pub(crate) mod leaks;
 mod projects;
 mod properties;
+pub(crate) mod redact;
 mod redact_columns;
 mod scans;
 mod settings;

@@ -1,5 +1,5 @@
-//! Projects and their members: who belongs to what. Administrators change it, each change recorded
-//! before it commits; row-level security asks it (DESIGN §5, §7).
+//! Projects and their members. Administrators change them, and each change is recorded before it
+//! commits. Row-level security reads them (docs/architecture.md#roles).
 
 use super::access::Access;
 use crate::caller::{Caller, Context, new_id};
@@ -70,7 +70,7 @@ fn delete_project(
 /// Deletes a project's keys, then the project.
 pub(super) fn delete_whole(access: &mut Access, project: ProjectId) -> Result<(), Error> {
     let owner = access.recorder.owner();
-    // The project first, as store does: no key is stored into it meanwhile.
+    // The project comes first, as in store, so that no key is stored into it meanwhile.
     if !store::projects::lock_project(owner, project) {
         return Err(access.refuse(FailureReason::NotFound, Error::NoSuchProject));
     }
@@ -136,7 +136,7 @@ fn member_change(
     let project = store::id_of::<ProjectId>(access.need(project, "project_id")?);
     access.event.project_id = Some(project);
     let member = access.accept(Member::parse(subject, role))?;
-    // Not locked: a tenant that changes keys in an open transaction must not hold up its own
+    // Not locked, so that a tenant that changes keys in an open transaction cannot delay its own
     // removal.
     if !store::projects::project_exists(access.recorder.owner(), project) {
         return Err(access.refuse(FailureReason::NotFound, Error::NoSuchProject));

@@ -1,5 +1,5 @@
-//! What of a key can be changed without its secret: name, priority, how long a version may be used.
-//! A change like others: recorded before it commits.
+//! The properties of a key that can be changed without its secret: name, priority, how long a
+//! version may be used. Such a change is recorded before it commits, as any other.
 
 use super::access::Access;
 use super::finder::Finder;

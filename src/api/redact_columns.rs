@@ -1,7 +1,7 @@
 //! A trigger for the users' own tables: masks keys in named columns before the row is stored, and
-//! raises an incident. Anybody may use it, also without a vault; whatever the vault does, the row
-//! is stored. So an incident is raised in a subtransaction, waits for nobody, and there are only so
-//! many a day of each owner of tables and of each key.
+//! raises an incident. Anybody may use it, even without a vault. The row is always stored. So an
+//! incident is raised in a subtransaction that waits for nobody. The number of incidents a day is
+//! limited for each owner of tables and each key.
 
 use super::finder::{Finder, StoredAs};
 use crate::audit::{self, commit};
@@ -25,7 +25,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
 
-/// Keys of one row that are looked at; all of them are masked.
+/// The most keys of one row that incidents are raised for. All keys are masked.
 const MOST_OF_ROW: usize = 1_000;
 /// Incidents a day of keys that are not ours, in the tables of one owner.
 const MOST_OF_OWNER: i64 = 100;
@@ -35,12 +35,13 @@ const MOST_OF_KEY: i64 = 20;
 const READ_AND_WRITTEN: [&str; 4] =
     ["security_incidents", "audit_keys", "provider_key_versions", "provider_key_records"];
 
-/// Masks keys in the columns that the trigger names, of type text, varchar, json or jsonb, before a
-/// row is stored, and raises an incident where there is a vault. BEFORE INSERT OR UPDATE, FOR EACH
-/// ROW. Errors: a column that is not there 42703, of another type, or another kind of trigger
-/// 22023.
+/// Masks keys in the columns that the trigger names, before a row is stored. The columns are of
+/// type text, varchar, json or jsonb. If there is a vault, it raises an incident. BEFORE INSERT OR
+/// UPDATE, FOR EACH ROW. Errors: a column that is not there 42703, of another type, or another kind
+/// of trigger 22023.
 #[pg_trigger(
-    sql = "CREATE FUNCTION watchllm.redact_columns() RETURNS trigger LANGUAGE c VOLATILE PARALLEL UNSAFE SET search_path TO pg_catalog, pg_temp AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
+    sql = "CREATE FUNCTION watchllm.redact_columns() RETURNS trigger LANGUAGE c VOLATILE PARALLEL \
+         UNSAFE SET search_path TO pg_catalog, pg_temp AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
 )]
 fn redact_columns<'a>(
     trigger: &'a PgTrigger<'a>,
@@ -54,8 +55,8 @@ fn redact_columns<'a>(
     }
 }
 
-/// A key that was masked: its column, what it is by its shape, how it looks masked, and the key
-/// itself for as long as the row is looked at.
+/// A key that was masked: its column, its kind by its shape, its masked form, and the key itself
+/// while the row is handled.
 struct Masked {
     column: ShownName,
     provider: Option<&'static str>,
@@ -69,7 +70,8 @@ fn redact_row<'a>(trigger: &'a PgTrigger<'a>) -> Result<PgHeapTuple<'a, Allocate
     let columns = trigger.extra_args().map_err(internal)?;
     let is_before = matches!(trigger.when(), Ok(PgTriggerWhen::Before));
     let row = trigger.new().filter(|_| is_before && !columns.is_empty());
-    let hint = "Use: CREATE TRIGGER … BEFORE INSERT OR UPDATE ON … FOR EACH ROW EXECUTE FUNCTION watchllm.redact_columns('column', …).";
+    let hint = "Use: CREATE TRIGGER … BEFORE INSERT OR UPDATE ON … FOR EACH ROW EXECUTE FUNCTION \
+         watchllm.redact_columns('column', …).";
     let row = row.ok_or(Error::BadInput(
         "redact_columns() serves BEFORE INSERT OR UPDATE FOR EACH ROW, and names columns",
         hint,
@@ -120,7 +122,7 @@ fn redact_column(
             );
             let Cow::Owned(masked) = masked else { return Ok(()) };
             seen(&text);
-            // The mask may be longer than the key it stands for.
+            // The mask may be longer than the key it replaces.
             let masked: String = masked.chars().take(longest).collect();
             row.set_by_index(number, masked).map_err(internal)
         }
@@ -132,7 +134,7 @@ fn redact_column(
     }
 }
 
-/// Characters that a column takes: those of varchar(n).
+/// How many characters a column takes: those of varchar(n).
 fn longest(column: &pg_sys::FormData_pg_attribute) -> usize {
     let limited =
         column.atttypid == pg_sys::VARCHAROID && column.atttypmod >= pg_sys::VARHDRSZ as i32;
@@ -159,30 +161,31 @@ where
         &mut process::check_interrupts,
     );
     let Cow::Owned(masked) = masked else { return Ok(()) };
-    // Should masking ever leave what is no JSON, the row must not be lost for it, nor the key be
-    // stored.
+    // If masking ever leaves no valid JSON, the row must not be lost for it, and the key must not
+    // be stored.
     match attempt(|| row.set_by_index(number, json(masked)).ok()) {
         Some(()) => Ok(()),
         None => row.set_by_index(number, json(format!("\"{}\"", redact::MASK))).map_err(internal),
     }
 }
 
-/// Where something was masked.
+/// The table where something was masked.
 struct MaskedTable {
     name: ShownTable,
     owner: ShownName,
 }
 
-/// Raises incidents of what was masked, where there is a vault to write them in; never an error.
+/// Raises incidents for masked keys, if there is a vault. Never an error.
 fn raise(trigger: &PgTrigger, found: &[Masked]) {
-    // A standby or a read-only transaction that fills a temporary table has nowhere to write.
+    // On a standby or in a read-only transaction, a temporary table can be filled, but no incident
+    // can be written.
     if process::is_standby() || session::is_read_only() || session::is_parallel() {
         return;
     }
     let Ok(relation) = trigger.relid() else { return };
     let _raised = attempt(|| {
         let owner = audit::ready_to_read().ok()?;
-        // Tables that somebody has locked are not waited for.
+        // It does not wait for tables that somebody has locked.
         if !READ_AND_WRITTEN.iter().all(|table| locks::try_to_use(table)) {
             return None;
         }
@@ -218,7 +221,8 @@ fn raise_each(owner: Owner, table: &MaskedTable, found: &[Masked]) -> Option<()>
     Some(())
 }
 
-/// The incident of a masked key.
+/// The incident of a masked key. For the same kind in the same column it is one a day. For one of
+/// our keys it is always the same.
 fn incident_of(table: &MaskedTable, masked: &Masked, ours: Option<StoredAs>) -> Incident {
     let masked = MaskedColumn {
         table: &table.name,
@@ -232,8 +236,8 @@ fn incident_of(table: &MaskedTable, masked: &Masked, ours: Option<StoredAs>) -> 
     column_masked(&masked, clock::now())
 }
 
-/// Whether the incident is new and was stored. It is not where another transaction is just storing
-/// it: no row waits for another's transaction.
+/// Whether the incident is new and was stored. If another transaction is just storing it, the
+/// answer is false, because no row waits for another's transaction.
 fn write(owner: Owner, table: &MaskedTable, incident: &Incident, ours: Option<StoredAs>) -> bool {
     if store::leaks::is_known(owner, incident.id) {
         return false;
@@ -258,7 +262,7 @@ fn insert(owner: Owner, incident: &Incident) -> bool {
         && store::incidents::insert(owner, incident)
 }
 
-/// What pgrx says of a row: types and numbers of columns.
+/// An error of pgrx about a row: types and numbers of columns.
 fn internal(error: impl std::fmt::Display) -> Error {
     Error::Internal(error.to_string())
 }

@@ -1,6 +1,6 @@
-//! Settings that a database, a project or a key has of its own, in place of the server's: which
-//! they are, who sets them, and what holds for a key. The writer reads them after the commit
-//! (audit/writer/findings).
+//! Settings that a database, a project or a key has in place of the server's: which there are, who
+//! sets them, and which one holds for a key. The writer reads them after the commit
+//! (audit/writer/warm_up).
 
 use super::access::Access;
 use crate::caller::{Caller, Context};
@@ -69,7 +69,7 @@ fn effective_setting(
 ) -> Answer<Option<String>> {
     let setting = known(name.ok_or(Error::NullInput("name"))?)?;
     let owner = store::installed::owner()?;
-    // A view asks once per key: most vaults have no override of most names.
+    // A view asks once per key, and most vaults have no override of most names.
     if !store::settings::exists(owner, setting.name()) {
         return Ok(store::settings::of_server(setting));
     }
@@ -79,7 +79,7 @@ fn effective_setting(
         Projects::Own(own) => own.contains(project),
     };
     let key = provider_key_id.map(id_of::<ProviderKeyId>);
-    // A key names its project; views name both, which saves the look.
+    // A key belongs to a project. Views name both, which saves the look-up.
     let of_key =
         || key.and_then(|key| store::keys::within(owner, &visible, key)).map(|key| key.project_id);
     let project = project_id.map(id_of::<ProjectId>).filter(is_visible).or_else(of_key);
@@ -100,7 +100,7 @@ fn lowest_setting(name: Option<&str>) -> Answer<Option<String>> {
     }
     let owner = store::installed::owner()?;
     let visible = Caller::new(Context::default()).may_see(owner);
-    let counts = |own: &store::settings::Own| match (&visible, own.project) {
+    let counts = |own: &store::settings::StoredOverride| match (&visible, own.project) {
         (Projects::Own(projects), Some(project)) => projects.contains(&project),
         _ => true,
     };

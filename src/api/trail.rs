@@ -1,5 +1,6 @@
-//! Reading the audit trail: the history of a key, and what failed. Tenants see their own projects,
-//! and never the database identity of callers (roles, address of the connection, application).
+//! Reads the audit trail: the history of a key, and failed accesses. Tenants see their own
+//! projects, and never the database identity of callers (roles, address of the connection,
+//! application).
 
 use crate::audit;
 use crate::caller::{Caller, Context};

@@ -1,5 +1,5 @@
-//! The watch, as people ask it about one key. What it finds by itself are incidents; the detectors
-//! over the whole trail are in `sql/anomalies`.
+//! The watch's answer about one key, when people ask. What it finds by itself becomes incidents.
+//! The detectors over the whole trail are in `sql/anomalies.sql`.
 
 use crate::anomaly::Detector;
 use crate::audit;
@@ -50,7 +50,7 @@ fn detect_unusual_key_access(
     Ok(TableIterator::once((found.is_some(), rates.accesses, rates.failures, reason.to_owned())))
 }
 
-/// What is compared with the limit of which detector, and what it means; the most urgent first.
+/// Each count, the setting it is compared with, and what it means. The most urgent comes first.
 fn counts(rates: &Rates) -> [(Detector, i64, &'static str); 4] {
     [
         (Detector::Theft, rates.most_in_hour, "Potential key theft"),

@@ -1,5 +1,5 @@
-//! What a caller is told of input that will not do: a message and a hint for each `Invalid` of the
-//! room `input`. All of them are bad input (22023), but a value that is missing (22004).
+//! What a caller is told of bad input: a message and a hint for each `Invalid` of the room `input`.
+//! All are bad input (22023), except a missing value (22004).
 
 use super::Error;
 use crate::input::Invalid;
@@ -23,7 +23,8 @@ impl From<Invalid> for Error {
             KeyNotUtf8 => ("the API key is not UTF-8 text", KEY_ALONE),
             ProviderNotSlug | ProviderIsKey => (
                 "the provider is not a slug",
-                "Use 1 to 63 of a-z, 0-9, '-' and '_', beginning with a letter or digit, such as openai.",
+                "Use 1 to 63 of a-z, 0-9, '-' and '_', beginning with a letter or digit, such as \
+                 openai.",
             ),
             NameEmpty | NameTooLong | NameInvisible => {
                 ("the name is empty, too long or holds invisible characters", NAME)

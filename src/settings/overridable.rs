@@ -1,6 +1,6 @@
-//! The server's value of each setting that a database, a project or a key can have of its own:
-//! defined from the rows in core/src/overrides.rs. What is in force is read by name, as its
-//! overrides are (store/settings), so that both are read in the same way.
+//! The server's value of each setting that a database, a project or a key can override. They are
+//! defined from the rows in core/src/overrides.rs. The value in force is read by name, as overrides
+//! are (store/settings).
 
 use crate::anomaly::{ANOMALY_ACTION, action};
 use crate::overrides;
@@ -23,7 +23,7 @@ pub(crate) fn define() {
     }
 }
 
-/// PostgreSQL keeps the place of a value as long as the process lives.
+/// PostgreSQL keeps the address of a value as long as the process lives.
 fn number(row: &'static Setting, default: i32, (least, most): (i32, i32), flags: GucFlags) {
     let kept = Box::leak(Box::new(GucSetting::<i32>::new(default)));
     GucRegistry::define_int_guc(
@@ -40,7 +40,8 @@ fn number(row: &'static Setting, default: i32, (least, most): (i32, i32), flags:
 
 fn words(row: &'static Setting, default: &'static CStr) {
     let kept = Box::leak(Box::new(GucSetting::<Option<std::ffi::CString>>::new(Some(default))));
-    // A hook is not told which setting it checks: another one of words needs a hook of its own.
+    // A hook is not told which setting it checks. A second setting of words would need a hook of
+    // its own.
     let check: pg_sys::GucStringCheckHook =
         if ptr::eq(row, &raw const ANOMALY_ACTION) { Some(check_action) } else { None };
     // SAFETY: the hook raises no ERROR and does not panic.

@@ -1,4 +1,4 @@
-//! What the writer takes up before it serves: the database's identity, master keys, audit keys.
+//! What the writer reads before it serves: the database's identity, master keys, audit keys.
 //! `install_history` is in `installed`, projects and members are in `projects`.
 
 use super::oids::*;
@@ -15,12 +15,14 @@ static MASTER_KEYS: Statement = Statement::new(
 );
 
 static FIRST_MASTER_KEY: Statement = Statement::new(
-    "INSERT INTO watchllm.master_keys (version, salt, iterations, canary, is_active) VALUES ($1, $2, $3, $4, true)",
+    "INSERT INTO watchllm.master_keys (version, salt, iterations, canary, is_active)
+        VALUES ($1, $2, $3, $4, true)",
     &[INT4, BYTEA, INT4, BYTEA],
 );
 
 static AUDIT_KEY: Statement = Statement::new(
-    "SELECT version, envelope FROM watchllm.audit_keys WHERE kind = $1 AND ($2 IS NULL OR version = $2)
+    "SELECT version, envelope FROM watchllm.audit_keys
+        WHERE kind = $1 AND ($2 IS NULL OR version = $2)
      ORDER BY version DESC, created_at DESC",
     &[TEXT, INT4],
 );
@@ -38,7 +40,8 @@ static IDENTITY: Statement = Statement::new(
 );
 
 static INSERT_IDENTITY: Statement = Statement::new(
-    "INSERT INTO watchllm.database_identity (id, system_identifier, database_oid, database_name, reason)
+    "INSERT INTO watchllm.database_identity (id, system_identifier, database_oid, database_name,
+        reason)
      VALUES ($1, $2, $3, pg_catalog.current_database(), $4)",
     &[UUID, INT8, OID, TEXT],
 );
@@ -63,7 +66,7 @@ pub(crate) fn master_keys(owner: Owner) -> Vec<MasterKey> {
     })
 }
 
-/// The writer's: writes down the first master key of this database, as the active one.
+/// For the writer: stores the first master key of this database, as the active one.
 pub(crate) fn insert_first_master_key(
     owner: Owner,
     version: i32,
@@ -87,7 +90,7 @@ pub(crate) fn audit_key(
     })
 }
 
-/// The writer's: writes down a sealed audit key.
+/// For the writer: stores a sealed audit key.
 pub(crate) fn insert_audit_key(
     owner: Owner,
     kind: &str,
@@ -105,7 +108,7 @@ pub(crate) fn insert_audit_key(
     INSERT_AUDIT_KEY.write(owner, &arguments);
 }
 
-/// The identity under which this very database, on this very server, writes its trail.
+/// The identity under which exactly this database on this server writes its trail.
 pub(crate) fn identity(
     owner: Owner,
     system_identifier: u64,
@@ -115,7 +118,7 @@ pub(crate) fn identity(
     IDENTITY.read(owner, &arguments, |row| id(row, 1)).pop().flatten()
 }
 
-/// The writer's: a new identity, for a new, restored or copied database.
+/// For the writer: a new identity, for a new, restored or copied database.
 pub(crate) fn insert_identity(
     owner: Owner,
     new: IdentityId,

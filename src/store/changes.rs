@@ -1,5 +1,5 @@
-//! Changing provider keys: each change is one statement, of what is sealed already, and carries the
-//! project that the caller was authorised for. Reads are in `keys`.
+//! Changing provider keys. Each change is one statement with sealed values, and carries the project
+//! that the caller was authorised for. Reads are in `keys`.
 
 use super::keys::StoredVersion;
 use super::oids::*;
@@ -10,7 +10,7 @@ use crate::input::{ChangedBy, KeyHint, KeyName, Priority, ProviderSlug, Rotation
 use crate::postgres::{Owner, Statement};
 use pgrx::datum::Interval;
 
-/// What a new version is stored with.
+/// The values that a new version is stored with.
 pub(crate) struct NewVersion<'a> {
     pub number: i32,
     pub sealed: &'a Sealed,
@@ -36,16 +36,19 @@ static LOCK: Statement = Statement::new(
 static INSERT: Statement = Statement::new(
     "WITH record AS (
         INSERT INTO watchllm.provider_key_records
-            (id, project_id, provider, name, key_hint, priority, active_version, active_version_created_at)
+            (id, project_id, provider, name, key_hint, priority, active_version,
+                active_version_created_at)
         VALUES ($1, $2, $3, $4, $5, $6, 1, pg_catalog.now()))
-     INSERT INTO watchllm.provider_key_versions (project_id, provider_key_id, version, envelope, master_key_version,
+     INSERT INTO watchllm.provider_key_versions (project_id, provider_key_id, version, envelope,
+         master_key_version,
         fingerprint, fingerprint_key_version, created_by)
      VALUES ($2, $1, 1, $7, $8, $9, $10, $11)",
     &[UUID, UUID, TEXT, TEXT, TEXT, INT4, BYTEA, INT4, BYTEA, INT4, TEXT],
 );
 
 static HIGHEST_VERSION: Statement = Statement::new(
-    "SELECT max(version) FROM watchllm.provider_key_versions WHERE project_id = $1 AND provider_key_id = $2",
+    "SELECT max(version) FROM watchllm.provider_key_versions
+        WHERE project_id = $1 AND provider_key_id = $2",
     &[UUID, UUID],
 );
 
@@ -54,11 +57,14 @@ static INSERT_VERSION: Statement = Statement::new(
         UPDATE watchllm.provider_key_versions SET retired_at = pg_catalog.now()
         WHERE project_id = $1 AND provider_key_id = $2 AND retired_at IS NULL),
      record AS (
-        UPDATE watchllm.provider_key_records SET active_version = $3, active_version_created_at = pg_catalog.now(),
-            key_hint = $9, compromised_at = NULL, rotation_required_at = pg_catalog.now() + rotation_interval,
+        UPDATE watchllm.provider_key_records
+            SET active_version = $3, active_version_created_at = pg_catalog.now(),
+            key_hint = $9, compromised_at = NULL,
+                rotation_required_at = pg_catalog.now() + rotation_interval,
             updated_at = pg_catalog.now()
         WHERE project_id = $1 AND id = $2)
-     INSERT INTO watchllm.provider_key_versions (project_id, provider_key_id, version, envelope, master_key_version,
+     INSERT INTO watchllm.provider_key_versions (project_id, provider_key_id, version, envelope,
+         master_key_version,
         fingerprint, fingerprint_key_version, created_by)
      VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     &[UUID, UUID, INT4, BYTEA, INT4, BYTEA, INT4, TEXT, TEXT],
@@ -69,8 +75,10 @@ static POINT_TO: Statement = Statement::new(
         UPDATE watchllm.provider_key_versions
         SET retired_at = CASE WHEN version = $3 THEN NULL ELSE pg_catalog.now() END
         WHERE project_id = $1 AND provider_key_id = $2 AND (version = $3 OR retired_at IS NULL))
-     UPDATE watchllm.provider_key_records SET active_version = $3, active_version_created_at = $4, key_hint = $5,
-        compromised_at = NULL, rotation_required_at = coalesce($4 + rotation_interval, rotation_required_at),
+     UPDATE watchllm.provider_key_records SET active_version = $3, active_version_created_at = $4,
+         key_hint = $5,
+        compromised_at = NULL, rotation_required_at = coalesce($4 + rotation_interval,
+            rotation_required_at),
         updated_at = pg_catalog.now()
      WHERE project_id = $1 AND id = $2",
     &[UUID, UUID, INT4, TIME, TEXT],
@@ -82,10 +90,12 @@ static SET_ACTIVE: Statement = Statement::new(
     &[UUID, UUID, BOOL],
 );
 
-/// An interval of zero takes the key's own back.
+/// An interval of zero removes the key's own interval.
 static UPDATE: Statement = Statement::new(
-    "UPDATE watchllm.provider_key_records SET name = coalesce($3, name), priority = coalesce($4, priority),
-        rotation_interval = CASE WHEN $5 IS NULL THEN rotation_interval ELSE NULLIF($5, '0'::interval) END,
+    "UPDATE watchllm.provider_key_records
+        SET name = coalesce($3, name), priority = coalesce($4, priority),
+        rotation_interval = CASE
+            WHEN $5 IS NULL THEN rotation_interval ELSE NULLIF($5, '0'::interval) END,
         rotation_required_at = CASE WHEN $5 IS NULL THEN rotation_required_at
             ELSE active_version_created_at + NULLIF($5, '0'::interval) END,
         updated_at = pg_catalog.now()
@@ -96,7 +106,8 @@ static UPDATE: Statement = Statement::new(
 static DELETE: Statement = Statement::new(
     "WITH destroyed AS (
         UPDATE watchllm.provider_key_versions
-        SET envelope = NULL, destroyed_at = pg_catalog.now(), retired_at = coalesce(retired_at, pg_catalog.now())
+        SET envelope = NULL, destroyed_at = pg_catalog.now(),
+            retired_at = coalesce(retired_at, pg_catalog.now())
         WHERE project_id = $1 AND provider_key_id = $2 AND destroyed_at IS NULL)
      UPDATE watchllm.provider_key_records SET deleted_at = pg_catalog.now(), is_active = false,
         updated_at = pg_catalog.now()
@@ -106,9 +117,11 @@ static DELETE: Statement = Statement::new(
 
 static MARK_COMPROMISED: Statement = Statement::new(
     "WITH version AS (
-        UPDATE watchllm.provider_key_versions SET compromised_at = coalesce(compromised_at, pg_catalog.now())
+        UPDATE watchllm.provider_key_versions
+            SET compromised_at = coalesce(compromised_at, pg_catalog.now())
         WHERE project_id = $1 AND provider_key_id = $2 AND version = $3)
-     UPDATE watchllm.provider_key_records SET compromised_at = coalesce(compromised_at, pg_catalog.now()),
+     UPDATE watchllm.provider_key_records
+         SET compromised_at = coalesce(compromised_at, pg_catalog.now()),
         updated_at = pg_catalog.now()
      WHERE project_id = $1 AND id = $2 AND active_version = $3",
     &[UUID, UUID, INT4],
@@ -183,7 +196,7 @@ pub(crate) fn point_to(
     POINT_TO.change(owner, &arguments, |_| ());
 }
 
-/// Marks a version as leaked, and the key where it is the active one.
+/// Marks a version as leaked. If it is the active one, marks the key too.
 pub(crate) fn mark_compromised(owner: Owner, project: ProjectId, key: ProviderKeyId, version: i32) {
     MARK_COMPROMISED.change(
         owner,
@@ -196,7 +209,7 @@ pub(crate) fn set_active(owner: Owner, project: ProjectId, key: ProviderKeyId, i
     SET_ACTIVE.change(owner, &[uuid(project).into(), uuid(key).into(), is_active.into()], |_| ());
 }
 
-/// Changes what is given of a key; an interval of zero takes its own back.
+/// Changes the given properties of a key. An interval of zero removes its own.
 pub(crate) fn update(
     owner: Owner,
     project: ProjectId,

@@ -1,7 +1,7 @@
-//! Where a database keeps texts beside its tables: functions, views, comments, settings and more.
-//! Read as the caller, by statements that are constants; nothing they name is run, only written out
-//! by PostgreSQL's own functions. Each row: catalog, object, its column, what stands before
-//! PostgreSQL's description of the object, and the text.
+//! Texts that a database keeps beside its tables: functions, views, comments, settings and more.
+//! They are read as the caller, by constant statements. The objects are not run, only written out
+//! by PostgreSQL's own functions. Each row holds the catalog, the object, its column, the words
+//! before PostgreSQL's description of the object, and the text.
 
 use super::oids::*;
 use super::value;
@@ -10,7 +10,8 @@ use crate::postgres::{Row, Statement, each_in_schema, session};
 use pgrx::pg_sys;
 
 static FUNCTIONS: Statement = Statement::new(
-    "SELECT p.tableoid, p.oid, 0, '', pg_catalog.concat_ws(' ', p.prosrc, pg_catalog.pg_get_function_sqlbody(p.oid),
+    "SELECT p.tableoid, p.oid, 0, '',
+        pg_catalog.concat_ws(' ', p.prosrc, pg_catalog.pg_get_function_sqlbody(p.oid),
         pg_catalog.pg_get_function_arguments(p.oid), pg_catalog.array_to_string(p.proconfig, ' '))
      FROM pg_catalog.pg_proc p",
     &[],
@@ -29,18 +30,21 @@ static RULES: Statement = Statement::new(
 );
 
 static COMMENTS: Statement = Statement::new(
-    "SELECT d.classoid, d.objoid, d.objsubid, 'comment on ', d.description FROM pg_catalog.pg_description d
+    "SELECT d.classoid, d.objoid, d.objsubid, 'comment on ', d.description
+        FROM pg_catalog.pg_description d
      UNION ALL
      SELECT d.classoid, d.objoid, 0, 'comment on ', d.description FROM pg_catalog.pg_shdescription d
      UNION ALL
-     SELECT l.classoid, l.objoid, l.objsubid, 'security label of ', l.label FROM pg_catalog.pg_seclabel l
+     SELECT l.classoid, l.objoid, l.objsubid, 'security label of ', l.label
+         FROM pg_catalog.pg_seclabel l
      UNION ALL
      SELECT l.classoid, l.objoid, 0, 'security label of ', l.label FROM pg_catalog.pg_shseclabel l",
     &[],
 );
 
 static DEFAULTS: Statement = Statement::new(
-    "SELECT d.tableoid, d.oid, 0, '', pg_catalog.pg_get_expr(d.adbin, d.adrelid) FROM pg_catalog.pg_attrdef d
+    "SELECT d.tableoid, d.oid, 0, '', pg_catalog.pg_get_expr(d.adbin, d.adrelid)
+        FROM pg_catalog.pg_attrdef d
      UNION ALL
      SELECT t.tableoid, t.oid, 0, 'default of ', t.typdefault FROM pg_catalog.pg_type t
      WHERE t.typdefault IS NOT NULL",
@@ -49,7 +53,8 @@ static DEFAULTS: Statement = Statement::new(
 
 static CONSTRAINTS: Statement = Statement::new(
     "SELECT c.tableoid, c.oid, 0, CASE WHEN c.contypid <> 0
-            THEN pg_catalog.concat('type ', pg_catalog.format_type(c.contypid, NULL), ': ') ELSE '' END,
+            THEN pg_catalog.concat('type ', pg_catalog.format_type(c.contypid, NULL), ': ')
+                ELSE '' END,
         pg_catalog.pg_get_constraintdef(c.oid)
      FROM pg_catalog.pg_constraint c WHERE c.contype IN ('c', 'x')",
     &[],
@@ -62,7 +67,8 @@ static TRIGGERS: Statement = Statement::new(
 );
 
 static POLICIES: Statement = Statement::new(
-    "SELECT p.tableoid, p.oid, 0, '', pg_catalog.concat_ws(' ', pg_catalog.pg_get_expr(p.polqual, p.polrelid),
+    "SELECT p.tableoid, p.oid, 0, '',
+        pg_catalog.concat_ws(' ', pg_catalog.pg_get_expr(p.polqual, p.polrelid),
         pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid))
      FROM pg_catalog.pg_policy p",
     &[],
@@ -85,7 +91,8 @@ static PUBLICATIONS: Statement = Statement::new(
 );
 
 static ROLE_SETTINGS: Statement = Statement::new(
-    "SELECT 0::pg_catalog.oid, 0::pg_catalog.oid, 0, pg_catalog.concat('setting ', pg_catalog.split_part(s.setting, '=', 1),
+    "SELECT 0::pg_catalog.oid, 0::pg_catalog.oid, 0,
+        pg_catalog.concat('setting ', pg_catalog.split_part(s.setting, '=', 1),
        ' of role ' || r.rolname, ' in database ' || d.datname), s.setting
      FROM (SELECT c.setdatabase, c.setrole, pg_catalog.unnest(c.setconfig) AS setting
            FROM pg_catalog.pg_db_role_setting c) s
@@ -112,7 +119,8 @@ static FOREIGN_OPTIONS: Statement = Statement::new(
         pg_catalog.array_to_string(t.ftoptions, ' ')
      FROM pg_catalog.pg_foreign_table t WHERE t.ftoptions IS NOT NULL
      UNION ALL
-     SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid, a.attrelid, a.attnum, 'options of ',
+     SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid, a.attrelid, a.attnum,
+         'options of ',
         pg_catalog.array_to_string(a.attfdwoptions, ' ')
      FROM pg_catalog.pg_attribute a WHERE a.attfdwoptions IS NOT NULL
      UNION ALL
@@ -124,7 +132,8 @@ static FOREIGN_OPTIONS: Statement = Statement::new(
 );
 
 static SUBSCRIPTIONS: Statement = Statement::new(
-    "SELECT s.tableoid, s.oid, 0, 'connection of ', s.subconninfo FROM pg_catalog.pg_subscription s",
+    "SELECT s.tableoid, s.oid, 0, 'connection of ', s.subconninfo
+        FROM pg_catalog.pg_subscription s",
     &[],
 );
 
@@ -149,7 +158,7 @@ static DESCRIBE: Statement =
     Statement::new("SELECT pg_catalog.pg_describe_object($1, $2, $3)", &[OID, OID, INT4]);
 
 /// Whether the caller may read connection strings of subscriptions, whether there are any, and how
-/// many user mappings keep their options from it.
+/// many user mappings hide their options from it.
 static HIDDEN: Statement = Statement::new(
     "SELECT pg_catalog.has_column_privilege('pg_catalog.pg_subscription', 'subconninfo', 'SELECT'),
         (SELECT pg_catalog.count(*) FROM pg_catalog.pg_subscription s),
@@ -159,32 +168,36 @@ static HIDDEN: Statement = Statement::new(
 );
 
 static CRON: Statement = Statement::new(
-    "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    "SELECT c.oid FROM pg_catalog.pg_class c
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
      WHERE n.nspname = 'cron' AND c.relname = 'job' AND c.relkind = 'r'",
     &[],
 );
 
-/// The schema of the extension's own function, whatever others have put under its name; and whether
-/// the caller may call it.
+/// The schema of the extension's own function, whatever others have created under its name. Also
+/// whether the caller may call it.
 static STATISTICS: Statement = Statement::new(
     "SELECT n.nspname::pg_catalog.text, pg_catalog.has_schema_privilege(n.oid, 'USAGE')
         AND pg_catalog.has_function_privilege(p.oid, 'EXECUTE')
      FROM pg_catalog.pg_extension e
-        JOIN pg_catalog.pg_depend d ON d.refclassid = e.tableoid AND d.refobjid = e.oid AND d.deptype = 'e'
+        JOIN pg_catalog.pg_depend d ON d.refclassid = e.tableoid AND d.refobjid = e.oid
+            AND d.deptype = 'e'
         JOIN pg_catalog.pg_proc p ON d.classid = p.tableoid AND d.objid = p.oid
         JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
-     WHERE e.extname = 'pg_stat_statements' AND p.proname = 'pg_stat_statements' AND p.proargtypes[0] = 16
+     WHERE e.extname = 'pg_stat_statements' AND p.proname = 'pg_stat_statements'
+         AND p.proargtypes[0] = 16
         AND p.pronargs = 1",
     &[],
 );
 
-/// Nobody else can have a function of this name and this argument in the schema.
+/// Nobody else can have a function with this name and this argument in the schema.
 const STATEMENT_TEXTS: &str =
-    "SELECT pg_catalog.concat('statement of role ' || r.rolname, ' in database ' || d.datname), s.query
+    "SELECT pg_catalog.concat('statement of role ' || r.rolname, ' in database ' || d.datname),
+        s.query
      FROM SCHEMA.pg_stat_statements(true) s LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.userid
         LEFT JOIN pg_catalog.pg_database d ON d.oid = s.dbid";
 
-/// Where a text stands.
+/// The object that holds a text.
 pub(crate) struct Defined {
     catalog: pg_sys::Oid,
     object: pg_sys::Oid,
@@ -206,7 +219,7 @@ impl Defined {
     }
 }
 
-/// Hands over every definition that the caller may read, with its text.
+/// Calls `work` with every definition that the caller may read, and its text.
 pub(crate) fn each(mut work: impl FnMut(&Defined, &str) -> Result<(), Error>) -> Result<(), Error> {
     let mut row = |row: &Row| {
         let Some(text) = row.get::<String>(5) else { return Ok(()) };
@@ -246,13 +259,13 @@ pub(crate) fn hidden() -> Hidden {
     HIDDEN.read_as_caller(&[], of).pop().unwrap_or_default()
 }
 
-/// pg_cron's table of jobs, or what is called so.
+/// pg_cron's table of jobs, or a table with its name.
 pub(crate) fn cron_jobs() -> Option<pg_sys::Oid> {
     CRON.read_as_caller(&[], |row| row.get(1)).pop().flatten()
 }
 
-/// Whether there are statistics of statements, and in which schema; None in it: not for this
-/// caller, or not at work.
+/// Whether there are statistics of statements, and in which schema. None inside: this caller may
+/// not read them, or they are not active.
 pub(crate) fn statistics() -> Option<Option<String>> {
     let found = STATISTICS
         .read_as_caller(&[], |row| (value::<String>(row, 1), value::<bool>(row, 2)))
@@ -263,7 +276,7 @@ pub(crate) fn statistics() -> Option<Option<String>> {
     found.map(|(schema, allowed)| Some(schema).filter(|_| allowed && preloaded))
 }
 
-/// Hands over the texts of statements that the caller may see, and answers whether others are
+/// Calls `work` with the texts of statements that the caller may see. Answers whether others are
 /// hidden.
 pub(crate) fn each_statement(
     schema: &str,

@@ -45,8 +45,8 @@ static FAILED: Statement = Statement::new(
 );
 
 static RATES: Statement = Statement::new(
-    "SELECT count(*) FILTER (WHERE NOT r.failed), count(*) FILTER (WHERE r.failed), max(r.accesses_minute),
-        max(r.accesses_hour), max(r.accesses_day), max(r.failures_hour)
+    "SELECT count(*) FILTER (WHERE NOT r.failed), count(*) FILTER (WHERE r.failed),
+        max(r.accesses_minute), max(r.accesses_hour), max(r.accesses_day), max(r.failures_hour)
      FROM watchllm.key_access_rates($1, NULL, $2, $3) r",
     &[TIME, UUID, UUID],
 );

@@ -1,6 +1,6 @@
-//! WatchLLM's own table of keys, wherever the caller has it, and the INSERT of what came out of it.
-//! The table is read as the caller and never inside the switch (DESIGN §5): judged by
-//! `named_source`, its rows read by `table`.
+//! WatchLLM's own table of keys, wherever the caller has it, and the INSERT of the imported keys.
+//! The table is read as the caller and never inside the switch
+//! (docs/facts.md#privileges-and-transactions). `named_source` judges it, `table` reads its rows.
 
 use super::changes::{NewRecord, NewVersion};
 use super::named_source;
@@ -22,7 +22,7 @@ const LONGEST_BASE64: usize = 8_192;
 /// Bytes of a name that are read: more than `KeyName::cleaned` looks at.
 const LONGEST_NAME: usize = 16_384;
 
-/// A column of WatchLLM's table, its types, and what is said when it has none of them.
+/// A column of WatchLLM's table, its allowed types, and what the error says about any other type.
 struct Wanted {
     name: &'static CStr,
     types: &'static [pg_sys::Oid],
@@ -42,7 +42,7 @@ const fn wanted(
     Wanted { name, types, is_needed, otherwise }
 }
 
-/// In the order that the numbers below name.
+/// In the order of the numbers below.
 const COLUMNS: [Wanted; 10] = [
     wanted(c"id", &[UUID], true, "the source has no column id of type uuid"),
     wanted(c"project_id", &[UUID], true, "the source has no column project_id of type uuid"),
@@ -101,20 +101,24 @@ const IS_ACTIVE: usize = 7;
 const CREATED_AT: usize = 8;
 const LAST_USED_AT: usize = 9;
 
-/// Answers no row when the id exists meanwhile, in whichever project: an import goes on.
+/// Answers no row if the id exists by now, in whichever project. The import then continues.
 static INSERT: Statement = Statement::new(
     "WITH record AS (
-        INSERT INTO watchllm.provider_key_records (id, project_id, provider, name, key_hint, priority, is_active,
+        INSERT INTO watchllm.provider_key_records (id, project_id, provider, name, key_hint,
+            priority, is_active,
             active_version, active_version_created_at, created_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, 1, LEAST($8, pg_catalog.now()), LEAST($8, pg_catalog.now()))
+        VALUES ($1, $2, $3, $4, $5, $6, $7, 1, LEAST($8, pg_catalog.now()),
+            LEAST($8, pg_catalog.now()))
         ON CONFLICT (id) DO NOTHING RETURNING id, project_id, created_at)
-     INSERT INTO watchllm.provider_key_versions (project_id, provider_key_id, version, envelope, master_key_version,
+     INSERT INTO watchllm.provider_key_versions (project_id, provider_key_id, version, envelope,
+         master_key_version,
         fingerprint, fingerprint_key_version, created_at, created_by)
-     SELECT r.project_id, r.id, 1, $9, $10, $11, $12, r.created_at, $13 FROM record r RETURNING version",
+     SELECT r.project_id, r.id, 1, $9, $10, $11, $12, r.created_at, $13
+         FROM record r RETURNING version",
     &[UUID, UUID, TEXT, TEXT, TEXT, INT4, BOOL, TIME, BYTEA, INT4, BYTEA, INT4, TEXT],
 );
 
-/// A table that was found to be one, readable by the caller and of WatchLLM's shape.
+/// A table that the caller may read and that has WatchLLM's columns.
 pub(crate) struct ImportSource(Vec<Leaf>);
 
 /// The rows of a source, in the order they are to be imported.
@@ -123,7 +127,7 @@ pub(crate) struct OldKeys<'a> {
     pub places: Vec<RowPlace>,
 }
 
-/// A row as it was. Times that are infinite are as if NULL.
+/// A row as it was. Infinite times count as NULL.
 pub(crate) struct OldKey {
     pub id: Option<ProviderKeyId>,
     pub project_id: Option<ProjectId>,
@@ -139,7 +143,8 @@ pub(crate) struct OldKey {
     pub last_used_at: Option<Moment>,
 }
 
-/// Judges what the caller named, as the caller, and locks its shape until the transaction ends.
+/// Judges the table that the caller named, as the caller. Locks its shape until the transaction
+/// ends.
 pub(crate) fn judge(source: pg_sys::Oid) -> Result<ImportSource, Error> {
     let names: Vec<&CStr> = COLUMNS.iter().map(|column| column.name).collect();
     Ok(ImportSource(named_source::judge(source, &names, judge_columns)?.leaves))
@@ -160,8 +165,8 @@ fn judge_columns(leaf: &Leaf) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reads a source for `work`. The order decides which keys are the first of their provider: by
-/// project, provider, priority, age and id.
+/// Reads a source for `work`, in the order of project, provider, priority, age and id. The order
+/// decides which keys are the first of their provider.
 pub(crate) fn read<T>(source: &ImportSource, work: impl FnOnce(&OldKeys) -> T) -> T {
     table::read(&source.0, |rows| {
         let mut sorted = Vec::new();
@@ -220,21 +225,21 @@ fn priority(row: &NamedRow) -> Option<Priority> {
     found.and_then(|number| Priority::parse(i32::try_from(number).ok()?).ok())
 }
 
-/// A timestamp with or without time zone: both are stored as microseconds since 2000, the latter
+/// A timestamp with or without time zone. Both are stored as microseconds since 2000; the latter is
 /// taken for UTC.
 fn time(row: &NamedRow, column: usize) -> Option<Moment> {
     let at = row.get::<i64>(column).filter(|at| *at != i64::MIN && *at != i64::MAX)?;
     Some(clock::moment(at)).filter(|at| *at != Moment::LATEST)
 }
 
-/// An imported key, beside its first version; `created_at` in the future is cut to now.
+/// An imported key, beside its first version. A `created_at` in the future becomes now.
 pub(crate) struct Imported<'a> {
     pub new: NewRecord<'a>,
     pub is_active: bool,
     pub created_at: Option<Moment>,
 }
 
-/// Whether the key was stored (false: the id came to exist meanwhile).
+/// Whether the key was stored. False: the id exists by now.
 pub(crate) fn insert(owner: Owner, key: &Imported, first: &NewVersion) -> bool {
     let new = &key.new;
     let arguments = [

@@ -1,6 +1,6 @@
-//! Incidents and what people say of them: both insert-only. Listeners are told id and type alone,
-//! in a transaction of its own, because a full notification queue fails every transaction that
-//! notifies (DESIGN §8).
+//! Incidents and notes about them; both tables only get inserts. Listeners are told id and type
+//! alone. This has its own transaction, because a full notification queue fails every transaction
+//! that notifies (docs/facts.md#the-durable-audit-writer).
 
 use super::oids::*;
 use super::{id, timestamp, uuid};
@@ -12,8 +12,10 @@ use crate::trail::{Incident, Notice};
 use pgrx::datum::DatumWithOid;
 
 static INSERT: Statement = Statement::new(
-    "INSERT INTO watchllm.security_incidents (id, type, severity, project_id, provider_key_id, details, detected_at)
-     VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.jsonb, $7) ON CONFLICT (id) DO NOTHING RETURNING id",
+    "INSERT INTO watchllm.security_incidents (id, type, severity, project_id, provider_key_id,
+        details, detected_at)
+     VALUES ($1, $2, $3, $4, $5, $6::pg_catalog.jsonb, $7) ON CONFLICT (id) DO NOTHING
+         RETURNING id",
     &[UUID, TEXT, TEXT, UUID, UUID, TEXT, TIME],
 );
 
@@ -37,7 +39,7 @@ static NOTE: Statement = Statement::new(
     &[UUID, UUID, TEXT, TEXT],
 );
 
-/// Once each: what is tried again after a failure is not written twice.
+/// Stored once each, so that a retry after a failure writes nothing twice.
 static EVENT: Statement = Statement::new(
     "INSERT INTO watchllm.incident_events (id, incident_id, project_id, event, note, by, at)
      SELECT pg_catalog.gen_random_uuid(), $1, $2, $3, $4, 'watchllm_keys', $5
@@ -53,28 +55,28 @@ static NOTE_ON: Statement = Statement::new(
     &[UUID, TEXT, TEXT],
 );
 
-/// Stores an incident in the caller's transaction; false: it is known already.
+/// Stores an incident in the caller's transaction. False: it is known already.
 pub(crate) fn insert(owner: Owner, incident: &Incident) -> bool {
     !INSERT.change(owner, &arguments(incident), |_| ()).is_empty()
 }
 
-/// The writer's: as `insert`.
+/// For the writer: as `insert`.
 pub(crate) fn write(owner: Owner, incident: &Incident) -> bool {
     INSERT.write(owner, &arguments(incident)) > 0
 }
 
-/// The writer's: writes each; answers what listeners are to be told of those that are new.
+/// For the writer: writes each. Answers what to tell listeners about the new ones.
 pub(crate) fn write_new(owner: Owner, incidents: &[Incident]) -> Vec<Notice> {
     let new = incidents.iter().filter(|incident| write(owner, incident));
     new.map(Incident::notice).collect()
 }
 
-/// The writer's: tells who listens on `watchllm_security`.
+/// For the writer: tells the listeners on `watchllm_security`.
 pub(crate) fn notify(owner: Owner, notice: &Notice) {
     NOTIFY.write(owner, &[notice.payload().as_str().into()]);
 }
 
-/// The writer's: adds an event to an incident (`ended`, `note`).
+/// For the writer: adds an event to an incident (`ended`, `note`).
 pub(crate) fn add_event(
     owner: Owner,
     incident: &IncidentId,
@@ -102,12 +104,12 @@ pub(crate) fn note_on(owner: Owner, incident: IncidentId, note: &Note, by: Chang
     );
 }
 
-/// The project an incident is about; None: there is no such incident.
+/// The project that an incident is about. None: there is no such incident.
 pub(crate) fn project_of(owner: Owner, incident: IncidentId) -> Option<Option<ProjectId>> {
     PROJECT_OF.read(owner, &[uuid(incident).into()], |row| id(row, 1)).pop()
 }
 
-/// Writes down that somebody looked at an incident, and what they said.
+/// Records that somebody looked at an incident, and their note.
 pub(crate) fn acknowledge(
     owner: Owner,
     incident: IncidentId,
@@ -124,7 +126,7 @@ pub(crate) fn acknowledge(
     ACKNOWLEDGE.change(owner, &arguments, |_| ());
 }
 
-/// Adds a note to the last incident of a key; false: it has none.
+/// Adds a note to the last incident of a key. False: it has none.
 pub(crate) fn note(
     owner: Owner,
     project: ProjectId,

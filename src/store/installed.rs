@@ -27,7 +27,8 @@ pub(crate) const EVERY_TIME: &[&str] = &[
 static INSTALLED: Statement = Statement::new(include_str!("../../sql/installed.sql"), &[]);
 
 static RELATIONS: Statement = Statement::new(
-    "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    "SELECT c.oid FROM pg_catalog.pg_class c
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
      WHERE n.nspname = 'watchllm' AND c.relkind IN ('r', 'p')",
     &[],
 );

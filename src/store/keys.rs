@@ -1,5 +1,5 @@
 //! Provider keys as they are stored: records with their versions (envelopes). Reads only; `changes`
-//! has the rest. A key is read by index (`lookup`), which keys and versions there are by SQL.
+//! has the rest. A key is read by index (`lookup`). SQL finds which keys and versions there are.
 
 use super::oids::*;
 use super::{Projects, id, moment, uuid, value};
@@ -31,8 +31,7 @@ impl StoredKey {
     }
 }
 
-/// One version of a provider key. `sealed` is None when the envelope was destroyed or is not an
-/// envelope at all.
+/// One version of a provider key. `sealed` is None if the envelope was destroyed or is no envelope.
 pub(crate) struct StoredVersion {
     pub number: i32,
     pub sealed: Option<Sealed>,
@@ -42,7 +41,7 @@ pub(crate) struct StoredVersion {
     pub created_at: Moment,
 }
 
-/// A version that is known by its fingerprint.
+/// A version that was recognised by its fingerprint.
 #[derive(Clone)]
 pub(crate) struct Known {
     pub project: ProjectId,
@@ -63,12 +62,14 @@ static USAGE: Lookup = Lookup::new("provider_key_usage", "provider_key_usage_pke
 
 static CANDIDATES: Statement = Statement::new(
     "SELECT id FROM watchllm.provider_key_records
-     WHERE project_id = $1 AND provider = $2 AND deleted_at IS NULL AND is_active ORDER BY priority, created_at, id",
+     WHERE project_id = $1 AND provider = $2 AND deleted_at IS NULL
+         AND is_active ORDER BY priority, created_at, id",
     &[UUID, TEXT],
 );
 
 static OF_PROJECT: Statement = Statement::new(
-    "SELECT id FROM watchllm.provider_key_records WHERE project_id = $1 AND deleted_at IS NULL ORDER BY id",
+    "SELECT id FROM watchllm.provider_key_records
+        WHERE project_id = $1 AND deleted_at IS NULL ORDER BY id",
     &[UUID],
 );
 
@@ -92,7 +93,7 @@ static NAME_TAKEN: Statement = Statement::new(
     &[UUID, TEXT, TEXT],
 );
 
-/// Versions that still have their envelope, with the columns in the order of the table, as
+/// Versions that still have their envelope. The columns are in the order of the table, as
 /// `version_row` reads them.
 macro_rules! version_statement {
     ($rest:literal) => {
@@ -114,7 +115,7 @@ static EARLIER_VERSIONS: Statement = Statement::new(
 static ONE_VERSION: Statement =
     Statement::new(version_statement!("AND version = $3"), &[UUID, UUID, INT4]);
 
-/// A row of provider_key_records; its version is filled in from the other tables.
+/// A row of provider_key_records. Its version is filled in from the other tables.
 fn record_row(row: &Row) -> StoredKey {
     let version = StoredVersion {
         number: value(row, 8),
@@ -149,19 +150,19 @@ fn version_row(row: &Row) -> StoredVersion {
     }
 }
 
-/// The key with its active version, deleted ones too.
+/// The key with its active version, even if it is deleted.
 pub(crate) fn by_id(owner: Owner, key: ProviderKeyId) -> Option<StoredKey> {
     by_ids(owner, &[key]).pop()
 }
 
-/// The keys among `ids` that exist, each with its active version, in their order and under one
+/// Those keys among `ids` that exist, each with its active version, in their order and under one
 /// snapshot.
 pub(crate) fn by_ids(owner: Owner, ids: &[ProviderKeyId]) -> Vec<StoredKey> {
     lookup::read(owner, |reads| ids.iter().filter_map(|&key| one(reads, key)).collect())
 }
 
-/// The key, if it is in one of these projects; of a tenant's, another's key and none at all are the
-/// same look-ups, in time too.
+/// The key, if it is in one of these projects. For a tenant, another's key and a missing key cost
+/// the same look-ups, so their times do not differ.
 pub(crate) fn within(owner: Owner, projects: &Projects, key: ProviderKeyId) -> Option<StoredKey> {
     let Projects::Own(own) = projects else { return by_id(owner, key) };
     lookup::read(owner, |reads| {
@@ -206,7 +207,7 @@ pub(crate) fn candidates(
     by_ids(owner, &ids.into_iter().flatten().collect::<Vec<_>>())
 }
 
-/// The versions that these keys are, by their fingerprints; destroyed ones too.
+/// The versions that have these fingerprints, even if they are destroyed.
 pub(crate) fn by_fingerprints(
     owner: Owner,
     key_version: i32,

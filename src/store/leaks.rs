@@ -1,5 +1,5 @@
-//! What looks for leaked keys asks of our tables: the fingerprints of all stored keys, and how many
-//! incidents somebody has raised today, so that nobody can flood them.
+//! Queries for leaked keys: the fingerprints of all stored keys, and how many incidents somebody
+//! has raised today. The count keeps anybody from flooding them.
 
 use super::oids::*;
 use super::{timestamp, uuid, value};
@@ -20,7 +20,8 @@ static KNOWN: Statement =
 static MASKED_SINCE: Statement = Statement::new(
     "SELECT pg_catalog.count(*) FROM (
         SELECT FROM watchllm.security_incidents
-        WHERE detected_at >= $1 AND provider_key_id IS NULL AND details->>'source' = 'redact_columns'
+        WHERE detected_at >= $1 AND provider_key_id IS NULL
+            AND details->>'source' = 'redact_columns'
             AND details->>'table_owner' = $2 LIMIT 200) i",
     &[TIME, TEXT],
 );
@@ -35,8 +36,10 @@ static OF_KEY_SINCE: Statement = Statement::new(
 
 /// Run as the caller: name and owner of a table.
 static TABLE: Statement = Statement::new(
-    "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.pg_get_userbyid(c.relowner)::pg_catalog.text
-     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
+    "SELECT pg_catalog.format('%I.%I', n.nspname, c.relname),
+        pg_catalog.pg_get_userbyid(c.relowner)::pg_catalog.text
+     FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.oid = $1",
     &[OID],
 );
 
@@ -45,7 +48,7 @@ pub(crate) fn table(relation: pg_sys::Oid) -> Option<(String, String)> {
     TABLE.read_as_caller(&[relation.into()], |row| (value(row, 1), value(row, 2))).pop()
 }
 
-/// The fingerprints of all stored versions, up to `most` of them; None: there are more.
+/// The fingerprints of all stored versions, if there are at most `most`. None: there are more.
 pub(crate) fn fingerprints(owner: Owner, most: usize) -> Option<Vec<[u8; 8]>> {
     let (mut all, mut last) = (Vec::new(), Vec::new());
     loop {
@@ -54,7 +57,7 @@ pub(crate) fn fingerprints(owner: Owner, most: usize) -> Option<Vec<[u8; 8]>> {
             FINGERPRINTS.read(owner, &[last.as_slice().into()], |row| value::<Vec<u8>>(row, 1));
         let Some(end) = page.last() else { return Some(all) };
         last.clone_from(end);
-        // Their beginning is enough to tell that a text is none of them.
+        // The first eight bytes are enough to tell that a text is none of them.
         all.extend(page.iter().filter_map(|fingerprint| fingerprint.first_chunk::<8>().copied()));
         if all.len() > most {
             return None;
@@ -67,14 +70,14 @@ pub(crate) fn is_known(owner: Owner, incident: IncidentId) -> bool {
     !KNOWN.read(owner, &[uuid(incident).into()], |_| ()).is_empty()
 }
 
-/// How many incidents of keys that are not ours `redact_columns()` raised in tables of this owner
-/// since then; at most 200.
+/// How many incidents `redact_columns()` has raised since then in tables of this owner, for keys
+/// that are not ours. At most 200.
 pub(crate) fn masked_since(owner: Owner, since: Moment, table_owner: &str) -> i64 {
     let arguments = [timestamp(since).into(), table_owner.into()];
     MASKED_SINCE.read(owner, &arguments, |row| value(row, 1)).pop().unwrap_or(0)
 }
 
-/// How many incidents of this key `redact_columns()` raised since then; at most 200.
+/// How many incidents `redact_columns()` has raised for this key since then. At most 200.
 pub(crate) fn of_key_since(owner: Owner, since: Moment, key: KeyRef) -> i64 {
     let arguments = [timestamp(since).into(), uuid(key.project).into(), uuid(key.key).into()];
     OF_KEY_SINCE.read(owner, &arguments, |row| value(row, 1)).pop().unwrap_or(0)

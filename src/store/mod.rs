@@ -1,5 +1,6 @@
-//! Every query: a constant, schema-qualified, with $1. Sees only `Sealed` and `Event`, never a
-//! plaintext. Each statement names its argument types; rows are read by position. DESIGN §6, §9.
+//! Every query: a constant, schema-qualified, with $1. Queries see only `Sealed` and `Event`, never
+//! a plaintext. Each statement names its argument types, and rows are read by position
+//! (docs/architecture.md#rooms).
 #![forbid(unsafe_code)]
 
 pub(crate) mod admin;
@@ -26,7 +27,7 @@ use crate::postgres::clock;
 use pgrx::datum::{FromDatum, TimestampWithTimeZone, Uuid};
 use pgrx::pg_sys;
 
-/// The projects within which a caller may look: judged by `caller`, and carried into what is read.
+/// The projects that a caller may read. `caller` decides, and each read carries them.
 pub(crate) enum Projects {
     Every,
     Own(Vec<ProjectId>),
@@ -37,12 +38,12 @@ pub(crate) fn uuid(id: impl Id) -> Uuid {
     Uuid::from_bytes(id.to_bytes())
 }
 
-/// What SQL's uuid is the id of, as its reader says.
+/// The id that a uuid of SQL stands for. The reader says of what kind.
 pub(crate) fn id_of<T: Id>(uuid: Uuid) -> T {
     T::from_bytes(*uuid.as_bytes())
 }
 
-/// A moment as SQL has it; None: its timestamps do not reach so far.
+/// A moment as SQL writes it. None: it is outside the range of SQL's timestamps.
 fn timestamp(moment: Moment) -> Option<TimestampWithTimeZone> {
     TimestampWithTimeZone::try_from(clock::since_2000(moment)).ok()
 }
@@ -58,7 +59,8 @@ fn id<T: Id>(row: &crate::postgres::Row, column: i32) -> Option<T> {
     row.get::<Uuid>(column).map(id_of)
 }
 
-/// A column that the tables declare NOT NULL; its default stands for the impossible.
+/// A column that the tables declare NOT NULL. Its type's default stands for a NULL, which cannot
+/// occur.
 fn value<T: FromDatum + Default>(row: &crate::postgres::Row, column: i32) -> T {
     row.get(column).unwrap_or_default()
 }

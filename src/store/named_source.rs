@@ -1,6 +1,6 @@
-//! A table that a caller names as a source: whether the caller may read it, whether it is a table,
-//! and what of it holds rows. Asked as the caller and never inside the switch (DESIGN §5); the rows
-//! are read by `table`.
+//! A table that a caller names as a source: may the caller read it, is it a table, and which
+//! relations hold its rows? Asked as the caller and never inside the switch
+//! (docs/facts.md#privileges-and-transactions). `table` reads the rows.
 
 use super::oids::*;
 use super::value;
@@ -10,18 +10,20 @@ use crate::postgres::table::{self, Leaf};
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
-/// Run as the caller: what SELECT of these columns would ask for, and whether row security would
-/// meddle.
+/// Run as the caller: the privileges that a SELECT of these columns needs, and whether row security
+/// would apply.
 static RIGHTS: Statement = Statement::new(
-    "SELECT pg_catalog.row_security_active(c.oid), pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE')
+    "SELECT pg_catalog.row_security_active(c.oid),
+        pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE')
         AND NOT EXISTS (SELECT FROM pg_catalog.pg_attribute a
-            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attname::pg_catalog.text = ANY ($2)
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                AND a.attname::pg_catalog.text = ANY ($2)
               AND NOT pg_catalog.has_column_privilege(c.oid, a.attnum, 'SELECT'))
      FROM pg_catalog.pg_class c WHERE c.oid = $1",
     &[OID, TEXTS],
 );
 
-/// The relation, its partitions and what inherits from it.
+/// The relation, its partitions and its children.
 static TREE: Statement = Statement::new(
     "WITH RECURSIVE tree (relation) AS (
         SELECT $1
@@ -29,7 +31,8 @@ static TREE: Statement = Statement::new(
         SELECT i.inhrelid FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.relation
         WHERE NOT i.inhdetachpending)
      SELECT t.relation, pg_catalog.format('%I.%I', n.nspname, c.relname)
-     FROM tree t JOIN pg_catalog.pg_class c ON c.oid = t.relation JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     FROM tree t JOIN pg_catalog.pg_class c ON c.oid = t.relation
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
      ORDER BY t.relation",
     &[OID],
 );
@@ -37,20 +40,21 @@ static TREE: Statement = Statement::new(
 static COLUMNS_OF: Statement = Statement::new(
     "SELECT a.attname::pg_catalog.text FROM pg_catalog.pg_attribute a
      WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
-        AND a.atttypid IN ('text'::pg_catalog.regtype, 'varchar'::pg_catalog.regtype, 'json'::pg_catalog.regtype,
+        AND a.atttypid IN ('text'::pg_catalog.regtype, 'varchar'::pg_catalog.regtype,
+            'json'::pg_catalog.regtype,
             'jsonb'::pg_catalog.regtype)
      ORDER BY a.attnum",
     &[OID],
 );
 
-/// What holds the rows of a source, and the qualified name of each.
+/// The relations that hold the rows of a source, with their qualified names.
 pub(crate) struct Source {
     pub leaves: Vec<Leaf>,
     pub names: Vec<String>,
 }
 
-/// Judges what the caller named, as the caller, and locks its shape until the transaction ends.
-/// `columns` judges those of each part by their types.
+/// Judges the table that the caller named, as the caller. Locks its shape until the transaction
+/// ends. `columns` judges the columns of each part by their types.
 pub(crate) fn judge(
     source: pg_sys::Oid,
     names: &[&CStr],
@@ -87,8 +91,8 @@ pub(crate) fn judge(
     Ok(found)
 }
 
-/// A table. A view would run its owner's functions with the reader's rights; a foreign table goes
-/// where its server's owner sends it, with the reader's login.
+/// Accepts tables only. A view would run its owner's functions with the reader's rights. A foreign
+/// table would connect to a server of its owner's choice, with the reader's login.
 fn judge_kind(leaf: &Leaf) -> Result<(), Error> {
     let hint = "Copy its rows into a table of your own first: CREATE TABLE … AS SELECT ….";
     match leaf.kind {

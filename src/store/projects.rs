@@ -112,7 +112,7 @@ pub(crate) fn delete_project(owner: Owner, project: ProjectId) {
     DELETE_PROJECT.change(owner, &[uuid(project).into()], |_| ());
 }
 
-/// Whether the member was added (false: it is one already).
+/// Whether the member was added. False: it is a member already.
 pub(crate) fn add_member(owner: Owner, project: ProjectId, member: &Member) -> bool {
     !ADD_MEMBER.change(owner, &membership(project, member), |_| ()).is_empty()
 }

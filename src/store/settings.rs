@@ -1,6 +1,5 @@
-//! Settings that a database, a project or a key has of its own. The nearest wins; without one the
-//! server's setting holds. The table is small: every override is read at once when the writer takes
-//! them up.
+//! Settings that a database, a project or a key overrides. The nearest override wins; without one
+//! the server's setting holds. The table is small, so the writer reads all overrides at once.
 
 use super::oids::*;
 use super::{id, uuid, value};
@@ -23,7 +22,8 @@ static EXISTS: Statement =
     Statement::new("SELECT true FROM watchllm.settings WHERE name = $1 LIMIT 1", &[TEXT]);
 
 static SET: Statement = Statement::new(
-    "INSERT INTO watchllm.settings AS s (name, value, project_id, provider_key_id) VALUES ($1, $2, $3, $4)
+    "INSERT INTO watchllm.settings AS s (name, value, project_id, provider_key_id)
+        VALUES ($1, $2, $3, $4)
      ON CONFLICT (name, project_id, provider_key_id)
         DO UPDATE SET value = EXCLUDED.value, updated_at = pg_catalog.now()",
     &[TEXT, TEXT, UUID, UUID],
@@ -35,16 +35,16 @@ static REMOVE: Statement = Statement::new(
     &[TEXT, UUID, UUID],
 );
 
-/// A setting of its own of a database (neither project nor key), a project or a key.
-pub(crate) struct Own {
+/// An override of a database (neither project nor key), a project or a key.
+pub(crate) struct StoredOverride {
     pub name: String,
     pub value: String,
     pub project: Option<ProjectId>,
     pub key: Option<ProviderKeyId>,
 }
 
-pub(crate) fn all(owner: Owner) -> Vec<Own> {
-    ALL.read(owner, &[], |row| Own {
+pub(crate) fn all(owner: Owner) -> Vec<StoredOverride> {
+    ALL.read(owner, &[], |row| StoredOverride {
         name: value(row, 1),
         value: value(row, 2),
         project: id(row, 3),
@@ -52,12 +52,12 @@ pub(crate) fn all(owner: Owner) -> Vec<Own> {
     })
 }
 
-/// Whether anything at all has its own.
+/// Whether anything overrides this setting.
 pub(crate) fn exists(owner: Owner, name: &str) -> bool {
     !EXISTS.read(owner, &[name.into()], |_| ()).is_empty()
 }
 
-/// What holds for a key, a project or the database, if the server's setting does not.
+/// The override for a key, a project or the database, if there is one.
 fn nearest(
     owner: Owner,
     name: &str,
@@ -68,7 +68,7 @@ fn nearest(
     NEAREST.read(owner, &arguments, |row| value(row, 1)).pop()
 }
 
-/// What the server has.
+/// The server's value.
 pub(crate) fn of_server(setting: &Setting) -> Option<String> {
     session::shown_setting(setting.guc)
 }
@@ -84,7 +84,7 @@ pub(crate) fn effective(
     nearest(owner, setting.name(), project, key).or_else(|| of_server(setting))
 }
 
-/// The number that holds, as `effective`; what is unreadable counts as never set.
+/// The number that holds, as `effective`. A value that cannot be read counts as never set.
 pub(crate) fn number(
     owner: Owner,
     setting: &Setting,
@@ -95,13 +95,13 @@ pub(crate) fn number(
     own.and_then(|own| setting.number(&own)).unwrap_or_else(|| number_of_server(setting))
 }
 
-/// The number that the server has.
+/// The server's number.
 pub(crate) fn number_of_server(setting: &Setting) -> u32 {
     let value = of_server(setting).and_then(|value| setting.number(&value));
     value.unwrap_or_else(|| setting.default_number())
 }
 
-/// Sets or, without a value, takes back a setting of its own.
+/// Sets an override or, without a value, removes it.
 pub(crate) fn set(
     owner: Owner,
     name: &str,

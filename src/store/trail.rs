@@ -10,8 +10,8 @@ use crate::trail::{COLUMNS, ColumnValue, FailureReason, TrailRow};
 use pgrx::datum::{Date, DatumWithOid, TimestampWithTimeZone, Uuid};
 use pgrx::pg_sys;
 
-/// One row: most batches of a quiet server. A plan without unnest() is 1.3 times as fast. Both texts
-/// are what `COLUMNS` says, in its order; a test compares them.
+/// One row: most batches of a quiet server. A plan without unnest() is 1.3 times as fast. Both
+/// texts are what `COLUMNS` says, in its order; a test compares them.
 const INSERT_ONE: &str = "INSERT INTO watchllm.provider_key_access_logs VALUES (
         $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19,
         $20::pg_catalog.inet, $21, $22, $23::pg_catalog.text::pg_catalog.xid8, $24, $25, $26,
@@ -65,7 +65,8 @@ const fn types(many: bool) -> [pg_sys::Oid; COLUMNS.len()] {
 }
 
 static LAST: Statement = Statement::new(
-    "SELECT seq, hash, epoch, queue_seq FROM watchllm.provider_key_access_logs ORDER BY seq DESC LIMIT 1",
+    "SELECT seq, hash, epoch, queue_seq FROM watchllm.provider_key_access_logs
+     ORDER BY seq DESC LIMIT 1",
     &[],
 );
 
@@ -86,21 +87,27 @@ static COMMITTED: Statement = Statement::new(
 /// Half-hour buckets, newest first: what has passed since `bucket_start` is shifted in as zeros.
 static COUNT_USE: Statement = Statement::new(
     "INSERT INTO watchllm.provider_key_usage AS u
-        (project_id, provider_key_id, access_count, failure_count, bucket_start, accesses, failures, last_used_at)
-     SELECT e.project_id, e.key_id, e.accesses, e.failures, CASE WHEN e.accesses + e.failures > 0 THEN b.now_bucket END,
+        (project_id, provider_key_id, access_count, failure_count, bucket_start, accesses, failures,
+         last_used_at)
+     SELECT e.project_id, e.key_id, e.accesses, e.failures,
+        CASE WHEN e.accesses + e.failures > 0 THEN b.now_bucket END,
         ARRAY[e.accesses::int] || pg_catalog.array_fill(0, ARRAY[47]),
         ARRAY[e.failures::int] || pg_catalog.array_fill(0, ARRAY[47]), e.last_used_at
-     FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
-        pg_catalog.unnest($5)) AS e (project_id, key_id, accesses, failures, last_used_at),
-        (SELECT pg_catalog.date_bin('30 minutes', pg_catalog.now(), '2000-01-01Z') AS now_bucket) AS b
+     FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3),
+        pg_catalog.unnest($4), pg_catalog.unnest($5))
+        AS e (project_id, key_id, accesses, failures, last_used_at),
+        (SELECT pg_catalog.date_bin('30 minutes', pg_catalog.now(), '2000-01-01Z')
+            AS now_bucket) AS b
      ON CONFLICT (project_id, provider_key_id) DO UPDATE SET
         access_count = u.access_count + EXCLUDED.access_count,
         failure_count = u.failure_count + EXCLUDED.failure_count,
-        accesses = (SELECT ARRAY[s.a[1] + EXCLUDED.accesses[1]] || s.a[2:48] FROM (SELECT (pg_catalog.array_fill(0,
-            ARRAY[LEAST(48, GREATEST(0, EXTRACT(epoch FROM EXCLUDED.bucket_start - u.bucket_start)::bigint / 1800))::int])
+        accesses = (SELECT ARRAY[s.a[1] + EXCLUDED.accesses[1]] || s.a[2:48]
+            FROM (SELECT (pg_catalog.array_fill(0, ARRAY[LEAST(48, GREATEST(0,
+                EXTRACT(epoch FROM EXCLUDED.bucket_start - u.bucket_start)::bigint / 1800))::int])
             || u.accesses)[1:48] AS a) AS s),
-        failures = (SELECT ARRAY[s.f[1] + EXCLUDED.failures[1]] || s.f[2:48] FROM (SELECT (pg_catalog.array_fill(0,
-            ARRAY[LEAST(48, GREATEST(0, EXTRACT(epoch FROM EXCLUDED.bucket_start - u.bucket_start)::bigint / 1800))::int])
+        failures = (SELECT ARRAY[s.f[1] + EXCLUDED.failures[1]] || s.f[2:48]
+            FROM (SELECT (pg_catalog.array_fill(0, ARRAY[LEAST(48, GREATEST(0,
+                EXTRACT(epoch FROM EXCLUDED.bucket_start - u.bucket_start)::bigint / 1800))::int])
             || u.failures)[1:48] AS f) AS s),
         bucket_start = GREATEST(u.bucket_start, EXCLUDED.bucket_start),
         last_used_at = GREATEST(u.last_used_at, EXCLUDED.last_used_at)",
@@ -108,13 +115,15 @@ static COUNT_USE: Statement = Statement::new(
 );
 
 static BLOCK: Statement = Statement::new(
-    "INSERT INTO watchllm.provider_key_usage AS u (project_id, provider_key_id, blocked_at) VALUES ($1, $2, $3)
-     ON CONFLICT (project_id, provider_key_id) DO UPDATE SET blocked_at = coalesce(u.blocked_at, EXCLUDED.blocked_at)",
+    "INSERT INTO watchllm.provider_key_usage AS u (project_id, provider_key_id, blocked_at)
+     VALUES ($1, $2, $3) ON CONFLICT (project_id, provider_key_id)
+     DO UPDATE SET blocked_at = coalesce(u.blocked_at, EXCLUDED.blocked_at)",
     &[UUID, UUID, TIME],
 );
 
 static UNBLOCK: Statement = Statement::new(
-    "UPDATE watchllm.provider_key_usage SET blocked_at = NULL WHERE project_id = $1 AND provider_key_id = $2",
+    "UPDATE watchllm.provider_key_usage SET blocked_at = NULL
+     WHERE project_id = $1 AND provider_key_id = $2",
     &[UUID, UUID],
 );
 

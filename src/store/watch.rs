@@ -1,6 +1,6 @@
-//! What the watch keeps in tables: blocks, busiest minutes of callers, who used which key first,
-//! and what is read back when a writer starts. All of it is the writer's own: no row here is one
-//! that a caller can lock.
+//! What the watch keeps in tables: blocks, busiest minutes of callers, first uses of a key by a
+//! caller. Also what a new writer reads back. Only the writer uses these rows, and no caller can
+//! lock one.
 
 use super::oids::*;
 use super::{id, moment, timestamp, uuid, value};
@@ -13,7 +13,8 @@ use crate::trail::{AccessType, CallerKind, Counted};
 use pgrx::datum::{TimestampWithTimeZone, Uuid};
 
 static BLOCKED_KEYS: Statement = Statement::new(
-    "SELECT project_id, provider_key_id FROM watchllm.provider_key_usage WHERE blocked_at IS NOT NULL",
+    "SELECT project_id, provider_key_id FROM watchllm.provider_key_usage
+        WHERE blocked_at IS NOT NULL",
     &[],
 );
 
@@ -22,44 +23,57 @@ static BLOCKED_CALLERS: Statement =
 
 static PEAKS: Statement = Statement::new(
     "SELECT kind, subject, day - '1970-01-01'::date, distinct_keys FROM watchllm.caller_peaks
-     WHERE day > (pg_catalog.now() AT TIME ZONE 'UTC')::date - 8 AND day <= (pg_catalog.now() AT TIME ZONE 'UTC')::date + 1
+     WHERE day > (pg_catalog.now() AT TIME ZONE 'UTC')::date - 8
+         AND day <= (pg_catalog.now() AT TIME ZONE 'UTC')::date + 1
      ORDER BY day",
     &[],
 );
 
-/// Day-long windows are half empty after a day at the latest.
+/// A day's window is half empty after at most a day.
 static OPEN_EPISODES: Statement = Statement::new(
-    "SELECT i.id, i.type, i.project_id, i.provider_key_id, i.details ->> 'kind', i.details ->> 'subject', i.detected_at
+    "SELECT i.id, i.type, i.project_id, i.provider_key_id, i.details ->> 'kind',
+        i.details ->> 'subject', i.detected_at
      FROM watchllm.security_incidents i
-     WHERE i.detected_at > pg_catalog.now() - '30 days'::interval AND i.detected_at < pg_catalog.now() + '1 day'::interval
+     WHERE i.detected_at > pg_catalog.now() - '30 days'::interval
+         AND i.detected_at < pg_catalog.now() + '1 day'::interval
        AND i.type = ANY ($1)
-       AND NOT EXISTS (SELECT FROM watchllm.incident_events e WHERE e.incident_id = i.id AND e.event = 'ended')",
+       AND NOT EXISTS (SELECT FROM watchllm.incident_events e
+           WHERE e.incident_id = i.id AND e.event = 'ended')",
     &[TEXTS],
 );
 
-/// The trail backwards from a place in it: so many rows, whatever they are.
+/// The trail backwards from a place in it: a number of rows, whatever they are.
 static PAST: Statement = Statement::new(
     "SELECT l.accessed_at, l.epoch, l.queue_seq,
-        CASE WHEN l.seq <= $5 THEN watchllm.counts_as_failure(l.access_type, l.success, l.failure_reason) END,
+        CASE WHEN l.seq > $5 THEN NULL
+             WHEN watchllm.counts_as('access', l.access_type, l.success, l.failure_reason)
+             THEN 'access'
+             WHEN watchllm.counts_as('failure', l.access_type, l.success, l.failure_reason)
+             THEN 'failure' END,
         l.access_type, l.project_id, l.provider_key_id, l.session_role,
         CASE WHEN l.claims_trusted THEN l.claims_sub END, pg_catalog.host(l.client_addr),
-        CASE WHEN l.seq <= $5 AND l.success AND l.access_type IN ('block', 'unblock') THEN l.access_type = 'block' END
+        CASE WHEN l.seq <= $5 AND l.success
+            AND l.access_type IN ('block', 'unblock') THEN l.access_type = 'block' END
      FROM watchllm.provider_key_access_logs l
-     WHERE l.accessed_at >= $1 AND l.accessed_at <= $2 AND (l.accessed_at, l.epoch, l.queue_seq) < ($2, $3, $4)
+     WHERE l.accessed_at >= $1 AND l.accessed_at <= $2
+         AND (l.accessed_at, l.epoch, l.queue_seq) < ($2, $3, $4)
      ORDER BY l.accessed_at DESC, l.epoch DESC, l.queue_seq DESC LIMIT $6",
     &[TIME, TIME, INT8, INT8, INT8, INT8],
 );
 
 static DETECTED: Statement = Statement::new(
-    "INSERT INTO watchllm.provider_key_usage AS u (project_id, provider_key_id, access_anomaly_detected_at)
+    "INSERT INTO watchllm.provider_key_usage AS u (project_id, provider_key_id,
+        access_anomaly_detected_at)
      VALUES ($1, $2, $3)
      ON CONFLICT (project_id, provider_key_id) DO UPDATE SET
-        access_anomaly_detected_at = GREATEST(u.access_anomaly_detected_at, EXCLUDED.access_anomaly_detected_at)",
+        access_anomaly_detected_at = GREATEST(u.access_anomaly_detected_at,
+            EXCLUDED.access_anomaly_detected_at)",
     &[UUID, UUID, TIME],
 );
 
 static BLOCK_CALLER: Statement = Statement::new(
-    "INSERT INTO watchllm.blocked_callers (kind, subject, blocked_at, incident_id) VALUES ($1, $2, $3, $4)
+    "INSERT INTO watchllm.blocked_callers (kind, subject, blocked_at, incident_id)
+        VALUES ($1, $2, $3, $4)
      ON CONFLICT (kind, subject) DO NOTHING",
     &[TEXT, TEXT, TIME, UUID],
 );
@@ -77,20 +91,23 @@ static IS_BLOCKED: Statement = Statement::new(
 static SAVE_PEAKS: Statement = Statement::new(
     "INSERT INTO watchllm.caller_peaks AS p (kind, subject, day, distinct_keys)
      SELECT e.kind, e.subject, '1970-01-01'::date + e.day, e.distinct_keys
-     FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4))
+     FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3),
+         pg_catalog.unnest($4))
         AS e (kind, subject, day, distinct_keys)
-     ON CONFLICT (kind, subject, day) DO UPDATE SET distinct_keys = GREATEST(p.distinct_keys, EXCLUDED.distinct_keys)",
+     ON CONFLICT (kind, subject, day)
+         DO UPDATE SET distinct_keys = GREATEST(p.distinct_keys, EXCLUDED.distinct_keys)",
     &[TEXTS, TEXTS, INT4S, INT4S],
 );
 
-/// Answers who is new to a key that somebody used a week before already; the table is seen as it
-/// was.
+/// Answers the callers that are new to a key which somebody used a week ago already. It sees the
+/// table as it was before.
 static MEET: Statement = Statement::new(
     "WITH met AS (
         INSERT INTO watchllm.provider_key_callers AS c
             (project_id, provider_key_id, kind, subject, first_seen_at, last_seen_at)
         SELECT e.project_id, e.key_id, e.kind, e.subject, e.at, e.at
-        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
+        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3),
+            pg_catalog.unnest($4),
             pg_catalog.unnest($5)) AS e (project_id, key_id, kind, subject, at)
         ON CONFLICT (project_id, provider_key_id, kind, subject)
             DO UPDATE SET last_seen_at = GREATEST(c.last_seen_at, EXCLUDED.last_seen_at)
@@ -100,7 +117,8 @@ static MEET: Statement = Statement::new(
      WHERE m.kind IN ('role', 'address')
        AND NOT EXISTS (
             SELECT FROM watchllm.provider_key_callers k
-            WHERE k.project_id = m.project_id AND k.provider_key_id = m.provider_key_id AND k.kind = m.kind
+            WHERE k.project_id = m.project_id AND k.provider_key_id = m.provider_key_id
+                AND k.kind = m.kind
               AND k.subject = m.subject)
        AND EXISTS (
             SELECT FROM watchllm.provider_key_callers k
@@ -109,16 +127,18 @@ static MEET: Statement = Statement::new(
     &[UUIDS, UUIDS, TEXTS, TEXTS, TIMES],
 );
 
-/// When each of these keys was last used before its present use, or else stored.
+/// When each of these keys was last used before its present use. If it never was, when it was
+/// stored.
 static LAST_USED: Statement = Statement::new(
     "SELECT r.project_id, r.id, coalesce(u.last_used_at, r.created_at)
      FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS e (project_id, key_id)
      JOIN watchllm.provider_key_records r ON r.project_id = e.project_id AND r.id = e.key_id
-     LEFT JOIN watchllm.provider_key_usage u ON u.project_id = r.project_id AND u.provider_key_id = r.id",
+     LEFT JOIN watchllm.provider_key_usage u ON u.project_id = r.project_id
+         AND u.provider_key_id = r.id",
     &[UUIDS, UUIDS],
 );
 
-/// Who used a key within a time, most often first: evidence for the staff.
+/// Who used a key within a time, most often first. This is evidence for the staff.
 static CALLERS: Statement = Statement::new(
     "SELECT pg_catalog.count(*), l.session_role, CASE WHEN l.claims_trusted THEN l.claims_sub END,
         pg_catalog.host(l.client_addr), l.failure_reason
@@ -129,7 +149,7 @@ static CALLERS: Statement = Statement::new(
     &[UUID, UUID, TIME, TIME],
 );
 
-/// A row of the trail as the counters take it up, and its place.
+/// A row of the trail as the counters read it, and its place.
 pub(crate) struct Past {
     pub place: (Moment, i64, i64),
     access: Option<(KeyRef, AccessType, Counted)>,
@@ -139,7 +159,7 @@ pub(crate) struct Past {
 }
 
 impl Past {
-    /// The access, if the row is one of somebody with the right.
+    /// The access, if the row is one of a caller with the right.
     pub(crate) fn access(&self) -> Option<KeyAccess<'_>> {
         let callers = [0, 1, 2].map(|kind| self.callers[kind].as_deref());
         let (key, access_type, counted) = self.access?;
@@ -173,7 +193,7 @@ pub(crate) fn peaks(owner: Owner) -> Vec<Peak> {
     PEAKS.read(owner, &[], peak).into_iter().flatten().collect()
 }
 
-/// Episodes that no writer has ended: detector, whom it is about, incident, beginning.
+/// Episodes that no writer has ended: detector, subject, incident, beginning.
 pub(crate) fn open_episodes(owner: Owner) -> Vec<(Detector, Subject, IncidentId, Moment)> {
     let lasting = Detector::ALL.iter().filter(|detector| detector.window().is_some());
     let names: Vec<&str> = lasting.map(|detector| detector.word()).collect();
@@ -189,8 +209,7 @@ pub(crate) fn open_episodes(owner: Owner) -> Vec<(Detector, Subject, IncidentId,
     OPEN_EPISODES.read(owner, &[names.into()], episode).into_iter().flatten().collect()
 }
 
-/// Rows of the trail before a place in it, the newest first; `until`: the last sequence that is
-/// read.
+/// Rows of the trail before a place in it, the newest first. `until` is the last sequence to read.
 pub(crate) fn past(
     owner: Owner,
     since: Moment,
@@ -208,7 +227,7 @@ pub(crate) fn past(
         most.into(),
     ];
     PAST.read(owner, &arguments, |row| {
-        let access = || Some((key(row, 6, 7)?, access_type(row, 5)?, counted(row.get(4)?)));
+        let access = || Some((key(row, 6, 7)?, access_type(row, 5)?, counted(row, 4)?));
         Past {
             place: (moment(row, 1), value(row, 2), value(row, 3)),
             access: access(),
@@ -218,8 +237,9 @@ pub(crate) fn past(
     })
 }
 
-fn counted(as_failure: bool) -> Counted {
-    if as_failure { Counted::Failure } else { Counted::Access }
+fn counted(row: &Row, column: i32) -> Option<Counted> {
+    let word: String = row.get(column)?;
+    Counted::ALL.iter().copied().find(|counted| counted.word() == word)
 }
 
 fn access_type(row: &Row, column: i32) -> Option<AccessType> {
@@ -227,12 +247,12 @@ fn access_type(row: &Row, column: i32) -> Option<AccessType> {
     AccessType::ALL.iter().copied().find(|access_type| access_type.word() == word)
 }
 
-/// The writer's: an anomaly of this key was detected.
+/// For the writer: an anomaly of this key was detected.
 pub(crate) fn detected(owner: Owner, key: KeyRef, at: Moment) {
     DETECTED.write(owner, &[uuid(key.project).into(), uuid(key.key).into(), timestamp(at).into()]);
 }
 
-/// The writer's: blocks a caller because of an incident.
+/// For the writer: blocks a caller because of an incident.
 pub(crate) fn block_caller(owner: Owner, kind: CallerKind, subject: &str, finding: &WatchFinding) {
     let arguments = [
         kind.word().into(),
@@ -243,7 +263,7 @@ pub(crate) fn block_caller(owner: Owner, kind: CallerKind, subject: &str, findin
     BLOCK_CALLER.write(owner, &arguments);
 }
 
-/// The writer's: lets a caller in again.
+/// For the writer: lets a caller in again.
 pub(crate) fn unblock_caller(owner: Owner, kind: CallerKind, subject: &str) {
     UNBLOCK_CALLER.write(owner, &[kind.word().into(), subject.into()]);
 }
@@ -254,7 +274,7 @@ pub(crate) fn is_blocked(owner: Owner, caller: &NamedCaller) -> Option<Option<In
     IS_BLOCKED.read(owner, &arguments, |row| id(row, 1)).pop()
 }
 
-/// The writer's: busiest minutes that rose.
+/// For the writer: stores busiest minutes that rose.
 pub(crate) fn save_peaks(owner: Owner, peaks: &[Peak]) {
     let arguments = [
         peaks.iter().map(|peak| peak.kind.word()).collect::<Vec<&str>>().into(),
@@ -265,9 +285,9 @@ pub(crate) fn save_peaks(owner: Owner, peaks: &[Peak]) {
     SAVE_PEAKS.write(owner, &arguments);
 }
 
-/// The writer's: writes down who used which key, and answers those who are new to a key that is in
-/// use for a week. No two meetings may be of the same caller and key.
-pub(crate) fn meet(owner: Owner, meetings: &[Meeting]) -> Vec<Meeting> {
+/// For the writer: stores which caller used which key. Answers the callers that are new to a key
+/// which has been in use for a week. No two meetings may be of the same caller and key.
+pub(crate) fn save_meetings(owner: Owner, meetings: &[Meeting]) -> Vec<Meeting> {
     let times: Vec<Option<TimestampWithTimeZone>> =
         meetings.iter().map(|meeting| timestamp(meeting.at)).collect();
     let arguments = [
@@ -284,7 +304,8 @@ pub(crate) fn meet(owner: Owner, meetings: &[Meeting]) -> Vec<Meeting> {
     MEET.write_each(owner, &arguments, new).into_iter().flatten().collect()
 }
 
-/// When each of these keys was last used, or else stored, before what is not counted yet.
+/// When each of these keys was last used, leaving out what is not counted yet. If it never was,
+/// when it was stored.
 pub(crate) fn last_used(owner: Owner, keys: &[KeyRef]) -> Vec<(KeyRef, Moment)> {
     let column = |part: fn(&KeyRef) -> Uuid| keys.iter().map(part).collect::<Vec<Uuid>>();
     let arguments = [column(|key| uuid(key.project)).into(), column(|key| uuid(key.key)).into()];

@@ -1,6 +1,6 @@
-//! What counts for a key: every access type with every failure reason, asked of the watch in Rust
-//! and of SQL, of each window over the trail, and of the counters that people see. A reason that one
-//! of them counts otherwise is found here.
+//! What counts for a key: every access type with every failure reason. Asked are the watch in
+//! Rust, SQL, each window over the trail, and the counters that people see. A reason that one of
+//! them counts otherwise is found here.
 
 use postgres::Client;
 
@@ -23,83 +23,92 @@ fn every_event() -> impl Iterator<Item = (AccessType, Option<FailureReason>)> {
 fn every_access_type_with_every_reason_counts_the_same_in_rust_and_in_sql() {
     let vault = Vault::with("");
     let c = &mut vault.connect();
-    let counts = c.prepare("SELECT watchllm.counts_as_failure($1, $2::text IS NULL, $2)").unwrap();
+    let counts = c.prepare("SELECT watchllm.counts_as($1, $2, $3::text IS NULL, $3)").unwrap();
     let mut events = 0;
     for (access_type, reason) in every_event() {
-        let word = reason.map(FailureReason::word);
-        let in_sql: Option<bool> =
-            c.query_one(&counts, &[&access_type.word(), &word]).unwrap().get(0);
-        let in_rust = Counted::of(access_type, reason).map(|counted| counted == Counted::Failure);
-        assert_eq!(in_sql, in_rust, "{} {word:?}", access_type.word());
+        let (kind, word) = (access_type.word(), reason.map(FailureReason::word));
+        for &counted in Counted::ALL {
+            let row = c.query_one(&counts, &[&counted.word(), &kind, &word]).unwrap();
+            let in_sql: Option<bool> = row.get(0);
+            let in_rust = Counted::of(access_type, reason) == Some(counted);
+            assert_eq!(in_sql, Some(in_rust), "{counted:?} {kind} {word:?}");
+        }
         events += 1;
     }
     assert_eq!(events, AccessType::ALL.len() * (FailureReason::ALL.len() + 1));
 }
 
 /// Puts an event of each kind about a key into the trail, all within one minute of a day.
-fn put_each(c: &mut Client, key: &str, day: u32, which: impl Fn(Option<Counted>) -> bool) -> usize {
-    let events =
-        every_event().filter(|(access_type, reason)| which(Counted::of(*access_type, *reason)));
-    let mut number = 0;
-    for (access_type, reason) in events {
+fn put_each(c: &mut Client, key: &str, day: u32, events: &[(AccessType, Option<FailureReason>)]) {
+    for (number, (access_type, reason)) in events.iter().enumerate() {
         let reason = reason.map_or("NULL".into(), |reason| format!("'{}'", reason.word()));
         let at = format!("'2024-03-{day:0>2} 10:00Z'::timestamptz + {number} * '100 ms'::interval");
         let kind = access_type.word();
         one(c, &format!("SELECT put('{key}', ARRAY[{at}], {reason}, kind => '{kind}')"));
-        number += 1;
     }
-    number
+}
+
+/// What the detectors must find on a day of these events about two keys, where every limit is one:
+/// how often each counts, by the rows of the detectors.
+fn expected(events: &[(AccessType, Option<FailureReason>)]) -> Vec<String> {
+    let counted = |detector: &Detector| {
+        let counts = |(access_type, reason): &&(AccessType, Option<FailureReason>)| {
+            Counted::of(*access_type, *reason)
+                .is_some_and(|counted| detector.counts(counted, *access_type))
+        };
+        events.iter().filter(counts).count()
+    };
+    let of_keys = Detector::ALL.iter().map(|detector| (detector.word(), counted(detector)));
+    let reads_both = counted(&Detector::RapidAccess) > 0;
+    let of_callers = [(Detector::MassReading.word(), if reads_both { 2 } else { 0 })];
+    let found = of_keys.chain(of_callers).filter(|(_, observed)| *observed > 1);
+    let mut found: Vec<String> =
+        found.map(|(word, observed)| format!("{word}|{observed}")).collect();
+    found.sort_unstable();
+    found
 }
 
 #[test]
 fn every_window_counts_what_rust_counts() {
     let (vault, mut c) = vault();
     let c = &mut c;
-    let is = |wanted: Counted| move |counted: Option<Counted>| counted == Some(wanted);
-    let keys = [(); 2].map(|()| vault.key("plainly-fake").to_string());
-    let (mut accesses, mut failures) = (0, 0);
-    for key in &keys {
-        accesses = put_each(c, key, 5, is(Counted::Access));
-        failures = put_each(c, key, 6, is(Counted::Failure));
-        put_each(c, key, 7, |counted| counted.is_none());
-    }
-    assert!(accesses > 2 && failures > 2);
     for setting in Detector::ALL.iter().filter_map(|detector| detector.limit()) {
         one(c, &format!("SELECT watchllm.set_setting('{}', '1')", setting.name()));
     }
-    let mut found = |day: u32| {
-        let sql = format!(
+    let keys = [(); 2].map(|()| vault.key("plainly-fake").to_string());
+    // none of a later day must be an access: the window of a day reaches back to the one before
+    let days = [(5, Some(Counted::Access)), (6, Some(Counted::Failure)), (7, None)];
+    let mut sizes = Vec::new();
+    for (day, wanted) in days {
+        let is_wanted = |(access_type, reason): &(AccessType, Option<FailureReason>)| {
+            Counted::of(*access_type, *reason) == wanted
+        };
+        let events: Vec<_> = every_event().filter(is_wanted).collect();
+        keys.iter().for_each(|key| put_each(c, key, day, &events));
+        let found = format!(
             "SELECT DISTINCT detector, observed FROM watchllm.key_access_anomalies(
-                '2024-03-{day:0>2}Z', '2024-03-{:0>2}Z') ORDER BY 1",
+                '2024-03-{day:0>2}Z', '2024-03-{:0>2}Z')",
             day + 1
         );
-        rows(c, &sql)
-    };
-    assert_eq!(
-        found(5),
-        [
-            "mass_key_reading|2".to_owned(),
-            format!("potential_key_theft|{accesses}"),
-            format!("rapid_automated_access|{accesses}"),
-            format!("unusually_high_access|{accesses}"),
-        ]
-    );
-    // the day's window reaches back to the fifth, but nothing of the sixth or seventh is an access
-    assert_eq!(found(6), [format!("repeated_failures|{failures}")]);
-    assert_eq!(found(7), [""; 0]);
+        let mut found = rows(c, &found);
+        found.sort_unstable();
+        assert_eq!(found, expected(&events), "{wanted:?}");
+        assert_eq!(found.is_empty(), wanted.is_none());
+        sizes.push(2 * events.len());
+    }
     let rates =
         "SELECT failed, count(*) FROM watchllm.key_access_rates('2024-03-05Z', '2024-03-08Z')
         GROUP BY 1 ORDER BY 1";
-    assert_eq!(rows(c, rates), [format!("f|{}", 2 * accesses), format!("t|{}", 2 * failures)]);
+    assert_eq!(rows(c, rates), [format!("f|{}", sizes[0]), format!("t|{}", sizes[1])]);
 }
 
-/// Keys of which the writer has counted something else than counting the trail gives.
+/// Keys whose counters differ from a count of the trail.
 const DIFFERING: &str = "SELECT count(*) FROM watchllm.provider_key_records r
     LEFT JOIN watchllm.provider_key_usage u ON u.provider_key_id = r.id
     CROSS JOIN LATERAL (
-        SELECT count(*) FILTER (WHERE NOT l.failed) AS accesses, count(*) FILTER (WHERE l.failed) AS failures
-        FROM (SELECT watchllm.counts_as_failure(access_type, success, failure_reason) AS failed
-            FROM watchllm.provider_key_access_logs WHERE provider_key_id = r.id) l) t
+        SELECT count(*) FILTER (WHERE watchllm.counts_as('access', access_type, success, failure_reason)) AS accesses,
+            count(*) FILTER (WHERE watchllm.counts_as('failure', access_type, success, failure_reason)) AS failures
+        FROM watchllm.provider_key_access_logs WHERE provider_key_id = r.id) t
     WHERE t.accesses <> coalesce(u.access_count, 0) OR t.failures <> coalesce(u.failure_count, 0)
        OR t.accesses <> coalesce((SELECT sum(a) FROM unnest(u.accesses) a), 0)
        OR t.failures <> coalesce((SELECT sum(f) FROM unnest(u.failures) f), 0)";
@@ -162,7 +171,7 @@ fn the_counters_that_people_see_are_what_counting_the_trail_gives() {
     assert_eq!(rows(c, &of(unknown)), [""; 0]);
 }
 
-/// The SQL of a detector says the same as its row, and none is forgotten where all are asked.
+/// The SQL of a detector says the same as its row, and no detector is missing where all are asked.
 #[test]
 fn every_detector_has_a_function_that_answers_its_word_and_its_severity() {
     let vault = Vault::with("");

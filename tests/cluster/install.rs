@@ -319,7 +319,7 @@ the schema is granted to our roles: SELECT a.grantee FROM pg_namespace, aclexplo
 functions have a fixed search_path or a body that was resolved when they were made, are volatile, unsafe in parallel (but those of policies and of columns), no definers: SELECT signature
     FROM functions WHERE NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), prosqlbody IS NOT NULL) OR prosecdef
        OR concat(provolatile, proparallel) <> CASE WHEN proname IN ('current_project_ids', 'effective_setting', 'lowest_setting') THEN 'sr'
-           WHEN proname IN ('redact', 'counts_as_failure') THEN 'is'
+           WHEN proname IN ('redact', 'counts_as') THEN 'is'
            WHEN proname ~ '^(first_read|key_access_(rates|episodes|anomalies)|key_newcomers|check_key_rotation_requirements|detect_(?!unusual_))' THEN 'su'
            ELSE 'vu' END;
 strangers have nothing: SELECT r.rolname, relname, p FROM pg_roles r, ours c,

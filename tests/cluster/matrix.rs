@@ -53,7 +53,7 @@ detect_unusual_key_access astu
 check_key_rotation_requirements astu
 update_provider_key      ast
 lowest_setting           atuo
-counts_as_failure        atuo
+counts_as                atuo
 install
 key_access_history       astu
 make_log_partition       o

@@ -1,5 +1,5 @@
-//! Settings that can be overridden, each by its row: what the server knows of it, what can be set
-//! where, whose value holds. A row that nobody defined, checks or reads is found here.
+//! Settings that can be overridden, row by row: what the server knows of it, which values can be
+//! set where, whose value holds. The test finds a row that nobody defined, checks or reads.
 
 use postgres::Client;
 
@@ -8,8 +8,8 @@ use crate::writer::Vault;
 use watchllm_core::overrides;
 use watchllm_core::setting::{Form, MAX_AGE, Scope, Setting};
 
-/// Two values that can be set and differ from the default and from each other; and some that
-/// cannot.
+/// Two values that can be set and differ from the default and from each other. Also some that
+/// cannot be set.
 fn values(setting: &Setting) -> ([String; 2], Vec<String>) {
     match setting.form {
         Form::Count { least, most, .. } => {
@@ -74,7 +74,7 @@ fn every_setting_is_the_servers_and_is_overridden_as_narrowly_as_its_row_says() 
                 one(c, &set(setting, value, arguments));
                 assert_eq!(effective(c, setting, arguments), *value, "{name} {scope:?}");
             }
-            // a wider one does not reach where a narrower one is set
+            // a wider override does not reach a narrower one
             one(c, &set(setting, &first, arguments));
         }
         one(c, &format!("SELECT watchllm.set_setting('{name}', NULL)"));
@@ -122,7 +122,7 @@ fn what_cannot_be_overridden_is_told_with_what_can_be() {
     for setting in overrides::all() {
         assert!(hint.contains(setting.name()), "{hint}");
     }
-    // every setting of the server that its row calls overridable is one, and no other
+    // exactly the settings whose row calls them overridable are so
     let told = "SELECT substr(name, 15) FROM pg_settings WHERE name LIKE 'watchllm\\_keys.%'
         AND extra_desc LIKE '%overridden%' ORDER BY 1";
     let mut numbers: Vec<&str> = overrides::all()

@@ -16,6 +16,7 @@ struct Event {
     at: i64,
     key: usize,
     role: String,
+    access_type: AccessType,
     failed: bool,
 }
 
@@ -42,7 +43,9 @@ fn day() -> Vec<Event> {
                 _ => below(240 * SECOND),    // a pause
             } as i64;
             let key = if mode == 6 { (key + i as usize) % 12 } else { key };
-            events.push(Event { at, key, role: format!("app_{role}"), failed: mode == 7 });
+            let access_type = if i % 3 == 0 { AccessType::Validate } else { AccessType::Decrypt };
+            let (role, failed) = (format!("app_{role}"), mode == 7);
+            events.push(Event { at, key, role, access_type, failed });
         }
     }
     events
@@ -77,16 +80,18 @@ fn the_same_day_through_the_live_counters_and_through_the_windows() {
         one(c, &format!("SELECT watchllm.set_setting('{name}', '{limit}')"));
     }
     let events = day();
-    let mut groups: BTreeMap<(usize, &str, bool), Vec<String>> = BTreeMap::new();
+    let mut groups: BTreeMap<(usize, &str, &str, bool), Vec<String>> = BTreeMap::new();
     for event in &events {
         let time = format!("'epoch'::timestamptz + {} * '1 us'::interval", event.at);
-        groups.entry((event.key, &event.role, event.failed)).or_default().push(time);
+        let kind = event.access_type.word();
+        groups.entry((event.key, &event.role, kind, event.failed)).or_default().push(time);
     }
-    for ((key, role, failed), times) in groups {
+    for ((key, role, kind, failed), times) in groups {
         let reason = if failed { "'inactive'" } else { "NULL" };
+        let (key, times) = (keys[key], times.join(","));
         one(
             c,
-            &format!("SELECT put('{}', ARRAY[{}], {reason}, '{role}')", keys[key], times.join(",")),
+            &format!("SELECT put('{key}', ARRAY[{times}], {reason}, '{role}', kind => '{kind}')"),
         );
     }
 
@@ -103,7 +108,7 @@ fn the_same_day_through_the_live_counters_and_through_the_windows() {
         let key = KeyRef { project: ProjectId::new(*project), key: ProviderKeyId::new(*key) };
         let callers = [Some(event.role.as_str()), None, None];
         let counted = if event.failed { Counted::Failure } else { Counted::Access };
-        let access_type = AccessType::Decrypt;
+        let access_type = event.access_type;
         watch.judge(&KeyAccess { at, key, access_type, counted, callers });
     }
     let live = watch.take_findings().into_iter().filter(|finding| finding.ended.is_none());

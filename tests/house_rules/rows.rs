@@ -1,6 +1,6 @@
-//! What a row of a table needs elsewhere: a detector its SQL and its tests, a setting that can be
-//! overridden somebody who reads it and a test that sets it. Each check is proven to fail. That a
-//! heading of docs/reference.md is missing is found by tests/docs.
+//! What a row of a table needs elsewhere. A detector needs its SQL and its tests. A setting that
+//! can be overridden needs a reader, and a test that sets it. Each check is proven to fail.
+//! tests/docs finds a missing heading of docs/reference.md.
 
 use super::{files, re};
 use std::collections::BTreeMap;
@@ -28,8 +28,8 @@ fn says(texts: &BTreeMap<String, String>, homes: &[&str], what: &str) -> bool {
     texts.iter().any(|(path, text)| is_there(path) && text.contains(what))
 }
 
-/// What is missing of a detector.
-fn of_detector(texts: &BTreeMap<String, String>, word: &str) -> Vec<String> {
+/// What is missing of a detector; a test names it by its word or by its row.
+fn of_detector(texts: &BTreeMap<String, String>, word: &str, row: &str) -> Vec<String> {
     let sql = format!("sql/anomalies/{word}.sql");
     let needs = [
         (texts.contains_key(&sql), format!("{word}: there is no {sql}")),
@@ -42,21 +42,20 @@ fn of_detector(texts: &BTreeMap<String, String>, word: &str) -> Vec<String> {
             format!("{word}: key_access_anomalies() does not ask it"),
         ),
         (
-            says(texts, &["tests/cluster/"], &format!("\"{word}\"")),
+            says(texts, &["tests/cluster/"], &format!("\"{word}\""))
+                || says(texts, &["tests/cluster/"], &format!("Detector::{row},")),
             format!("{word}: no test on a server names it"),
         ),
     ];
     needs.into_iter().filter(|(is_there, _)| !is_there).map(|(_, complaint)| complaint).collect()
 }
 
-/// What is missing of a setting; `reader`: how Rust names it where it reads it, if it has a name.
-fn of_setting(texts: &BTreeMap<String, String>, name: &str, reader: Option<&str>) -> Vec<String> {
-    let is_read = reader.is_none_or(|reader| {
-        let use_of_it = re(&format!(r"(&{reader}\b|\b{reader}\.\w)"));
-        let reads = |path: &String| path != "core/src/overrides.rs" && !path.starts_with("tests/");
-        texts.iter().any(|(path, text)| reads(path) && use_of_it.is_match(text))
-            || says(texts, &["sql/"], &format!("effective_setting('{name}'"))
-    });
+/// What is missing of a setting; `row`: how Rust names it.
+fn of_setting(texts: &BTreeMap<String, String>, name: &str, row: &str) -> Vec<String> {
+    let use_of_it = re(&format!(r"(&{row}\b|\b{row}\.\w)"));
+    let reads = |path: &String| path != "core/src/overrides.rs" && !path.starts_with("tests/");
+    let is_read = texts.iter().any(|(path, text)| reads(path) && use_of_it.is_match(text))
+        || says(texts, &["sql/"], &format!("effective_setting('{name}'"));
     let is_set = says(texts, &["tests/cluster/"], &format!("'{name}'"))
         || says(texts, &["tests/cluster/"], &format!("\"{name}\""));
     let mut complaints = Vec::new();
@@ -81,33 +80,32 @@ fn names(texts: &BTreeMap<String, String>) -> BTreeMap<String, String> {
 #[test]
 fn every_detector_has_what_it_needs() {
     let texts = texts();
-    let missing: Vec<String> =
-        Detector::ALL.iter().flat_map(|detector| of_detector(&texts, detector.word())).collect();
+    let of = |detector: &Detector| of_detector(&texts, detector.word(), &format!("{detector:?}"));
+    let missing: Vec<String> = Detector::ALL.iter().flat_map(of).collect();
     assert_eq!(missing, [""; 0]);
-    // and nothing looks for what no row names
+    // and no file that no row names
     for path in texts.keys().filter_map(|path| path.strip_prefix("sql/anomalies/")) {
         let word = path.trim_end_matches(".sql");
         assert!(Detector::find(word).is_some(), "sql/anomalies/{path} is of no detector");
     }
 }
 
+/// The limits of the detectors are read by their rows, and tested with them.
 #[test]
-fn every_setting_that_can_be_overridden_is_read_and_tested() {
+fn every_setting_that_can_be_overridden_is_listed_read_and_tested() {
     let texts = texts();
     let names = names(&texts);
-    let is_limit = |name: &str| {
-        Detector::ALL
-            .iter()
-            .any(|detector| detector.limit().is_some_and(|limit| limit.name() == name))
+    let is_limit = |name: &&str| {
+        let is_it =
+            |detector: &Detector| detector.limit().is_some_and(|limit| limit.name() == *name);
+        Detector::ALL.iter().any(is_it)
     };
-    let missing: Vec<String> = overrides::all()
-        .flat_map(|setting| {
-            let name = setting.name();
-            let reader = names.get(name).map(String::as_str);
-            assert!(reader.is_some() || is_limit(name), "{name}: its row has no name");
-            of_setting(&texts, name, reader)
-        })
-        .collect();
+    let mut listed: Vec<&str> =
+        overrides::all().map(|setting| setting.name()).filter(|name| !is_limit(name)).collect();
+    listed.sort_unstable();
+    assert_eq!(names.keys().collect::<Vec<_>>(), listed, "rows, and the list of them");
+    let missing: Vec<String> =
+        names.iter().flat_map(|(name, row)| of_setting(&texts, name, row)).collect();
     assert_eq!(missing, [""; 0]);
 }
 
@@ -121,12 +119,15 @@ fn a_detector_that_lacks_something_is_named() {
     ]
     .map(|(path, text)| (path.to_string(), text.to_string()))
     .into();
-    assert_eq!(of_detector(&whole, "odd"), [""; 0]);
+    assert_eq!(of_detector(&whole, "odd", "Odd"), [""; 0]);
     for path in whole.keys() {
         let mut without = whole.clone();
         without.remove(path);
-        assert_eq!(of_detector(&without, "odd").len(), 1, "without {path}");
+        assert_eq!(of_detector(&without, "odd", "Odd").len(), 1, "without {path}");
     }
+    let mut by_row = whole.clone();
+    by_row.insert("tests/cluster/odd.rs".into(), "(Detector::Odd, 20, 20)".into());
+    assert_eq!(of_detector(&by_row, "odd", "Odd"), [""; 0]);
 }
 
 #[test]
@@ -138,13 +139,13 @@ fn a_setting_that_lacks_something_is_named() {
     ]
     .map(|(path, text)| (path.to_string(), text.to_string()))
     .into();
-    assert_eq!(of_setting(&whole, "odd", Some("ODD")), [""; 0]);
+    assert_eq!(of_setting(&whole, "odd", "ODD"), [""; 0]);
     for (path, complaint) in
         [("src/api/keys.rs", "nobody reads it"), ("tests/cluster/odd.rs", "no test on a server")]
     {
         let mut without = whole.clone();
         without.remove(path);
-        let missing = of_setting(&without, "odd", Some("ODD"));
+        let missing = of_setting(&without, "odd", "ODD");
         assert!(
             missing.len() == 1 && missing[0].contains(complaint),
             "without {path}: {missing:?}"
@@ -153,5 +154,5 @@ fn a_setting_that_lacks_something_is_named() {
     let mut in_sql = whole.clone();
     in_sql.insert("sql/views.sql".into(), "watchllm.effective_setting('odd', r.id)".into());
     in_sql.remove("src/api/keys.rs");
-    assert_eq!(of_setting(&in_sql, "odd", Some("ODD")), [""; 0]);
+    assert_eq!(of_setting(&in_sql, "odd", "ODD"), [""; 0]);
 }

@@ -1,5 +1,5 @@
-//! What the watch is told and what it tells: an access as it is counted, a finding for people to
-//! look at, a caller that met a key. Made of events (trail/event), written down by the writer
+//! What goes into the watch and what comes out: an access to count, a finding for people, a caller
+//! that met a key. Accesses are made from events (trail/event). The writer stores the results
 //! (audit/writer/findings).
 
 use super::detector::{Detector, Subject};
@@ -12,9 +12,13 @@ use std::rc::Rc;
 /// An access to a key by somebody with the right, as it is counted.
 #[derive(Clone, Copy)]
 pub struct KeyAccess<'a> {
+    /// When it happened.
     pub at: Moment,
+    /// The key.
     pub key: KeyRef,
+    /// What was attempted.
     pub access_type: AccessType,
+    /// How it counts.
     pub counted: Counted,
     /// Role, trusted subject and address, by `CallerKind`.
     pub callers: [Option<&'a str>; 3],
@@ -35,15 +39,21 @@ impl<'a> KeyAccess<'a> {
 /// Something that a person must look at.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WatchFinding {
+    /// The incident that tells of it.
     pub incident: IncidentId,
+    /// The detector that found it.
     pub detector: Detector,
+    /// The key or caller it is about.
     pub subject: Subject,
+    /// When its episode began.
     pub began: Moment,
+    /// How many were counted.
     pub observed: u32,
+    /// How many were allowed.
     pub limit: u32,
     /// The key or the caller is blocked from this access on.
     pub blocks: bool,
-    /// When it was over, and how many accesses there were meanwhile.
+    /// When it ended, and how many accesses it had.
     pub ended: Option<(Moment, u64)>,
 }
 
@@ -65,12 +75,16 @@ impl WatchFinding {
     }
 }
 
-/// A caller that used a key and was not known to this day's writer: the table knows whether it is
+/// A caller that used a key and that today's writer did not know. The table knows whether it is
 /// new.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Meeting {
+    /// The key.
     pub key: KeyRef,
+    /// What kind of caller it is.
     pub kind: CallerKind,
+    /// The name of the caller.
     pub subject: Rc<str>,
+    /// When it happened.
     pub at: Moment,
 }

@@ -1,6 +1,5 @@
-//! What follows an anomaly, as it is written: `alert` or `block`, and exceptions as
-//! `detector=action`, separated by commas. The setting `anomaly_action`, of the server and as it is
-//! overridden.
+//! What follows an anomaly, in words: `alert` or `block`, and exceptions as `detector=action`,
+//! separated by commas. This is the setting `anomaly_action`, the server's and its overrides.
 
 use super::detector::Detector;
 use crate::setting::{Form, Scope, Setting, Wrong};
@@ -9,13 +8,15 @@ use std::ffi::CStr;
 /// What follows an anomaly.
 pub static ANOMALY_ACTION: Setting = Setting {
     guc: c"watchllm_keys.anomaly_action",
-    says: c"What follows an anomaly: alert or block, and exceptions as detector=action, separated by commas.",
-    says_more: c"A caller who opens too many different keys is blocked only where mass_key_reading=block is named.",
+    says: c"What follows an anomaly: alert or block, and exceptions as detector=action, separated \
+         by commas.",
+    says_more: c"A caller who opens too many different keys is blocked only where \
+         mass_key_reading=block is named.",
     form: Form::Words { default: c"alert", check },
     narrowest: Scope::Key,
 };
 
-/// The detectors that block, a bit each; or what is wrong with the text.
+/// The detectors that block, a bit each, or the fault of the text.
 pub fn blocking(text: &str) -> Result<u16, &'static CStr> {
     let (mut plain, mut blocks, mut alerts) = (None, 0u16, 0u16);
     for (name, block) in text.split(',').map(exception) {
@@ -36,7 +37,7 @@ pub fn blocking(text: &str) -> Result<u16, &'static CStr> {
     Ok(by_default & !alerts | blocks)
 }
 
-/// One part of the text: whom it names, and whether that is to block.
+/// One part of the text: which detector it names, and whether that one blocks.
 fn exception(part: &str) -> (Option<&str>, Result<bool, &'static CStr>) {
     let (name, action) = match part.split_once('=') {
         Some((name, action)) => (Some(name.trim()), action),
@@ -50,7 +51,7 @@ fn exception(part: &str) -> (Option<&str>, Result<bool, &'static CStr>) {
     (name, block)
 }
 
-/// The detectors that the plain word `block` reaches.
+/// The detectors that block if the text is just `block`.
 fn plain_block() -> u16 {
     let reached = Detector::ALL.iter().filter(|detector| detector.blocks_by_default());
     reached.fold(0, |set, detector| set | detector.bit())
@@ -76,14 +77,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn block_reaches_the_first_four_and_the_others_by_name_alone() {
+    fn block_reaches_what_counts_of_a_key_and_the_others_by_name_alone() {
+        let of_keys = Detector::OF_KEYS.iter().fold(0, |set, detector| set | detector.bit());
+        let (theft, mass) = (Detector::Theft.bit(), Detector::MassReading.bit());
         assert_eq!(blocking("alert"), Ok(0));
-        assert_eq!(blocking("block"), Ok(0b1111));
+        assert_eq!(blocking("block"), Ok(of_keys));
         assert_eq!(
             blocking(" block , potential_key_theft = alert,mass_key_reading=block"),
-            Ok(0b1_1101)
+            Ok(of_keys & !theft | mass)
         );
-        assert_eq!(blocking("repeated_failures=block"), Ok(0b1000));
+        assert_eq!(blocking("repeated_failures=block"), Ok(Detector::Failures.bit()));
         assert_eq!(blocking("new_role=block"), Ok(Detector::NewRole.bit()));
     }
 

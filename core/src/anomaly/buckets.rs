@@ -1,6 +1,6 @@
 //! Counts within a sliding time: the minute exactly, hour and day in buckets. The SQL windows
-//! (sql/anomalies.sql) use the same minute and the same buckets, so that both see the same. Inside,
-//! times are plain microseconds since 1970: `Times` keeps their low half.
+//! (sql/anomalies.sql) use the same minute and the same buckets, so that both count the same. Times
+//! here are plain microseconds since 1970; `Times` keeps their low half.
 
 use crate::moment::Span;
 use std::collections::VecDeque;
@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 /// The microseconds of a minute.
 const MINUTE: i64 = Span::MINUTE.micros();
 
-/// Counts in the last `N` buckets of `WIDTH` microseconds, the present one included: an hour is 60
-/// of a minute, a day 48 of half an hour.
+/// Counts in the last `N` buckets of `WIDTH` microseconds, with the present one. An hour is 60
+/// buckets of a minute, a day 48 of half an hour.
 pub(super) struct Buckets<C, const N: usize, const WIDTH: i64> {
     /// The number of the newest bucket, counted from 1970.
     newest: i64,
@@ -17,8 +17,8 @@ pub(super) struct Buckets<C, const N: usize, const WIDTH: i64> {
     sum: u32,
 }
 
-/// An hour, and a day by half hours; and an hour of what is rare, which takes half the memory and
-/// counts 65,535 a minute at most.
+/// An hour by minutes, a day by half hours, and an hour of rare events. The last takes half the
+/// memory and counts 65,535 a minute at most.
 pub(super) type Hour = Buckets<u32, 60, MINUTE>;
 pub(super) type HalfHours = Buckets<u32, 48, { 30 * MINUTE }>;
 pub(super) type RareHour = Buckets<u16, 60, MINUTE>;
@@ -33,7 +33,7 @@ impl<C, const N: usize, const WIDTH: i64> Buckets<C, N, WIDTH>
 where
     C: Copy + Default + Into<u32> + TryFrom<u32>,
 {
-    /// Counts one more at that time, and answers how many there are now; what lies before the oldest
+    /// Counts one more at that time. Answers how many there are now. A time before the oldest
     /// bucket is not counted.
     pub(super) fn add(&mut self, at: i64) -> u32 {
         let bucket = at.div_euclid(WIDTH);
@@ -48,7 +48,7 @@ where
         self.sum
     }
 
-    /// How many lie within the buckets that end with the one of `now`.
+    /// How many lie within the buckets up to that of `now`.
     pub(super) fn count(&mut self, now: i64) -> u32 {
         self.move_to(now.div_euclid(WIDTH));
         self.sum
@@ -71,8 +71,8 @@ where
     }
 }
 
-/// The times within the last minute, both ends included, of which the newest are kept: one more
-/// than the limit tells whether it is crossed. The low half of a time is enough, as no two kept
+/// The times within the last minute, both ends included. Only the newest are kept: one more than
+/// the limit is enough to tell that it is crossed. The low half of a time is enough, as no two kept
 /// times are more than a minute apart.
 #[derive(Clone, Default)]
 pub(super) struct Times {
@@ -81,8 +81,8 @@ pub(super) struct Times {
 }
 
 impl Times {
-    /// Adds a time and answers how many lie within the minute that ends with it; at most `most` are
-    /// kept. An event that comes late is put where it belongs, and counts for those after it.
+    /// Adds a time. Answers how many lie within the minute that ends with it; at most `most` are
+    /// kept. A late event is put in its place, and counts for those after it.
     pub(super) fn add(&mut self, at: i64, most: usize) -> usize {
         if at < self.newest {
             self.add_late(at);
@@ -100,7 +100,7 @@ impl Times {
         self.times.len()
     }
 
-    /// How many lie within the minute that ends `now`. Memory of a key that is idle is given back.
+    /// How many lie within the minute that ends `now`. An idle key gives its memory back.
     pub(super) fn count(&mut self, now: i64) -> usize {
         self.forget(now.max(self.newest));
         if self.times.is_empty() {
@@ -128,7 +128,7 @@ impl Times {
         }
     }
 
-    /// Grows in quarters of what will be kept at most: no more than a limit's worth is ever
+    /// Memory grows in quarters of the most that is kept, so no more than a limit's worth is
     /// allocated.
     fn step(most: usize) -> usize {
         (most / 4 + 1).min(256)
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(times.add(-1, 3), 2); // older than a minute
         assert_eq!(times.add(2 * MINUTE, 3), 2);
         assert_eq!(times.add(MINUTE + 1, 3), 3);
-        assert_eq!(times.add(MINUTE + 2, 3), 3); // the oldest of four is let go
+        assert_eq!(times.add(MINUTE + 2, 3), 3); // the oldest of four is dropped
         assert_eq!(times.count(2 * MINUTE + 1), 3);
         assert_eq!(times.count(2 * MINUTE + 2), 2);
     }

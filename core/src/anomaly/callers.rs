@@ -1,16 +1,16 @@
-//! Callers, and how many different keys each opened within the last minute: somebody who empties
-//! the vault. A pair of caller and key counts for a minute after its last access; the pairs lie in
-//! the order of that access, so that those that are over are found at once. Memory is bounded: of
-//! more callers or pairs the idlest are let go.
+//! Callers, and how many different keys each opened within the last minute. Many keys mean that
+//! somebody empties the vault. A pair of caller and key counts for a minute after its last access.
+//! Pairs are kept in the order of that access, so expired ones are found at once. Memory is
+//! bounded: the longest idle callers and pairs are dropped.
 
 use crate::moment::{Moment, Span};
 use crate::trail::CallerKind;
 use lru::LruCache;
 use std::rc::Rc;
 
-/// Callers of one kind that are known at a time, about 150 bytes each.
+/// The most callers of one kind that are known at a time, about 150 bytes each.
 pub(super) const MAX_CALLERS: usize = 10_000;
-/// Pairs of caller and key within the last minute, about 80 bytes each.
+/// The most pairs of caller and key within the last minute, about 80 bytes each.
 pub(super) const MAX_PAIRS: usize = 65_536;
 /// Days whose busiest minute is kept: today and the week before.
 pub(super) const DAYS: usize = 8;
@@ -19,6 +19,7 @@ pub(super) const DAYS: usize = 8;
 pub(super) type CallerPlace = u32;
 
 pub(super) struct CountedCaller {
+    /// What kind of caller it is.
     pub kind: CallerKind,
     pub name: Rc<str>,
     /// Given once and never again, unlike its place.
@@ -46,9 +47,13 @@ pub(super) struct Callers {
 /// The busiest minute of a caller on a day (since 1970).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Peak {
+    /// What kind of caller it is.
     pub kind: CallerKind,
+    /// The name of the caller.
     pub subject: Rc<str>,
+    /// The UTC day, in days since 1970.
     pub day: i32,
+    /// Different keys in the busiest minute of that day.
     pub distinct_keys: u32,
 }
 
@@ -67,8 +72,9 @@ impl Default for Callers {
 
 impl Callers {
     /// Counts an access of a caller to a key. Answers the caller's place, and whether this caller
-    /// had not used the key within the last minute; None: there are more active callers than can be
-    /// told apart. Its busiest minute is not touched: `raise` does that, for what was not refused.
+    /// had not used the key within the last minute. None: there are more active callers than
+    /// places. Its busiest minute does not change here. `raise` changes it, for accesses that were
+    /// not refused.
     pub(super) fn open(
         &mut self,
         kind: CallerKind,
@@ -87,21 +93,21 @@ impl Callers {
         Some((place, fresh))
     }
 
-    /// The caller got the key that it opened at last: its present minute may be its busiest.
+    /// The caller got the key that it opened last, so its present minute may be its busiest.
     pub(super) fn raise(&mut self, place: CallerPlace, at: Moment) {
         let caller = &mut self.callers[place as usize];
         caller.raise(at.day(), caller.distinct);
         self.mark_changed(place);
     }
 
-    /// Lets go of the pairs whose minute is over.
+    /// Drops the pairs whose minute is over.
     pub(super) fn forget(&mut self, now: Moment) {
         while self.pairs.peek_lru().is_some_and(|(_, &last)| now - last > Span::MINUTE) {
             self.let_go_oldest();
         }
     }
 
-    /// As after a clock was set back: nothing counts any more.
+    /// Drops all pairs, as after a clock was set back.
     pub(super) fn forget_all(&mut self) {
         self.pairs.clear();
         self.callers.iter_mut().for_each(|caller| caller.distinct = 0);
@@ -115,12 +121,12 @@ impl Callers {
         self.callers[place as usize].flagged = flagged;
     }
 
-    /// The place of a caller that is known.
+    /// The place of a known caller.
     pub(super) fn find(&self, kind: CallerKind, name: &str) -> Option<CallerPlace> {
         self.names[kind as usize].peek(name).copied()
     }
 
-    /// The place of a caller, a new one if there is room.
+    /// The place of a caller. A new one is made if there is room.
     pub(super) fn place(&mut self, kind: CallerKind, name: &str) -> Option<CallerPlace> {
         if let Some(&place) = self.names[kind as usize].get(name) {
             return Some(place);
@@ -150,16 +156,16 @@ impl Callers {
         Some(place)
     }
 
-    /// Takes up the busiest minute of a day that an earlier writer saw.
+    /// Takes the busiest minute of a day from an earlier writer.
     pub(super) fn remember(&mut self, peak: &Peak) {
         if let Some(place) = self.place(peak.kind, &peak.subject) {
             self.callers[place as usize].raise(peak.day, peak.distinct_keys);
         }
     }
 
-    /// Busiest minutes that rose since the last time, at most `most` of them.
+    /// Busiest minutes that rose since the last call, at most `most` of them.
     pub(super) fn changed(&mut self, most: usize) -> Vec<Peak> {
-        // The oldest first: until it is told, a caller cannot leave its place.
+        // The oldest first: a caller cannot leave its place until its minute is reported.
         let part: Vec<CallerPlace> = self.changed.drain(..most.min(self.changed.len())).collect();
         let mut peak = |place: CallerPlace| {
             let caller = &mut self.callers[place as usize];
@@ -170,7 +176,7 @@ impl Callers {
         part.into_iter().map(&mut peak).collect()
     }
 
-    /// Has a busiest minute told again, as it could not be written.
+    /// Has a busiest minute reported again, because it could not be written.
     pub(super) fn put_back(&mut self, peak: &Peak) {
         if let Some(place) = self.find(peak.kind, &peak.subject)
             && !std::mem::replace(&mut self.callers[place as usize].is_changed, true)
@@ -194,7 +200,7 @@ impl Callers {
         }
     }
 
-    /// The idlest caller of a kind leaves its place, unless all are active.
+    /// Drops the longest idle caller of a kind. None: all are active.
     fn let_go_idlest(&mut self, kind: CallerKind) -> Option<()> {
         let (_, &place) = self.names[kind as usize].peek_lru()?;
         let caller = &self.callers[place as usize];
@@ -208,9 +214,9 @@ impl Callers {
 }
 
 impl CountedCaller {
-    /// More different keys within a minute are an anomaly: the limit, or three times its own
-    /// busiest minute of the seven days before. Today does not count, so that nobody is slowly led
-    /// up to an emptied vault.
+    /// More different keys within a minute than this are an anomaly: the limit, or three times the
+    /// caller's own busiest minute of the seven days before. Today does not count, so that nobody
+    /// can raise the limit step by step and then empty the vault.
     pub(super) fn limit(&self, distinct: u32, now: Moment) -> u32 {
         distinct.max(self.busiest_before(now.day()).saturating_mul(3))
     }

@@ -1,17 +1,20 @@
-//! A count of one key within a window, as a detector asks for it: exactly within the last minute,
-//! by minutes within the last hour, by half hours within the last day. What has not happened takes
-//! no memory but its place.
+//! The count of one key within a detector's window: exactly within the last minute, by minutes
+//! within the last hour, by half hours within the last day. A count of nothing takes almost no
+//! memory.
 
 use super::buckets::{HalfHours, Hour, RareHour, Times};
 use crate::moment::Moment;
 
-/// The time within which something is counted.
+/// The time within which a detector counts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Window {
+    /// The last minute, both ends included.
     Minute,
+    /// The last hour, by minutes.
     Hour,
-    /// An hour of what is rare: half the memory, and at most 65,535 a minute.
+    /// An hour of rare events: half the memory, and at most 65,535 a minute.
     RareHour,
+    /// The last day, by half hours.
     Day,
 }
 
@@ -26,7 +29,7 @@ impl Window {
     }
 }
 
-/// What is counted within a window.
+/// The count within a window.
 pub(super) enum Counter {
     Minute(Option<Box<Times>>),
     Hour(Option<Box<Hour>>),
@@ -44,8 +47,8 @@ impl Counter {
         }
     }
 
-    /// Counts one more and answers how many lie within the window that ends with it; of a minute
-    /// one more than the limit at most.
+    /// Counts one more. Answers how many lie within the window that ends with it; for a minute, one
+    /// more than the limit at most.
     pub(super) fn add(&mut self, at: Moment, limit: u32) -> u32 {
         let at = at.micros();
         match self {

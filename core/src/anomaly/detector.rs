@@ -1,6 +1,6 @@
-//! The detectors, a row each: what is looked for and how often it may be, how urgent its incident
-//! is, what it says, and whether it blocks. All that asks of a detector follows from its row: the
-//! counters of a key, the limits and their settings, `anomaly_action`. Its SQL: sql/anomalies.
+//! The detectors, a row each: what it counts, its limit, how urgent its incident is, its text, and
+//! whether it blocks. Everything else follows from the row: the counters of a key, the limits and
+//! their settings, `anomaly_action`. The SQL is in sql/anomalies.
 
 use super::counter::Window;
 use crate::id::KeyRef;
@@ -9,10 +9,12 @@ use crate::trail::incident::kinds::Whom;
 use crate::trail::{AccessType, CallerKind, Counted, IncidentType, Severity};
 use std::rc::Rc;
 
-/// Whom an incident of the watch is about.
+/// The subject of an incident of the watch.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Subject {
+    /// A key, with its project.
     Key(KeyRef),
+    /// A caller, by its kind and name.
     Caller(CallerKind, Rc<str>),
 }
 
@@ -26,28 +28,28 @@ impl Subject {
     }
 }
 
-/// A detector as it is written down.
+/// The row of a detector.
 struct Definition {
-    /// Its word is the detector's.
+    /// Its word is the detector's word.
     incident: IncidentType,
     severity: Severity,
-    /// What happened, for people; `{limit}` is the number that was crossed.
+    /// What happened, for people. `{limit}` becomes the number that was crossed.
     says: &'static str,
     looks_at: Looks,
     blocks: Blocks,
 }
 
-/// What a detector looks at. A limit is crossed by more than its number.
+/// What a detector counts. A limit is crossed by more than its number.
 pub(super) enum Looks {
-    /// What happens to a key within a window.
+    /// Events of a key within a window.
     Key(Frequency),
     /// Different keys that one caller opens within a minute.
     Caller { limit: Setting },
-    /// A moment, which the tables tell.
+    /// A single moment, which only the tables can judge.
     Moment,
 }
 
-/// How often something may happen to a key within a window.
+/// How often an event of a key may occur within a window.
 pub(super) struct Frequency {
     /// Whether an attempt to open the key is counted here.
     pub counts: fn(Counted, AccessType) -> bool,
@@ -59,8 +61,8 @@ pub(super) struct Frequency {
 enum Blocks {
     /// Where `anomaly_action` says `block`.
     ByDefault,
-    /// Only where it names the detector: a caller may be everybody's backend, and a moment is seen
-    /// after it has been answered.
+    /// Only if the text names the detector. A caller may be everybody's backend, and a moment is
+    /// judged after its access was answered.
     ByName,
 }
 
@@ -69,12 +71,15 @@ const MAX_A_MINUTE: i32 = 100_000;
 
 macro_rules! detectors {
     ($($name:ident = $definition:expr;)+) => {
-        /// What is looked for.
+        /// What the watch detects.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[repr(u8)]
-        pub enum Detector { $($name),+ }
+        pub enum Detector {
+            $(#[doc = concat!("The row `", stringify!($name), "`.")] $name),+
+        }
 
         impl Detector {
+            /// All of them, in the order of their bits.
             pub const ALL: &'static [Detector] = &[$(Detector::$name),+];
         }
 
@@ -205,8 +210,9 @@ const fn count_of_keys() -> usize {
 }
 
 impl Detector {
+    /// How many detectors there are.
     pub const COUNT: usize = Detector::ALL.len();
-    /// Those that count what happens to a key.
+    /// The detectors that count events of a key.
     pub(super) const OF_KEYS: [Detector; count_of_keys()] = {
         let (mut found, mut next, mut place) = ([Detector::ALL[0]; count_of_keys()], 0, 0);
         while place < Detector::COUNT {
@@ -223,38 +229,40 @@ impl Detector {
         &DEFINITIONS[self as usize]
     }
 
-    /// Its name: that of its incidents, of its SQL function behind `detect_`, and in
-    /// `anomaly_action`.
+    /// Its name: of its incidents, of its SQL function behind `detect_`, and in `anomaly_action`.
     pub fn word(self) -> &'static str {
         self.incident_type().word()
     }
 
+    /// The detector of this name.
     pub fn find(word: &str) -> Option<Detector> {
         Detector::ALL.iter().copied().find(|detector| detector.word() == word)
     }
 
+    /// The type of its incidents.
     pub fn incident_type(self) -> IncidentType {
         self.definition().incident
     }
 
+    /// The severity of its incidents.
     pub fn severity(self) -> Severity {
         self.definition().severity
     }
 
-    /// What happened, for people; `limit` is the number that was crossed.
+    /// What happened, for people. `limit` is the number that was crossed.
     pub fn says(self, limit: u32) -> String {
         self.definition().says.replace("{limit}", &limit.to_string())
     }
 
     /// Whether it counts such an attempt to open a key.
-    pub(super) fn counts(self, counted: Counted, access_type: AccessType) -> bool {
+    pub fn counts(self, counted: Counted, access_type: AccessType) -> bool {
         match &self.definition().looks_at {
             Looks::Key(frequency) => (frequency.counts)(counted, access_type),
             Looks::Caller { .. } | Looks::Moment => false,
         }
     }
 
-    /// The setting that says how often is too often.
+    /// The setting of its limit.
     pub fn limit(self) -> Option<&'static Setting> {
         match &self.definition().looks_at {
             Looks::Key(Frequency { limit, .. }) | Looks::Caller { limit } => Some(limit),
@@ -276,7 +284,7 @@ impl Detector {
         matches!(self.definition().looks_at, Looks::Caller { .. })
     }
 
-    /// Whether the plain word `block` is enough for it to block.
+    /// Whether the plain word `block` makes it block.
     pub fn blocks_by_default(self) -> bool {
         matches!(self.definition().blocks, Blocks::ByDefault)
     }

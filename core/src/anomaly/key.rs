@@ -1,5 +1,5 @@
-//! What is counted of one key: a count for each detector that looks at keys, and which callers used
-//! it today. About 700 bytes, and 4 more for each access of the last minute up to the limit.
+//! The counts of one key, one for each detector that looks at keys, and the callers that used it
+//! today. About 700 bytes, and 4 more for each access of the last minute, up to the limit.
 
 use super::counter::{Counter, Window};
 use super::detector::Detector;
@@ -7,7 +7,7 @@ use super::limits::Limits;
 use crate::moment::{Moment, Span};
 use crate::trail::{AccessType, Counted};
 
-/// Callers of a key that need no second look on one day.
+/// How many callers of a key are remembered, so that each is checked only once a day.
 const KNOWN: usize = 6;
 
 /// Detectors that count what happens to a key.
@@ -19,13 +19,13 @@ pub(super) struct CountedKey {
     /// Detectors with an open episode, by `Detector::bit`.
     pub flagged: u16,
     pub limits: Limits,
-    /// Of the rules that the limits come from.
+    /// The generation of the rules that the limits come from.
     pub generation: u32,
     /// In the order of `Detector::OF_KEYS`.
     counters: [Counter; COUNTING],
-    /// The newest access; 0: none.
+    /// The newest access. 0 means none.
     last_opened: Moment,
-    /// Callers met today, by serial; the oldest is overwritten.
+    /// Callers of today, by serial. The oldest is overwritten.
     known: [u32; KNOWN],
     known_on: i32,
     next_known: u8,
@@ -47,7 +47,7 @@ impl CountedKey {
         }
     }
 
-    /// Counts an attempt to open it, and answers the detectors whose limit it crosses or whose
+    /// Counts an attempt to open the key. Answers the detectors whose limit it crosses or whose
     /// episode is open, a bit each.
     pub(super) fn take(&mut self, counted: Counted, access_type: AccessType, at: Moment) -> u16 {
         if counted == Counted::Access {
@@ -64,22 +64,22 @@ impl CountedKey {
         noted
     }
 
-    /// What a detector counts now; one that does not look at keys sees nothing.
+    /// A detector's present count. 0 for a detector that does not look at keys.
     pub(super) fn count(&mut self, detector: Detector, now: Moment) -> u32 {
         let place = Detector::OF_KEYS.iter().position(|other| *other == detector);
         place.map_or(0, |place| self.counters[place].count(now))
     }
 
-    /// Whether nobody used it within the day before, as far as this writer saw.
+    /// Whether nobody used it within the day before, as far as this writer knows.
     pub(super) fn was_asleep(&self, at: Moment) -> bool {
         at - self.last_opened > Span::DAY
     }
-    /// Whether a caller was met today already.
+    /// Whether a caller has used it today already.
     pub(super) fn knows(&self, caller: u32, at: Moment) -> bool {
         self.known_on == at.day() && self.known.contains(&caller)
     }
 
-    pub(super) fn meet(&mut self, caller: u32, at: Moment) {
+    pub(super) fn remember_caller(&mut self, caller: u32, at: Moment) {
         if self.known_on != at.day() {
             (self.known, self.known_on) = ([0; KNOWN], at.day());
         }

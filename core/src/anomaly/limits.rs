@@ -1,6 +1,6 @@
-//! Limits of the watch as they hold for a key: the server's, overridden per database, project and
-//! key, and what follows when one is crossed. Filled from the settings, by name, as the writer
-//! reads them; after that they are only looked up.
+//! The limits of the watch for a key, and what follows when one is crossed. The server's limits are
+//! overridden per database, project and key. The writer fills them from the settings, by name.
+//! Afterwards they are only looked up.
 
 use super::action::{self, ANOMALY_ACTION};
 use super::detector::Detector;
@@ -20,7 +20,7 @@ pub static STALE_AFTER: Setting = Setting::age(
 /// The limits of one key; each is crossed by more than its number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
-    /// By detector; of those without a limit 0.
+    /// By detector. 0 for those without a limit.
     most: [u32; Detector::COUNT],
     /// The time without an access after which a key counts as asleep.
     pub stale: Span,
@@ -28,7 +28,7 @@ pub struct Limits {
     pub blocks: u16,
 }
 
-/// Limits that the server, a database, a project or a key has of its own; None: the wider one's
+/// Limits that the server, a database, a project or a key sets. None: those of the wider scope
 /// hold.
 #[derive(Clone, Copy, Default)]
 pub struct OwnLimits {
@@ -42,13 +42,15 @@ pub struct OwnLimits {
 pub struct Rules {
     /// Of the whole database.
     pub base: Limits,
+    /// The limits that projects have of their own.
     pub projects: HashMap<ProjectId, OwnLimits>,
+    /// The limits that keys have of their own.
     pub keys: HashMap<KeyRef, OwnLimits>,
 }
 
 impl OwnLimits {
-    /// Takes up the value of a setting. Names that are none of the watch's say nothing here, and
-    /// neither do values that nobody can have set.
+    /// Takes the value of a setting. Names that are not the watch's are ignored, and so are values
+    /// that nobody can have set.
     pub fn take(&mut self, name: &str, value: &str) {
         let limit = |detector: &Detector| detector.limit().filter(|limit| limit.name() == name);
         let of_detector =
@@ -64,6 +66,7 @@ impl OwnLimits {
 }
 
 impl Limits {
+    /// These limits, with those of a narrower scope in their place.
     pub fn overridden(self, by: &OwnLimits) -> Limits {
         let mut limits = self;
         for (most, own) in limits.most.iter_mut().zip(by.most) {
@@ -85,13 +88,14 @@ impl Limits {
         self.most[detector as usize]
     }
 
+    /// Whether the detector refuses what it finds.
     pub fn block(&self, detector: Detector) -> bool {
         self.blocks & detector.bit() != 0
     }
 }
 
 impl Default for Limits {
-    /// Where nobody has set anything.
+    /// The limits if nobody has set anything.
     fn default() -> Self {
         let mut most = [0; Detector::COUNT];
         for &detector in Detector::ALL {
@@ -103,14 +107,14 @@ impl Default for Limits {
 }
 
 impl Rules {
-    /// The limits of a key: its own before its project's before the database's.
+    /// The limits of a key: its own come before its project's, and those before the database's.
     pub fn of(&self, key: &KeyRef) -> Limits {
         let project = self.projects.get(&key.project).copied().unwrap_or_default();
         let own = self.keys.get(key).copied().unwrap_or_default();
         self.base.overridden(&project).overridden(&own)
     }
 
-    /// Takes up what the server, or else the whole database, has: the server's first.
+    /// Takes a value of the server or of the whole database. The server's come first.
     pub fn take(&mut self, name: &str, value: &str) {
         let mut own = OwnLimits::default();
         own.take(name, value);

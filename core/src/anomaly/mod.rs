@@ -1,6 +1,6 @@
-//! The watch: what is counted of accesses and refusals as they happen, and what follows from the
+//! The watch: counts accesses and refusals as they happen, and decides what follows from the
 //! counts. Pure: no pgrx, no unsafe; time is an argument. Bounded memory, constant cost per event.
-//! DESIGN §8.
+//! See docs/architecture.md#the-watch.
 #![forbid(unsafe_code)]
 
 mod access;

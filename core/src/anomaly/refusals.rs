@@ -1,19 +1,21 @@
-//! Refusals of callers without the right: each is a row of the trail up to a rate; past it they are
-//! counted, and a row says how many there were. So nobody can flood the trail by failing, and no
-//! refusal goes unrecorded. Counted per caller, never per key: nobody harms another's key by
-//! failing on it.
+//! Refusals of callers without the right. Up to a rate each is a row of the trail; above it they
+//! are counted, and one row holds the number. So nobody can flood the trail by failing, and no
+//! refusal goes unrecorded. They count per caller, never per key, so that nobody harms another's
+//! key by failing on it.
 
 use crate::moment::{Moment, Span};
 use crate::trail::{AccessType, Event, FailureReason};
 use std::collections::HashMap;
 
-/// Refusals of one caller within a minute that get a row each: more than a person makes by mistake.
+/// The most refusals of one caller within a minute that get a row each. A person makes fewer by
+/// mistake.
 const ROWS_A_MINUTE: u32 = 20;
-/// Callers that are told apart at a time (about 200 bytes each); of more, every refusal gets its
-/// row.
+/// The most callers that are told apart at a time (about 200 bytes each). If there are more, every
+/// refusal gets its row.
 const MAX_CALLERS: usize = 4096;
 
-/// Who failed: what a caller cannot choose freely. Claims that do not count are not told apart.
+/// Who failed, by properties that a caller cannot choose freely. Claims that do not count are left
+/// out.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Who {
     session_role: String,
@@ -29,7 +31,7 @@ impl Who {
     }
 }
 
-/// Attempts that are one row: the same caller, with the same rights, was refused the same for the
+/// Attempts that share one row: the same caller, with the same rights, was refused the same for the
 /// same reason.
 #[derive(PartialEq, Eq, Hash)]
 struct Attempt {
@@ -45,8 +47,8 @@ struct Minute {
     refusals: u32,
 }
 
-/// What is counted and not yet written. `T` goes with the first event of a row: its place in the
-/// queue.
+/// Refusals that are counted but not yet written. `T` belongs to the first event of a row: its
+/// place in the queue.
 pub struct Refusals<T> {
     callers: HashMap<Who, Minute>,
     counted: HashMap<Attempt, (T, Event)>,
@@ -59,8 +61,8 @@ impl<T> Default for Refusals<T> {
 }
 
 impl<T> Refusals<T> {
-    /// Whether the refusal is past its caller's rate, and so counted here instead of getting a row
-    /// of its own.
+    /// Whether the refusal is above its caller's rate. Then it is counted here and gets no row of
+    /// its own.
     pub fn takes(&mut self, place: T, event: &Event, now: Moment) -> bool {
         let past = self.is_past_rate(&Who::of(event), now);
         if past {
@@ -69,8 +71,8 @@ impl<T> Refusals<T> {
         past
     }
 
-    /// The rows to write now, each counting its attempts. What cannot be written is counted again,
-    /// by `put_back`.
+    /// The rows to write now, each with its number of attempts. `put_back` takes those that cannot
+    /// be written.
     pub fn due(&mut self) -> Vec<(T, Event)> {
         self.counted.drain().map(|(_, row)| row).collect()
     }

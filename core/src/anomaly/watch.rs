@@ -1,7 +1,7 @@
-//! The watch: every access of somebody with the right is counted before it is answered, and what
-//! crosses a limit is a finding, and is refused where that was asked for. Constant cost per access;
-//! keys and callers that are idle the longest are let go. One finding per episode: it begins with
-//! the access that crosses, and ends when half the limit is reached.
+//! The watch: every access of a caller with the right is counted before it is answered. An access
+//! that crosses a limit is a finding, and is refused if the settings say so. Constant cost per
+//! access. The longest idle keys and callers are dropped. There is one finding per episode, which
+//! begins with the access that crosses and ends at half the limit.
 
 use super::access::{KeyAccess, Meeting, WatchFinding};
 use super::callers::{CallerPlace, Callers, Peak};
@@ -17,11 +17,11 @@ use lru::LruCache;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-/// Keys that are counted at a time: about 1.1 kB each at the default limits.
+/// The most keys that are counted at a time: about 1.1 kB each at the default limits.
 pub(super) const MAX_KEYS: usize = 50_000;
-/// Findings and first meetings that wait to be written.
+/// The most findings and first meetings that wait to be written.
 const MAX_WAITING: usize = 4_096;
-/// A clock that goes back by more than this was set: what was counted before counts no more.
+/// A clock that goes back by more than this was set. Earlier counts then no longer count.
 const SET_BACK: Span = Span::HOUR;
 
 /// An episode that has not ended.
@@ -32,6 +32,7 @@ struct Episode {
     accesses: u64,
 }
 
+/// The watch of one database: counts, limits, blocks, and what it found.
 pub struct Watch {
     rules: Rules,
     generation: u32,
@@ -46,7 +47,7 @@ pub struct Watch {
     meetings: Vec<Meeting>,
     woken: Vec<(KeyRef, Moment)>,
     newest: Moment,
-    /// The counters are being filled from the trail: only the last minute is whole.
+    /// The counters are being filled from the trail: only the last minute is complete.
     is_filling: bool,
     /// Findings that found no room to wait.
     pub lost: u64,
@@ -74,7 +75,7 @@ impl Default for Watch {
 }
 
 impl Watch {
-    /// Counts an access and says why it is refused, if it is; the access that crosses a limit is
+    /// Counts an access. Answers why it is refused, if it is. The access that crosses a limit is
     /// refused already.
     pub fn judge(&mut self, access: &KeyAccess) -> Option<FailureReason> {
         self.keep_time(access.at);
@@ -84,8 +85,8 @@ impl Watch {
         }
         let opened_another = self.count_callers(access, serial);
         let refusal = self.refusal(access);
-        // What is refused raises nobody's busiest minute: a thief's attempts would be let be
-        // tomorrow.
+        // A refused access does not raise the caller's peak. Otherwise a thief's attempts would
+        // widen tomorrow's limit.
         if refusal.is_none() {
             opened_another
                 .into_iter()
@@ -106,17 +107,18 @@ impl Watch {
         blocked.then_some(FailureReason::CallerBlocked)
     }
 
-    /// What an earlier writer recorded follows, and then `look_at_all`.
+    /// Begins to take in what an earlier writer recorded. `look_at_all` ends it.
     pub fn begin_filling(&mut self) {
         self.is_filling = true;
     }
 
-    /// Counts what an earlier writer recorded: no verdict, no finding. Rows may come in any order.
+    /// Counts what an earlier writer recorded, without a verdict or finding. Rows may come in any
+    /// order.
     pub fn remember(&mut self, access: &KeyAccess) {
         self.key(access.key).take(access.counted, access.access_type, access.at);
     }
 
-    /// As `remember`, of the last minute: callers too.
+    /// As `remember`, for the last minute: counts callers too.
     pub fn remember_callers(&mut self, access: &KeyAccess) {
         let serial = self.key(access.key).serial;
         for (&kind, name) in CallerKind::ALL.iter().zip(&access.callers) {
@@ -124,11 +126,12 @@ impl Watch {
         }
     }
 
+    /// Takes a caller's busiest minute of an earlier day.
     pub fn remember_peak(&mut self, peak: &Peak) {
         self.callers.remember(peak);
     }
 
-    /// Takes up an episode that an earlier writer began.
+    /// Takes over an episode that an earlier writer began.
     pub fn remember_episode(
         &mut self,
         detector: Detector,
@@ -140,37 +143,41 @@ impl Watch {
         self.episodes.insert((detector, subject), Episode { incident, began, accesses: 0 });
     }
 
+    /// Takes new limits. They hold from the next access on.
     pub fn set_rules(&mut self, rules: Rules) {
         self.rules = rules;
         self.generation = self.generation.wrapping_add(1);
     }
 
+    /// Refuses every access to the key from now on.
     pub fn block(&mut self, key: KeyRef) {
         self.blocked.insert(key);
     }
 
-    /// A finding that is still to be written must not block it again.
+    /// Unblocks a key. A finding that is not written yet must not block it again.
     pub fn unblock(&mut self, key: &KeyRef) {
         self.blocked.remove(key);
-        self.let_be(&Subject::Key(*key));
+        self.clear_blocks_of(&Subject::Key(*key));
     }
 
+    /// Refuses every access of the caller from now on.
     pub fn block_caller(&mut self, kind: CallerKind, subject: &str) {
         self.blocked_callers[kind as usize].insert(subject.into());
     }
 
+    /// Lets the caller in again.
     pub fn unblock_caller(&mut self, kind: CallerKind, subject: &str) {
         self.blocked_callers[kind as usize].remove(subject);
-        self.let_be(&Subject::Caller(kind, subject.into()));
+        self.clear_blocks_of(&Subject::Caller(kind, subject.into()));
     }
 
-    fn let_be(&mut self, subject: &Subject) {
+    fn clear_blocks_of(&mut self, subject: &Subject) {
         let of_it = self.findings.iter_mut().filter(|finding| finding.subject == *subject);
         of_it.for_each(|finding| finding.blocks = false);
     }
 
     /// Ends the episodes that are over `now`. While the counters are being filled, those of an hour
-    /// or a day seem over.
+    /// or a day may only seem over.
     pub fn end_episodes(&mut self, now: Moment) {
         self.callers.forget(now);
         let is_whole =
@@ -186,7 +193,7 @@ impl Watch {
             if let Some(episode) = self.episodes.remove(&(detector, subject.clone())) {
                 let ended = Some((now, episode.accesses));
                 let (incident, began) = (episode.incident, episode.began);
-                self.found(WatchFinding {
+                self.add_finding(WatchFinding {
                     incident,
                     detector,
                     subject,
@@ -200,8 +207,8 @@ impl Watch {
         }
     }
 
-    /// Looks at every key once, when the counters have been filled from the trail: an earlier
-    /// writer may have died between the access that crossed a limit and its incident.
+    /// Checks every key once, after the counters were filled from the trail. An earlier writer may
+    /// have died between the access that crossed a limit and its incident.
     pub fn look_at_all(&mut self, now: Moment) {
         self.is_filling = false;
         let keys: Vec<KeyRef> = self.keys.iter().map(|(key, _)| *key).collect();
@@ -223,7 +230,7 @@ impl Watch {
         std::mem::take(&mut self.findings)
     }
 
-    /// Puts back what could not be written.
+    /// Puts back findings that could not be written.
     pub fn put_back(&mut self, findings: Vec<WatchFinding>) {
         self.findings.splice(0..0, findings);
     }
@@ -233,15 +240,17 @@ impl Watch {
         self.meetings.drain(..most.min(self.meetings.len())).collect()
     }
 
+    /// Keeps meetings that could not be written.
     pub fn put_back_meetings(&mut self, meetings: Vec<Meeting>) {
         self.meetings.splice(0..0, meetings);
     }
 
-    /// Keys that were not seen for a day, and the time they were used.
+    /// Keys that were not used for a day, and the time of their new use.
     pub fn take_woken(&mut self) -> Vec<(KeyRef, Moment)> {
         std::mem::take(&mut self.woken)
     }
 
+    /// Keeps woken keys that could not be looked up.
     pub fn put_back_woken(&mut self, woken: Vec<(KeyRef, Moment)>) {
         self.woken.splice(0..0, woken);
     }
@@ -251,14 +260,17 @@ impl Watch {
         self.rules.of(key).stale
     }
 
+    /// Keeps busiest minutes that could not be written.
     pub fn put_back_peaks(&mut self, peaks: &[Peak]) {
         peaks.iter().for_each(|peak| self.callers.put_back(peak));
     }
 
+    /// At most so many busiest minutes that changed since they were last asked for.
     pub fn changed_peaks(&mut self, most: usize) -> Vec<Peak> {
         self.callers.changed(most)
     }
 
+    /// Whether findings wait to be written.
     pub fn has_findings(&self) -> bool {
         !self.findings.is_empty()
     }
@@ -268,8 +280,8 @@ impl Watch {
         self.rules.of(key).block(detector)
     }
 
-    /// A finding that was made elsewhere: in the tables.
-    pub fn found(&mut self, finding: WatchFinding) {
+    /// Adds a finding that was made elsewhere: in the tables.
+    pub fn add_finding(&mut self, finding: WatchFinding) {
         if finding.blocks {
             match &finding.subject {
                 Subject::Key(key) => self.blocked.insert(*key),
@@ -308,22 +320,22 @@ impl Watch {
         if noted != 0 {
             let noted =
                 Detector::OF_KEYS.into_iter().filter(|detector| noted & detector.bit() != 0);
-            noted.for_each(|detector| self.weigh(access.key, at, flagged, detector));
+            noted.for_each(|detector| self.judge_count(access.key, at, flagged, detector));
         }
         serial
     }
 
-    /// Goes on with the episode that is open, or begins one.
-    fn weigh(&mut self, id: KeyRef, at: Moment, flagged: u16, detector: Detector) {
+    /// Continues the detector's open episode, or begins one.
+    fn judge_count(&mut self, id: KeyRef, at: Moment, flagged: u16, detector: Detector) {
         if flagged & detector.bit() != 0 {
-            return self.go_on(detector, Subject::Key(id));
+            return self.continue_episode(detector, Subject::Key(id));
         }
         let Some(key) = self.keys.peek_mut(&id) else { return };
         let (observed, limit) = (key.count(detector, at), key.limits.of(detector));
         self.begin(detector, Subject::Key(id), at, observed, limit);
     }
 
-    /// Answers the callers for whom the key is another one within this minute.
+    /// Answers the callers that had not used this key within the last minute.
     fn count_callers(&mut self, access: &KeyAccess, key: u32) -> [Option<CallerPlace>; 3] {
         let mut opened_another = [None; 3];
         let distinct = self.rules.base.of(Detector::MassReading);
@@ -333,7 +345,7 @@ impl Watch {
             let opened = name.and_then(|name| self.callers.open(kind, name, key, access.at));
             let Some((place, fresh)) = opened else { continue };
             if fresh {
-                self.meet(access, place);
+                self.note_meeting(access, place);
                 *another = Some(place);
             }
             let caller = self.callers.get(place);
@@ -342,7 +354,10 @@ impl Watch {
             }
             let (observed, limit) = (caller.distinct, caller.limit(distinct, access.at));
             if caller.flagged {
-                self.go_on(Detector::MassReading, Subject::Caller(kind, caller.name.clone()));
+                self.continue_episode(
+                    Detector::MassReading,
+                    Subject::Caller(kind, caller.name.clone()),
+                );
             } else if observed > limit {
                 let subject = Subject::Caller(kind, caller.name.clone());
                 self.begin(Detector::MassReading, subject, access.at, observed, limit);
@@ -351,18 +366,18 @@ impl Watch {
         opened_another
     }
 
-    /// Remembers that a caller used a key, for the table to say whether it is new: at most once a
-    /// day for each.
-    fn meet(&mut self, access: &KeyAccess, place: CallerPlace) {
+    /// Remembers that a caller used a key, at most once a day for each pair. The table then says
+    /// whether it is new.
+    fn note_meeting(&mut self, access: &KeyAccess, place: CallerPlace) {
         let caller = self.callers.get(place);
         let Some(key) = self.keys.peek_mut(&access.key) else { return };
         if key.knows(caller.serial, access.at) {
             return;
         }
         if self.meetings.len() >= MAX_WAITING {
-            return; // and not known: the next access tries again
+            return; // and it is not marked as known, so the next access tries again
         }
-        key.meet(caller.serial, access.at);
+        key.remember_caller(caller.serial, access.at);
         let subject = caller.name.clone();
         self.meetings.push(Meeting { key: access.key, kind: caller.kind, subject, at: access.at });
     }
@@ -400,13 +415,14 @@ impl Watch {
             Subject::Key(key) => self.blocks(detector, key),
             Subject::Caller(..) => self.rules.base.block(detector),
         };
-        // Without room for its finding it has not begun: the next access tries again.
+        // If there is no room for its finding, the episode has not begun, and the next access tries
+        // again.
         if self.findings.len() < MAX_WAITING {
             self.flag(detector, &subject, true);
             self.episodes
                 .insert((detector, subject.clone()), Episode { incident, began: at, accesses: 1 });
         }
-        self.found(WatchFinding {
+        self.add_finding(WatchFinding {
             incident,
             detector,
             subject,
@@ -418,7 +434,7 @@ impl Watch {
         });
     }
 
-    fn go_on(&mut self, detector: Detector, subject: Subject) {
+    fn continue_episode(&mut self, detector: Detector, subject: Subject) {
         if let Some(episode) = self.episodes.get_mut(&(detector, subject)) {
             episode.accesses += 1;
         }

@@ -1,5 +1,5 @@
 //! The watch at its limits, with injected time: borders of minutes, episodes, blocks, what a new
-//! writer remembers. That it agrees with the SQL windows: tests/cluster/watch_replay.rs.
+//! writer remembers. tests/cluster/watch_replay.rs shows that it agrees with the SQL windows.
 
 use super::*;
 use crate::anomaly::OwnLimits;
@@ -136,7 +136,8 @@ fn failures_count_apart_and_what_was_blocked_counts_as_an_access() {
     let event = crate::trail::event::tests::event();
     assert!(KeyAccess::of(&event.refused(FailureReason::NotAuthorized)).is_none());
     assert!(KeyAccess::of(&event.refused(FailureReason::NotFound)).is_none());
-    assert!(KeyAccess::of(&event.refused(FailureReason::WrongMasterKey)).is_none()); // the vault's own fault
+    // the vault's own fault
+    assert!(KeyAccess::of(&event.refused(FailureReason::WrongMasterKey)).is_none());
     let counted = |reason| KeyAccess::of(&event.refused(reason)).unwrap().counted;
     assert_eq!(counted(FailureReason::Blocked), Counted::Access);
     assert_eq!(counted(FailureReason::DamagedEnvelope), Counted::Failure);
@@ -250,7 +251,7 @@ fn an_hours_episode_does_not_end_while_its_hour_is_being_filled() {
         IncidentId::new([7; 16]),
         Moment::EPOCH,
     );
-    watch.end_episodes(at(30 * MINUTE)); // of the trail the last minute alone is read
+    watch.end_episodes(at(30 * MINUTE)); // only the last minute of the trail has been read
     (0..20).rev().for_each(|i| watch.remember(&access(A, i)));
     watch.look_at_all(at(30 * MINUTE));
     watch.end_episodes(at(30 * MINUTE));

@@ -90,8 +90,7 @@ pub(super) fn derive_key(
     key
 }
 
-/// Holds only where none of the types gains the trait: then `shows` would be ambiguous and not
-/// compile.
+/// Compiles only while none of the types has the trait: with the trait, `shows` would be ambiguous.
 #[cfg(test)]
 macro_rules! lacks {
     ($type:ty, $($trait:path),+) => { $({

@@ -18,16 +18,24 @@ const MAX_SECRET: usize = 4096;
 /// Why a file gave no secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecretFileError {
+    /// There is no such file.
     Missing,
+    /// The server's user may not read it.
     Forbidden,
+    /// It cannot be read, for another reason.
     Unreadable,
+    /// It is a directory, a pipe or a device.
     NotAFile,
+    /// It holds nothing, or a line end alone.
     Empty,
+    /// It holds more than 4,096 bytes.
     TooLong,
+    /// It holds bytes that are no UTF-8.
     NotUtf8,
 }
 
 impl SecretFileError {
+    /// Says it to the caller, without the path or the content.
     pub fn message(self) -> &'static str {
         match self {
             Self::Missing => "there is no such secret file on the server",

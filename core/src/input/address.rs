@@ -1,11 +1,11 @@
-//! The address that a request came from, as its caller or a proxy says: text, because nobody vouches
-//! for it. The address that the server sees itself is another column of the trail.
+//! The address that a request came from, as its caller or a proxy says. It is text, because nobody
+//! vouches for it. The address that the server sees itself is another column of the trail.
 
 use super::text::{clean, cut};
 use crate::trail::Bounded;
 use std::net::{IpAddr, SocketAddr};
 
-/// Bytes of a forwarded-for list that are read for its first address.
+/// How many bytes of a forwarded-for list are read for its first address.
 const LONGEST_READ: usize = 16_384;
 
 /// The address of the client behind a call.
@@ -16,7 +16,7 @@ impl IpAddress {
     /// The most bytes that are kept.
     pub const MAX_BYTES: usize = 64;
 
-    /// Takes the first address of a list, cleaned: the client; the rest are proxies.
+    /// Takes the first address of a list, cleaned. It is the client's; the others are proxies.
     pub fn first_of(list: &str) -> IpAddress {
         let cleaned = clean(first_hop(list), Self::MAX_BYTES);
         IpAddress(first_hop(&cleaned).to_owned())
@@ -39,8 +39,8 @@ fn first_hop(list: &str) -> &str {
     nearest.split(',').next().unwrap_or(nearest).trim()
 }
 
-/// The first address of a header, written as usual and without a port, so that one client has one
-/// spelling; text that is none stays.
+/// The first address of a header in its usual spelling, without a port, so that one client has one
+/// spelling. Text that is no address stays as it is.
 pub(super) fn usual(list: &str) -> String {
     let first = first_hop(list);
     let host = first.parse::<SocketAddr>().map(|socket| socket.ip());

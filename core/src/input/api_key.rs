@@ -1,5 +1,5 @@
-//! A provider key as its caller gives it: parsed where it comes in, then sealed or compared, never
-//! shown. It cannot be printed, copied or compared by accident, and is wiped when it is dropped.
+//! A provider key as its caller gives it: parsed on arrival, then sealed or compared, never shown.
+//! It cannot be printed, copied or compared by accident, and is wiped when dropped.
 
 use super::{Invalid, ProviderSlug};
 use crate::crypto::Secret;
@@ -11,8 +11,8 @@ pub struct ApiKey(Secret);
 impl ApiKey {
     /// The most bytes of a key.
     pub const MAX_BYTES: usize = 4096;
-    /// From how many bytes on a text that holds a key is taken to hold it on purpose: shorter ones
-    /// are in many words.
+    /// A name that contains a key of so many bytes is taken to contain it on purpose. Shorter keys
+    /// occur in many words.
     const TELLING: usize = 8;
 
     /// Parses a key from an argument, into memory that is wiped.
@@ -32,7 +32,7 @@ impl ApiKey {
         &self.0
     }
 
-    /// Builds what may be shown of the key.
+    /// Builds the hint, the part of the key that may be shown.
     pub fn hint(&self) -> KeyHint {
         KeyHint::of(&self.0)
     }
@@ -42,8 +42,8 @@ impl ApiKey {
         redact::provider_of(as_text(&self.0)).filter(|other| *other != provider.as_str())
     }
 
-    /// Refuses a text that is kept in clear beside the key and is the key: one made of words has
-    /// no shape by which it is known.
+    /// Refuses a text that is kept in clear beside the key and holds the key. No rule recognises a
+    /// key made of words, so the texts are compared.
     pub fn stays_out_of(&self, text: &str) -> Result<(), Invalid> {
         let (key, text) = (self.0.expose(), text.as_bytes());
         let holds = key.len() >= Self::TELLING && text.windows(key.len()).any(|part| part == key);
@@ -51,11 +51,11 @@ impl ApiKey {
     }
 }
 
-/// What may be shown of a key (`redact::key_hint`), at most 40 bytes.
+/// The part of a key that may be shown (`redact::key_hint`), at most 40 bytes.
 pub struct KeyHint(String);
 
 impl KeyHint {
-    /// Builds the hint of a key; of bytes that are no text it is empty.
+    /// Builds the hint of a key. It is empty if the bytes are no text.
     pub fn of(key: &Secret) -> KeyHint {
         KeyHint(std::str::from_utf8(key.expose()).map(redact::key_hint).unwrap_or_default())
     }
@@ -140,7 +140,7 @@ mod tests {
         for apart in ["", "correct", "Correct-Horse", "correct-hors"] {
             assert_eq!(key.stays_out_of(apart), Ok(()), "{apart}");
         }
-        // Short keys are in many words: only the name that is the key is refused.
+        // Short keys occur in many words, so only a name that equals the key is refused.
         let short = ApiKey::parse("key-one").unwrap();
         assert_eq!(short.stays_out_of("my key-one"), Ok(()));
         assert_eq!(short.stays_out_of("key-one"), Err(Invalid::NamesItsKey));

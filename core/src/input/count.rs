@@ -1,5 +1,5 @@
-//! Numbers that bound an answer: rows of a history, hours that are looked back. What lies outside
-//! of its limits is refused, not cut: a caller must not take a part for the whole.
+//! Numbers that bound an answer: rows of a history, hours back. A number outside its limits is
+//! refused, not cut, because a caller must not take a part for the whole.
 
 use super::Invalid;
 use crate::moment::Span;
@@ -23,7 +23,7 @@ impl MaxRows {
     }
 }
 
-/// Hours that are looked back.
+/// How many hours back an answer reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HoursBack(i32);
 

@@ -1,6 +1,6 @@
 //! Free text of callers, each kind with its length: keys masked, control characters made visible,
-//! cut. Nothing here is ever refused: a note that is too long is a shorter note, and what was said
-//! of a request that fails must still be on record.
+//! cut. Nothing here is ever refused. A note that is too long is cut, and a request that fails must
+//! still be on record.
 
 use super::text::{clean, cut};
 use crate::trail::{Bounded, Shown};
@@ -46,7 +46,7 @@ macro_rules! free_text {
 }
 
 free_text! {
-    /// Which request a call belongs to, as the application numbers them.
+    /// The application's number for the request that a call belongs to.
     RequestId(128);
     /// The program that sent the request.
     UserAgent(256);
@@ -66,7 +66,7 @@ free_text! {
     PlaceName(250);
 }
 
-/// Whom a change is put down to: the subject of trusted claims, else a role.
+/// The name recorded for a change: the subject of trusted claims, or else a role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChangedBy<'a>(&'a str);
 
@@ -74,7 +74,8 @@ impl<'a> ChangedBy<'a> {
     /// The most bytes that are kept.
     pub const MAX_BYTES: usize = 128;
 
-    /// Cuts the name of a subject or role. It is not masked: it names who is known already.
+    /// Cuts the name of a subject or role. It is not masked, because the caller is known by it
+    /// already.
     pub fn cut(name: &'a str) -> ChangedBy<'a> {
         ChangedBy(cut(name, Self::MAX_BYTES))
     }

@@ -1,7 +1,7 @@
-//! What can be wrong with something a caller gave: one value each, without the text itself, which
-//! may be a key. SQLSTATE, message and hint of each stand in the extension's table of errors.
+//! The faults of something a caller gave: one value each, without the text itself, which may be a
+//! key. The extension's table of errors holds SQLSTATE, message and hint of each.
 
-/// What is wrong with it.
+/// The fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Invalid {
     /// An argument that is needed is NULL; its name.

@@ -1,5 +1,5 @@
-//! People and roles that a caller names: who owns a project, who belongs to it, which caller is
-//! meant. Subjects are compared as they are, so they are refused and never cut.
+//! People and roles that a caller names: a project's owner, its members, a blocked caller. Subjects
+//! are compared exactly, so a bad one is refused and never cut.
 
 use super::Invalid;
 use crate::redact;
@@ -26,8 +26,8 @@ impl JwtSubject {
         }
     }
 
-    /// Parses the owner that an adopted table names. What looks like a key is an owner here: the
-    /// application's rows are not refused for the names of its users.
+    /// Parses the owner that an adopted table names. An owner that looks like a key is accepted:
+    /// the application's rows are not refused for the names of its users.
     pub fn adopted(text: String) -> Result<JwtSubject, Invalid> {
         if (1..=Self::MAX_BYTES).contains(&text.len()) {
             Ok(JwtSubject(text))
@@ -42,7 +42,7 @@ impl JwtSubject {
     }
 }
 
-/// The name of a database role; whether there is such a role, the catalog knows.
+/// The name of a database role. The catalog knows whether there is such a role.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoleName(String);
 
@@ -63,7 +63,7 @@ pub enum Member {
 }
 
 impl Member {
-    /// Parses a member, of whose two names exactly one is given.
+    /// Parses a member. Exactly one of the two names is given.
     pub fn parse(subject: Option<&str>, role_name: Option<&str>) -> Result<Member, Invalid> {
         match (subject, role_name) {
             (Some(subject), None) => JwtSubject::parse(subject).map(Member::Subject),
@@ -89,8 +89,8 @@ impl Member {
     }
 }
 
-/// A caller as an administrator names one, to unblock it. Only one that is blocked is ever acted
-/// on, so any text will do.
+/// A caller that an administrator names, to unblock it. Only a blocked caller is acted on, so any
+/// text is accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedCaller {
     kind: CallerKind,

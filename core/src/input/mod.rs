@@ -1,6 +1,6 @@
 //! What callers give, parsed once: each text and number becomes a type that says what it is, or an
-//! `Invalid` that says what is wrong with it. Whoever holds such a type need not check again.
-//! Lengths are bytes and stand with their types; docs/reference.md lists them.
+//! `Invalid` that says what is wrong. A function that takes such a type need not check again.
+//! Lengths are in bytes and defined with their types; docs/reference.md lists them.
 #![forbid(unsafe_code)]
 
 mod address;

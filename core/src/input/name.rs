@@ -1,6 +1,6 @@
-//! Names that people give: of keys and of projects. They are kept in clear and read by many, so one
-//! that is a key is refused. Names that come from elsewhere, by an import or an application's own
-//! table, are cleaned instead.
+//! Names that people give, of keys and of projects. They are kept in clear and read by many, so a
+//! name that is a key is refused. Names from elsewhere, by an import or an application's own table,
+//! are cleaned instead.
 
 use super::Invalid;
 use super::text::{clean, cut};
@@ -23,23 +23,23 @@ impl KeyName {
         name(text).map(KeyName)
     }
 
-    /// Makes a name of another's text; None when nothing is left that can be one.
+    /// Makes a name of another application's text. None if nothing is left that can be a name.
     pub fn cleaned(text: &str) -> Option<KeyName> {
         cleaned(text).map(KeyName)
     }
 
-    /// Makes a name of what is shown of it alone: cleaned, whether or not it can be stored.
+    /// Makes a name only to be shown: cleaned, even if it cannot be stored.
     pub fn shown(text: &str) -> String {
         clean(text, MAX_BYTES)
     }
 
-    /// The same name with ` (2)` and so on behind it, cut where that does not fit.
+    /// The same name with ` (2)` and so on behind it, cut to fit.
     pub fn numbered(&self, number: u32) -> KeyName {
         let end = format!(" ({number})");
         KeyName(format!("{}{end}", cut(&self.0, MAX_BYTES - end.len())))
     }
 
-    /// Takes what a column of ours holds, which was parsed when it was stored.
+    /// Takes a value of our own column. It was parsed when it was stored.
     pub fn stored(column: String) -> KeyName {
         KeyName(column)
     }
@@ -68,7 +68,8 @@ impl ProjectName {
         name(text).map(ProjectName)
     }
 
-    /// Makes a name of the application's text, or of its project's id when nothing is left of it.
+    /// Makes a name of the application's text, or of its project's id if nothing is left of the
+    /// text.
     pub fn adopted(text: Option<&str>, id: ProjectId) -> ProjectName {
         ProjectName(text.and_then(cleaned).unwrap_or_else(|| id.to_string()))
     }

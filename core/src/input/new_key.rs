@@ -1,5 +1,5 @@
-//! A key to be stored: what its caller gives, and what came of it when all of it will do. What is
-//! kept in clear beside the key is compared with the key itself.
+//! A key to be stored: the caller's arguments, and the parsed values. Texts that are kept in clear
+//! beside the key are compared with the key.
 
 use super::{ApiKey, Invalid, KeyName, Priority, ProviderSlug};
 
@@ -10,9 +10,9 @@ pub struct GivenKey<'a> {
     pub provider: Option<&'a str>,
     /// The key in clear.
     pub api_key: Option<&'a str>,
-    /// A name, if it shall have one.
+    /// A name, if it has one.
     pub name: Option<&'a str>,
-    /// Its priority; NULL: the lowest that is free.
+    /// Its priority. NULL means the lowest free one.
     pub priority: Option<i32>,
 }
 
@@ -24,12 +24,12 @@ pub struct NewKey {
     pub api_key: ApiKey,
     /// Its name, which is not the key.
     pub name: Option<KeyName>,
-    /// Its priority; None: the lowest that is free.
+    /// Its priority. None means the lowest free one.
     pub priority: Option<Priority>,
 }
 
 impl NewKey {
-    /// Parses a key with all that is stored beside it.
+    /// Parses a key with everything that is stored beside it.
     pub fn parse(given: GivenKey) -> Result<NewKey, Invalid> {
         let provider = given.provider.ok_or(Invalid::Missing("provider"))?;
         let provider = ProviderSlug::parse(provider)?;

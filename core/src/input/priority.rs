@@ -1,5 +1,5 @@
-//! In which order the keys of a provider are tried: 1 first. A new key without a priority of its
-//! own takes the lowest that is free.
+//! The order in which the keys of a provider are tried: 1 first. A new key without a priority takes
+//! the lowest free one.
 
 use super::Invalid;
 
@@ -8,7 +8,7 @@ use super::Invalid;
 pub struct Priority(i32);
 
 impl Priority {
-    /// What is tried first.
+    /// The priority that is tried first.
     pub const FIRST: Priority = Priority(1);
 
     /// Parses a priority.

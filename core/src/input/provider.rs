@@ -1,5 +1,5 @@
-//! Which vendor a key is of. It is a slug, so that nothing else is ever kept in its place: a caller
-//! who swaps provider and key must not leave the key in clear.
+//! The vendor of a key. It is a slug, so that no key fits in its place. A caller who swaps provider
+//! and key must not leave the key in clear.
 
 use super::Invalid;
 use crate::redact;
@@ -28,8 +28,8 @@ impl ProviderSlug {
         }
     }
 
-    /// Takes what a column of ours holds, which was parsed when it was stored. A row that was
-    /// tampered with keeps its text: its envelope, which binds it, does not open.
+    /// Takes a value of our own column, which was parsed when it was stored. If somebody tampered
+    /// with the row, the text is kept, but the envelope, which is bound to it, does not open.
     pub fn stored(column: String) -> ProviderSlug {
         ProviderSlug(column)
     }

@@ -22,14 +22,14 @@ struct Sent {
     user_agent: Option<String>,
 }
 
-/// The subject that a session's claims name, whole, because it is compared; whether it counts is
-/// the caller's room to judge.
+/// The subject that a session's claims name, whole, because it is compared. `caller` decides
+/// whether it counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClaimedSubject(String);
 
 impl ClaimedSubject {
-    /// Reads the subject of claims. Anything that is not an object with one `sub` of text names
-    /// nobody; nor does text with a NUL, which no column of ours could hold.
+    /// Reads the subject of claims. Only a JSON object with one `sub` of text names a subject. Text
+    /// with a NUL names nobody, because no column could hold it.
     pub fn of_claims(json: &str) -> Option<ClaimedSubject> {
         let sub = object::<Claims>(json)?.sub?;
         (!sub.is_empty() && !sub.contains('\0')).then_some(ClaimedSubject(sub))
@@ -46,7 +46,7 @@ impl ClaimedSubject {
     }
 }
 
-/// The headers that are recorded, as they were sent: what is kept of them is still to be cleaned.
+/// The headers that are recorded, as they were sent. They are not cleaned yet.
 #[derive(Default)]
 pub struct Headers {
     /// `X-Request-Id`.
@@ -58,7 +58,7 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// Reads the headers of a request; what is no JSON object has none.
+    /// Reads the headers of a request. A text that is no JSON object has none.
     pub fn parse(json: &str) -> Headers {
         let sent: Sent = object(json).unwrap_or_default();
         let ip_address = sent.forwarded_for.map(|list| usual(&list));

@@ -1,10 +1,10 @@
 //! Intervals, judged by their length as PostgreSQL compares them: a month is 30 days, a day 24
-//! hours. The interval itself stays as it was given: a month added to a date is a month.
+//! hours. The interval itself stays as given, because a month added to a date is a month.
 
 use super::Invalid;
 use crate::moment::{Moment, Span};
 
-/// A time back from now, in microseconds, from nothing on.
+/// A time back from now, in microseconds, not negative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Back(i128);
 
@@ -14,15 +14,15 @@ impl Back {
         if micros < 0 { Err(Invalid::NotBack) } else { Ok(Back(micros)) }
     }
 
-    /// The moment so far before `now`; one before 1970 is its beginning: nothing was recorded
-    /// earlier.
+    /// The moment so far before `now`. If that is before 1970, it is the beginning of 1970, since
+    /// nothing was recorded earlier.
     pub fn before(self, now: Moment) -> Moment {
         let micros = i128::from(now.micros()).saturating_sub(self.0).max(0);
         i64::try_from(micros).map_or(now, Moment::new)
     }
 }
 
-/// How long a version of a key may be used; zero takes a key's own interval back.
+/// How long a version of a key may be used. Zero removes the key's own interval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RotationInterval<T>(T);
 

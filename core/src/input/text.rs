@@ -1,11 +1,11 @@
-//! Free text from callers (names, user agents, notes) before it is stored or queued: masked, made
-//! visible, cut. Lengths are in bytes (docs/architecture.md#lengths).
+//! Free text as it may be kept: masked, made visible, cut, in this order. Only this room can clean
+//! or cut a text. Other rooms take the type for the kind of text (`free_text`, `name`).
 
 use super::ApiKey;
 use crate::redact::{redact, visible};
 
-/// What is read beyond the length that is kept: longer than any key, so that one that begins
-/// within the kept part is seen whole.
+/// How many bytes are read beyond the length that is kept. This is longer than any key, so a key
+/// that begins in the kept part is read whole.
 const BEYOND: usize = 2 * ApiKey::MAX_BYTES;
 
 /// Cuts to at most `max_bytes`, at a character boundary.
@@ -14,12 +14,12 @@ pub(super) fn cut(text: &str, max_bytes: usize) -> &str {
 }
 
 /// Masks keys, makes control characters visible and cuts to `max_bytes`. Reads a bounded part of
-/// the text: a caller may give a gigabyte.
+/// the text, because a caller may pass a gigabyte.
 ///
-/// Masking comes before cutting: a key that straddles the cut would lose its end, no longer have
-/// the length its rule asks for, and stay in clear. Control characters other than a space become
-/// `?`: NUL cannot be stored in `text`, and line breaks, escape sequences and direction marks let a
-/// caller forge what a reader of the trail sees.
+/// Masking comes before cutting. Otherwise a key across the cut would lose its end, be too short
+/// for its rule, and stay in clear. Control characters become `?`. NUL cannot be stored in `text`.
+/// Line breaks, escape sequences and direction marks let a caller forge what a reader of the trail
+/// sees.
 pub(super) fn clean(text: &str, max_bytes: usize) -> String {
     let read = cut(text, max_bytes.saturating_add(BEYOND));
     // Masking shortens the text. A key cut in two at the end of what was read could then move into

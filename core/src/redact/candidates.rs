@@ -14,8 +14,11 @@ const MOST_PARTS: usize = 64;
 /// A text that may be a key, and its place in the text as written; offsets in bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
+    /// The key as it would be without escapes, 8 to 4,096 bytes.
     pub key: String,
+    /// Where it begins in the text.
     pub start: usize,
+    /// Where it ends there.
     pub end: usize,
 }
 
@@ -74,11 +77,10 @@ fn parts(run: &str) -> Vec<(usize, &str)> {
     parts
 }
 
-/// What stands before, behind and between the separators of a run.
+/// The parts before, behind and between the separators of a run.
 fn add_separated<'r>(run: &'r str, parts: &mut Vec<(usize, &'r str)>) {
     let mut add = |part| parts.push(placed(run, part));
-    // `$` ends what SQL quotes by dollars; two digits after `%` are a separator that is itself
-    // written so.
+    // `$` ends a text that SQL quotes with dollars. Two digits after `%` are an escaped separator.
     for (at, separator) in
         run.match_indices(['=', ':', '?', '&', '/', '@', '#', '%', '$']).take(MOST_PARTS)
     {
@@ -101,8 +103,8 @@ fn add_separated<'r>(run: &'r str, parts: &mut Vec<(usize, &'r str)>) {
     }
 }
 
-/// What stands behind a line end or tab that JSON or C escaped: its letter would pass for the key's
-/// first.
+/// The parts behind a line end or tab that JSON or C escaped as `\n`, `\r` or `\t`. The key begins
+/// after that letter.
 fn add_after_line_ends<'r>(run: &'r str, parts: &mut Vec<(usize, &'r str)>) {
     let escaped = run.match_indices(['n', 'r', 't']).filter(|(at, _)| run[..*at].ends_with('\\'));
     for (at, _) in escaped.take(MOST_PARTS) {

@@ -73,7 +73,9 @@ pub fn findings(text: &str) -> impl Iterator<Item = Finding> + '_ {
 /// Whether the end of a text may have cut a key in two.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Ends {
+    /// Nothing was cut: a key ends where its shape says.
     Whole,
+    /// The end may have cut a key: what is left of one is a key too.
     Cut,
 }
 

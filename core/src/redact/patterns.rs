@@ -12,7 +12,9 @@ use super::mask::{self, into_text};
 /// Why a pattern is refused, and what to do. Neither text holds the pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
+    /// What is wrong with the pattern.
     pub message: &'static str,
+    /// What to write instead.
     pub hint: &'static str,
 }
 

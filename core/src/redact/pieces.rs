@@ -13,7 +13,9 @@ const OVERLAP: usize = 1 << 14;
 /// The first piece of a text. It ends at `end`; the next piece begins at `next`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Piece {
+    /// Where it ends, in bytes.
     pub end: usize,
+    /// Where the next piece begins, in bytes: at its end or before, so that no key is cut in two.
     pub next: usize,
 }
 

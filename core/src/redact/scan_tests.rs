@@ -254,7 +254,8 @@ proptest! {
 
     #[test]
     fn any_text_at_all_is_survived(text in any::<String>()) {
-        let _ = (redact(&text), contains_key(&text), crate::redact::key_hint(&text), crate::redact::provider_of(&text));
+        let _ = (redact(&text), contains_key(&text));
+        let _ = (crate::redact::key_hint(&text), crate::redact::provider_of(&text));
         prop_assert!(crate::redact::key_hint(&text).len() <= 40);
     }
 

@@ -1,17 +1,19 @@
-//! What a reader would not see in a text, or what would change how the rest is seen: control
-//! characters, direction marks, characters without width (Unicode TR 36 §2.6).
+//! Characters that readers do not see, or that change how the rest looks: control characters,
+//! direction marks, characters without width (Unicode TR 36 §2.6).
 
-/// Whether nothing in the text is invisible or moves what stands beside it.
+/// Whether the text has no invisible character, and none that moves the text beside it.
 pub fn is_visible(text: &str) -> bool {
     text.chars().all(|character| visible(character) == character)
 }
 
-/// Replaces a character that would not be seen, or would change how the rest is seen, by `?`.
+/// Replaces a character by `?` if readers would not see it, or if it would change how the rest
+/// looks.
 pub fn visible(character: char) -> char {
     let unseen = matches!(
         character,
         '\u{AD}' | '\u{61C}' | '\u{180E}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
-            | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}' | '\u{E0000}'..='\u{E007F}'
+            | '\u{2060}'..='\u{206F}' | '\u{FEFF}' | '\u{FFF9}'..='\u{FFFB}'
+            | '\u{E0000}'..='\u{E007F}'
     );
     if character.is_control() || unseen { '?' } else { character }
 }

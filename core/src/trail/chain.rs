@@ -18,6 +18,7 @@ const ROW_FORMAT: u8 = 1;
 pub struct MacKey(Zeroizing<[u8; 32]>);
 
 impl MacKey {
+    /// A key of 32 bytes; None: another length.
     pub fn new(bytes: &[u8]) -> Option<MacKey> {
         bytes.try_into().ok().map(|b: [u8; 32]| MacKey(Zeroizing::new(b)))
     }

@@ -9,26 +9,47 @@ use crate::moment::Moment;
 /// One access, as its own process saw it. Lengths in bytes.
 #[derive(Clone, Copy)]
 pub struct Event {
+    /// Names the event, also in `committed_changes`.
     pub id: EventId,
+    /// When it happened.
     pub accessed_at: Moment,
+    /// The project, where it is known and the caller may be told of it.
     pub project_id: Option<ProjectId>,
+    /// The key, as far as the caller named one.
     pub provider_key_id: Option<ProviderKeyId>,
+    /// The provider of the key.
     pub provider: Bounded<63>,
+    /// The version of the key.
     pub key_version: Option<i32>,
+    /// What was attempted.
     pub access_type: AccessType,
+    /// Why it failed; None: it succeeded.
     pub failure: Option<FailureReason>,
+    /// How many attempts the row stands for.
     pub attempt_count: i32,
+    /// The address that the caller gave.
     pub ip_address: Bounded<64>,
+    /// The user agent that the caller gave.
     pub user_agent: Bounded<256>,
+    /// The request that the caller gave.
     pub request_id: Bounded<128>,
+    /// The role that logged in.
     pub session_role: Bounded<63>,
+    /// The role whose rights counted.
     pub effective_role: Bounded<63>,
+    /// The role that SET ROLE had named.
     pub role_setting: Bounded<63>,
+    /// The subject that the claims name.
     pub claims_sub: Bounded<128>,
+    /// Whether the claims counted.
     pub claims_trusted: bool,
+    /// The address that the server saw.
     pub client_addr: Bounded<45>,
+    /// The process of the caller.
     pub backend_pid: i32,
+    /// The name of the application.
     pub application_name: Bounded<63>,
+    /// The transaction, where it had an id.
     pub txid: Option<u64>,
     /// The version is marked compromised. No column of the trail: the writer makes an incident of
     /// opening it.
@@ -42,6 +63,7 @@ pub struct Event {
 }
 
 impl Event {
+    /// Whether it succeeded.
     pub fn success(&self) -> bool {
         self.failure.is_none()
     }
@@ -97,24 +119,38 @@ impl Event {
 
 /// A row of the trail: an event and what the writer adds to it.
 pub struct TrailRow<'a> {
+    /// The access.
     pub event: &'a Event,
+    /// Its number in the trail, from 1, without gaps.
     pub seq: i64,
+    /// A random number of the queue that it came through.
     pub epoch: i64,
+    /// Its place in that queue.
     pub queue_seq: i64,
+    /// The database that wrote it.
     pub identity_id: IdentityId,
+    /// The version of the MAC key.
     pub chain_key_version: i32,
 }
 
 /// How a row's value is got, by the type that its column has in SQL.
 #[derive(Clone, Copy)]
 pub enum ColumnValue {
+    /// A whole number of 8 bytes.
     Bigint(fn(&TrailRow<'_>) -> i64),
+    /// A whole number of 4 bytes.
     Integer(fn(&TrailRow<'_>) -> Option<i32>),
+    /// True or false.
     Boolean(fn(&TrailRow<'_>) -> bool),
+    /// An id of 16 bytes.
     Uuid(fn(&TrailRow<'_>) -> Option<[u8; 16]>),
+    /// A moment.
     Timestamptz(fn(&TrailRow<'_>) -> Moment),
+    /// Text.
     Text(for<'a> fn(&TrailRow<'a>) -> Option<&'a str>),
+    /// A network address, as text.
     Inet(for<'a> fn(&TrailRow<'a>) -> Option<&'a str>),
+    /// A transaction id.
     Xid8(fn(&TrailRow<'_>) -> Option<u64>),
     /// The row's hash, of type bytea: what the chain computes of the others.
     Hash,
@@ -139,7 +175,9 @@ pub enum Mark {
 /// A column of the trail.
 #[derive(Clone, Copy)]
 pub struct TrailColumn {
+    /// Its name in the table.
     pub name: &'static str,
+    /// Its type, and how a row has it.
     pub cell: ColumnValue,
     marks: &'static [Mark],
 }

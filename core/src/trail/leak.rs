@@ -17,14 +17,21 @@ words! {
 pub struct Leak {
     /// 0: the process served no database.
     pub database: u32,
+    /// The process that masked it.
     pub backend_pid: i32,
+    /// The oid of the role that ran the statement; 0: none.
     pub role: u32,
+    /// Where it was about to be seen.
     pub channel: Channel,
     /// The one provider whose keys look like this, where there is one.
     pub provider: Option<&'static str>,
+    /// The kind of key, by the rule that found it.
     pub kind: &'static str,
+    /// A keyed hash of its bytes.
     pub key_hash: u64,
+    /// When the statement began.
     pub statement_start: Moment,
+    /// When it was masked.
     pub at: Moment,
     /// How often since it was last reported.
     pub count: u32,

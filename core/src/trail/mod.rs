@@ -8,11 +8,15 @@ macro_rules! words {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[repr(u8)]
-        pub enum $name { $($variant),+ }
+        pub enum $name {
+            $(#[doc = concat!("`", $word, "`")] $variant),+
+        }
 
         impl $name {
+            /// All of them, in their order.
             pub const ALL: &'static [$name] = &[$($name::$variant),+];
 
+            /// The word that tables and people know it by.
             pub const fn word(self) -> &'static str {
                 match self { $($name::$variant => $word),+ }
             }

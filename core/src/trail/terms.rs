@@ -10,6 +10,7 @@ pub struct Bounded<const N: usize> {
 
 impl<const N: usize> Bounded<N> {
     const NULL_LEN: u16 = u16::MAX;
+    /// No text.
     pub const NULL: Self = Bounded { len: Self::NULL_LEN, bytes: [0; N] };
 
     /// Keeps as many whole characters of `text` as fit.
@@ -23,6 +24,7 @@ impl<const N: usize> Bounded<N> {
         kept
     }
 
+    /// The text; None: NULL.
     pub fn get(&self) -> Option<&str> {
         if self.len == Self::NULL_LEN {
             return None;
@@ -59,19 +61,16 @@ words! {
     CallerKind { Role = "role", Subject = "subject", Address = "address" }
 }
 
-/// How an attempt to open a key counts for it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Counted {
-    /// It was opened, or would have been but for a block.
-    Access,
-    /// It failed for a reason of its own.
-    Failure,
+words! {
+    /// How an attempt to open a key counts for it. An access was opened, or would have been but for
+    /// a block; a failure failed for a reason of its own.
+    Counted { Access = "access", Failure = "failure" }
 }
 
 impl Counted {
     /// None: it counts for no key. A caller without the right harms nobody's key by failing on it.
     /// A master key that is lost or wrong is the vault's own fault, and must not block every key.
-    /// SQL says the same in counts_as_failure (sql/anomalies.sql), and nothing else says it.
+    /// SQL says the same in counts_as (sql/anomalies.sql), and nothing else says it.
     pub fn of(access_type: AccessType, failure: Option<FailureReason>) -> Option<Counted> {
         use FailureReason::*;
         if !matches!(access_type, AccessType::Decrypt | AccessType::Validate) {
@@ -104,6 +103,7 @@ impl Verdict {
     const NOT_RECORDED: u8 = 2;
     const REFUSED: u8 = 16;
 
+    /// The byte that stands for it in shared memory.
     pub fn to_byte(self) -> u8 {
         match self {
             Verdict::Recorded => Self::RECORDED,

@@ -1,12 +1,12 @@
-//! One row of the doctor's answer, and how a look makes it: fine, wrong with a hint, or not looked
+//! One row of the doctor's answer, and how a check makes it: fine, wrong with a hint, or not looked
 //! at.
 
 use crate::error::Error;
 
-/// Findings that a detail names; the rest are counted.
+/// The most findings that a detail names. The others are counted.
 const MOST: usize = 20;
 
-/// One row of the answer; ok is None for what could not be looked at.
+/// One row of the answer. `ok` is None if the check could not look.
 pub(super) struct Check {
     pub name: &'static str,
     pub ok: Option<bool>,
@@ -26,7 +26,7 @@ pub(super) fn check(
     }
 }
 
-/// A check whose object is not there: another row says why.
+/// A check whose object does not exist. Another row says why.
 pub(super) fn not_looked_at(name: &'static str, why: impl Into<String>) -> Check {
     Check { name, ok: None, detail: format!("not looked at: {}", why.into()), hint: None }
 }
@@ -36,7 +36,7 @@ pub(super) fn problem(error: &Error) -> (String, &'static str) {
     (error.message(), error.hint().unwrap_or("See the server log."))
 }
 
-/// A few names, or so many and how many more.
+/// A few names, and how many more there are.
 pub(super) fn listed(names: &[impl ToString]) -> String {
     let shown: Vec<String> = names.iter().take(MOST).map(ToString::to_string).collect();
     match names.len().saturating_sub(MOST) {

@@ -1,14 +1,14 @@
-//! Looks of the doctor at the catalog: walls, rights, and what surrounds the vault (roles,
-//! functions of others, settings that write into the log); and at keys and members. What each reads
-//! and when it is wrong: `store/doctor`.
+//! The doctor's checks of the catalog: walls, rights, and what surrounds the vault (roles,
+//! functions of others, settings that write into the log). Also checks of keys and members.
+//! `store/doctor` says what each reads and when it is wrong.
 
 use super::check::{Check, check, listed, not_looked_at};
 use crate::error::Error;
 use crate::postgres::{Owner, session};
 use crate::store::doctor::{self, RowCount, Seen};
 
-/// A look at the catalog: the name of its check, what it counts, what is so when nothing is wrong,
-/// and what to do otherwise.
+/// A check of the catalog: its name, what it counts, what holds if nothing is wrong, and what to do
+/// otherwise.
 struct Look {
     name: &'static str,
     seen: fn() -> Vec<Seen>,
@@ -16,19 +16,22 @@ struct Look {
     hint: &'static str,
 }
 
-/// These say nothing where there is nothing to look at.
+/// A check with nothing to look at shows its text without a number.
 const WALLS: &[Look] = &[
     Look {
         name: "row_security",
         seen: doctor::row_security,
         fine: "row-level security is enabled and forced on every table and partition",
-        hint: "Run SELECT watchllm.install(); it does so for the vault's own tables. Move tables of others out of the schema.",
+        hint: "Run SELECT watchllm.install(); it does so for the vault's own tables. Move tables \
+             of others out of the schema.",
     },
     Look {
         name: "append_only",
         seen: doctor::append_only,
-        fine: "triggers refuse UPDATE, DELETE and TRUNCATE on every append-only table, also to superusers",
-        hint: "Find out who changed it and when, compare the trail with your exports, then run SELECT watchllm.install();",
+        fine: "triggers refuse UPDATE, DELETE and TRUNCATE on every append-only table, also to \
+             superusers",
+        hint: "Find out who changed it and when, compare the trail with your exports, then run \
+             SELECT watchllm.install();",
     },
     Look {
         name: "views",
@@ -44,13 +47,15 @@ const RIGHTS: &[Look] = &[
         name: "owner_role",
         seen: doctor::owner_role,
         fine: "watchllm_owner has no attributes and no memberships, and owns every table and view",
-        hint: "ALTER ROLE watchllm_owner NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOCREATEDB NOREPLICATION; revoke its memberships; give what is in the schema back to it.",
+        hint: "ALTER ROLE watchllm_owner NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOCREATEDB \
+             NOREPLICATION; revoke its memberships; give what is in the schema back to it.",
     },
     Look {
         name: "schema",
         seen: doctor::schema,
         fine: "nobody else can create in schema watchllm, or has put a function or operator there",
-        hint: "A function with a name of ours can be called instead of ours and get the key. Look at it, then DROP it; ALTER SCHEMA watchllm OWNER TO a superuser; REVOKE CREATE.",
+        hint: "A function with a name of ours can be called instead of ours and get the key. Look \
+             at it, then DROP it; ALTER SCHEMA watchllm OWNER TO a superuser; REVOKE CREATE.",
     },
     Look {
         name: "public_grants",
@@ -68,17 +73,19 @@ const RIGHTS: &[Look] = &[
         name: "envelopes",
         seen: doctor::envelopes,
         fine: "nobody can read the tables with ciphertext",
-        hint: "REVOKE the grant, DROP the policy, or take BYPASSRLS or pg_read_all_data from the role. What it read is ciphertext: without the master key none of it opens.",
+        hint: "REVOKE the grant, DROP the policy, or take BYPASSRLS or pg_read_all_data from the \
+             role. What it read is ciphertext: without the master key none of it opens.",
     },
     Look {
         name: "extension_functions",
         seen: doctor::extension_functions,
         fine: "every function has a fixed search_path, none is SECURITY DEFINER",
-        hint: "Somebody altered it: DROP EXTENSION watchllm_keys CASCADE; CREATE EXTENSION watchllm_keys; SELECT watchllm.install(); loses no row.",
+        hint: "Somebody altered it: DROP EXTENSION watchllm_keys CASCADE; CREATE EXTENSION \
+             watchllm_keys; SELECT watchllm.install(); loses no row.",
     },
 ];
 
-/// What surrounds the vault; fine is a number and the names.
+/// The vault's surroundings. `fine` is preceded by a number and followed by the names.
 const SURROUNDINGS: &[Look] = &[
     Look {
         name: "superusers",
@@ -90,37 +97,49 @@ const SURROUNDINGS: &[Look] = &[
         name: "bypassrls_roles",
         seen: doctor::bypassrls_roles,
         fine: "BYPASSRLS without being superuser, and no login",
-        hint: "Row-level security is no wall for a role with BYPASSRLS: with a grant on a table it reads the metadata and trail of every tenant (keys stay shut). ALTER ROLE … NOBYPASSRLS, or NOLOGIN.",
+        hint: "Row-level security is no wall for a role with BYPASSRLS: with a grant on a table it \
+             reads the metadata and trail of every tenant (keys stay shut). ALTER ROLE … \
+             NOBYPASSRLS, or NOLOGIN.",
     },
     Look {
         name: "createrole_roles",
         seen: doctor::createrole_roles,
         fine: "CREATEROLE without being superuser, harmless here",
-        hint: "On PostgreSQL 15 a role with CREATEROLE can grant itself watchllm_service and open every key. ALTER ROLE … NOCREATEROLE.",
+        hint: "On PostgreSQL 15 a role with CREATEROLE can grant itself watchllm_service and open \
+             every key. ALTER ROLE … NOCREATEROLE.",
     },
     Look {
         name: "predefined_roles",
         seen: doctor::predefined_roles,
         fine: "may reach all tables or the server's files, and no login",
-        hint: "Members of pg_read_server_files, pg_write_server_files and pg_execute_server_program can get at the master key; of pg_write_all_data and pg_maintain can lock the audit trail, which stops every call; of pg_read_all_data with BYPASSRLS can read ciphertext. REVOKE it.",
+        hint: "Members of pg_read_server_files, pg_write_server_files and \
+             pg_execute_server_program can get at the master key; of pg_write_all_data and \
+             pg_maintain can lock the audit trail, which stops every call; of pg_read_all_data \
+             with BYPASSRLS can read ciphertext. REVOKE it.",
     },
     Look {
         name: "definer_functions",
         seen: doctor::definer_functions,
-        fine: "SECURITY DEFINER functions of roles that may open keys, each with a fixed search_path or for its owner alone",
-        hint: "Its caller chooses what its names mean, and runs that with its owner's rights: it can open every key. ALTER FUNCTION … SET search_path = pg_catalog, pg_temp, and qualify its names.",
+        fine: "SECURITY DEFINER functions of roles that may open keys, each with a fixed \
+             search_path or for its owner alone",
+        hint: "Its caller chooses what its names mean, and runs that with its owner's rights: it \
+             can open every key. ALTER FUNCTION … SET search_path = pg_catalog, pg_temp, and \
+             qualify its names.",
     },
     Look {
         name: "supabase_roles",
         seen: doctor::supabase_roles,
         fine: "Supabase's roles have what install() gives them",
-        hint: "Run SELECT watchllm.install(); after the roles have come. REVOKE what anon has, and what the others have too much.",
+        hint: "Run SELECT watchllm.install(); after the roles have come. REVOKE what anon has, and \
+             what the others have too much.",
     },
     Look {
         name: "log_settings",
         seen: doctor::log_settings,
         fine: "nothing writes statements or parameters into the server log",
-        hint: "Keys can stand in statements and parameters: set log_statement = none, log_min_duration_statement = -1, log_parameter_max_length_on_error = 0 and so on in postgresql.conf, then SELECT pg_reload_conf();",
+        hint: "Keys can stand in statements and parameters: set log_statement = none, \
+             log_min_duration_statement = -1, log_parameter_max_length_on_error = 0 and so on in \
+             postgresql.conf, then SELECT pg_reload_conf();",
     },
     Look {
         name: "log_overrides",
@@ -136,7 +155,8 @@ const SURROUNDINGS: &[Look] = &[
             )
         },
         fine: "trusted to bring JWT claims",
-        hint: "Sessions of these roles say which tenant asks: each must exist, be no superuser and have no rights of its own (NOINHERIT). Set watchllm_keys.trusted_claim_roles.",
+        hint: "Sessions of these roles say which tenant asks: each must exist, be no superuser and \
+             have no rights of its own (NOINHERIT). Set watchllm_keys.trusted_claim_roles.",
     },
 ];
 
@@ -157,7 +177,7 @@ pub(super) fn checks(owner: &Result<Owner, Error>) -> Vec<Check> {
         .collect()
 }
 
-/// Names what is wrong; else says how many were looked at and, with `names`, which.
+/// Names what is wrong. If nothing is, says how many were looked at and, with `names`, which.
 fn judged(look: &Look, seen: Vec<Seen>, names: bool) -> Check {
     let wrong: Vec<&str> =
         seen.iter().filter(|seen| seen.wrong).map(|seen| seen.what.as_str()).collect();
@@ -185,7 +205,8 @@ fn key_envelopes(owner: &Result<Owner, Error>) -> Check {
 
 /// A member is kept by name: the next role of that name inherits it.
 fn project_members(owner: &Result<Owner, Error>) -> Check {
-    let hint = "The next role of that name would be a member: SELECT watchllm.remove_project_member(project_id, role_name => …);";
+    let hint = "The next role of that name would be a member: SELECT \
+         watchllm.remove_project_member(project_id, role_name => …);";
     counted(
         "project_members",
         owner,
@@ -197,7 +218,8 @@ fn project_members(owner: &Result<Owner, Error>) -> Check {
 
 /// An adopted table that is not followed any more: its projects and ours drift apart.
 fn adopted_tables(owner: &Result<Owner, Error>) -> Check {
-    let hint = "Our triggers are gone, or the table was renamed: SELECT watchllm.adopt_projects('schema.table', …); again.";
+    let hint = "Our triggers are gone, or the table was renamed: SELECT \
+         watchllm.adopt_projects('schema.table', …); again.";
     counted(
         "adopted_tables",
         owner,

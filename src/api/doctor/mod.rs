@@ -1,7 +1,6 @@
-//! The doctor: `security_check()` looks at everything the promises rest on and says what it saw, a
-//! row per check. It repairs nothing, but calls the audit writer, so that the answer is of now.
-//! `vault` looks at this server's part, `looks` at the catalog; what each look reads:
-//! `store/doctor`.
+//! The doctor: `security_check()` checks everything the promises rest on, a row per check. It
+//! repairs nothing, but calls the audit writer, so that the answer is up to date. `vault` checks
+//! this server's part, `looks` the catalog. `store/doctor` holds what each check reads.
 
 mod check;
 mod looks;
@@ -15,7 +14,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 /// Checks everything that the vault's promises rest on: a row per check, `ok` false for what is
-/// wrong, with a hint, and NULL for what could not be looked at. Works where the vault is not
+/// wrong, with a hint, and NULL for what could not be looked at. It works even if the vault is not
 /// installed or the library not preloaded, and says so. Starts the audit writer. For watchllm_admin
 /// and watchllm_auditor; 42501 for others.
 #[pg_extern(volatile, parallel_unsafe)]
@@ -36,7 +35,7 @@ fn security_check() -> Result<
         return Err(Error::NotAuthorized("check the vault").into());
     }
     let owner = installed::owner();
-    // The writer and the keyring are seen at work; what is in their way is one of the rows.
+    // Calling them shows whether writer and keyring work. If not, one of the rows says why.
     let ready = audit::check_ready();
     let checks =
         vault::checks(&owner, &ready, &audit::state()).into_iter().chain(looks::checks(&owner));

@@ -1,5 +1,5 @@
-//! Looks of the doctor at this server's part of the vault: the library, the installation, the
-//! keyring and where it is kept, the audit writer and the room it needs.
+//! The doctor's checks of this server's part of the vault: the library, the installation, the
+//! keyring and its place, the audit writer and the worker slots it needs.
 
 use super::check::{Check, check, listed, not_looked_at, problem};
 use crate::audit::State;
@@ -10,7 +10,7 @@ use crate::settings::{self, KeyringSource};
 use crate::store::installed;
 use std::path::Path;
 
-/// All of them. `ready` is what came of asking for the vault.
+/// All of them. `ready` is the result of `audit::check_ready`.
 pub(super) fn checks(
     owner: &Result<Owner, Error>,
     ready: &Result<(), Error>,
@@ -50,7 +50,7 @@ fn encoding() -> Check {
     check("encoding", problem, || "the database is UTF-8".into())
 }
 
-/// What the keyring in use opens, and what was wrong with the last one.
+/// What the keyring in use opens, and what was wrong with the last load.
 fn master_key(state: &State, ready: &Result<(), Error>) -> Check {
     const NAME: &str = "master_key";
     if let Err(
@@ -60,7 +60,8 @@ fn master_key(state: &State, ready: &Result<(), Error>) -> Check {
         return check(NAME, Some(problem(error)), String::new);
     }
     if let Some(refused) = &state.keyring_problem {
-        let hint = "Mend the file or command that the setting names, then: SELECT watchllm.reload_keyring();";
+        let hint = "Mend the file or command that the setting names, then: SELECT \
+             watchllm.reload_keyring();";
         return check(NAME, Some((refused.clone(), hint)), String::new);
     }
     match (state.active_version, ready) {
@@ -75,14 +76,15 @@ fn master_key(state: &State, ready: &Result<(), Error>) -> Check {
     }
 }
 
-/// Owner and mode of the file are looked at anew: what was loaded at the last start says nothing of
+/// Owner and mode of the file are looked up again. The load at the last start says nothing about
 /// today.
 fn keyring_file() -> Check {
     const NAME: &str = "keyring_file";
     let path = match settings::keyring_source() {
         KeyringSource::File(path) => path,
         KeyringSource::Command { .. } => {
-            let note = "the keyring comes from a command, which nothing is known of: it should read a secret store, and its text is no place for a secret";
+            let note = "the keyring comes from a command, which nothing is known of: it should \
+                 read a secret store, and its text is no place for a secret";
             return check(NAME, None, || note.into());
         }
         KeyringSource::Nothing => {
@@ -101,13 +103,14 @@ fn keyring_file() -> Check {
             check(NAME, None, || format!("owned by user {owner}, mode {mode:04o}"))
         }
         Err(error) => {
-            let hint = "chown it to the server's user and chmod 600; whoever could read it may have copied it.";
+            let hint = "chown it to the server's user and chmod 600; whoever could read it may \
+                 have copied it.";
             check(NAME, Some((error.to_string(), hint)), String::new)
         }
     }
 }
 
-/// Whether the writer serves; what it stumbled over last.
+/// Whether the writer serves, and its last problem.
 fn audit_writer(state: &State, ready: &Result<(), Error>) -> Check {
     const NAME: &str = "audit_writer";
     if !state.preloaded || process::is_standby() {
@@ -142,12 +145,19 @@ fn audit_writer(state: &State, ready: &Result<(), Error>) -> Check {
     })
 }
 
-/// A writer that ends is replaced at once, if there is room.
+/// A writer that ends is replaced at once, if a slot is free.
 fn worker_slots() -> Check {
     let (running, room) = process::worker_slots();
     let full = (running >= room).then(|| {
-        let hint = "Raise max_worker_processes and restart, so that a slot stays free for each database with a vault.";
-        (format!("all {room} background worker slots are taken: a writer that ends cannot be replaced"), hint)
+        let hint = "Raise max_worker_processes and restart, so that a slot stays free for each \
+             database with a vault.";
+        (
+            format!(
+                "all {room} background worker slots are taken: a writer that ends cannot be \
+             replaced"
+            ),
+            hint,
+        )
     });
     check("worker_slots", full, || {
         format!(

@@ -1,6 +1,6 @@
-//! The database's own texts, scanned: where a key stands that somebody wrote into a function, a
-//! comment or a setting. What there is to read is in `store/definitions`; what the caller may not
-//! read is said.
+//! Scans the database's own texts: has somebody written a key into a function, a comment or a
+//! setting? `store/definitions` holds the queries. Objects that the caller may not read are
+//! reported.
 
 use super::table::ScannedColumns;
 use super::{Place, Scan, begin};
@@ -12,10 +12,10 @@ use pgrx::prelude::*;
 use std::cell::LazyCell;
 
 /// Scans the definitions that the caller may read: functions, views, rules, comments, defaults,
-/// constraints, triggers, policies, indexes, settings of roles and databases, options of foreign
-/// servers and user mappings, subscriptions, pg_cron's jobs, texts of pg_stat_statements. A row per
-/// key and place; each key is an incident once. What it may not read a NOTICE names. Errors: not an
-/// auditor 42501.
+/// constraints, triggers, policies, indexes, settings of roles and databases. Also options of
+/// foreign servers and user mappings, subscriptions, pg_cron's jobs, texts of pg_stat_statements. A
+/// row per key and place; each key is an incident once. What it may not read a NOTICE names.
+/// Errors: not an auditor 42501.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn scan_database_for_leaks() -> Result<
@@ -50,12 +50,13 @@ fn scan_database_for_leaks() -> Result<
     Ok(TableIterator::new(scan.finish()))
 }
 
-/// Searches one text; its place is asked for only when it is told, once.
+/// Searches one text. Its place is looked up only if a key is found, once.
 fn search(scan: &mut Scan, text: &str, place: impl FnOnce() -> String) -> Result<(), Error> {
     scan.search(LazyCell::new(|| Place::named(&place())), text.as_bytes())
 }
 
-/// The commands of pg_cron, read as any table: nothing that is only called so can run.
+/// Searches pg_cron's commands. They are read as any table, so that code of a table with the same
+/// name cannot run.
 fn search_jobs(scan: &mut Scan) -> Result<(), Error> {
     let Some(jobs) = definitions::cron_jobs() else { return Ok(()) };
     let columns = ScannedColumns::new(named_source::text_columns(jobs), None, None);
@@ -85,7 +86,7 @@ fn search_statements(scan: &mut Scan) -> Result<(), Error> {
     Ok(())
 }
 
-/// Says what was not looked at: nothing found is not the same.
+/// Says what was not searched, because that differs from finding nothing.
 fn passed_over(what: &str, why: &str) {
     notice!("scan_database_for_leaks: not scanned: {what}: {why}");
 }

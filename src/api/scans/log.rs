@@ -1,6 +1,6 @@
-//! The server log, scanned: its files are read by the server in pieces of a megabyte, whatever
-//! their format and size. Which files there are: `server_log`. That nothing was found and that
-//! nothing was looked at are told apart.
+//! Scans the server log. The server reads its files in pieces of a megabyte, whatever their format
+//! and size. `server_log` finds the files. The answer distinguishes "nothing found" from "nothing
+//! searched".
 
 use super::{Place, Scan, back, begin};
 use crate::api::access::Access;
@@ -22,9 +22,9 @@ const AT_ONCE: u64 = 1 << 16;
 const NOTE: &str = "current_logfiles";
 
 /// Scans the server's log files (plain, csv, json, packed by gzip) that were modified since a time
-/// back from now. A row per key and file; each key is an incident once. Where the server does not
-/// write its log to files it can find, a NOTICE says so. Reads as the server's own user, which
-/// needs no right of the caller's on files. Errors: not an administrator 42501.
+/// back from now. A row per key and file; each key is an incident once. If the server's log is in
+/// no file that it can find, a NOTICE says so. Reads as the server's own user, so the caller needs
+/// no right on files. Errors: not an administrator 42501.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn scan_server_log(
@@ -56,8 +56,8 @@ fn scan_server_log(
     Ok(TableIterator::new(scan.finish()))
 }
 
-/// The log files there are. What is not there is said: nothing found is not the same as nothing
-/// looked at.
+/// The log files there are. Missing ones are reported, because "nothing found" differs from
+/// "nothing searched".
 fn files(since: SystemTime) -> Vec<PathBuf> {
     let directory = session::setting(c"log_directory").unwrap_or_default();
     let collects = session::setting(c"logging_collector").is_some_and(|value| value == "on");
@@ -75,32 +75,35 @@ fn files(since: SystemTime) -> Vec<PathBuf> {
     if !collects {
         files.extend(of_standard_error(since));
     }
-    // A file by two names is one.
+    // A file with two names is one file.
     let whole = |path: &PathBuf| std::fs::canonicalize(path).unwrap_or_else(|_| path.clone());
     files.sort_by_key(whole);
     files.dedup_by_key(|path| whole(path));
     files
 }
 
-/// Where there is no logging collector (Debian's default): the file that the server's standard
+/// The files without a logging collector (Debian's default): the file that the server's standard
 /// error goes to, and what logrotate made of it.
 fn of_standard_error(since: SystemTime) -> Vec<PathBuf> {
     let file = server_log::standard_error();
     let named = file.as_ref().and_then(|path| Some((path.parent()?, path.file_name()?.to_str()?)));
     let Some((directory, name)) = named else {
         notice!(
-            "scan_server_log: there is no log to scan: logging_collector is off, and the server's standard error goes to no file it can find. Search the log where it is kept: load it into a table for watchllm.scan_table_for_leaks(), or set logging_collector = on."
+            "scan_server_log: there is no log to scan: logging_collector is off, and the server's \
+             standard error goes to no file it can find. Search the log where it is kept: load it \
+             into a table for watchllm.scan_table_for_leaks(), or set logging_collector = on."
         );
         return vec![];
     };
     notice!(
-        "scan_server_log: logging_collector is off: only the file that the server's standard error goes to is scanned, {}, and older ones of its name",
+        "scan_server_log: logging_collector is off: only the file that the server's standard error \
+         goes to is scanned, {}, and older ones of its name",
         PlaceName::clean(&directory.join(name).to_string_lossy()).as_str()
     );
     server_log::recent_files(directory, name, since).unwrap_or_default()
 }
 
-/// Searches one file; one that cannot be read to its end is passed over, and said.
+/// Searches one file. A file that cannot be read to its end is skipped, and reported.
 fn search_file(scan: &mut Scan, path: &Path) -> Result<(), Error> {
     let shown = PlaceName::clean(&path.to_string_lossy());
     let place = Place { shown: shown.clone(), identity: "server log".into() };

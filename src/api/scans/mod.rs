@@ -1,6 +1,6 @@
 //! Scans for leaked keys: of a table, of the server log, of the database's definitions. Each reads
-//! as the caller what the caller may read, answers a row per key and place, never a key, and raises
-//! an incident of what was not found before. What is common to them is here.
+//! as the caller, and only what the caller may read. It answers a row per key and place, never a
+//! key, and raises an incident for each new one. The common steps are here.
 
 mod database;
 mod log;
@@ -23,21 +23,21 @@ use pgrx::notice;
 use std::collections::BTreeMap;
 use std::ops::Deref;
 
-/// Rows of an answer at most, of keys that are not ours and of ours. A scanned text may be an
-/// attacker's, made of keys.
+/// The most rows of an answer, for keys that are not ours and for ours. A scanned text may be an
+/// attacker's, full of keys.
 const MOST: usize = 10_000;
-/// A NOTICE says how far a scan is, each time so much was searched: every few seconds.
+/// A NOTICE reports the progress each time so much was searched: every few seconds.
 const BYTES_PER_NOTICE: usize = 64 << 20;
 
-/// Where a text stands: as people are shown it, and what its incidents are about. A log file is
-/// renamed and packed, but what it says is not new again.
+/// The place of a text: the name that people see, and the name that its incidents are about. A log
+/// file may be renamed and packed, but its keys are not new then.
 struct Place {
     shown: PlaceName,
     identity: String,
 }
 
 impl Place {
-    /// A place of this name; a name may hold a key.
+    /// A place with this name, which may itself hold a key.
     fn named(name: &str) -> Place {
         Place { shown: PlaceName::clean(name), identity: name.to_owned() }
     }
@@ -46,7 +46,7 @@ impl Place {
 /// A row of the answer: place, provider, kind, redacted, provider_key_id, occurrences, is_new.
 type LeakRow = (String, Option<String>, String, String, Option<pgrx::Uuid>, i64, bool);
 
-/// A key at a place, however often.
+/// A key at a place, with the number of its occurrences.
 struct KeyInClear {
     incident: IncidentId,
     provider: Option<ShownName>,
@@ -63,12 +63,12 @@ struct Scan {
     source: &'static str,
     leaks: BTreeMap<(Option<StoredAs>, PlaceName, [u8; 32]), KeyInClear>,
     ours: usize,
-    /// Found beyond the rows of the answer.
+    /// The number of keys found beyond the rows of the answer.
     more: i64,
     searched: usize,
 }
 
-/// Begins a call, for those whom `may` lets; refusals are recorded.
+/// Begins a call of a caller that passes `may`. Refusals are recorded.
 fn begin(may: fn(&Access) -> Result<(), Error>) -> Result<Access, Error> {
     let access = Access::begin_with_key(AccessType::Validate, Context::default())?;
     may(&access)?;
@@ -90,8 +90,8 @@ impl Scan {
         Ok(Scan { access, finder, source, leaks: BTreeMap::new(), ours: 0, more: 0, searched: 0 })
     }
 
-    /// Searches a text of any length, piece by piece. The place may be one that is only looked up
-    /// when it is told.
+    /// Searches a text of any length, piece by piece. The place may be looked up only when a key is
+    /// found.
     fn search<P: Deref<Target = Place>>(&mut self, place: P, text: &[u8]) -> Result<(), Error> {
         let mut from = 0;
         while let Some(piece) = redact::piece(&text[from..], true).filter(|_| from < text.len()) {
@@ -101,7 +101,7 @@ impl Scan {
         Ok(())
     }
 
-    /// Searches a piece; what begins from `next` on is searched with the next piece.
+    /// Searches a piece. A key that begins at `next` or later is searched with the next piece.
     fn search_piece<P: Deref<Target = Place>>(
         &mut self,
         place: &P,
@@ -132,7 +132,7 @@ impl Scan {
         Ok(())
     }
 
-    /// Writes down a key that was found.
+    /// Notes a key that was found.
     fn note(&mut self, place: &Place, found: Found) {
         let key = (found.ours, place.shown.clone(), found.fingerprint);
         if let Some(leak) = self.leaks.get_mut(&key) {
@@ -177,8 +177,7 @@ impl Scan {
         for ((ours, place, _), leak) in &self.leaks {
             incidents.entry(leak.incident).or_insert_with(|| self.incident_of(*ours, place, leak));
         }
-        // In the order of their ids, so that two scans at once do not wait for each other in a
-        // circle.
+        // In the order of their ids, so that two scans at once never wait for each other.
         let new: BTreeMap<IncidentId, bool> = incidents
             .into_iter()
             .map(|(id, incident)| (id, raise(&self.access, &incident)))

@@ -1,5 +1,6 @@
-//! A table, scanned: its rows are read as the caller and by no SQL, so that nothing of its owner's
-//! runs (DESIGN §5). It is judged by `store/named_source`, as an import's is.
+//! Scans a table. Its rows are read as the caller and without SQL, so that no code of its owner
+//! runs (docs/facts.md#privileges-and-transactions). `store/named_source` judges the table, as it
+//! does for an import.
 
 use super::{Place, Scan, back, begin};
 use crate::api::access::Access;
@@ -21,10 +22,10 @@ const TEXTS: [pg_sys::Oid; 4] =
 const TIMES: [pg_sys::Oid; 3] = [pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPOID, pg_sys::DATEOID];
 const DAY: i64 = Span::DAY.micros();
 
-/// Scans a table for keys in its columns of type text, varchar, json and jsonb, or in those named;
-/// with `time_column` and `since` only rows of that time or none. A row per key and column; each
+/// Scans a table for keys in its columns of type text, varchar, json and jsonb, or in those named.
+/// With `time_column` and `since` only rows of that time or none. A row per key and column; each
 /// key is an incident once. Reads as the caller. Errors: not an auditor, or may not read the source
-/// 42501; no table, or row security hides rows of it 22023; no such column 42703, one of another
+/// 42501; no table, or row security hides rows of it 22023. No such column 42703, one of another
 /// type 22023.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
@@ -76,11 +77,11 @@ fn scan_table_for_leaks(
     Ok(TableIterator::new(scan.finish()))
 }
 
-/// What of a table is read.
+/// The columns of a table that are read, and which of its rows.
 pub(super) struct ScannedColumns {
     names: Vec<String>,
     time_column: Option<String>,
-    /// Rows before it are passed over.
+    /// Older rows are skipped.
     since: Option<Moment>,
 }
 
@@ -105,7 +106,7 @@ impl ScannedColumns {
         named_source::judge(source, &names, |leaf| self.judge_columns(leaf))
     }
 
-    /// The columns are there and of types that are read.
+    /// Checks that the columns exist and have types that can be read.
     fn judge_columns(&self, leaf: &Leaf) -> Result<(), Error> {
         if self.names.is_empty() {
             let hint = "A scan reads columns of type text, varchar, json and jsonb.";
@@ -130,7 +131,7 @@ impl ScannedColumns {
         }
     }
 
-    /// Searches every row; memory that PostgreSQL needs for one is given back before the next.
+    /// Searches every row. PostgreSQL's memory for one row is freed before the next.
     pub(super) fn search(&self, scan: &mut Scan, source: &Source) -> Result<(), Error> {
         let memory = StepMemory::new();
         let places: Vec<Vec<Place>> = source
@@ -148,7 +149,7 @@ impl ScannedColumns {
         })
     }
 
-    /// Searches one row, if it is of the time that is asked for.
+    /// Searches one row, if it has the wanted time.
     fn search_row(&self, scan: &mut Scan, places: &[Place], row: &NamedRow) -> Result<(), Error> {
         if self
             .since
@@ -163,8 +164,8 @@ impl ScannedColumns {
     }
 }
 
-/// The time of a row; None where it has none. What has no time zone may lie a day off: then the
-/// later is taken, so that no row is missed.
+/// The time of a row. None if it has none. A time without a zone may be a day off; then the later
+/// one is taken, so that no row is missed.
 fn time(row: &NamedRow, column: usize) -> Option<Moment> {
     let since_2000 = match row.column_type(column)? {
         pg_sys::DATEOID => {

@@ -160,7 +160,7 @@ impl Desk {
         waiting.into_iter().for_each(queue::wake);
     }
 
-    /// Counts what was recorded, and has the watch know of blocks that people set or lift.
+    /// Counts the recorded events, and tells the watch which blocks people set or lifted.
     fn count_recorded(&mut self, recorded: &[Placed]) {
         self.slot.batches.fetch_add(1, AcqRel);
         self.slot.events.fetch_add(recorded.len() as u64, AcqRel);

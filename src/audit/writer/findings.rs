@@ -129,7 +129,8 @@ fn write_meetings(watch: &mut Watch) {
     let distinct: HashMap<_, _> =
         taken.iter().map(|m| ((m.key, m.kind, m.subject.clone()), m)).collect();
     let meetings: Vec<Meeting> = distinct.into_values().cloned().collect();
-    let new = now_or_later("callers are written", |owner| store::watch::meet(owner, &meetings));
+    let new =
+        now_or_later("callers are written", |owner| store::watch::save_meetings(owner, &meetings));
     let Some(new) = new else { return watch.put_back_meetings(taken) };
     for meeting in new {
         let detector =
@@ -161,7 +162,7 @@ fn look_at_woken(watch: &mut Watch) {
     }
 }
 
-/// A finding of a moment: it has no episode. One a day for the same.
+/// A finding of a single moment, without an episode. There is one a day for the same subject.
 fn add_finding(
     watch: &mut Watch,
     detector: Detector,
@@ -173,7 +174,7 @@ fn add_finding(
     let incident = moment_id(detector.incident_type(), key, by, at);
     let blocks = watch.blocks(detector, &key);
     let subject = Subject::Key(key);
-    watch.found(WatchFinding {
+    watch.add_finding(WatchFinding {
         incident,
         detector,
         subject,

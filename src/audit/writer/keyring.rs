@@ -25,7 +25,7 @@ pub(super) struct Loaded {
 }
 
 impl Loaded {
-    /// Derives one version that waits for it; whether there was one.
+    /// Derives one waiting version. Answers whether there was one.
     pub(super) fn derive_one_version(&mut self, slot_number: usize) -> bool {
         let Some(row) = self.pending.pop() else { return false };
         let secret = self.keyring.as_ref().and_then(|keyring| keyring.secret(row.version as u32));

@@ -171,8 +171,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Tries again to open a chain that stayed closed although the keyring is there: a lock may
-    /// have been in the way.
+    /// Tries again to open a chain that stayed closed although the keyring is there. A lock may
+    /// have been the reason.
     fn open_chain_late(&mut self) {
         if self.desk.chain.is_some() || !shared_keyring::is_ready(self.slot_number) {
             return;

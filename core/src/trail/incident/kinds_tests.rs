@@ -95,6 +95,8 @@ fn opened() -> Incident {
 }
 
 /// Every kind: its function, its identity as it was before this table, its details' names.
+// a table: an entry for each kind
+#[allow(clippy::too_many_lines)]
 fn every_kind() -> Vec<(&'static str, &'static str, &'static str, Incident)> {
     use IncidentType::*;
     let key = Whom::Key(KEY);

@@ -28,12 +28,19 @@ words! {
 /// An incident before it is stored, made in `kinds`. `details` is a JSON object.
 #[non_exhaustive]
 pub struct Incident {
+    /// Names the incident.
     pub id: IncidentId,
+    /// What kind it is.
     pub kind: IncidentType,
+    /// How urgent it is.
     pub severity: Severity,
+    /// The project it is about.
     pub project_id: Option<ProjectId>,
+    /// The key it is about.
     pub provider_key_id: Option<ProviderKeyId>,
+    /// A JSON object for people to read, with `what` in it.
     pub details: String,
+    /// When it was found.
     pub detected_at: Moment,
 }
 
@@ -41,7 +48,9 @@ pub struct Incident {
 /// rights.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Notice {
+    /// The incident.
     pub incident: IncidentId,
+    /// What kind it is.
     pub kind: IncidentType,
 }
 
@@ -58,6 +67,7 @@ impl Incident {
         Some(KeyRef { project: self.project_id?, key: self.provider_key_id? })
     }
 
+    /// What listeners are told of it.
     pub fn notice(&self) -> Notice {
         Notice { incident: self.id, kind: self.kind }
     }

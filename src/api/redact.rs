@@ -1,5 +1,5 @@
-//! Keys in text: masked (DESIGN §7). These hold no secret and need no preloading, no keyring and no
-//! tables: they work in anybody's generated column. What they find comes from `redact`.
+//! Masks keys in text (docs/leaks.md). These functions hold no secret and need no preloading, no
+//! keyring and no tables, so they work in anybody's generated column. `redact` finds the keys.
 #![forbid(unsafe_code)]
 
 use crate::error::{Answer, Error};
@@ -31,8 +31,8 @@ fn pause() {
     pgrx::check_for_interrupts!();
 }
 
-/// Compiles patterns, or takes those of the last call: a query calls with the same ones for every
-/// row.
+/// Compiles patterns, or takes those of the last call, because a query uses the same patterns for
+/// every row.
 fn compiled(texts: Vec<String>) -> Result<Rc<Patterns>, Error> {
     thread_local! {
         static LAST: RefCell<Option<(Vec<String>, Rc<Patterns>)>> = const { RefCell::new(None) };
