@@ -107,7 +107,7 @@ fn differences(sql: &Sql) -> Vec<String> {
         ),
         (
             "the view",
-            sorted(all(r"(?m)^(?:SELECT)?\s+l\.([a-z_]+),$", view)),
+            sorted(all(r"(?m)^(?:SELECT)?\s+l\.([a-z_]+),?$", view)),
             sorted(shown.clone()),
         ),
         ("comments of the table", commented(sql, TRAIL), names(|_| true)),

@@ -3,6 +3,7 @@
 //! docs/architecture.md#lengths and #tables.
 
 use uuid::Uuid;
+use watchllm_core::trail::{COLUMNS, Mark};
 
 use crate::keys::{Vault, code, decrypt, new_key, one, project, rotate, rows, store, try_rows};
 
@@ -87,6 +88,34 @@ fn long_context_is_cut_at_a_character() {
     );
     one(c, &with("E'a\\nb\\tc'", "''", "E'x\\u202Ey'"));
     assert_eq!(one(c, &newest(id, "request_id, user_agent")), "a?b?c|x?y"); // no forged lines in what people read
+}
+
+/// What callers say of a request, but for the subject of claims, comes from settings of the same
+/// names. The list of the trail's columns says which these are.
+#[test]
+fn every_column_that_callers_fill_is_taken_from_its_setting_masked_and_cut() {
+    let vault = Vault::shared();
+    let c = &mut vault.connect("postgres");
+    let p = project(c);
+    let id = &store(c, &p, "openai", &new_key());
+    let said = COLUMNS.iter().filter(|column| column.is(Mark::Said)).map(|column| column.name);
+    let said: Vec<&str> = said.filter(|name| *name != "claims_sub").collect();
+    assert!(said.len() >= 3, "{said:?}");
+    for name in said {
+        for (given, kept) in [
+            (format!("{name}-1"), format!("{name}-1")),
+            (new_key(), "sk-proj-...[REDACTED]".to_owned()),
+        ] {
+            one(c, &format!("SET watchllm.{name} = '{given}'"));
+            one(c, &decrypt(id));
+            assert_eq!(one(c, &newest(id, name)), kept, "{name}");
+        }
+        one(c, &format!("SELECT set_config('watchllm.{name}', repeat('x', 100000), false)"));
+        one(c, &decrypt(id));
+        let cut = format!("{name} ~ '^x+$' AND length({name}) BETWEEN 40 AND 256");
+        assert_eq!(one(c, &newest(id, &cut)), "t", "{name} is not cut");
+        one(c, &format!("RESET watchllm.{name}"));
+    }
 }
 
 #[test]

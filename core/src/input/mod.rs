@@ -21,10 +21,7 @@ mod text;
 pub use address::IpAddress;
 pub use api_key::{ApiKey, KeyHint};
 pub use count::{HoursBack, MaxRows};
-pub use free_text::{
-    ApplicationName, ChangedBy, ClaimsSub, Note, PlaceName, ReportSource, RequestId, ShownName,
-    ShownTable, UserAgent,
-};
+pub use free_text::*;
 pub use invalid::Invalid;
 pub use member::{JwtSubject, Member, NamedCaller, RoleName};
 pub use name::{KeyName, ProjectName};
