@@ -91,7 +91,8 @@ GRANT SELECT (id, project_id, provider, name, key_hint, priority, is_active, act
         updated_at)
     ON watchllm.provider_key_records TO watchllm_admin, watchllm_auditor, watchllm_service, watchllm_tenant;
 GRANT SELECT (project_id, provider_key_id, access_count, failure_count, bucket_start, accesses, failures,
-        last_used_at, access_anomaly_detected_at, last_rotation_alert_sent_at, blocked_at)
+        last_used_at, access_anomaly_detected_at, last_rotation_alert_sent_at, blocked_at, used_since, busiest_on,
+        busiest_minute, busiest_hour, busiest_day)
     ON watchllm.provider_key_usage TO watchllm_admin, watchllm_auditor, watchllm_service, watchllm_tenant;
 GRANT SELECT (event_id, project_id) ON watchllm.committed_changes TO watchllm_admin, watchllm_auditor;
 GRANT SELECT (id, type, severity, project_id, provider_key_id, details, detected_at)

@@ -141,25 +141,37 @@ BEGIN
         WHERE m.held > m.most AND l.accessed_at >= first_read AND l.accessed_at < last_read
           AND watchllm.counts_as(of_kind, l.access_type, l.success, l.failure_reason)
         GROUP BY 1, 2, 3
-    ), counted AS (
+    ), counted AS MATERIALIZED (
         SELECT f.project_id, f.provider_key_id, f.began, f.held, f.last_at, m.most,
+               (f.began AT TIME ZONE 'UTC')::date AS day,
                coalesce(pg_catalog.sum(f.held) OVER (
                    PARTITION BY f.project_id, f.provider_key_id ORDER BY f.began
                    RANGE BETWEEN span PRECEDING AND bucket PRECEDING), 0)::bigint AS before
         FROM filled f
         JOIN limits m ON m.project_id = f.project_id AND m.provider_key_id = f.provider_key_id
+    ), days AS MATERIALIZED (  -- only who crossed the stated limit is asked for its past
+        SELECT s.project_id, s.provider_key_id, d.day, d.allowed
+        FROM (
+            SELECT c.project_id, c.provider_key_id, pg_catalog.min(c.day) AS first_day, pg_catalog.max(c.day) AS last_day
+            FROM counted c GROUP BY 1, 2 HAVING pg_catalog.bool_or(c.before + c.held > c.most AND c.last_at >= since)
+        ) s
+        CROSS JOIN LATERAL watchllm.key_access_limits(
+            s.project_id, s.provider_key_id, setting, s.first_day, s.last_day) d
     ), numbered AS (
-        SELECT c.*, c.before + c.held > c.most AND c.last_at >= since AS crossed,
-               pg_catalog.count(*) FILTER (WHERE c.before <= c.most / 2) OVER (
+        SELECT c.project_id, c.provider_key_id, c.began, c.held, c.last_at, c.before, d.allowed,
+               c.before + c.held > d.allowed AND c.last_at >= since AS crossed,
+               pg_catalog.count(*) FILTER (WHERE c.before <= d.allowed / 2) OVER (
                    PARTITION BY c.project_id, c.provider_key_id ORDER BY c.began ROWS UNBOUNDED PRECEDING) AS episode
         FROM counted c
+        JOIN days d ON d.project_id = c.project_id AND d.provider_key_id = c.provider_key_id AND d.day = c.day
     ), episodes AS (
-        SELECT n.project_id, n.provider_key_id, n.most, pg_catalog.max(n.last_at) AS last_at,
+        SELECT n.project_id, n.provider_key_id, pg_catalog.max(n.last_at) AS last_at,
                pg_catalog.max(n.before + n.held) FILTER (WHERE n.crossed) AS observed,
+               (pg_catalog.array_agg(n.allowed ORDER BY n.began) FILTER (WHERE n.crossed))[1] AS most,
                (pg_catalog.array_agg(n.began ORDER BY n.began) FILTER (WHERE n.crossed))[1] AS began,
                (pg_catalog.array_agg(n.before ORDER BY n.began) FILTER (WHERE n.crossed))[1] AS before
         FROM numbered n
-        GROUP BY n.project_id, n.provider_key_id, n.most, n.episode
+        GROUP BY n.project_id, n.provider_key_id, n.episode
         HAVING pg_catalog.bool_or(n.crossed)
     )
     SELECT e.project_id, e.provider_key_id, e.observed, e.most,

@@ -111,6 +111,13 @@ COMMENT ON COLUMN watchllm.provider_key_usage.access_anomaly_detected_at IS
 COMMENT ON COLUMN watchllm.provider_key_usage.last_rotation_alert_sent_at IS
     'When the last alert went out that it must be rotated.';
 COMMENT ON COLUMN watchllm.provider_key_usage.blocked_at IS 'When it was blocked; NULL while it is not.';
+COMMENT ON COLUMN watchllm.provider_key_usage.used_since IS
+    'The UTC day of its first access that was neither refused nor flagged; a week later its own past counts.';
+COMMENT ON COLUMN watchllm.provider_key_usage.busiest_on IS 'The UTC day of the first entry in the three arrays.';
+COMMENT ON COLUMN watchllm.provider_key_usage.busiest_minute IS
+    'The most accesses within 60 seconds on each of eight UTC days, the newest first; refused and flagged ones do not count.';
+COMMENT ON COLUMN watchllm.provider_key_usage.busiest_hour IS 'The most accesses within an hour, as busiest_minute.';
+COMMENT ON COLUMN watchllm.provider_key_usage.busiest_day IS 'The most accesses within a day, as busiest_minute.';
 
 COMMENT ON TABLE watchllm.committed_changes IS
     'The changes that did commit: an event of the trail without a row here was undone by its transaction. Insert-'
@@ -327,6 +334,22 @@ COMMENT ON COLUMN watchllm.key_access_anomalies.observed IS
 COMMENT ON COLUMN watchllm.key_access_anomalies.expected IS 'The limit that was crossed; of a dormant key its days.';
 COMMENT ON COLUMN watchllm.key_access_anomalies.window_start IS 'The access that crossed the limit.';
 COMMENT ON COLUMN watchllm.key_access_anomalies.window_end IS 'The last access before half the limit was left.';
+
+COMMENT ON VIEW watchllm.key_access_limits IS
+    'The limits of each key as they hold today, and its busiest minute, hour and day of the week before.';
+COMMENT ON COLUMN watchllm.key_access_limits.project_id IS 'The project of the key.';
+COMMENT ON COLUMN watchllm.key_access_limits.provider_key_id IS 'The provider key.';
+COMMENT ON COLUMN watchllm.key_access_limits.name IS 'The name of the key.';
+COMMENT ON COLUMN watchllm.key_access_limits.detector IS 'The detector, as in the type of its incident.';
+COMMENT ON COLUMN watchllm.key_access_limits.setting IS 'The setting of its limit.';
+COMMENT ON COLUMN watchllm.key_access_limits.stated IS 'The limit that is set for the key.';
+COMMENT ON COLUMN watchllm.key_access_limits.basis IS 'own_past or fixed, as limit_basis is set for the key.';
+COMMENT ON COLUMN watchllm.key_access_limits.used_since IS
+    'The UTC day of its first access that counts; NULL before there was any.';
+COMMENT ON COLUMN watchllm.key_access_limits.busiest_before IS
+    'The most accesses within a minute, hour or day of the seven UTC days before today; refused and flagged ones do not count.';
+COMMENT ON COLUMN watchllm.key_access_limits.busiest_today IS 'The same of today, which raises no limit of today.';
+COMMENT ON COLUMN watchllm.key_access_limits.allowed IS 'The limit that holds today; one access more is an anomaly.';
 
 COMMENT ON TRIGGER refuse_change ON watchllm.install_history IS
     'Refuses to change or delete rows; fires always.';

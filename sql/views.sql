@@ -89,6 +89,41 @@ SELECT a.detector, a.severity, a.project_id, a.provider_key_id, a.subject, a.obs
        a.window_end
 FROM watchllm.key_access_anomalies(pg_catalog.now() - '24 hours'::interval) a;
 
+-- A row for each key and limit. The past is what the writer stored, of the seven UTC days before
+-- today; the first entry of its arrays is of busiest_on. OFFSET 0 makes each setting be asked for
+-- once.
+CREATE OR REPLACE VIEW watchllm.key_access_limits WITH (security_invoker = true) AS
+SELECT r.project_id,
+       r.id AS provider_key_id,
+       r.name,
+       l.detector,
+       l.setting,
+       s.stated,
+       s.basis,
+       u.used_since,
+       p.busiest_before,
+       p.busiest_today,
+       CASE WHEN s.basis <> 'fixed' AND u.used_since <= d.today - 7
+            THEN GREATEST(s.stated, LEAST(3 * p.busiest_before, l.greatest_allowed)) ELSE s.stated END AS allowed
+FROM watchllm.provider_key_records r
+LEFT JOIN watchllm.provider_key_usage u ON u.project_id = r.project_id AND u.provider_key_id = r.id
+CROSS JOIN (SELECT (pg_catalog.now() AT TIME ZONE 'UTC')::date AS today OFFSET 0) d
+CROSS JOIN LATERAL (
+    VALUES ('rapid_automated_access', 'max_accesses_per_minute', u.busiest_minute, 100000),
+           ('potential_key_theft', 'max_accesses_per_hour', u.busiest_hour, 2147483647),
+           ('unusually_high_access', 'max_accesses_per_day', u.busiest_day, 2147483647)
+) l (detector, setting, busiest, greatest_allowed)
+CROSS JOIN LATERAL (
+    SELECT watchllm.effective_setting(l.setting, r.project_id, r.id)::bigint AS stated,
+           watchllm.effective_setting('limit_basis', r.project_id, r.id) AS basis OFFSET 0) s
+CROSS JOIN LATERAL (
+    SELECT coalesce(pg_catalog.max(b.n) FILTER (WHERE d.today - u.busiest_on + b.place - 1 BETWEEN 1 AND 7), 0)::bigint
+               AS busiest_before,
+           coalesce(pg_catalog.max(b.n) FILTER (WHERE d.today - u.busiest_on + b.place - 1 = 0), 0)::bigint
+               AS busiest_today
+    FROM pg_catalog.unnest(l.busiest) WITH ORDINALITY AS b (n, place)) p
+WHERE r.deleted_at IS NULL;
+
 -- Never holds a row: its trigger stores each inserted row as a key.
 CREATE OR REPLACE VIEW watchllm.provider_key_inbox WITH (security_invoker = true) AS
 SELECT NULL::uuid AS project_id, NULL::text AS provider, NULL::text AS name, NULL::text AS api_key
@@ -111,7 +146,7 @@ DECLARE
     grantee   text;
 BEGIN
     FOREACH view_name IN ARRAY ARRAY['provider_keys', 'provider_key_security_summary', 'access_logs', 'open_incidents', 'key_access_rates',
-        'key_access_anomalies', 'provider_key_inbox']::pg_catalog.name[] LOOP
+        'key_access_anomalies', 'key_access_limits', 'provider_key_inbox']::pg_catalog.name[] LOOP
         -- A new view still belongs to the role that runs install(). Privileges that default
         -- privileges gave are revoked.
         FOR grantee IN
@@ -147,5 +182,6 @@ GRANT SELECT ON watchllm.open_incidents TO watchllm_admin, watchllm_auditor, wat
 GRANT SELECT ON watchllm.access_logs TO watchllm_admin, watchllm_auditor, watchllm_tenant;
 GRANT SELECT ON watchllm.key_access_rates TO watchllm_admin, watchllm_auditor, watchllm_tenant;
 GRANT SELECT ON watchllm.key_access_anomalies TO watchllm_admin, watchllm_auditor, watchllm_tenant;
+GRANT SELECT ON watchllm.key_access_limits TO watchllm_admin, watchllm_auditor, watchllm_tenant;
 GRANT SELECT ON watchllm.provider_key_security_summary
     TO watchllm_admin, watchllm_auditor, watchllm_service, watchllm_tenant;

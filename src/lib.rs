@@ -27,6 +27,7 @@ pgrx::pg_module_magic!(name, version);
 extension_sql_file!("../sql/roles.sql", name = "roles", bootstrap);
 extension_sql_file!("../sql/functions.sql", name = "functions", requires = ["roles"]);
 extension_sql_file!("../sql/anomalies.sql", name = "anomalies", requires = ["functions"]);
+extension_sql_file!("../sql/own_past.sql", name = "own_past", requires = ["anomalies"]);
 extension_sql_file!("../sql/anomalies/rapid_automated_access.sql", requires = ["anomalies"]);
 extension_sql_file!(
     "../sql/anomalies/potential_key_theft.sql",

@@ -3,7 +3,7 @@
 //! `lowest_setting()` follow from it. The limits of the watch are in the rows of their detectors
 //! (anomaly/detector).
 
-use crate::anomaly::{ANOMALY_ACTION, Detector, STALE_AFTER};
+use crate::anomaly::{ANOMALY_ACTION, Detector, LIMIT_BASIS, STALE_AFTER};
 use crate::setting::{DAY, Scope, Setting};
 
 /// Active keys per project and provider.
@@ -32,9 +32,10 @@ pub static ROTATION_REQUIRED_AFTER: Setting = Setting::age(
 );
 
 /// The settings that are no detector's limit.
-static OTHERS: [&Setting; 5] = [
+static OTHERS: [&Setting; 6] = [
     &MAX_ACTIVE_KEYS,
     &ANOMALY_ACTION,
+    &LIMIT_BASIS,
     &ROTATION_WARN_AFTER,
     &ROTATION_REQUIRED_AFTER,
     &STALE_AFTER,
@@ -78,9 +79,9 @@ mod tests {
     }
 
     #[test]
-    fn one_setting_alone_is_of_words() {
-        // src/settings/overridable.rs checks it by a hook, which is not told what it checks
+    fn two_settings_alone_are_of_words() {
+        // src/settings/overridable.rs has a hook for each: it is not told which one it checks
         let words = all().filter(|setting| matches!(setting.form, Form::Words { .. }));
-        assert_eq!(words.map(Setting::name).collect::<Vec<_>>(), ["anomaly_action"]);
+        assert_eq!(words.map(Setting::name).collect::<Vec<_>>(), ["anomaly_action", "limit_basis"]);
     }
 }

@@ -13,6 +13,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     most       CONSTANT bigint := watchllm.effective_setting('max_distinct_keys_per_minute');
+    basis      CONSTANT text := watchllm.effective_setting('limit_basis');
     first_read CONSTANT timestamptz := watchllm.first_read(since, '1 microsecond', '60 seconds');
     last_read  CONSTANT timestamptz := coalesce(until, 'infinity');
 BEGIN
@@ -58,7 +59,8 @@ BEGIN
     ), days AS MATERIALIZED (
         SELECT d.kind, d.name, d.caller, d.day, GREATEST(most, 3 * (
                    SELECT pg_catalog.max(p.distinct_keys) FROM watchllm.caller_peaks p
-                   WHERE p.kind = d.kind AND p.subject = d.name AND p.day >= d.day - 7 AND p.day < d.day)) AS most
+                   WHERE p.kind = d.kind AND p.subject = d.name AND p.day >= d.day - 7 AND p.day < d.day
+                     AND basis <> 'fixed')) AS most
         FROM (
             SELECT DISTINCT s.kind, s.name, s.caller, (c.at AT TIME ZONE 'UTC')::date AS day
             FROM suspects s JOIN counted c ON c.caller = s.caller

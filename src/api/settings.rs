@@ -96,7 +96,7 @@ fn lowest_setting(name: Option<&str>) -> Answer<Option<String>> {
     let setting = known(name.ok_or(Error::NullInput("name"))?)?;
     if matches!(setting.form, Form::Words { .. }) {
         let hint = "Ask for a limit.";
-        return Err(Error::BadInput("an action is neither high nor low", hint).into());
+        return Err(Error::BadInput("a word is neither high nor low", hint).into());
     }
     let owner = store::installed::owner()?;
     let visible = Caller::new(Context::default()).may_see(owner);

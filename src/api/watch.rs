@@ -1,13 +1,13 @@
 //! The watch's answer about one key, when people ask. What it finds by itself becomes incidents.
 //! The detectors over the whole trail are in `sql/anomalies.sql`.
 
-use crate::anomaly::Detector;
+use crate::anomaly::{Detector, LIMIT_BASIS, Limits, OwnLimits};
 use crate::audit;
 use crate::caller::{Caller, Context};
 use crate::error::Error;
-use crate::id::ProviderKeyId;
+use crate::id::{KeyRef, ProviderKeyId};
 use crate::input::HoursBack;
-use crate::postgres::clock;
+use crate::postgres::{Owner, clock};
 use crate::store;
 use crate::store::history::Rates;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -41,13 +41,24 @@ fn detect_unusual_key_access(
     let back = HoursBack::parse(back).map_err(Error::from)?.span();
     let key = store::keys::within(owner, &caller.may_see(owner), id).ok_or(Error::NoSuchKey)?;
     let rates = store::history::rates(owner, clock::now() - back, key.project_id, id);
-    let crossed = |detector: Detector, count: i64| {
-        let of_key = |limit| store::settings::number(owner, limit, Some(key.project_id), Some(id));
-        detector.limit().map(of_key).is_some_and(|limit| count > i64::from(limit))
-    };
+    let limits = limits(owner, KeyRef { project: key.project_id, key: id });
+    let crossed = |detector: Detector, count: i64| count > i64::from(limits.of(detector));
     let found = counts(&rates).into_iter().find(|(detector, count, _)| crossed(*detector, *count));
     let reason = found.map_or("Normal", |(.., reason)| reason);
     Ok(TableIterator::once((found.is_some(), rates.accesses, rates.failures, reason.to_owned())))
+}
+
+/// The limits that hold for a key today: the stated ones, or what its own past allows.
+fn limits(owner: Owner, key: KeyRef) -> Limits {
+    let (project, id) = (Some(key.project), Some(key.key));
+    let mut own = OwnLimits::default();
+    let settings = Detector::ALL.iter().filter_map(|detector| detector.limit());
+    for setting in settings.chain([&LIMIT_BASIS]) {
+        let value = store::settings::effective(owner, setting, project, id);
+        value.into_iter().for_each(|value| own.take(setting.name(), &value));
+    }
+    let past = store::past::stored(owner, &[key]).remove(&key).unwrap_or_default();
+    past.limits(Limits::default().overridden(&own), clock::now().day())
 }
 
 /// Each count, the setting it is compared with, and what it means. The most urgent comes first.

@@ -2,7 +2,7 @@
 //! defined from the rows in core/src/overrides.rs. The value in force is read by name, as overrides
 //! are (store/settings).
 
-use crate::anomaly::{ANOMALY_ACTION, action};
+use crate::anomaly::{ANOMALY_ACTION, LIMIT_BASIS, action, basis};
 use crate::overrides;
 use crate::setting::{Form, MAX_AGE, Setting};
 use pgrx::guc::{GucContext, GucFlags, GucRegistry, GucSetting};
@@ -40,10 +40,14 @@ fn number(row: &'static Setting, default: i32, (least, most): (i32, i32), flags:
 
 fn words(row: &'static Setting, default: &'static CStr) {
     let kept = Box::leak(Box::new(GucSetting::<Option<std::ffi::CString>>::new(Some(default))));
-    // A hook is not told which setting it checks. A second setting of words would need a hook of
-    // its own.
-    let check: pg_sys::GucStringCheckHook =
-        if ptr::eq(row, &raw const ANOMALY_ACTION) { Some(check_action) } else { None };
+    // A hook is not told which setting it checks, so each setting of words has its own.
+    let check: pg_sys::GucStringCheckHook = if ptr::eq(row, &raw const ANOMALY_ACTION) {
+        Some(check_action)
+    } else if ptr::eq(row, &raw const LIMIT_BASIS) {
+        Some(check_basis)
+    } else {
+        None
+    };
     // SAFETY: the hook raises no ERROR and does not panic.
     unsafe {
         GucRegistry::define_string_guc_with_hooks(
@@ -67,15 +71,33 @@ unsafe extern "C-unwind" fn check_action(
     _extra: *mut *mut c_void,
     _source: pg_sys::GucSource::Type,
 ) -> bool {
-    // SAFETY: as promised by PostgreSQL; it only reads the detail, which is a constant.
+    // SAFETY: as promised by PostgreSQL.
+    unsafe { check(value, |text| action::blocking(text).map(drop)) }
+}
+
+// SAFETY: as `check_action`.
+unsafe extern "C-unwind" fn check_basis(
+    value: *mut *mut c_char,
+    _extra: *mut *mut c_void,
+    _source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: as promised by PostgreSQL.
+    unsafe { check(value, |text| basis::knows_past(text).map(drop)) }
+}
+
+/// # Safety
+/// `value` points to null or to a text that PostgreSQL has allocated.
+unsafe fn check(
+    value: *mut *mut c_char,
+    judge: impl FnOnce(&str) -> Result<(), &'static CStr>,
+) -> bool {
+    // SAFETY: as promised by the caller; PostgreSQL only reads the detail, which is a constant.
     unsafe {
         let text = if (*value).is_null() { c"" } else { CStr::from_ptr(*value) };
-        match action::blocking(&text.to_string_lossy()) {
-            Ok(_) => true,
-            Err(problem) => {
-                pg_sys::GUC_check_errdetail_string = problem.as_ptr().cast_mut();
-                false
-            }
+        let judged = judge(&text.to_string_lossy());
+        if let Err(problem) = judged {
+            pg_sys::GUC_check_errdetail_string = problem.as_ptr().cast_mut();
         }
+        judged.is_ok()
     }
 }

@@ -15,6 +15,7 @@ pub(crate) mod installed;
 pub(crate) mod keys;
 pub(crate) mod leaks;
 pub(crate) mod named_source;
+pub(crate) mod past;
 pub(crate) mod projects;
 pub(crate) mod rotation;
 pub(crate) mod settings;

@@ -2,7 +2,8 @@
 //! partitions, counters. The INSERTs' columns stand in table order, as they are hashed: `COLUMNS`.
 
 use super::oids::*;
-use super::{timestamp, uuid, value};
+use super::{past, timestamp, uuid, value};
+use crate::anomaly::KeyPast;
 use crate::id::{EventId, KeyRef, ProjectId};
 use crate::moment::Moment;
 use crate::postgres::{Owner, Statement};
@@ -85,17 +86,23 @@ static COMMITTED: Statement = Statement::new(
 );
 
 /// Half-hour buckets, newest first: what has passed since `bucket_start` is shifted in as zeros.
+/// A key's past comes whole from the watch, or not at all.
 static COUNT_USE: Statement = Statement::new(
     "INSERT INTO watchllm.provider_key_usage AS u
         (project_id, provider_key_id, access_count, failure_count, bucket_start, accesses, failures,
-         last_used_at)
+         last_used_at, used_since, busiest_on, busiest_minute, busiest_hour, busiest_day)
      SELECT e.project_id, e.key_id, e.accesses, e.failures,
         CASE WHEN e.accesses + e.failures > 0 THEN b.now_bucket END,
         ARRAY[e.accesses::int] || pg_catalog.array_fill(0, ARRAY[47]),
-        ARRAY[e.failures::int] || pg_catalog.array_fill(0, ARRAY[47]), e.last_used_at
+        ARRAY[e.failures::int] || pg_catalog.array_fill(0, ARRAY[47]), e.last_used_at,
+        '1970-01-01'::date + e.used_since, '1970-01-01'::date + e.busiest_on,
+        e.busiest_minute::int[], e.busiest_hour::int[], e.busiest_day::int[]
      FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3),
-        pg_catalog.unnest($4), pg_catalog.unnest($5))
-        AS e (project_id, key_id, accesses, failures, last_used_at),
+        pg_catalog.unnest($4), pg_catalog.unnest($5), pg_catalog.unnest($6),
+        pg_catalog.unnest($7), pg_catalog.unnest($8), pg_catalog.unnest($9),
+        pg_catalog.unnest($10))
+        AS e (project_id, key_id, accesses, failures, last_used_at, used_since, busiest_on,
+            busiest_minute, busiest_hour, busiest_day),
         (SELECT pg_catalog.date_bin('30 minutes', pg_catalog.now(), '2000-01-01Z')
             AS now_bucket) AS b
      ON CONFLICT (project_id, provider_key_id) DO UPDATE SET
@@ -110,8 +117,13 @@ static COUNT_USE: Statement = Statement::new(
                 EXTRACT(epoch FROM EXCLUDED.bucket_start - u.bucket_start)::bigint / 1800))::int])
             || u.failures)[1:48] AS f) AS s),
         bucket_start = GREATEST(u.bucket_start, EXCLUDED.bucket_start),
-        last_used_at = GREATEST(u.last_used_at, EXCLUDED.last_used_at)",
-    &[UUIDS, UUIDS, INT8S, INT8S, TIMES],
+        last_used_at = GREATEST(u.last_used_at, EXCLUDED.last_used_at),
+        used_since = coalesce(EXCLUDED.used_since, u.used_since),
+        busiest_on = coalesce(EXCLUDED.busiest_on, u.busiest_on),
+        busiest_minute = coalesce(EXCLUDED.busiest_minute, u.busiest_minute),
+        busiest_hour = coalesce(EXCLUDED.busiest_hour, u.busiest_hour),
+        busiest_day = coalesce(EXCLUDED.busiest_day, u.busiest_day)",
+    &[UUIDS, UUIDS, INT8S, INT8S, TIMES, INT4S, INT4S, TEXTS, TEXTS, TEXTS],
 );
 
 static BLOCK: Statement = Statement::new(
@@ -138,12 +150,17 @@ pub(crate) struct Last {
     pub queue_seq: i64,
 }
 
+/// The last day that a past is stored of, in the year 5000: a date of SQL, whatever the clock said.
+const MAX_DAY: i32 = 1_100_000;
+
 /// Uses of one key since the last count. `last_used_at`: of the last successful access.
 pub(crate) struct Uses {
     pub key: KeyRef,
     pub accesses: i64,
     pub failures: i64,
     pub last_used_at: Option<Moment>,
+    /// Its own past as the watch knows it. None: what is stored stays.
+    pub past: Option<KeyPast>,
 }
 
 /// Appends a batch; its rows are chained and carry their hashes.
@@ -293,8 +310,23 @@ pub(crate) fn count_use(owner: Owner, uses: &[Uses]) -> u64 {
                 .map(|u| u.last_used_at.and_then(timestamp))
                 .collect::<Vec<Option<TimestampWithTimeZone>>>()
                 .into(),
+            days(uses, |past| past.since).into(),
+            days(uses, |past| Some(past.newest)).into(),
+            busiest(uses, 0).into(),
+            busiest(uses, 1).into(),
+            busiest(uses, 2).into(),
         ],
     )
+}
+
+fn days(uses: &[Uses], day: fn(&KeyPast) -> Option<i32>) -> Vec<Option<i32>> {
+    let in_range = |day: &i32| (0..=MAX_DAY).contains(day);
+    uses.iter().map(|uses| uses.past.as_ref().and_then(day).filter(in_range)).collect()
+}
+
+/// The busiest minute, hour or day of each key's past.
+fn busiest(uses: &[Uses], place: usize) -> Vec<Option<String>> {
+    uses.iter().map(|uses| uses.past.as_ref().map(|past| past::written(past, place))).collect()
 }
 
 #[cfg(test)]

@@ -42,9 +42,10 @@ static OPEN_EPISODES: Statement = Statement::new(
     &[TEXTS],
 );
 
-/// The trail backwards from a place in it: a number of rows, whatever they are.
-static PAST: Statement = Statement::new(
-    "SELECT l.accessed_at, l.epoch, l.queue_seq,
+/// What is read of the trail to count it. `$5`: later rows than this sequence count for nothing.
+macro_rules! past_columns {
+    () => {
+        "SELECT l.accessed_at, l.epoch, l.queue_seq,
         CASE WHEN l.seq > $5 THEN NULL
              WHEN watchllm.counts_as('access', l.access_type, l.success, l.failure_reason)
              THEN 'access'
@@ -53,11 +54,21 @@ static PAST: Statement = Statement::new(
         l.access_type, l.project_id, l.provider_key_id, l.session_role,
         CASE WHEN l.claims_trusted THEN l.claims_sub END, pg_catalog.host(l.client_addr),
         CASE WHEN l.seq <= $5 AND l.success
-            AND l.access_type IN ('block', 'unblock') THEN l.access_type = 'block' END
-     FROM watchllm.provider_key_access_logs l
-     WHERE l.accessed_at >= $1 AND l.accessed_at <= $2
-         AND (l.accessed_at, l.epoch, l.queue_seq) < ($2, $3, $4)
-     ORDER BY l.accessed_at DESC, l.epoch DESC, l.queue_seq DESC LIMIT $6",
+            AND l.access_type IN ('block', 'unblock') THEN l.access_type = 'block' END,
+        l.success
+     FROM watchllm.provider_key_access_logs l "
+    };
+}
+pub(super) use past_columns;
+
+/// The trail backwards from a place in it: a number of rows, whatever they are.
+static PAST: Statement = Statement::new(
+    concat!(
+        past_columns!(),
+        "WHERE l.accessed_at >= $1 AND l.accessed_at <= $2
+             AND (l.accessed_at, l.epoch, l.queue_seq) < ($2, $3, $4)
+         ORDER BY l.accessed_at DESC, l.epoch DESC, l.queue_seq DESC LIMIT $6"
+    ),
     &[TIME, TIME, INT8, INT8, INT8, INT8],
 );
 
@@ -153,6 +164,7 @@ static CALLERS: Statement = Statement::new(
 pub(crate) struct Past {
     pub place: (Moment, i64, i64),
     access: Option<(KeyRef, AccessType, Counted)>,
+    pub success: bool,
     callers: [Option<String>; 3],
     /// The key that somebody blocked here (true), or let in again.
     pub block: Option<(KeyRef, bool)>,
@@ -226,15 +238,19 @@ pub(crate) fn past(
         until.into(),
         most.into(),
     ];
-    PAST.read(owner, &arguments, |row| {
-        let access = || Some((key(row, 6, 7)?, access_type(row, 5)?, counted(row, 4)?));
-        Past {
-            place: (moment(row, 1), value(row, 2), value(row, 3)),
-            access: access(),
-            callers: [row.get(8), row.get(9), row.get(10)],
-            block: row.get(11).and_then(|is_block| Some((key(row, 6, 7)?, is_block))),
-        }
-    })
+    PAST.read(owner, &arguments, past_of)
+}
+
+/// A row of `past_columns`.
+pub(super) fn past_of(row: &Row) -> Past {
+    let access = || Some((key(row, 6, 7)?, access_type(row, 5)?, counted(row, 4)?));
+    Past {
+        place: (moment(row, 1), value(row, 2), value(row, 3)),
+        access: access(),
+        success: value(row, 12),
+        callers: [row.get(8), row.get(9), row.get(10)],
+        block: row.get(11).and_then(|is_block| Some((key(row, 6, 7)?, is_block))),
+    }
 }
 
 fn counted(row: &Row, column: i32) -> Option<Counted> {
@@ -333,7 +349,7 @@ pub(crate) fn callers(owner: Owner, key: KeyRef, since: Moment, until: Moment) -
 }
 
 /// The key that these two columns name.
-fn key(row: &Row, project: i32, key: i32) -> Option<KeyRef> {
+pub(super) fn key(row: &Row, project: i32, key: i32) -> Option<KeyRef> {
     Some(KeyRef { project: id(row, project)?, key: id(row, key)? })
 }
 

@@ -320,7 +320,7 @@ functions have a fixed search_path or a body that was resolved when they were ma
     FROM functions WHERE NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), prosqlbody IS NOT NULL) OR prosecdef
        OR concat(provolatile, proparallel) <> CASE WHEN proname IN ('current_project_ids', 'effective_setting', 'lowest_setting') THEN 'sr'
            WHEN proname IN ('redact', 'counts_as') THEN 'is'
-           WHEN proname ~ '^(first_read|key_access_(rates|episodes|anomalies)|key_newcomers|check_key_rotation_requirements|detect_(?!unusual_))' THEN 'su'
+           WHEN proname ~ '^(first_read|key_access_(rates|episodes|anomalies|limits)|key_(newcomers|busiest|flagged_times)|check_key_rotation_requirements|detect_(?!unusual_))' THEN 'su'
            ELSE 'vu' END;
 strangers have nothing: SELECT r.rolname, relname, p FROM pg_roles r, ours c,
     unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER']) p

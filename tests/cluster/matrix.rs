@@ -46,6 +46,9 @@ import_watchllm_keys     a
 first_read               atuo
 key_access_rates         atuo
 key_access_episodes      atuo
+key_access_limits        atuo
+key_busiest              atuo
+key_flagged_times        atuo
 key_newcomers            atuo
 key_access_anomalies     atuo
 detect_unusual_key_access astu
@@ -96,6 +99,7 @@ incident_events          atu   id incident_id project_id event at
 incident_events          au    note by
 install_history          -     *
 key_access_anomalies     atu   *
+key_access_limits        atu   *
 key_access_rates         atu   *
 master_keys              -     *
 open_incidents           atu   *

@@ -2,7 +2,8 @@
 //! that met a key. Accesses are made from events (trail/event). The writer stores the results
 //! (audit/writer/findings).
 
-use super::detector::{Detector, Subject};
+use super::detector::Detector;
+use super::subject::Subject;
 use crate::id::{IncidentId, KeyRef};
 use crate::moment::Moment;
 use crate::trail::incident::kinds::{Anomaly, anomaly};

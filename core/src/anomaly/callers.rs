@@ -3,6 +3,9 @@
 //! Pairs are kept in the order of that access, so expired ones are found at once. Memory is
 //! bounded: the longest idle callers and pairs are dropped.
 
+use super::detector::Detector;
+use super::limits::Limits;
+use super::past::DAYS;
 use crate::moment::{Moment, Span};
 use crate::trail::CallerKind;
 use lru::LruCache;
@@ -12,8 +15,6 @@ use std::rc::Rc;
 pub(super) const MAX_CALLERS: usize = 10_000;
 /// The most pairs of caller and key within the last minute, about 80 bytes each.
 pub(super) const MAX_PAIRS: usize = 65_536;
-/// Days whose busiest minute is kept: today and the week before.
-pub(super) const DAYS: usize = 8;
 
 /// The place of a caller.
 pub(super) type CallerPlace = u32;
@@ -93,9 +94,13 @@ impl Callers {
         Some((place, fresh))
     }
 
-    /// The caller got the key that it opened last, so its present minute may be its busiest.
+    /// The caller got the key that it opened last, so its present minute may be its busiest. Within
+    /// an episode it is not: what is flagged today allows nothing tomorrow.
     pub(super) fn raise(&mut self, place: CallerPlace, at: Moment) {
         let caller = &mut self.callers[place as usize];
+        if caller.flagged {
+            return;
+        }
         caller.raise(at.day(), caller.distinct);
         self.mark_changed(place);
     }
@@ -217,8 +222,10 @@ impl CountedCaller {
     /// More different keys within a minute than this are an anomaly: the limit, or three times the
     /// caller's own busiest minute of the seven days before. Today does not count, so that nobody
     /// can raise the limit step by step and then empty the vault.
-    pub(super) fn limit(&self, distinct: u32, now: Moment) -> u32 {
-        distinct.max(self.busiest_before(now.day()).saturating_mul(3))
+    pub(super) fn limit(&self, base: &Limits, now: Moment) -> u32 {
+        let own =
+            if base.knows_past { self.busiest_before(now.day()).saturating_mul(3) } else { 0 };
+        base.of(Detector::MassReading).max(own)
     }
 
     fn busiest_before(&self, today: i32) -> u32 {
@@ -253,6 +260,10 @@ mod tests {
 
     fn at(span: Span) -> Moment {
         Moment::EPOCH + span
+    }
+
+    fn most(keys: u32) -> Limits {
+        Limits::default().with(Detector::MassReading, keys)
     }
 
     fn distinct(callers: &mut Callers, now: Moment) -> u32 {
@@ -294,10 +305,13 @@ mod tests {
                 distinct_keys,
             });
         }
-        assert_eq!(callers.get(place).limit(50, at(Span::days(99))), 120); // 92 to 98
-        assert_eq!(callers.get(place).limit(50, at(Span::days(100))), 2_700);
-        assert_eq!(callers.get(place).limit(50, at(Span::days(107))), 50);
-        assert_eq!(callers.get(place).limit(5_000, at(Span::days(100))), 5_000);
+        assert_eq!(callers.get(place).limit(&most(50), at(Span::days(99))), 120); // 92 to 98
+        assert_eq!(callers.get(place).limit(&most(50), at(Span::days(100))), 2_700);
+        assert_eq!(callers.get(place).limit(&most(50), at(Span::days(107))), 50);
+        assert_eq!(callers.get(place).limit(&most(5_000), at(Span::days(100))), 5_000);
+        let mut fixed = most(50);
+        fixed.knows_past = false;
+        assert_eq!(callers.get(place).limit(&fixed, at(Span::days(100))), 50);
     }
 
     #[test]

@@ -3,30 +3,8 @@
 //! their settings, `anomaly_action`. The SQL is in sql/anomalies.
 
 use super::counter::Window;
-use crate::id::KeyRef;
-use crate::setting::{Scope, Setting};
-use crate::trail::incident::kinds::Whom;
-use crate::trail::{AccessType, CallerKind, Counted, IncidentType, Severity};
-use std::rc::Rc;
-
-/// The subject of an incident of the watch.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Subject {
-    /// A key, with its project.
-    Key(KeyRef),
-    /// A caller, by its kind and name.
-    Caller(CallerKind, Rc<str>),
-}
-
-impl Subject {
-    /// The same, as an incident names it.
-    pub fn whom(&self) -> Whom<'_> {
-        match self {
-            Subject::Key(key) => Whom::Key(*key),
-            Subject::Caller(kind, name) => Whom::Caller(*kind, name),
-        }
-    }
-}
+use crate::setting::{Form, Scope, Setting};
+use crate::trail::{AccessType, Counted, IncidentType, Severity};
 
 /// The row of a detector.
 struct Definition {
@@ -55,6 +33,9 @@ pub(super) struct Frequency {
     pub counts: fn(Counted, AccessType) -> bool,
     pub window: Window,
     pub limit: Setting,
+    /// Whether the key's own past can allow more than the limit. Failures are no use of a key, so
+    /// yesterday's failures allow none today.
+    pub of_the_past: bool,
 }
 
 /// When an anomaly blocks.
@@ -102,6 +83,7 @@ detectors! {
                 (1, MAX_A_MINUTE),
                 Scope::Key,
             ),
+            of_the_past: true,
         }),
         blocks: Blocks::ByDefault,
     };
@@ -119,6 +101,7 @@ detectors! {
                 (1, i32::MAX),
                 Scope::Key,
             ),
+            of_the_past: true,
         }),
         blocks: Blocks::ByDefault,
     };
@@ -136,6 +119,7 @@ detectors! {
                 (1, i32::MAX),
                 Scope::Key,
             ),
+            of_the_past: true,
         }),
         blocks: Blocks::ByDefault,
     };
@@ -153,6 +137,7 @@ detectors! {
                 (1, i32::MAX),
                 Scope::Key,
             ),
+            of_the_past: false,
         }),
         blocks: Blocks::ByDefault,
     };
@@ -200,30 +185,45 @@ const fn looks_at_keys(place: usize) -> bool {
     matches!(DEFINITIONS[place].looks_at, Looks::Key(_))
 }
 
-const fn count_of_keys() -> usize {
-    let (mut count, mut place) = (0, 0);
-    while place < Detector::COUNT {
-        count += looks_at_keys(place) as usize;
-        place += 1;
-    }
-    count
+const fn knows_the_past(place: usize) -> bool {
+    matches!(DEFINITIONS[place].looks_at, Looks::Key(Frequency { of_the_past: true, .. }))
 }
+
+/// Lists the detectors that a constant function chooses, in the order of their bits.
+macro_rules! choose {
+    ($chosen:ident, $count:ident, $list:ident) => {
+        const $count: usize = {
+            let (mut count, mut place) = (0, 0);
+            while place < Detector::COUNT {
+                count += $chosen(place) as usize;
+                place += 1;
+            }
+            count
+        };
+        const $list: [Detector; $count] = {
+            let (mut found, mut next, mut place) = ([Detector::ALL[0]; $count], 0, 0);
+            while place < Detector::COUNT {
+                if $chosen(place) {
+                    found[next] = Detector::ALL[place];
+                    next += 1;
+                }
+                place += 1;
+            }
+            found
+        };
+    };
+}
+
+choose!(looks_at_keys, COUNT_OF_KEYS, OF_KEYS);
+choose!(knows_the_past, COUNT_OF_THE_PAST, OF_THE_PAST);
 
 impl Detector {
     /// How many detectors there are.
     pub const COUNT: usize = Detector::ALL.len();
     /// The detectors that count events of a key.
-    pub(super) const OF_KEYS: [Detector; count_of_keys()] = {
-        let (mut found, mut next, mut place) = ([Detector::ALL[0]; count_of_keys()], 0, 0);
-        while place < Detector::COUNT {
-            if looks_at_keys(place) {
-                found[next] = Detector::ALL[place];
-                next += 1;
-            }
-            place += 1;
-        }
-        found
-    };
+    pub(super) const OF_KEYS: [Detector; COUNT_OF_KEYS] = OF_KEYS;
+    /// Those of them whose limit goes by the key's own past: its minute, hour and day.
+    pub const OF_THE_PAST: [Detector; COUNT_OF_THE_PAST] = OF_THE_PAST;
 
     fn definition(self) -> &'static Definition {
         &DEFINITIONS[self as usize]
@@ -262,6 +262,11 @@ impl Detector {
         }
     }
 
+    /// Whether it counts events of a key.
+    pub fn counts_keys(self) -> bool {
+        matches!(self.definition().looks_at, Looks::Key(_))
+    }
+
     /// The setting of its limit.
     pub fn limit(self) -> Option<&'static Setting> {
         match &self.definition().looks_at {
@@ -276,6 +281,14 @@ impl Detector {
             Looks::Key(frequency) => Some(frequency.window),
             Looks::Caller { .. } => Some(Window::Minute),
             Looks::Moment => None,
+        }
+    }
+
+    /// The greatest limit that can be set, and that a past can allow.
+    pub(super) fn greatest_limit(self) -> u32 {
+        match self.limit().map(|limit| &limit.form) {
+            Some(Form::Count { most, .. }) => *most as u32,
+            _ => u32::MAX,
         }
     }
 

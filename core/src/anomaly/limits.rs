@@ -3,6 +3,7 @@
 //! Afterwards they are only looked up.
 
 use super::action::{self, ANOMALY_ACTION};
+use super::basis::{self, LIMIT_BASIS};
 use super::detector::Detector;
 use crate::id::{KeyRef, ProjectId};
 use crate::moment::Span;
@@ -26,6 +27,8 @@ pub struct Limits {
     pub stale: Span,
     /// Detectors that block, by `Detector::bit`.
     pub blocks: u16,
+    /// Whether the own past can allow more than these limits.
+    pub knows_past: bool,
 }
 
 /// Limits that the server, a database, a project or a key sets. None: those of the wider scope
@@ -35,6 +38,7 @@ pub struct OwnLimits {
     most: [Option<u32>; Detector::COUNT],
     stale: Option<Span>,
     blocks: Option<u16>,
+    knows_past: Option<bool>,
 }
 
 /// Every limit there is.
@@ -61,6 +65,8 @@ impl OwnLimits {
             self.stale = STALE_AFTER.number(value).map(|minutes| Span::minutes(i64::from(minutes)));
         } else if name == ANOMALY_ACTION.name() {
             self.blocks = action::blocking(value).ok();
+        } else if name == LIMIT_BASIS.name() {
+            self.knows_past = basis::knows_past(value).ok();
         }
     }
 }
@@ -74,6 +80,7 @@ impl Limits {
         }
         limits.stale = by.stale.unwrap_or(limits.stale);
         limits.blocks = by.blocks.unwrap_or(limits.blocks);
+        limits.knows_past = by.knows_past.unwrap_or(limits.knows_past);
         limits
     }
 
@@ -102,7 +109,7 @@ impl Default for Limits {
             most[detector as usize] = detector.limit().map_or(0, Setting::default_number);
         }
         let stale = Span::minutes(i64::from(STALE_AFTER.default_number()));
-        Limits { most, stale, blocks: 0 }
+        Limits { most, stale, blocks: 0, knows_past: true }
     }
 }
 
@@ -171,12 +178,15 @@ mod tests {
         assert_eq!(rules.base.stale, Span::minutes(120));
         rules.take("anomaly_action", "new_role=block");
         assert_eq!(rules.base.blocks, Detector::NewRole.bit());
+        rules.take("limit_basis", "fixed");
+        assert!(!rules.base.knows_past);
         let before = rules.base;
         let nonsense = [
             ("max_accesses_per_minute", "-1"),
             ("max_accesses_per_hour", "99999999999999999999"),
             ("stale_after", "soon"),
             ("anomaly_action", "explode"),
+            ("limit_basis", "tomorrow"),
             ("max_active_keys", "1"),
             ("nonsense", ""),
         ];

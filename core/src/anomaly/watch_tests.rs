@@ -2,8 +2,8 @@
 //! writer remembers. tests/cluster/watch_replay.rs shows that it agrees with the SQL windows.
 
 use super::*;
-use crate::anomaly::OwnLimits;
-use crate::id::{ProjectId, ProviderKeyId};
+use crate::anomaly::{OwnLimits, Peak};
+use crate::id::{IncidentId, ProjectId, ProviderKeyId};
 use crate::trail::AccessType;
 
 const PROJECT: ProjectId = ProjectId::new([1; 16]);
@@ -244,7 +244,7 @@ fn an_hours_episode_does_not_end_while_its_hour_is_being_filled() {
     let mut rules = Rules::default();
     rules.base = rules.base.with(Detector::Theft, 10);
     watch.set_rules(rules);
-    watch.begin_filling();
+    watch.begin_filling(Moment::EPOCH);
     watch.remember_episode(
         Detector::Theft,
         Subject::Key(A),

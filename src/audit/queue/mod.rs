@@ -10,6 +10,7 @@ mod memory;
 pub(crate) use memory::install_hooks;
 
 use crate::audit::wakeup::Sleeper;
+use crate::id::KeyRef;
 use crate::moment::Moment;
 use crate::postgres::session;
 use crate::shared_keyring;
@@ -219,6 +220,13 @@ impl Slot {
         // SAFETY: between tail and head an entry is complete (head is published after it) and not
         // overwritten.
         unsafe { *self.ring.add((sequence % capacity() as u64) as usize) }
+    }
+
+    /// The key that the event with this sequence counts for, if somebody with the right asked.
+    pub(crate) fn counted_key(&self, sequence: u64) -> Option<KeyRef> {
+        // SAFETY: as in `entry`; only the writer moves the tail, and it is the one who asks.
+        let entry = unsafe { &*self.ring.add((sequence % capacity() as u64) as usize) };
+        entry.event.key().filter(|_| entry.authorised && entry.event.counts().is_some())
     }
 
     /// Puts `events` into the queue and answers the last ticket; None when there is no room now.

@@ -5,6 +5,7 @@
 use super::chain::{Chain, Placed};
 use super::counters::Counters;
 use super::findings;
+use super::past;
 use super::transaction::{Failure, as_owner};
 use crate::anomaly::{KeyAccess, Refusals, Watch};
 use crate::audit::queue::{self, Entry, Slot};
@@ -13,6 +14,7 @@ use crate::store;
 use crate::trail::{Event, FailureReason, Verdict};
 use pgrx::{PgSqlErrorCode, log};
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 use std::sync::atomic::Ordering::*;
 
 /// Events in one transaction at most.
@@ -27,6 +29,8 @@ pub(super) struct Desk {
     refusals: Refusals<u64>,
     pub watch: Watch,
     pub counters: Counters,
+    /// The past of a key could not be read: until the next beat nobody waits for another try.
+    pub past_is_late: bool,
 }
 
 /// An event taken from the queue, and whether it gets its own row or is counted with others of its
@@ -47,6 +51,7 @@ impl Desk {
             refusals: Refusals::default(),
             watch: Watch::default(),
             counters: Counters::default(),
+            past_is_late: false,
         }
     }
 
@@ -66,6 +71,9 @@ impl Desk {
         let tail = slot.tail.load(Acquire);
         let (count, now) = (slot.waiting().min(MAX_BATCH), clock::now());
         let can_write = self.chain.is_some();
+        if can_write && !self.past_is_late {
+            self.read_past(tail..tail + count);
+        }
         let one = |sequence| {
             let mut entry = slot.entry(sequence);
             let counts = can_write && !entry.authorised && !entry.event.success();
@@ -73,15 +81,25 @@ impl Desk {
             let access = KeyAccess::of(&entry.event).filter(|_| can_write && entry.authorised);
             // The watch refuses only an access that would have succeeded. An event that failed
             // stays as it is.
-            let refused = access
-                .and_then(|access| self.watch.judge(&access))
-                .filter(|_| entry.event.success());
+            let refused = access.and_then(|access| match entry.event.success() {
+                true => self.watch.judge(&access),
+                false => self.watch.judge_refused(&access).and(None),
+            });
             if let Some(reason) = refused {
                 entry.event = entry.event.refused(reason);
             }
             Taken { entry, sequence, has_row, refused }
         };
         (tail..tail + count).map(one).collect()
+    }
+
+    /// Reads the past of keys that this writer sees first: their limits go by it.
+    fn read_past(&mut self, events: Range<u64>) {
+        let keys = events.filter_map(|sequence| self.slot.counted_key(sequence));
+        let missing = self.watch.without_past(keys);
+        if !missing.is_empty() {
+            self.past_is_late = !past::read(&mut self.watch, &missing);
+        }
     }
 
     /// Writes how many refusals were counted since the last time, about once a second.

@@ -3,6 +3,7 @@
 //! versions that were opened. A failure harms no answer and is tried again.
 
 use super::transaction::now_or_later;
+use crate::anomaly::Watch;
 use crate::audit::queue::Slot;
 use crate::id::{KeyRef, ProviderKeyId};
 use crate::moment::Moment;
@@ -47,12 +48,7 @@ impl Counters {
         if event.compromised && event.success() && event.access_type == AccessType::Decrypt {
             self.opened_compromised.entry((key.key, event.key_version)).or_insert(*event);
         }
-        let entry = self.uses.entry(key).or_insert(store::trail::Uses {
-            key,
-            accesses: 0,
-            failures: 0,
-            last_used_at: None,
-        });
+        let entry = self.uses_of(key);
         entry.last_used_at = entry.last_used_at.max(brought);
         match counted {
             Some(Counted::Access) => entry.accesses += 1,
@@ -75,11 +71,29 @@ impl Counters {
         !self.blocks.is_empty() || !self.unblocked.is_empty()
     }
 
-    /// Writes accesses and failures, of `AT_ONCE` keys at most.
-    pub(super) fn write_uses(&mut self) {
+    /// Has the past of these keys written, although nobody used them.
+    pub(super) fn write_past_of(&mut self, keys: &[KeyRef]) {
+        for key in keys {
+            self.uses_of(*key);
+        }
+    }
+
+    fn uses_of(&mut self, key: KeyRef) -> &mut store::trail::Uses {
+        self.uses.entry(key).or_insert(store::trail::Uses {
+            key,
+            accesses: 0,
+            failures: 0,
+            last_used_at: None,
+            past: None,
+        })
+    }
+
+    /// Writes accesses and failures, of `AT_ONCE` keys at most, and their own past.
+    pub(super) fn write_uses(&mut self, watch: &Watch) {
         let keys: Vec<_> = self.uses.keys().copied().take(AT_ONCE).collect();
-        let batch: Vec<store::trail::Uses> =
+        let mut batch: Vec<store::trail::Uses> =
             keys.iter().filter_map(|key| self.uses.remove(key)).collect();
+        batch.iter_mut().for_each(|uses| uses.past = watch.past(&uses.key).copied());
         if batch.is_empty() {
             return;
         }

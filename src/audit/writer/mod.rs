@@ -11,6 +11,7 @@ mod findings;
 mod keyring;
 mod leaks;
 mod listeners;
+mod past;
 mod process;
 mod rotation;
 mod transaction;
@@ -271,13 +272,15 @@ impl Writer {
 
     /// Takes the next rows of the trail into the watch's counters. Answers whether there were any.
     fn fill_watch(&mut self) -> bool {
-        self.warm_up.as_mut().is_some_and(|warm_up| warm_up.step(&mut self.desk.watch))
+        let Desk { watch, counters, .. } = &mut self.desk;
+        self.warm_up.as_mut().is_some_and(|warm_up| warm_up.step(watch, counters))
     }
 
     /// Once a second: counted refusals, counters, partitions ahead, statistics, and whether
     /// somebody wants to drop the database.
     fn beat(&mut self) {
         self.open_chain_late();
+        self.desk.past_is_late = false;
         if self.limits_are_late {
             self.read_limits();
         }
@@ -310,6 +313,6 @@ impl Writer {
         self.leaks.write_incidents(slot);
         self.rotation.look_at_next_page(slot);
         listeners::tell(slot);
-        counters.write_uses();
+        counters.write_uses(watch);
     }
 }

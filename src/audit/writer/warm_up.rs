@@ -2,6 +2,8 @@
 //! first event is served, the day before that in the background. The limits are read here too, and
 //! again when settings change.
 
+use super::counters::Counters;
+use super::past::{self, Recount};
 use super::transaction::{Failure, as_owner, now_or_later};
 use crate::anomaly::{Rules, Watch};
 use crate::id::KeyRef;
@@ -9,6 +11,7 @@ use crate::moment::{Moment, Span};
 use crate::overrides;
 use crate::postgres::{Owner, clock};
 use crate::store;
+use crate::store::past::Flagged;
 use pgrx::log;
 use std::collections::HashSet;
 use std::time::Instant;
@@ -33,6 +36,12 @@ pub(super) struct WarmUp {
     since: Moment,
     /// The place before which to read next. None: everything is read.
     before: Option<(Moment, i64, i64)>,
+    /// When keys had open episodes, as far as the rows still matter.
+    flagged: Flagged,
+    /// The limits of every key that is counted are known, so that they can be looked at.
+    is_whole: bool,
+    /// The week before is counted from the trail. None: an earlier writer has counted it.
+    recount: Option<Recount>,
     rows: u64,
     began: Instant,
 }
@@ -43,7 +52,8 @@ impl WarmUp {
     /// be written as blocked again.
     pub(super) fn begin(watch: &mut Watch, until: i64) -> Result<(WarmUp, Vec<Block>), Failure> {
         let now = clock::now();
-        let (before, blocks) = as_owner(|owner| {
+        watch.begin_filling(now);
+        let (before, blocks, flagged, recount) = as_owner(|owner| {
             watch.set_rules(rules(owner));
             store::watch::blocked_keys(owner).into_iter().for_each(|key| watch.block(key));
             let blocked = store::watch::blocked_callers(owner);
@@ -51,44 +61,78 @@ impl WarmUp {
             store::watch::peaks(owner).iter().for_each(|peak| watch.remember_peak(peak));
             let first = (now + Span::MINUTE, i64::MAX, i64::MAX);
             let minute = store::watch::past(owner, now - Span::MINUTE, first, until, LAST_MINUTE);
+            let flagged = store::past::flagged(owner, now.midnight() - Span::days(8));
+            let accesses = minute.iter().rev().filter_map(|row| past::access(row, &flagged));
+            let accesses: Vec<_> = accesses.collect();
+            let keys = watch.without_past(accesses.iter().map(|(access, _)| access.key));
+            watch.remember_past(&keys, &store::past::stored(owner, &keys));
             // The oldest first, because pairs of caller and key are kept in the order of their
             // times.
-            for access in minute.iter().rev().filter_map(store::watch::Past::access) {
-                watch.remember(&access);
-                watch.remember_callers(&access);
+            for (access, is_suspect) in &accesses {
+                past::remember(watch, access, *is_suspect);
+                watch.remember_callers(access);
             }
             for (detector, subject, incident, began) in store::watch::open_episodes(owner) {
                 watch.remember_episode(detector, subject, incident, began);
             }
-            Ok((minute.last().map_or(first, |row| row.place), blocks_of(&minute)))
+            let recount = (!store::past::is_counted(owner)).then(|| Recount::until(until, now));
+            let before = minute.last().map_or(first, |row| row.place);
+            Ok((before, blocks_of(&minute), flagged, recount))
         })?;
         blocks.iter().for_each(|(key, _)| watch.block(*key));
-        watch.begin_filling();
-        let (since, before) = (now - DAY, Some(before));
-        Ok((WarmUp { until, since, before, rows: 0, began: Instant::now() }, blocks))
+        let (since, before, began) = (now - DAY, Some(before), Instant::now());
+        let (is_whole, rows) = (false, 0);
+        let warm_up = WarmUp { until, since, before, flagged, is_whole, recount, rows, began };
+        Ok((warm_up, blocks))
     }
 
-    /// Takes the next rows of the trail into the counters. Answers whether there were any.
-    pub(super) fn step(&mut self, watch: &mut Watch) -> bool {
-        let Some(before) = self.before else { return false };
+    /// Does the next step of filling. Answers whether there was any.
+    pub(super) fn step(&mut self, watch: &mut Watch, counters: &mut Counters) -> bool {
+        if let Some(before) = self.before {
+            return self.count_rows(watch, before);
+        }
+        if !self.is_whole {
+            return self.look_at_all(watch);
+        }
+        let Some(recount) = &mut self.recount else { return false };
+        if let Some(counted) = recount.step(watch, &self.flagged) {
+            counters.write_past_of(&counted);
+            (self.recount, self.flagged) = (None, Flagged::new());
+        }
+        true
+    }
+
+    /// Takes the next rows of the trail into the counters.
+    fn count_rows(&mut self, watch: &mut Watch, before: (Moment, i64, i64)) -> bool {
         let rows = now_or_later("counters are filled", |owner| {
             store::watch::past(owner, self.since, before, self.until, ROWS_AT_ONCE)
         });
         let Some(rows) = rows else { return false };
         rows.iter()
-            .filter_map(store::watch::Past::access)
-            .for_each(|access| watch.remember(&access));
+            .filter_map(|row| past::access(row, &self.flagged))
+            .for_each(|(access, is_suspect)| past::remember(watch, &access, is_suspect));
         self.rows += rows.len() as u64;
-        self.before = rows.last().map(|row| row.place);
-        if rows.len() < ROWS_AT_ONCE as usize {
-            self.before = None;
-            watch.look_at_all(clock::now());
-            let (rows, time) = (self.rows, self.began.elapsed().as_millis());
-            log!(
-                "watchllm_keys writer: the watch's counters are filled from {rows} rows \
-                 of the trail after {time} ms"
-            );
+        let is_all = rows.len() < ROWS_AT_ONCE as usize;
+        self.before = rows.last().map(|row| row.place).filter(|_| !is_all);
+        true
+    }
+
+    /// Looks at every key, once its counters are filled and its own past is read.
+    fn look_at_all(&mut self, watch: &mut Watch) -> bool {
+        match past::read_some(watch) {
+            None => return false,
+            Some(true) => return true,
+            Some(false) => self.is_whole = true,
         }
+        watch.look_at_all(clock::now());
+        if self.recount.is_none() {
+            self.flagged = Flagged::new();
+        }
+        let (rows, time) = (self.rows, self.began.elapsed().as_millis());
+        log!(
+            "watchllm_keys writer: the watch's counters are filled from {rows} rows \
+             of the trail after {time} ms"
+        );
         true
     }
 }
