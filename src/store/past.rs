@@ -19,7 +19,9 @@ static STORED: Statement = Statement::new(
              THEN u.used_since - '1970-01-01'::date END,
         CASE WHEN u.busiest_on BETWEEN '1970-01-01' AND t.day + 1
              THEN u.busiest_on - '1970-01-01'::date END,
-        u.busiest_minute, u.busiest_hour, u.busiest_day
+        CASE WHEN pg_catalog.array_ndims(u.busiest_minute) = 1 THEN u.busiest_minute END,
+        CASE WHEN pg_catalog.array_ndims(u.busiest_hour) = 1 THEN u.busiest_hour END,
+        CASE WHEN pg_catalog.array_ndims(u.busiest_day) = 1 THEN u.busiest_day END
      FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS e (project_id, key_id)
      JOIN watchllm.provider_key_usage u ON u.project_id = e.project_id
          AND u.provider_key_id = e.key_id

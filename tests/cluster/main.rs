@@ -57,6 +57,7 @@ mod matrix;
 mod migrations;
 mod not_found;
 mod overrides;
+mod own_past;
 mod pooler;
 mod postgrest;
 mod redact;
