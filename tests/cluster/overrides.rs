@@ -20,6 +20,9 @@ fn values(setting: &Setting) -> ([String; 2], Vec<String>) {
             ["1min".into(), format!("{MAX_AGE}min")],
             vec!["0d".into(), "36526d".into(), "30".into()],
         ),
+        Form::Words { .. } if setting.name() == "limit_basis" => {
+            (["fixed".into(), "own_past".into()], vec!["fix".into(), String::new()])
+        }
         Form::Words { .. } => {
             (["block".into(), "new_role=block".into()], vec!["blok".into(), String::new()])
         }

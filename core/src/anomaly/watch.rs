@@ -13,10 +13,9 @@ use super::detector::Detector;
 use super::key::CountedKey;
 use super::limits::Rules;
 use super::subject::Subject;
-use crate::id::KeyRef;
+use crate::id::{IncidentId, KeyRef};
 use crate::moment::{Moment, Span};
 use crate::trail::{CallerKind, Counted, FailureReason};
-use episodes::Episode;
 use lru::LruCache;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -27,6 +26,14 @@ pub(super) const MAX_KEYS: usize = 50_000;
 const MAX_WAITING: usize = 4_096;
 /// A clock that goes back by more than this was set. Earlier counts then no longer count.
 const SET_BACK: Span = Span::HOUR;
+
+/// An episode that has not ended.
+#[derive(Clone, Copy)]
+struct Episode {
+    incident: IncidentId,
+    began: Moment,
+    accesses: u64,
+}
 
 /// The watch of one database: counts, limits, blocks, and what it found.
 pub struct Watch {

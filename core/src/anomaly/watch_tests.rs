@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::anomaly::{OwnLimits, Peak};
-use crate::id::{IncidentId, ProjectId, ProviderKeyId};
+use crate::id::{ProjectId, ProviderKeyId};
 use crate::trail::AccessType;
 
 const PROJECT: ProjectId = ProjectId::new([1; 16]);

@@ -1,21 +1,13 @@
 //! Episodes: one finding for each. It begins with the access that crosses a limit, and ends when half
 //! the limit is left.
 
-use super::{MAX_WAITING, Watch, WatchFinding};
+use super::{Episode, MAX_WAITING, Watch, WatchFinding};
 use crate::anomaly::counter::Window;
 use crate::anomaly::detector::Detector;
 use crate::anomaly::subject::Subject;
-use crate::id::{IncidentId, KeyRef};
+use crate::id::KeyRef;
 use crate::moment::Moment;
 use crate::trail::incident::kinds::episode_id;
-
-/// An episode that has not ended.
-#[derive(Clone, Copy)]
-pub(super) struct Episode {
-    pub incident: IncidentId,
-    pub began: Moment,
-    pub accesses: u64,
-}
 
 impl Watch {
     /// Ends the episodes that are over `now`. While the counters are being filled, those of an hour

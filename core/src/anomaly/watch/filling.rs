@@ -1,8 +1,7 @@
 //! What a new writer takes in: what earlier writers counted, recorded and stored. Rows of the trail
 //! fill the counters; the past of a key is read from the tables when the key is seen first.
 
-use super::episodes::Episode;
-use super::{KeyAccess, MAX_KEYS, Rules, Subject, Watch};
+use super::{Episode, KeyAccess, MAX_KEYS, Rules, Subject, Watch};
 use crate::anomaly::callers::Peak;
 use crate::anomaly::detector::Detector;
 use crate::anomaly::past::KeyPast;
