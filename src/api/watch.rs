@@ -57,7 +57,7 @@ fn limits(owner: Owner, key: KeyRef) -> Limits {
         let value = store::settings::effective(owner, setting, project, id);
         value.into_iter().for_each(|value| own.take(setting.name(), &value));
     }
-    let past = store::past::stored(owner, &[key]).remove(&key).unwrap_or_default();
+    let past = store::past::of_keys(owner, &[key]).remove(&key).unwrap_or_default();
     past.limits(Limits::default().overridden(&own), clock::now().day())
 }
 

@@ -33,7 +33,8 @@ static STORED: Statement = Statement::new(
 /// Whether any writer has counted on an earlier day.
 static IS_COUNTED: Statement = Statement::new(
     "SELECT true FROM watchllm.provider_key_usage u
-     WHERE u.busiest_on < (pg_catalog.now() AT TIME ZONE 'UTC')::date OR 0 < ANY (u.busiest_day[2:8])
+     WHERE u.busiest_on < (pg_catalog.now() AT TIME ZONE 'UTC')::date
+         OR 0 < ANY (u.busiest_day[2:8])
      LIMIT 1",
     &[],
 );
@@ -68,7 +69,7 @@ const MAX_FLAGGED: i64 = 100_000;
 pub(crate) type Flagged = HashMap<KeyRef, Vec<(Moment, Moment)>>;
 
 /// What is stored of these keys; keys without anything are left out.
-pub(crate) fn stored(owner: Owner, keys: &[KeyRef]) -> HashMap<KeyRef, KeyPast> {
+pub(crate) fn of_keys(owner: Owner, keys: &[KeyRef]) -> HashMap<KeyRef, KeyPast> {
     let column = |part: fn(&KeyRef) -> Uuid| keys.iter().map(part).collect::<Vec<Uuid>>();
     let arguments = [column(|key| uuid(key.project)).into(), column(|key| uuid(key.key)).into()];
     let rows = STORED.read(owner, &arguments, |row| Some((key(row, 1, 2)?, read(row)?)));

@@ -1,6 +1,6 @@
 //! A key's own past on a server: a week of use before allows three times its busiest minute today.
-//! What was refused or flagged allows nothing, a new writer knows what the one before counted, and a
-//! vault whose past nobody has counted yet counts it from the trail. Also who sees the limits.
+//! What was refused or flagged allows nothing. A new writer knows what the one before counted, or
+//! counts the trail where nobody has. Also nonsense in the table, and who sees the limits.
 
 use std::thread;
 use std::time::{Duration, Instant};

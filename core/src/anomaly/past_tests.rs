@@ -1,5 +1,5 @@
-//! The watch and a key's own past, with injected time: what raises a limit, what must not, what a new
-//! writer knows. tests/cluster/watch_replay.rs shows that the SQL windows agree.
+//! The watch and a key's own past, with injected time: what raises a limit, what must not, and what
+//! a new writer knows. tests/cluster/watch_replay.rs shows that the SQL windows agree.
 
 use super::watch::Watch;
 use super::{Detector, KeyAccess, KeyPast, OwnLimits, Rules};

@@ -1,4 +1,5 @@
-//! Whom an incident of the watch is about: a key or a caller.
+//! Whom an incident of the watch is about: a key or a caller. Episodes are kept by detector and
+//! subject.
 
 use crate::id::KeyRef;
 use crate::trail::CallerKind;

@@ -1,6 +1,6 @@
-//! The own past of keys: read from the tables when the watch sees a key first, and counted from the
-//! trail where no writer has counted it yet, as after an upgrade. The watch keeps it from then on,
-//! and it is stored with the counters (`counters`).
+//! The own past of keys. It is read from the tables when the watch sees a key first. Where no writer
+//! has counted it yet, as after an upgrade, a week of the trail is counted. From then on the watch
+//! keeps it, and it is stored with the counters (`counters`).
 
 use super::transaction::now_or_later;
 use crate::anomaly::{KeyAccess, Watch};
@@ -18,7 +18,8 @@ const WEEK: Span = Span::days(8);
 
 /// Reads what is stored of these keys. Answers whether that could be read.
 pub(super) fn read(watch: &mut Watch, keys: &[KeyRef]) -> bool {
-    let stored = now_or_later("the past of keys is read", |owner| store::past::stored(owner, keys));
+    let stored =
+        now_or_later("the past of keys is read", |owner| store::past::of_keys(owner, keys));
     stored.inspect(|stored| watch.remember_past(keys, stored)).is_some()
 }
 

@@ -65,7 +65,7 @@ impl WarmUp {
             let accesses = minute.iter().rev().filter_map(|row| past::access(row, &flagged));
             let accesses: Vec<_> = accesses.collect();
             let keys = watch.without_past(accesses.iter().map(|(access, _)| access.key));
-            watch.remember_past(&keys, &store::past::stored(owner, &keys));
+            watch.remember_past(&keys, &store::past::of_keys(owner, &keys));
             // The oldest first, because pairs of caller and key are kept in the order of their
             // times.
             for (access, is_suspect) in &accesses {

@@ -1,5 +1,5 @@
-//! Episodes: one finding for each. It begins with the access that crosses a limit, and ends when half
-//! the limit is left.
+//! Episodes: one finding for each. It begins with the access that crosses a limit, and ends when
+//! half the limit is left.
 
 use super::{Episode, MAX_WAITING, Watch, WatchFinding};
 use crate::anomaly::counter::Window;
