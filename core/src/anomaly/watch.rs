@@ -1,6 +1,6 @@
 //! The watch: every access of a caller with the right is counted before it is answered. An access
 //! that crosses a limit is a finding, and is refused if the settings say so. Constant cost per
-//! access. The longest idle keys and callers are dropped. Here is how an access is judged. The parts
+//! access. The longest idle keys and callers are dropped. Here is how an access is judged; parts
 //! are `episodes`, `filling` (what a new writer takes in) and `waiting` (what is to be written).
 
 mod episodes;

@@ -1,6 +1,6 @@
 //! The own past of keys. It is read from the tables when the watch sees a key first. Where no
-//! writer has counted it yet, as after an upgrade, a week of the trail is counted. From then on the watch
-//! keeps it, and it is stored with the counters (`counters`).
+//! writer has counted it yet, as after an upgrade, a week of the trail is counted. From then on
+//! the watch keeps it, and it is stored with the counters (`counters`).
 
 use super::transaction::now_or_later;
 use crate::anomaly::{KeyAccess, Watch};
