@@ -18,6 +18,7 @@ pub(crate) mod named_source;
 pub(crate) mod projects;
 pub(crate) mod rotation;
 pub(crate) mod settings;
+pub(crate) mod sources;
 pub(crate) mod trail;
 pub(crate) mod watch;
 
