@@ -79,7 +79,7 @@ FROM watchllm.security_incidents i
 WHERE NOT EXISTS (
     SELECT FROM watchllm.incident_events e WHERE e.incident_id = i.id AND e.event = 'acknowledged');
 
--- What was held back of a source counts on in its row; the incident is as it was when it was cut off.
+-- The count goes on here; the incident stays as it was when the source was cut off.
 CREATE OR REPLACE VIEW watchllm.cut_off_sources WITH (security_invoker = true) AS
 SELECT s.day,
        s.kind,

@@ -42,9 +42,8 @@ fn acknowledge_incident(
 }
 
 /// Acknowledges every open incident that fits all that is given: its type, a severity up to this
-/// one, the source that its details name (a role, an address, an owner of tables, a function, a
-/// reporter), its project, and when it was noticed (`since` included, `until` not). Answers how
-/// many there were. The note is kept with each (cut at 500 bytes and redacted). Errors: nothing
+/// one, its source, its project, and when it was noticed. `source` is what its details name: a
+/// role, an address, an owner of tables, a function, a reporter. Answers how many there were. The note is kept with each (cut at 500 bytes and redacted). Errors: nothing
 /// given, or no such type or severity 22023; not authorized 42501.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
@@ -87,12 +86,14 @@ fn acknowledge_incidents(
     Ok(count)
 }
 
+/// The type of incident that people know by this word.
 fn known_type(word: &str) -> Result<IncidentType, Error> {
     let known = IncidentType::ALL.iter().find(|kind| kind.word() == word).copied();
     let hint = "See docs/reference.md#incident-types.";
     known.ok_or(Error::BadInput("there is no such type of incident", hint))
 }
 
+/// The severity that people know by this word.
 fn known_severity(word: &str) -> Result<Severity, Error> {
     let known = Severity::ALL.iter().find(|severity| severity.word() == word).copied();
     known.ok_or(Error::BadInput("there is no such severity", "low, medium, high or critical."))

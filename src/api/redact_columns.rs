@@ -4,7 +4,7 @@
 //! role that has logged in, those of our keys that of their project.
 
 use super::finder::{Finder, StoredAs};
-use crate::alarms::Source;
+use crate::alarms::AlarmSource;
 use crate::audit::queue::leaks;
 use crate::audit::{self, commit};
 use crate::error::Error;
@@ -239,7 +239,7 @@ fn incident_of(table: &MaskedTable, masked: &Masked, ours: Option<StoredAs>) -> 
 fn write(owner: Owner, incident: &Incident, ours: Option<StoredAs>) -> bool {
     let origin = ours.map_or_else(origin, |ours| Origin::Project(ours.version().key.project));
     let (database, channel) = (session::database().to_u32(), Channel::RedactColumns);
-    let source = Source { origin, database, channel };
+    let source = AlarmSource { origin, database, channel };
     !store::leaks::is_known(owner, incident.id)
         && leaks::may_raise(&source, incident.detected_at)
         && insert(owner, incident)

@@ -1,6 +1,6 @@
-//! Alarms under attack: floods of masked keys, by whoever can make one, must cost no other source
-//! its alarm, name nobody who did not log in, and write no more rows than the budget. What was held
-//! back is counted. WATCHLLM_FLOOD_SECONDS makes the flood longer than it is in every run.
+//! Alarms under attack by floods of masked keys. No other source loses an alarm, nobody is named who
+//! did not log in, no more rows are written than the budget. What was held back is counted.
+//! WATCHLLM_FLOOD_SECONDS makes the flood longer than it is in every run.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};

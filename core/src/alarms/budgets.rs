@@ -2,11 +2,11 @@
 //! ask it at once, also where no lock may be taken, so it is made of atomics. All zeros is an empty
 //! table. A place that says nothing of today is given to the next source that needs one.
 
-use super::source::{Class, Party, Source};
+use super::source::{AlarmSource, Party, SourceClass};
 use std::hint::spin_loop;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 
-/// How many places each class has, in the order of `Class`. A role takes two or more.
+/// How many places each class has, in the order of `SourceClass`. A role takes two or more.
 const PLACES: [usize; 3] = [4_096, 1_024, 1_024];
 const TOTAL: usize = PLACES[0] + PLACES[1] + PLACES[2];
 /// How far from its first place a source may stand.
@@ -20,7 +20,7 @@ const USED: u32 = 2;
 
 /// A party's place.
 #[repr(C)]
-struct Place {
+struct BudgetPlace {
     state: AtomicU32,
     /// How many of the party's findings wait to be written.
     waiting: AtomicU32,
@@ -57,8 +57,8 @@ fn take(word: &AtomicU64, day: u32, most: u32) -> bool {
 /// The table. `others` has a place for each class, for sources that found no room.
 #[repr(C)]
 pub struct Budgets {
-    places: [Place; TOTAL],
-    others: [Place; PLACES.len()],
+    places: [BudgetPlace; TOTAL],
+    others: [BudgetPlace; PLACES.len()],
 }
 
 /// An answer: what a finding is charged to.
@@ -94,7 +94,7 @@ impl Budgets {
     /// Asks for one incident of a source. `hash` is keyed, so that nobody chooses places.
     pub fn ask(
         &self,
-        source: &Source,
+        source: &AlarmSource,
         budget: u32,
         day: u32,
         hash: impl Fn(&[u64; 4]) -> u64,
@@ -110,7 +110,7 @@ impl Budgets {
             None => (others, Party::Others(class).budget(budget)),
         };
         let may_take = || {
-            let is_stranger = class == Class::Addresses;
+            let is_stranger = class == SourceClass::Addresses;
             party != others && (is_stranger || take(&self.at(party).sources, day, SOURCES))
         };
         let own = find(&one, false).or_else(|| may_take().then(|| find(&one, true))?);
@@ -168,7 +168,7 @@ impl Budgets {
         taken
     }
 
-    fn at(&self, number: usize) -> &Place {
+    fn at(&self, number: usize) -> &BudgetPlace {
         match self.places.get(number) {
             Some(place) => place,
             None => &self.others[(number - TOTAL).min(PLACES.len() - 1)],
@@ -178,7 +178,7 @@ impl Budgets {
     /// Finds the place of these words, or takes one for them.
     fn place_of(
         &self,
-        class: Class,
+        class: SourceClass,
         words: &[u64; 4],
         hash: u64,
         day: u32,
@@ -198,7 +198,7 @@ impl Budgets {
     }
 }
 
-impl Place {
+impl BudgetPlace {
     /// Takes a place that is free, or that says nothing of today.
     fn take(&self, words: &[u64; 4], hash: u64, day: u32) -> bool {
         let state = self.state.load(Acquire);
@@ -221,7 +221,7 @@ impl Place {
 }
 
 /// The state of a place, once whoever fills it is done: some ten instructions.
-fn await_filling(place: &Place) -> u32 {
+fn await_filling(place: &BudgetPlace) -> u32 {
     for _ in 0..1_000 {
         let state = place.state.load(Acquire);
         if state != FILLING {
@@ -232,9 +232,9 @@ fn await_filling(place: &Place) -> u32 {
     FILLING
 }
 
-fn party_at(number: usize, place: &Place) -> Option<Party> {
+fn party_at(number: usize, place: &BudgetPlace) -> Option<Party> {
     if number >= TOTAL {
-        return Class::ALL.get(number - TOTAL).copied().map(Party::Others);
+        return SourceClass::ALL.get(number - TOTAL).copied().map(Party::Others);
     }
     let words = [0, 1, 2, 3].map(|at| place.words[at].load(Acquire));
     (place.state.load(Acquire) == USED).then(|| Party::from_words(words)).flatten()

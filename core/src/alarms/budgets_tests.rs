@@ -10,7 +10,7 @@ const BUDGET: u32 = 20;
 const DAY: u32 = 20_000;
 
 fn budgets() -> Box<Budgets> {
-    let place = || Place {
+    let place = || BudgetPlace {
         state: AtomicU32::new(0),
         waiting: AtomicU32::new(0),
         hash: AtomicU64::new(0),
@@ -19,7 +19,7 @@ fn budgets() -> Box<Budgets> {
         sources: AtomicU64::new(0),
         held: [const { AtomicU64::new(0) }; 2],
     };
-    let places: Vec<Place> = (0..TOTAL).map(|_| place()).collect();
+    let places: Vec<BudgetPlace> = (0..TOTAL).map(|_| place()).collect();
     Box::new(Budgets {
         places: places.try_into().unwrap_or_else(|_| unreachable!()),
         others: [place(), place(), place()],
@@ -32,17 +32,17 @@ fn hash(words: &[u64; 4]) -> u64 {
     hasher.finish()
 }
 
-fn role(session: u32, database: u32, channel: Channel) -> Source {
-    Source { origin: Origin::Role { session, set: session }, database, channel }
+fn role(session: u32, database: u32, channel: Channel) -> AlarmSource {
+    AlarmSource { origin: Origin::Role { session, set: session }, database, channel }
 }
 
-fn address(number: u32) -> Source {
+fn address(number: u32) -> AlarmSource {
     let address = Some(IpAddr::V4(Ipv4Addr::from(number)));
-    Source { origin: Origin::Client(address), database: 0, channel: Channel::Message }
+    AlarmSource { origin: Origin::Client(address), database: 0, channel: Channel::Message }
 }
 
 /// How many of so many findings become rows. The others are held back.
-fn raise(table: &Budgets, source: &Source, findings: u32, day: u32) -> u32 {
+fn raise(table: &Budgets, source: &AlarmSource, findings: u32, day: u32) -> u32 {
     let ask = |_: &u32| {
         let asked = table.ask(source, BUDGET, day, hash);
         if !asked.may_raise {
@@ -114,7 +114,7 @@ fn roles_without_number_fill_their_own_places_only() {
     assert!(rows <= 2 * PLACES[0] as u32 + BUDGET, "{rows}");
     assert_eq!(raise(&table, &address(7), 15, DAY), 15);
     let project = Origin::Project(crate::id::ProjectId::new([7; 16]));
-    let project = Source { origin: project, database: 5, channel: Channel::RedactColumns };
+    let project = AlarmSource { origin: project, database: 5, channel: Channel::RedactColumns };
     assert_eq!(raise(&table, &project, 15, DAY), 15);
     assert_eq!(held(&table), 10_000 - u64::from(rows));
     assert_eq!(raise(&table, &role(99, 5, Channel::Message), 15, DAY + 1), 15, "the next day");
@@ -159,7 +159,7 @@ fn a_party_takes_no_more_of_the_queue_than_its_share() {
     let table = budgets();
     const CELLS: u32 = 4_096;
     let mut free = CELLS;
-    let mut push = |source: Source, findings: u32, budget: u32| {
+    let mut push = |source: AlarmSource, findings: u32, budget: u32| {
         let mut one = |_: &u32| {
             let asked = table.ask(&source, budget, DAY, hash);
             let has_room = asked.may_raise && may_wait(table.waiting(&asked), free);

@@ -7,4 +7,4 @@ pub mod budgets;
 pub mod source;
 
 pub use budgets::{Asked, Budgets, HeldBack, may_wait};
-pub use source::{Party, Source};
+pub use source::{AlarmSource, Party};

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Who raises incidents, where, and how.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Source {
+pub struct AlarmSource {
     /// Who.
     pub origin: Origin,
     /// The oid of the database; 0: none.
@@ -20,18 +20,18 @@ pub struct Source {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Party {
     /// One source.
-    One(Source),
+    One(AlarmSource),
     /// A role in every database and channel, or all processes of a kind, or a project.
     Whole(Origin),
     /// Everybody who has not logged in.
     Strangers,
     /// Those of a class that found no place in the table.
-    Others(Class),
+    Others(SourceClass),
 }
 
 /// A part of the table. One class never takes the room of another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Class {
+pub enum SourceClass {
     /// Roles that have logged in, and processes of the server.
     Roles,
     /// Addresses that have not logged in.
@@ -40,9 +40,10 @@ pub enum Class {
     Projects,
 }
 
-impl Class {
+impl SourceClass {
     /// All of them, in their order.
-    pub const ALL: [Class; 3] = [Class::Roles, Class::Addresses, Class::Projects];
+    pub const ALL: [SourceClass; 3] =
+        [SourceClass::Roles, SourceClass::Addresses, SourceClass::Projects];
 }
 
 /// How many times the budget of a source its whole party has.
@@ -52,31 +53,31 @@ const OF_STRANGERS: u32 = 8;
 /// Scans are run by the staff, who read the answer too.
 const OF_A_SCAN: u32 = 5;
 
-impl Source {
+impl AlarmSource {
     /// The source of a leak.
-    pub fn of(leak: &Leak) -> Source {
-        Source { origin: leak.origin, database: leak.database, channel: leak.channel }
+    pub fn of(leak: &Leak) -> AlarmSource {
+        AlarmSource { origin: leak.origin, database: leak.database, channel: leak.channel }
     }
 
     /// The part of the table it belongs to.
-    pub fn class(&self) -> Class {
+    pub fn class(&self) -> SourceClass {
         match self.origin {
-            Origin::Role { .. } | Origin::Process(_) => Class::Roles,
-            Origin::Client(_) => Class::Addresses,
-            Origin::Project(_) => Class::Projects,
+            Origin::Role { .. } | Origin::Process(_) => SourceClass::Roles,
+            Origin::Client(_) => SourceClass::Addresses,
+            Origin::Project(_) => SourceClass::Projects,
         }
     }
 
     /// The source as budgets know it. An IPv6 network of /64 is one address: whoever has one has
     /// all of it.
-    pub fn counted(self) -> Source {
+    pub fn counted(self) -> AlarmSource {
         let Origin::Client(Some(IpAddr::V6(address))) = self.origin else { return self };
         let network = u128::from(address) & !u128::from(u64::MAX);
         let address = match address.to_ipv4_mapped() {
             Some(address) => IpAddr::V4(address),
             None => IpAddr::V6(Ipv6Addr::from(network)),
         };
-        Source { origin: Origin::Client(Some(address)), ..self }
+        AlarmSource { origin: Origin::Client(Some(address)), ..self }
     }
 
     /// The party it is one of.
@@ -139,7 +140,7 @@ impl Party {
             ONE => {
                 let channel = *Channel::ALL.get((place & 0xff) as usize)?;
                 let (origin, database) = (join(what & 0xff, high, low)?, (place >> 8) as u32);
-                Some(Party::One(Source { origin, database, channel }))
+                Some(Party::One(AlarmSource { origin, database, channel }))
             }
             _ => None,
         }
@@ -178,8 +179,8 @@ mod tests {
     use super::*;
     use crate::id::ProjectId;
 
-    fn source(origin: Origin) -> Source {
-        Source { origin, database: 0xffff_fffe, channel: Channel::Catalog }
+    fn source(origin: Origin) -> AlarmSource {
+        AlarmSource { origin, database: 0xffff_fffe, channel: Channel::Catalog }
     }
 
     fn address(text: &str) -> Origin {

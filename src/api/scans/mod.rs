@@ -6,7 +6,7 @@ mod database;
 mod log;
 mod table;
 
-use crate::alarms::Source;
+use crate::alarms::AlarmSource;
 use crate::api::access::Access;
 use crate::api::finder::{Finder, Found, StoredAs};
 use crate::audit::queue::leaks;
@@ -194,15 +194,18 @@ impl Scan {
             }
             let origin =
                 ours.map_or_else(origin, |ours| Origin::Project(ours.version().key.project));
-            if leaks::may_raise(&Source { origin, database, channel: self.source }, clock::now()) {
+            if leaks::may_raise(
+                &AlarmSource { origin, database, channel: self.source },
+                clock::now(),
+            ) {
                 admitted.insert(incident);
             }
         }
         (new, admitted)
     }
 
-    /// Raises the incidents that are new, and answers the rows, ours first. What is over a budget
-    /// is new all the same.
+    /// Raises the incidents that are new, and answers the rows, ours first. A key over the budget is
+    /// new all the same.
     fn finish(self) -> Vec<LeakRow> {
         let (mut new, admitted) = self.admitted();
         let mut incidents: BTreeMap<IncidentId, Incident> = BTreeMap::new();

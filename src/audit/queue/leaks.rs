@@ -4,7 +4,7 @@
 //! shared memory, nor has the postmaster at its end. Writing there was a segmentation fault, so
 //! nothing is written. Unsafe lives here.
 
-use crate::alarms::{Budgets, HeldBack, Party, Source, may_wait};
+use crate::alarms::{AlarmSource, Budgets, HeldBack, Party, may_wait};
 use crate::moment::{Moment, Span};
 use crate::settings;
 use crate::trail::Leak;
@@ -121,7 +121,7 @@ fn budgets(table: *mut LeakTable) -> &'static Budgets {
 }
 
 /// Asks for one incident of a source.
-fn ask(table: *mut LeakTable, source: &Source, day: u32) -> crate::alarms::Asked {
+fn ask(table: *mut LeakTable, source: &AlarmSource, day: u32) -> crate::alarms::Asked {
     let hash = |words: &[u64; 4]| {
         let mut bytes = [0; 32];
         for (eight, word) in bytes.chunks_exact_mut(8).zip(words) {
@@ -139,7 +139,7 @@ fn day(at: Moment) -> u32 {
 
 /// Whether a source may raise one more incident today. If not, it is counted as held back. Without
 /// shared memory nobody could count, so nothing is raised.
-pub(crate) fn may_raise(source: &Source, at: Moment) -> bool {
+pub(crate) fn may_raise(source: &AlarmSource, at: Moment) -> bool {
     let Some(table) = table() else { return false };
     let asked = ask(table, source, day(at));
     if !asked.may_raise {
@@ -152,7 +152,7 @@ pub(crate) fn may_raise(source: &Source, at: Moment) -> bool {
 /// it is only counted.
 pub(crate) fn push(leak: Leak) {
     let Some(table) = table() else { return };
-    let (source, day) = (Source::of(&leak), day(leak.at));
+    let (source, day) = (AlarmSource::of(&leak), day(leak.at));
     let (asked, budgets) = (ask(table, &source, day), budgets(table));
     // SAFETY: an atomic of shared memory.
     let used = unsafe { (*table).used.load(Acquire) };

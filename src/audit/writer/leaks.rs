@@ -3,7 +3,7 @@
 
 use super::sources::NamedSource;
 use super::transaction::now_or_later;
-use crate::alarms::{HeldBack, Party, Source};
+use crate::alarms::{AlarmSource, HeldBack, Party};
 use crate::audit::queue::{self, Slot, WriterState, leaks};
 use crate::input::ShownName;
 use crate::postgres::{Owner, clock, process_kind, session};
@@ -61,7 +61,7 @@ impl Pending {
 /// still knows: then the leak is held back after all.
 fn write(owner: Owner, leak: &Leak) -> Option<Notice> {
     let (incident, day) = (incident(leak), leak.at.day());
-    let source = NamedSource::of_party(&Party::One(Source::of(leak).counted()));
+    let source = NamedSource::of_party(&Party::One(AlarmSource::of(leak).counted()));
     if !source.raise(owner, day) {
         return source.hold(owner, day, leak.count.into());
     }
@@ -71,7 +71,7 @@ fn write(owner: Owner, leak: &Leak) -> Option<Notice> {
 /// Whether this database's writer counts what was held back of a party: its own, that of no
 /// database, and that of databases without a writer.
 fn is_ours(party: &Party, database: u32) -> bool {
-    let Party::One(Source { database: theirs, .. }) = party else { return true };
+    let Party::One(AlarmSource { database: theirs, .. }) = party else { return true };
     let is_served = |slot| queue::slot(slot).state() == WriterState::Running;
     *theirs == database || *theirs == 0 || !queue::find(*theirs).is_some_and(is_served)
 }

@@ -3,8 +3,8 @@
 //! is over, an event of that incident tells how many there were.
 
 use super::transaction::now_or_later;
-use crate::alarms::source::Class;
-use crate::alarms::{Party, Source};
+use crate::alarms::source::SourceClass;
+use crate::alarms::{AlarmSource, Party};
 use crate::id::ProjectId;
 use crate::input::{Note, ShownName};
 use crate::moment::Span;
@@ -48,7 +48,7 @@ impl NamedSource {
             }
         };
         match party {
-            Party::One(Source { origin, database, channel }) => {
+            Party::One(AlarmSource { origin, database, channel }) => {
                 let (kind, name) = named(origin);
                 let one = of(kind, &name, channel.word(), *database);
                 NamedSource { project: project(origin), severity: severity_masked(*channel), ..one }
@@ -58,9 +58,9 @@ impl NamedSource {
                 NamedSource { project: project(origin), ..of(kind, &name, "", 0) }
             }
             Party::Strangers => of("addresses", "all together", "", 0),
-            Party::Others(Class::Roles) => of("role", "others", "", 0),
-            Party::Others(Class::Addresses) => of("addresses", "others", "", 0),
-            Party::Others(Class::Projects) => of("project", "others", "", 0),
+            Party::Others(SourceClass::Roles) => of("role", "others", "", 0),
+            Party::Others(SourceClass::Addresses) => of("addresses", "others", "", 0),
+            Party::Others(SourceClass::Projects) => of("project", "others", "", 0),
         }
     }
 

@@ -248,7 +248,8 @@ pub fn column_masked(masked: &MaskedColumn, at: Moment) -> Incident {
     let [of, which, when] = what;
     let parts = [b"masked column", table.as_bytes(), column.as_bytes(), of, which, when];
     let details = json!({
-        "what": "a provider key was masked before its row was stored", "source": Channel::RedactColumns.word(),
+        "what": "a provider key was masked before its row was stored",
+        "source": Channel::RedactColumns.word(),
         "table": table, "table_owner": masked.table_owner.shown(), "column": column,
         "provider": masked.provider, "kind": masked.kind, "redacted": masked.redacted.shown(),
         "key_version": masked.ours.map(|ours| ours.number),
