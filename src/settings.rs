@@ -158,6 +158,7 @@ fn number(
 }
 
 fn define_numbers() {
+    define_budget();
     number(
         (c"watchllm_keys.master_key_command_timeout", c"How long master_key_command may run.", c""),
         &MASTER_KEY_COMMAND_TIMEOUT,
@@ -194,6 +195,9 @@ fn define_numbers() {
         (0, 10_000),
         GucFlags::default(),
     );
+}
+
+fn define_budget() {
     number(
         (
             c"watchllm_keys.incident_budget",

@@ -181,7 +181,7 @@ unsafe fn mask_clients(text: &mut [u8], told: &Range<usize>) -> SeenText {
         let place = PlacedKey { at: finding.start, key };
         let is_kept = Places::remember(place, std::mem::replace(&mut is_first, false));
         // Handing a key to the vault is no leak.
-        if !ours && !(is_kept && told.contains(&finding.start)) {
+        if !(ours || is_kept && told.contains(&finding.start)) {
             masking::report(&key, Channel::Statement);
         }
     });

@@ -39,7 +39,7 @@ pub(crate) fn origin() -> Origin {
         }
         let port = (&raw const MyProcPort).read_volatile();
         if port.is_null() {
-            return Origin::Process((&raw const pg_sys::MyBackendType).read_volatile() as u32);
+            return Origin::Process((&raw const pg_sys::MyBackendType).read_volatile());
         }
         let address = (&raw const (*port).remote.addr).cast::<[u8; 24]>();
         Origin::Client(ip(&address.read_unaligned()))
@@ -64,7 +64,7 @@ pub(crate) fn process_kind(number: u32) -> String {
         return "postmaster".into();
     }
     // SAFETY: answers a constant for any number.
-    let name = unsafe { pg_sys::GetBackendTypeDesc(number as pg_sys::BackendType::Type) };
+    let name = unsafe { pg_sys::GetBackendTypeDesc(number) };
     // SAFETY: a constant C string.
     unsafe { std::ffi::CStr::from_ptr(name) }.to_string_lossy().into_owned()
 }
