@@ -185,7 +185,8 @@ COMMENT ON COLUMN watchllm.settings.updated_at IS 'When it was last set.';
 COMMENT ON TABLE watchllm.security_incidents IS
     'What a person must look at. Insert-only, written by the audit writer.';
 COMMENT ON COLUMN watchllm.security_incidents.id IS 'Identity of the incident.';
-COMMENT ON COLUMN watchllm.security_incidents.type IS 'The detector that found it, or leaked_key, rotation_due or held_back.';
+COMMENT ON COLUMN watchllm.security_incidents.type IS
+    'The detector that found it, or leaked_key, rotation_due, key_blocked or held_back.';
 COMMENT ON COLUMN watchllm.security_incidents.severity IS 'low, medium, high or critical.';
 COMMENT ON COLUMN watchllm.security_incidents.project_id IS 'The project concerned; NULL if none.';
 COMMENT ON COLUMN watchllm.security_incidents.provider_key_id IS 'The provider key concerned; NULL if none.';
@@ -324,7 +325,8 @@ COMMENT ON COLUMN watchllm.cut_off_sources.incident_id IS 'The incident held_bac
 COMMENT ON VIEW watchllm.open_incidents IS
     'Incidents that nobody has acknowledged: tenants see their own projects'', auditors and administrators all.';
 COMMENT ON COLUMN watchllm.open_incidents.id IS 'Identity of the incident.';
-COMMENT ON COLUMN watchllm.open_incidents.type IS 'The detector that found it, or leaked_key, rotation_due or held_back.';
+COMMENT ON COLUMN watchllm.open_incidents.type IS
+    'The detector that found it, or leaked_key, rotation_due, key_blocked or held_back.';
 COMMENT ON COLUMN watchllm.open_incidents.severity IS 'low, medium, high or critical.';
 COMMENT ON COLUMN watchllm.open_incidents.project_id IS 'The project concerned; NULL if none or unknown.';
 COMMENT ON COLUMN watchllm.open_incidents.provider_key_id IS 'The provider key concerned; NULL if none or unknown.';
