@@ -9,7 +9,7 @@ DECLARE
         'install_history', 'adopted_tables', 'projects', 'project_members', 'provider_key_records', 'provider_key_versions',
         'provider_key_usage', 'provider_key_access_logs', 'committed_changes', 'audit_checkpoints',
         'database_identity', 'master_keys', 'audit_keys', 'settings', 'security_incidents', 'incident_events',
-        'caller_peaks', 'provider_key_callers', 'blocked_callers'];
+        'caller_peaks', 'provider_key_callers', 'blocked_callers', 'incident_sources'];
     append_only CONSTANT name[] := ARRAY[
         'install_history', 'provider_key_access_logs', 'committed_changes', 'audit_checkpoints', 'audit_keys',
         'database_identity', 'security_incidents', 'incident_events'];
@@ -106,6 +106,9 @@ GRANT SELECT (project_id, provider_key_id, kind, subject, first_seen_at, last_se
     ON watchllm.provider_key_callers TO watchllm_admin, watchllm_auditor;
 GRANT SELECT (kind, subject, blocked_at, incident_id, note)
     ON watchllm.blocked_callers TO watchllm_admin, watchllm_auditor;
+GRANT SELECT (day, kind, name, database, channel, project_id, raised, held_back, cut_off_at, last_at, incident_id,
+        closed_at)
+    ON watchllm.incident_sources TO watchllm_admin, watchllm_auditor;
 
 -- Columns that tenants write have no statistics. EXPLAIN would tell a tenant how often a value
 -- stands in everybody's rows.
@@ -161,6 +164,7 @@ BEGIN
                      ('provider_key_callers', 'project_id', false, false),
                      ('settings', 'project_id', false, false),
                      ('caller_peaks', 'subject', false, false),
+                     ('incident_sources', 'project_id', false, false),
                      ('blocked_callers', 'subject', false, false)) AS t (name, project, for_services, for_tenants)
         CROSS JOIN LATERAL (
             VALUES ('auditors_read_all', 'watchllm_admin, watchllm_auditor', 'true', true),

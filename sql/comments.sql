@@ -192,7 +192,8 @@ COMMENT ON COLUMN watchllm.settings.updated_at IS 'When it was last set.';
 COMMENT ON TABLE watchllm.security_incidents IS
     'What a person must look at. Insert-only, written by the audit writer.';
 COMMENT ON COLUMN watchllm.security_incidents.id IS 'Identity of the incident.';
-COMMENT ON COLUMN watchllm.security_incidents.type IS 'The detector that found it, or leaked_key, rotation_due or key_blocked.';
+COMMENT ON COLUMN watchllm.security_incidents.type IS
+    'The detector that found it, or leaked_key, rotation_due, key_blocked or held_back.';
 COMMENT ON COLUMN watchllm.security_incidents.severity IS 'low, medium, high or critical.';
 COMMENT ON COLUMN watchllm.security_incidents.project_id IS 'The project concerned; NULL if none.';
 COMMENT ON COLUMN watchllm.security_incidents.provider_key_id IS 'The provider key concerned; NULL if none.';
@@ -226,6 +227,25 @@ COMMENT ON COLUMN watchllm.provider_key_callers.kind IS
 COMMENT ON COLUMN watchllm.provider_key_callers.subject IS 'The caller''s name within its kind, at most 128 bytes.';
 COMMENT ON COLUMN watchllm.provider_key_callers.first_seen_at IS 'When it first used the key.';
 COMMENT ON COLUMN watchllm.provider_key_callers.last_seen_at IS 'When it last did, to about a day.';
+
+COMMENT ON TABLE watchllm.incident_sources IS
+    'What each source of incidents has raised in a day, and what was held back. Written by the audit writer, kept for 90 '
+    'days.';
+COMMENT ON COLUMN watchllm.incident_sources.day IS 'The UTC day.';
+COMMENT ON COLUMN watchllm.incident_sources.kind IS
+    'role, address, addresses, process, project or subject: what the source is.';
+COMMENT ON COLUMN watchllm.incident_sources.name IS 'Its name within its kind, redacted.';
+COMMENT ON COLUMN watchllm.incident_sources.database IS 'The database; empty if none, or all.';
+COMMENT ON COLUMN watchllm.incident_sources.channel IS
+    'Where keys were seen, or what found them; empty if whatever it was.';
+COMMENT ON COLUMN watchllm.incident_sources.project_id IS 'The project of the source; NULL if none.';
+COMMENT ON COLUMN watchllm.incident_sources.raised IS 'Incidents that the audit writer wrote for it.';
+COMMENT ON COLUMN watchllm.incident_sources.held_back IS 'Findings that became no incident.';
+COMMENT ON COLUMN watchllm.incident_sources.cut_off_at IS 'When the first was held back; NULL if none was.';
+COMMENT ON COLUMN watchllm.incident_sources.last_at IS 'When the last was held back; NULL if none was.';
+COMMENT ON COLUMN watchllm.incident_sources.incident_id IS 'The incident held_back that tells of it; NULL if none.';
+COMMENT ON COLUMN watchllm.incident_sources.closed_at IS
+    'When the day was over and its count was told; NULL before, or if nothing was held back.';
 
 COMMENT ON TABLE watchllm.blocked_callers IS
     'Callers that are refused until unblock_caller(). Written by the audit writer alone.';
@@ -293,10 +313,27 @@ COMMENT ON COLUMN watchllm.provider_key_inbox.name IS 'Name people know it by; N
 COMMENT ON COLUMN watchllm.provider_key_inbox.api_key IS 'The key itself, which is sealed at once.';
 COMMENT ON TRIGGER store_from_inbox ON watchllm.provider_key_inbox IS 'Stores the key of each row that is inserted.';
 
+COMMENT ON VIEW watchllm.cut_off_sources IS
+    'Sources that raised more incidents in a day than watchllm_keys.incident_budget: when each was cut off, and how many '
+    'findings were held back.';
+COMMENT ON COLUMN watchllm.cut_off_sources.day IS 'The UTC day.';
+COMMENT ON COLUMN watchllm.cut_off_sources.kind IS
+    'role, address, addresses, process, project or subject: what the source is.';
+COMMENT ON COLUMN watchllm.cut_off_sources.name IS 'Its name within its kind, redacted.';
+COMMENT ON COLUMN watchllm.cut_off_sources.database IS 'The database; empty if none, or all.';
+COMMENT ON COLUMN watchllm.cut_off_sources.channel IS
+    'Where keys were seen, or what found them; empty if whatever it was.';
+COMMENT ON COLUMN watchllm.cut_off_sources.project_id IS 'The project of the source; NULL if none.';
+COMMENT ON COLUMN watchllm.cut_off_sources.cut_off_at IS 'When the first was held back.';
+COMMENT ON COLUMN watchllm.cut_off_sources.held_back IS 'Findings that became no incident, up to about a second ago.';
+COMMENT ON COLUMN watchllm.cut_off_sources.last_at IS 'When the last was held back.';
+COMMENT ON COLUMN watchllm.cut_off_sources.incident_id IS 'The incident held_back that tells of it.';
+
 COMMENT ON VIEW watchllm.open_incidents IS
     'Incidents that nobody has acknowledged: tenants see their own projects'', auditors and administrators all.';
 COMMENT ON COLUMN watchllm.open_incidents.id IS 'Identity of the incident.';
-COMMENT ON COLUMN watchllm.open_incidents.type IS 'The detector that found it, or leaked_key, rotation_due or key_blocked.';
+COMMENT ON COLUMN watchllm.open_incidents.type IS
+    'The detector that found it, or leaked_key, rotation_due, key_blocked or held_back.';
 COMMENT ON COLUMN watchllm.open_incidents.severity IS 'low, medium, high or critical.';
 COMMENT ON COLUMN watchllm.open_incidents.project_id IS 'The project concerned; NULL if none or unknown.';
 COMMENT ON COLUMN watchllm.open_incidents.provider_key_id IS 'The provider key concerned; NULL if none or unknown.';

@@ -88,6 +88,7 @@ BEGIN
             ('a detector',                       watchers),
             ('key_access_anomalies',             watchers),
             ('acknowledge_incident',             admin),
+            ('acknowledge_incidents',            admin),
             ('block_provider_key',               admin),
             ('unblock_provider_key',             admin),
             ('unblock_caller',                   admin),
@@ -202,6 +203,9 @@ COMMENT ON FUNCTION watchllm.store_from_inbox IS
     'Internal. Stores the key of a row that is inserted into provider_key_inbox; trigger function, of no use on anything else.';
 COMMENT ON FUNCTION watchllm.acknowledge_incident IS
     'Acknowledges an incident: somebody has looked at it, and says so in a note; it leaves open_incidents.';
+COMMENT ON FUNCTION watchllm.acknowledge_incidents IS
+    'Acknowledges every open incident that fits all that is given: its type, a severity up to this one, its source, its '
+    'project, and when it was noticed; answers how many.';
 COMMENT ON FUNCTION watchllm.report_leaked_key IS
     'Reports that a key has leaked: marks every version it is as compromised, raises an incident, blocks the key if asked to.';
 COMMENT ON FUNCTION watchllm.add_project_member IS

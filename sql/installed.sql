@@ -28,6 +28,11 @@ WITH ours AS MATERIALIZED (
     JOIN pg_catalog.pg_inherits i ON i.inhparent = o.oid
     JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid
     WHERE o.name = 'provider_key_access_logs'
+    UNION ALL  -- not in older schemas, which must be told to be older
+    SELECT c.oid, c.relowner, c.relhasrules, c.relhastriggers, c.relrowsecurity AND c.relforcerowsecurity
+    FROM pg_catalog.pg_class c
+    WHERE c.relname = 'incident_sources' AND c.relkind = 'r'
+      AND c.relnamespace = (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = 'watchllm')
 ), holder AS MATERIALIZED (
     SELECT r.oid FROM pg_catalog.pg_roles r
     WHERE r.rolname = 'watchllm_owner' AND NOT r.rolsuper AND NOT r.rolbypassrls

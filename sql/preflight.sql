@@ -9,7 +9,8 @@ DECLARE
         "provider_key_versions": "r", "provider_key_usage": "r", "provider_key_access_logs": "p",
         "committed_changes": "r", "audit_checkpoints": "r", "database_identity": "r", "master_keys": "r",
         "audit_keys": "r", "settings": "r", "security_incidents": "r", "incident_events": "r", "caller_peaks": "r",
-        "provider_key_callers": "r", "blocked_callers": "r", "provider_keys": "v", "access_logs": "v", "open_incidents": "v",
+        "provider_key_callers": "r", "blocked_callers": "r", "incident_sources": "r", "cut_off_sources": "v",
+        "provider_keys": "v", "access_logs": "v", "open_incidents": "v",
         "key_access_rates": "v", "key_access_anomalies": "v", "key_access_limits": "v",
         "provider_key_security_summary": "v",
         "provider_key_inbox": "v"}';

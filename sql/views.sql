@@ -79,6 +79,21 @@ FROM watchllm.security_incidents i
 WHERE NOT EXISTS (
     SELECT FROM watchllm.incident_events e WHERE e.incident_id = i.id AND e.event = 'acknowledged');
 
+-- The count goes on here; the incident stays as it was when the source was cut off.
+CREATE OR REPLACE VIEW watchllm.cut_off_sources WITH (security_invoker = true) AS
+SELECT s.day,
+       s.kind,
+       s.name,
+       s.database,
+       s.channel,
+       s.project_id,
+       s.cut_off_at,
+       s.held_back,
+       s.last_at,
+       s.incident_id
+FROM watchllm.incident_sources s
+WHERE s.held_back > 0;
+
 CREATE OR REPLACE VIEW watchllm.key_access_rates WITH (security_invoker = true) AS
 SELECT r.accessed_at, r.project_id, r.provider_key_id, r.claims_sub, r.failed, r.accesses_minute, r.accesses_hour,
        r.accesses_day, r.failures_hour
@@ -145,8 +160,8 @@ DECLARE
     view_name name;
     grantee   text;
 BEGIN
-    FOREACH view_name IN ARRAY ARRAY['provider_keys', 'provider_key_security_summary', 'access_logs', 'open_incidents', 'key_access_rates',
-        'key_access_anomalies', 'key_access_limits', 'provider_key_inbox']::pg_catalog.name[] LOOP
+    FOREACH view_name IN ARRAY ARRAY['provider_keys', 'provider_key_security_summary', 'access_logs', 'open_incidents', 'cut_off_sources',
+        'key_access_rates', 'key_access_anomalies', 'key_access_limits', 'provider_key_inbox']::pg_catalog.name[] LOOP
         -- A new view still belongs to the role that runs install(). Privileges that default
         -- privileges gave are revoked.
         FOR grantee IN
@@ -181,6 +196,7 @@ GRANT SELECT ON watchllm.provider_keys TO watchllm_admin, watchllm_auditor, watc
 GRANT INSERT, SELECT (project_id, provider, name) ON watchllm.provider_key_inbox
     TO watchllm_admin, watchllm_service, watchllm_tenant;
 GRANT SELECT ON watchllm.open_incidents TO watchllm_admin, watchllm_auditor, watchllm_tenant;
+GRANT SELECT ON watchllm.cut_off_sources TO watchllm_admin, watchllm_auditor;
 GRANT SELECT ON watchllm.access_logs TO watchllm_admin, watchllm_auditor, watchllm_tenant;
 GRANT SELECT ON watchllm.key_access_rates TO watchllm_admin, watchllm_auditor, watchllm_tenant;
 GRANT SELECT ON watchllm.key_access_anomalies TO watchllm_admin, watchllm_auditor, watchllm_tenant;

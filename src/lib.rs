@@ -1,7 +1,7 @@
 //! watchllm_keys: a vault for LLM provider keys inside PostgreSQL. This file lists the rooms and
 //! the order of the SQL, and sets up the library when it is loaded. Floors (an import only points
 //! down): api, log_hook, disclosed; audit, caller; store, shared_keyring, extra_patterns;
-//! postgres, error, settings; overrides; anomaly, input; crypto, trail, redact, server_log,
+//! postgres, error, settings; overrides, alarms; anomaly, input; crypto, trail, redact, server_log,
 //! setting; id, moment.
 
 mod api;
@@ -17,7 +17,7 @@ mod shared_keyring;
 mod store;
 
 use watchllm_core::{
-    anomaly, crypto, id, input, moment, overrides, redact, server_log, setting, trail,
+    alarms, anomaly, crypto, id, input, moment, overrides, redact, server_log, setting, trail,
 };
 
 use pgrx::prelude::*;

@@ -17,6 +17,7 @@ static AUDIT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5_000);
 static AUDIT_QUEUE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(2_048);
 static MAX_DATABASES: GucSetting<i32> = GucSetting::<i32>::new(8);
 static SPIN: GucSetting<i32> = GucSetting::<i32>::new(200);
+static INCIDENT_BUDGET: GucSetting<i32> = GucSetting::<i32>::new(20);
 static REDACT_SERVER_LOG: GucSetting<bool> = GucSetting::<bool>::new(true);
 static TRUSTED_CLAIM_ROLES: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"authenticator"));
@@ -72,6 +73,11 @@ pub(crate) fn max_databases() -> usize {
 /// How long writer and waiter spin before they sleep.
 pub(crate) fn spin() -> Duration {
     Duration::from_micros(SPIN.get() as u64)
+}
+
+/// Incidents that a source may raise in a day.
+pub(crate) fn incident_budget() -> u32 {
+    INCIDENT_BUDGET.get() as u32
 }
 
 /// Whether keys are masked in the server log, in messages to clients and in views of running
@@ -152,6 +158,7 @@ fn number(
 }
 
 fn define_numbers() {
+    define_budget();
     number(
         (c"watchllm_keys.master_key_command_timeout", c"How long master_key_command may run.", c""),
         &MASTER_KEY_COMMAND_TIMEOUT,
@@ -186,6 +193,19 @@ fn define_numbers() {
         ),
         &SPIN,
         (0, 10_000),
+        GucFlags::default(),
+    );
+}
+
+fn define_budget() {
+    number(
+        (
+            c"watchllm_keys.incident_budget",
+            c"Incidents that a source may raise in a day; more are only counted.",
+            c"A source is a role or an address, a database and a channel.",
+        ),
+        &INCIDENT_BUDGET,
+        (1, 100_000),
         GucFlags::default(),
     );
 }

@@ -27,8 +27,8 @@ use std::process::Command;
 const FLOORS: [&[&str]; 9] = [
     &["id", "moment"],
     &["crypto", "trail", "redact", "server_log", "setting"],
-    &["anomaly", "input"], // below store: what it writes down, and takes
-    &["overrides"],        // the limits of the watch are among them
+    &["anomaly", "input"],    // below store: what it writes down, and takes
+    &["overrides", "alarms"], // the limits of the watch are among them
     &["postgres", "error", "settings"],
     &["store", "shared_keyring", "extra_patterns"],
     &["audit", "caller"],

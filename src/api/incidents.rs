@@ -6,13 +6,15 @@ use super::fingerprints::FingerprintKeys;
 use crate::audit::commit;
 use crate::caller::{Context, new_id};
 use crate::error::{Answer, Error};
-use crate::id::{IncidentId, KeyRef};
+use crate::id::{IncidentId, KeyRef, ProjectId};
 use crate::input::{ApiKey, Note, ReportSource};
 use crate::postgres::clock;
 use crate::store;
+use crate::store::incidents::Which;
 use crate::store::keys::Known;
 use crate::trail::incident::kinds::leak_reported;
-use crate::trail::{AccessType, FailureReason, KeyVersion};
+use crate::trail::{AccessType, FailureReason, IncidentType, KeyVersion, Severity};
+use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -37,6 +39,64 @@ fn acknowledge_incident(
     access.event.project_id = project;
     access.keep_change();
     Ok(())
+}
+
+/// Acknowledges every open incident that fits all that is given: its type, a severity up to this
+/// one, its source, its project, and when it was noticed. `source` is what its details name: a
+/// role, an address, an owner of tables, a function, a reporter. Answers how many there were. The note is kept with each (cut at 500 bytes and redacted). Errors: nothing
+/// given, or no such type or severity 22023; not authorized 42501.
+#[pg_extern(volatile, parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+fn acknowledge_incidents(
+    incident_type: default!(Option<&str>, "NULL"),
+    severity_at_most: default!(Option<&str>, "NULL"),
+    source: default!(Option<&str>, "NULL"),
+    project_id: default!(Option<pgrx::Uuid>, "NULL"),
+    since: default!(Option<TimestampWithTimeZone>, "NULL"),
+    until: default!(Option<TimestampWithTimeZone>, "NULL"),
+    note: default!(Option<&str>, "NULL"),
+) -> Answer<i64> {
+    let mut access = Access::begin(AccessType::Report, Context::default())?;
+    access.must_administer()?;
+    let texts = [incident_type, severity_at_most, source];
+    let is_empty = texts.iter().all(Option::is_none) && project_id.is_none();
+    if is_empty && since.is_none() && until.is_none() {
+        let error = Error::BadInput(
+            "say which incidents are acknowledged",
+            "Give a type, a severity, a source, a project or a time; severity_at_most => \
+             'critical' means all.",
+        );
+        return Err(access.refuse(FailureReason::BadInput, error).into());
+    }
+    let kind = access.accept(incident_type.map(known_type).transpose())?;
+    let most = access.accept(severity_at_most.map(known_severity).transpose())?;
+    let which = Which {
+        kind,
+        most,
+        source,
+        project: project_id.map(store::id_of::<ProjectId>),
+        since,
+        until,
+    };
+    access.event.project_id = which.project;
+    let (note, by) = (note.map(Note::clean), access.caller.changes_as());
+    let owner = access.recorder.owner();
+    let count = store::incidents::acknowledge_many(owner, which, note.as_ref(), by);
+    access.keep_change();
+    Ok(count)
+}
+
+/// The type of incident that people know by this word.
+fn known_type(word: &str) -> Result<IncidentType, Error> {
+    let known = IncidentType::ALL.iter().find(|kind| kind.word() == word).copied();
+    let hint = "See docs/reference.md#incident-types.";
+    known.ok_or(Error::BadInput("there is no such type of incident", hint))
+}
+
+/// The severity that people know by this word.
+fn known_severity(word: &str) -> Result<Severity, Error> {
+    let known = Severity::ALL.iter().find(|severity| severity.word() == word).copied();
+    known.ok_or(Error::BadInput("there is no such severity", "low, medium, high or critical."))
 }
 
 /// Reports that a key has leaked, as a secret-scanning alert tells. Finds every version it is by

@@ -1,21 +1,23 @@
 //! A trigger for the users' own tables: masks keys in named columns before the row is stored, and
 //! raises an incident. Anybody may use it, even without a vault. The row is always stored. So an
-//! incident is raised in a subtransaction that waits for nobody. The number of incidents a day is
-//! limited for each owner of tables and each key.
+//! incident is raised in a subtransaction that waits for nobody. Incidents take the budget of the
+//! role that has logged in, those of our keys that of their project.
 
 use super::finder::{Finder, StoredAs};
+use crate::alarms::AlarmSource;
+use crate::audit::queue::leaks;
 use crate::audit::{self, commit};
 use crate::error::Error;
 use crate::extra_patterns;
 use crate::id::IncidentId;
 use crate::input::{ShownKey, ShownName, ShownTable};
 use crate::postgres::{
-    JsonText, JsonbText, Owner, attempt, clock, locks, lookup, process, session,
+    JsonText, JsonbText, Owner, attempt, clock, locks, lookup, origin, process, session,
 };
 use crate::redact;
 use crate::store;
-use crate::trail::Incident;
-use crate::trail::incident::kinds::{MaskedColumn, column_masked, more_columns_masked};
+use crate::trail::incident::kinds::{MaskedColumn, column_masked};
+use crate::trail::{Channel, Incident, Origin};
 use pgrx::heap_tuple::PgHeapTuple;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -27,10 +29,6 @@ use std::num::NonZeroUsize;
 
 /// The most keys of one row that incidents are raised for. All keys are masked.
 const MOST_OF_ROW: usize = 1_000;
-/// Incidents a day of keys that are not ours, in the tables of one owner.
-const MOST_OF_OWNER: i64 = 100;
-/// Incidents a day of one of our keys.
-const MOST_OF_KEY: i64 = 20;
 /// The tables an incident needs.
 const READ_AND_WRITTEN: [&str; 4] =
     ["security_incidents", "audit_keys", "provider_key_versions", "provider_key_records"];
@@ -214,7 +212,7 @@ fn raise_each(owner: Owner, table: &MaskedTable, found: &[Masked]) -> Option<()>
         }
     }
     for (incident, ours) in incidents.into_values() {
-        if write(owner, table, &incident, ours) {
+        if write(owner, &incident, ours) {
             recorder.into_iter().for_each(|recorder| commit::announce(recorder, incident.notice()));
         }
     }
@@ -236,22 +234,15 @@ fn incident_of(table: &MaskedTable, masked: &Masked, ours: Option<StoredAs>) -> 
     column_masked(&masked, clock::now())
 }
 
-/// Whether the incident is new and was stored. If another transaction is just storing it, the
-/// answer is false, because no row waits for another's transaction.
-fn write(owner: Owner, table: &MaskedTable, incident: &Incident, ours: Option<StoredAs>) -> bool {
-    if store::leaks::is_known(owner, incident.id) {
-        return false;
-    }
-    let today = incident.detected_at.midnight();
-    let (count, most) = match ours {
-        Some(ours) => (store::leaks::of_key_since(owner, today, ours.version().key), MOST_OF_KEY),
-        None => (store::leaks::masked_since(owner, today, table.owner.as_str()), MOST_OF_OWNER),
-    };
-    if count >= most {
-        let more = || more_columns_masked(&table.owner, MOST_OF_OWNER, incident.detected_at);
-        return count == most && ours.is_none() && insert(owner, &more());
-    }
-    insert(owner, incident)
+/// Whether the incident is new, within its source's budget, and was stored. If another transaction
+/// is just storing it, the answer is false, because no row waits for another's transaction.
+fn write(owner: Owner, incident: &Incident, ours: Option<StoredAs>) -> bool {
+    let origin = ours.map_or_else(origin, |ours| Origin::Project(ours.version().key.project));
+    let (database, channel) = (session::database().to_u32(), Channel::RedactColumns);
+    let source = AlarmSource { origin, database, channel };
+    !store::leaks::is_known(owner, incident.id)
+        && leaks::may_raise(&source, incident.detected_at)
+        && insert(owner, incident)
 }
 
 /// Stores an incident unless another transaction is just storing it.

@@ -38,18 +38,20 @@ thread_local! {
 impl Places {
     pub(super) const NONE: Places = Places { found: [NOWHERE; PLACES], count: 0 };
 
-    pub(super) fn add(&mut self, place: PlacedKey) {
-        if let Some(free) = self.found.get_mut(self.count) {
-            *free = place;
-            self.count += 1;
-        }
+    /// Answers whether there was room.
+    pub(super) fn add(&mut self, place: PlacedKey) -> bool {
+        let Some(free) = self.found.get_mut(self.count) else { return false };
+        *free = place;
+        self.count += 1;
+        true
     }
 
-    /// Remembers one more key of the client's text.
-    pub(super) fn remember(place: PlacedKey, is_first: bool) {
+    /// Remembers one more key of the client's text. Answers whether there was room.
+    pub(super) fn remember(place: PlacedKey, is_first: bool) -> bool {
         let mut places = if is_first { Places::NONE } else { LAST.get() };
-        places.add(place);
+        let has_room = places.add(place);
         LAST.set(places);
+        has_room
     }
 
     /// The keys that were found in the client's text.

@@ -5,6 +5,7 @@ use crate::audit::queue::leaks;
 use crate::extra_patterns;
 use crate::moment::Span;
 use crate::postgres::clock::moment;
+use crate::postgres::{origin, session};
 use crate::redact::{self, Ends, Finding};
 use crate::trail::{Channel, Leak};
 use pgrx::pg_sys;
@@ -158,11 +159,10 @@ pub(super) fn report(key: &MaskedKey, channel: Channel) {
     last.key_hash.store(slot, Relaxed);
     last.at.store(now, Relaxed);
     last.count.store(0, Relaxed);
-    let (database, role) = who();
     leaks::push(Leak {
-        database,
+        database: session::database().to_u32(),
         backend_pid: pid,
-        role,
+        origin: origin(),
         channel,
         provider: key.provider,
         kind: key.kind,
@@ -176,15 +176,4 @@ pub(super) fn report(key: &MaskedKey, channel: Channel) {
 fn my_pid() -> i32 {
     // SAFETY: reads a process-local variable.
     unsafe { pg_sys::MyProcPid }
-}
-
-/// Database and role of this process; 0 where it has none.
-fn who() -> (u32, u32) {
-    // SAFETY: process-local variables; the entry lies in shared memory, which is there
-    // (`leaks::hash` answered), and is this process's own.
-    unsafe {
-        let entry = pg_sys::MyBEEntry;
-        let role = if entry.is_null() { 0 } else { (*entry).st_userid.to_u32() };
-        (pg_sys::MyDatabaseId.to_u32(), role)
-    }
 }

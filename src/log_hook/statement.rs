@@ -123,7 +123,9 @@ unsafe fn analyze(text: *const c_char, query: *mut pg_sys::Query) {
         let Some(bytes) = text_of(text.cast_mut()) else { return };
         let statement = range(query, bytes.len());
         let is_utility = !(*query).utilityStmt.is_null();
-        let seen = client_text::is_clients(text).then(|| mask_clients(bytes));
+        let stores = catalog::stores(query);
+        let told = if stores { statement.clone() } else { 0..0 };
+        let seen = client_text::is_clients(text).then(|| mask_clients(bytes, &told));
         let masked = seen.map_or_else(|| mask_nested(bytes), |seen| seen.masked);
         if !masked {
             return;
@@ -133,7 +135,7 @@ unsafe fn analyze(text: *const c_char, query: *mut pg_sys::Query) {
             // this one.
             (*query).queryId = 0;
         }
-        if catalog::stores(query) {
+        if stores {
             let places = match seen {
                 Some(seen) if seen.keys => Places::remembered(),
                 Some(_) => Places::NONE,
@@ -160,12 +162,13 @@ unsafe fn range(query: *const pg_sys::Query, length: usize) -> Range<usize> {
 }
 
 /// Masks the client's own text, once. It is parsed as a whole before its first statement is
-/// analyzed, and never again. Answers what was found in it.
+/// analyzed, and never again. Answers what was found in it. A key within `told` is reported as one
+/// in the catalog, so not here.
 ///
 /// # Safety
 /// `text` is `debug_query_string`, or the text it was copied from. Called while PostgreSQL analyzes
 /// or starts it.
-unsafe fn mask_clients(text: &mut [u8]) -> SeenText {
+unsafe fn mask_clients(text: &mut [u8], told: &Range<usize>) -> SeenText {
     let (address, since) = (text.as_mut_ptr().cast::<c_char>(), masking::statement_start());
     if let Some(seen) = client_text::seen(address) {
         return seen;
@@ -175,12 +178,10 @@ unsafe fn mask_clients(text: &mut [u8]) -> SeenText {
     let mut is_first = true;
     let count = masking::mask_each(text, Ends::Whole, &mut |finding, bytes| {
         let key = MaskedKey::of(finding, bytes);
-        Places::remember(
-            PlacedKey { at: finding.start, key },
-            std::mem::replace(&mut is_first, false),
-        );
+        let place = PlacedKey { at: finding.start, key };
+        let is_kept = Places::remember(place, std::mem::replace(&mut is_first, false));
         // Handing a key to the vault is no leak.
-        if !ours {
+        if !(ours || is_kept && told.contains(&finding.start)) {
             masking::report(&key, Channel::Statement);
         }
     });
@@ -243,7 +244,7 @@ unsafe fn shown(
     unsafe {
         let Some(bytes) = text_of(text.cast_mut()) else { return text };
         if client_text::is_clients(text) {
-            mask_clients(bytes);
+            mask_clients(bytes, &(0..0));
             return text;
         }
         if !masking::holds_key(bytes) {

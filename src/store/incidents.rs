@@ -3,13 +3,13 @@
 //! that notifies (docs/facts.md#the-durable-audit-writer).
 
 use super::oids::*;
-use super::{id, timestamp, uuid};
+use super::{id, timestamp, uuid, value};
 use crate::id::{IncidentId, ProjectId, ProviderKeyId};
 use crate::input::{ChangedBy, Note};
 use crate::moment::Moment;
 use crate::postgres::{Owner, Statement};
-use crate::trail::{Incident, Notice};
-use pgrx::datum::DatumWithOid;
+use crate::trail::{Incident, IncidentType, Notice, Severity};
+use pgrx::datum::{DatumWithOid, TimestampWithTimeZone};
 
 static INSERT: Statement = Statement::new(
     "INSERT INTO watchllm.security_incidents (id, type, severity, project_id, provider_key_id,
@@ -31,6 +31,25 @@ static ACKNOWLEDGE: Statement = Statement::new(
     &[UUID, UUID, TEXT, TEXT],
 );
 
+static ACKNOWLEDGE_MANY: Statement = Statement::new(
+    "WITH acknowledged AS (
+        INSERT INTO watchllm.incident_events (id, incident_id, project_id, event, note, by, at)
+        SELECT pg_catalog.gen_random_uuid(), i.id, i.project_id, 'acknowledged', $7, $8,
+            pg_catalog.now()
+        FROM watchllm.security_incidents i
+        WHERE ($1 IS NULL OR i.type = $1) AND ($2 IS NULL OR i.severity = ANY ($2))
+          AND ($3 IS NULL OR $3 IN (i.details ->> 'role', i.details ->> 'set_role',
+              i.details ->> 'address', i.details ->> 'process', i.details ->> 'source',
+              i.details ->> 'table_owner', i.details ->> 'subject'))
+          AND ($4 IS NULL OR i.project_id = $4)
+          AND ($5 IS NULL OR i.detected_at >= $5) AND ($6 IS NULL OR i.detected_at < $6)
+          AND NOT EXISTS (SELECT FROM watchllm.incident_events e
+              WHERE e.incident_id = i.id AND e.event = 'acknowledged')
+        RETURNING id)
+     SELECT pg_catalog.count(*) FROM acknowledged",
+    &[TEXT, TEXTS, TEXT, UUID, TIME, TIME, TEXT, TEXT],
+);
+
 static NOTE: Statement = Statement::new(
     "INSERT INTO watchllm.incident_events (id, incident_id, project_id, event, note, by, at)
      SELECT pg_catalog.gen_random_uuid(), i.id, i.project_id, 'note', $3, $4, pg_catalog.now()
@@ -39,11 +58,13 @@ static NOTE: Statement = Statement::new(
     &[UUID, UUID, TEXT, TEXT],
 );
 
-/// Stored once each, so that a retry after a failure writes nothing twice.
+/// Stored once each, so that a retry after a failure writes nothing twice. An incident that was
+/// held back has no events.
 static EVENT: Statement = Statement::new(
     "INSERT INTO watchllm.incident_events (id, incident_id, project_id, event, note, by, at)
      SELECT pg_catalog.gen_random_uuid(), $1, $2, $3, $4, 'watchllm_keys', $5
-     WHERE NOT EXISTS (SELECT FROM watchllm.incident_events e
+     WHERE EXISTS (SELECT FROM watchllm.security_incidents i WHERE i.id = $1)
+       AND NOT EXISTS (SELECT FROM watchllm.incident_events e
         WHERE e.incident_id = $1 AND e.event = $3 AND e.by = 'watchllm_keys')",
     &[UUID, UUID, TEXT, TEXT, TIME],
 );
@@ -63,12 +84,6 @@ pub(crate) fn insert(owner: Owner, incident: &Incident) -> bool {
 /// For the writer: as `insert`.
 pub(crate) fn write(owner: Owner, incident: &Incident) -> bool {
     INSERT.write(owner, &arguments(incident)) > 0
-}
-
-/// For the writer: writes each. Answers what to tell listeners about the new ones.
-pub(crate) fn write_new(owner: Owner, incidents: &[Incident]) -> Vec<Notice> {
-    let new = incidents.iter().filter(|incident| write(owner, incident));
-    new.map(Incident::notice).collect()
 }
 
 /// For the writer: tells the listeners on `watchllm_security`.
@@ -124,6 +139,40 @@ pub(crate) fn acknowledge(
         by.as_str().into(),
     ];
     ACKNOWLEDGE.change(owner, &arguments, |_| ());
+}
+
+/// Which incidents are acknowledged; what is None is not asked.
+pub(crate) struct Which<'a> {
+    pub kind: Option<IncidentType>,
+    /// This severity and the lower ones.
+    pub most: Option<Severity>,
+    pub source: Option<&'a str>,
+    pub project: Option<ProjectId>,
+    pub since: Option<TimestampWithTimeZone>,
+    pub until: Option<TimestampWithTimeZone>,
+}
+
+/// Records that somebody looked at all of these that are open. Answers how many they were.
+pub(crate) fn acknowledge_many(
+    owner: Owner,
+    which: Which,
+    note: Option<&Note>,
+    by: ChangedBy,
+) -> i64 {
+    let up_to = |most: Severity| {
+        Severity::ALL[..=most as usize].iter().map(|severity| severity.word()).collect::<Vec<_>>()
+    };
+    let arguments = [
+        which.kind.map(IncidentType::word).into(),
+        which.most.map(up_to).into(),
+        which.source.into(),
+        which.project.map(uuid).into(),
+        which.since.into(),
+        which.until.into(),
+        note.map(Note::as_str).into(),
+        by.as_str().into(),
+    ];
+    ACKNOWLEDGE_MANY.change(owner, &arguments, |row| value(row, 1)).pop().unwrap_or_default()
 }
 
 /// Adds a note to the last incident of a key. False: it has none.

@@ -10,7 +10,8 @@ use pgrx::pg_sys;
 /// once in a database; the recorded version says which have run.
 const MIGRATIONS: &[&str] = &[
     include_str!("../../sql/migrations/0001_tables.sql"),
-    include_str!("../../sql/migrations/0005_own_past.sql"),
+    include_str!("../../sql/migrations/0002_incident_sources.sql"),
+    include_str!("../../sql/migrations/0003_own_past.sql"),
 ];
 
 /// The schema version that this build installs.

@@ -1,10 +1,9 @@
-//! Queries for leaked keys: the fingerprints of all stored keys, and how many incidents somebody
-//! has raised today. The count keeps anybody from flooding them.
+//! Queries for leaked keys: the fingerprints of all stored keys, whether an incident is known, and
+//! whose a table is.
 
 use super::oids::*;
-use super::{timestamp, uuid, value};
-use crate::id::{IncidentId, KeyRef};
-use crate::moment::Moment;
+use super::{uuid, value};
+use crate::id::IncidentId;
 use crate::postgres::{Owner, Statement, process};
 use pgrx::pg_sys;
 
@@ -16,23 +15,6 @@ static FINGERPRINTS: Statement = Statement::new(
 
 static KNOWN: Statement =
     Statement::new("SELECT 1 FROM watchllm.security_incidents WHERE id = $1", &[UUID]);
-
-static MASKED_SINCE: Statement = Statement::new(
-    "SELECT pg_catalog.count(*) FROM (
-        SELECT FROM watchllm.security_incidents
-        WHERE detected_at >= $1 AND provider_key_id IS NULL
-            AND details->>'source' = 'redact_columns'
-            AND details->>'table_owner' = $2 LIMIT 200) i",
-    &[TIME, TEXT],
-);
-
-static OF_KEY_SINCE: Statement = Statement::new(
-    "SELECT pg_catalog.count(*) FROM (
-        SELECT FROM watchllm.security_incidents
-        WHERE project_id = $2 AND provider_key_id = $3 AND detected_at >= $1
-            AND details->>'source' = 'redact_columns' LIMIT 200) i",
-    &[TIME, UUID, UUID],
-);
 
 /// Run as the caller: name and owner of a table.
 static TABLE: Statement = Statement::new(
@@ -68,17 +50,4 @@ pub(crate) fn fingerprints(owner: Owner, most: usize) -> Option<Vec<[u8; 8]>> {
 /// Whether there is such an incident.
 pub(crate) fn is_known(owner: Owner, incident: IncidentId) -> bool {
     !KNOWN.read(owner, &[uuid(incident).into()], |_| ()).is_empty()
-}
-
-/// How many incidents `redact_columns()` has raised since then in tables of this owner, for keys
-/// that are not ours. At most 200.
-pub(crate) fn masked_since(owner: Owner, since: Moment, table_owner: &str) -> i64 {
-    let arguments = [timestamp(since).into(), table_owner.into()];
-    MASKED_SINCE.read(owner, &arguments, |row| value(row, 1)).pop().unwrap_or(0)
-}
-
-/// How many incidents `redact_columns()` has raised for this key since then. At most 200.
-pub(crate) fn of_key_since(owner: Owner, since: Moment, key: KeyRef) -> i64 {
-    let arguments = [timestamp(since).into(), uuid(key.project).into(), uuid(key.key).into()];
-    OF_KEY_SINCE.read(owner, &arguments, |row| value(row, 1)).pop().unwrap_or(0)
 }

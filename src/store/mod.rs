@@ -19,6 +19,7 @@ pub(crate) mod past;
 pub(crate) mod projects;
 pub(crate) mod rotation;
 pub(crate) mod settings;
+pub(crate) mod sources;
 pub(crate) mod trail;
 pub(crate) mod watch;
 

@@ -22,7 +22,8 @@ impl Vault {
         let server = shared.upgrade().unwrap_or_else(|| {
             // a starved machine is no fault of the vault
             let conf =
-                "max_connections = 150\nlog_temp_files = 0\nwatchllm_keys.audit_timeout = '60s'";
+                "max_connections = 150\nlog_temp_files = 0\nwatchllm_keys.audit_timeout = '60s'
+watchllm_keys.incident_budget = 1000"; // many tests share its roles
             Arc::new(Mutex::new(Server::with_vault_and(conf)))
         });
         *shared = Arc::downgrade(&server);

@@ -109,8 +109,9 @@ fn more_than_can_be_told_is_counted() {
     let flood: String = (0..400).map(|_| format!("SELECT '{}';", canary("I06"))).collect();
     drop(c.simple_query(&flood));
     awake(&server);
-    let counts = "SELECT count(*) FILTER (WHERE details ? 'channel'), sum((details->>'count')::int) FROM watchllm.open_incidents";
-    server.poll_until("postgres", counts, "256|400", 20);
+    let counts = "SELECT (SELECT sum((details->>'count')::int) FROM watchllm.open_incidents WHERE type = 'leaked_key'),
+        (SELECT held_back FROM watchllm.cut_off_sources WHERE channel = 'statement')";
+    server.poll_until("postgres", counts, "20|380", 20);
 }
 
 #[test]

@@ -21,6 +21,7 @@ mod template;
 
 #[allow(dead_code)]
 mod adopt;
+mod alarms;
 mod api;
 mod at_rest;
 mod attacks;

@@ -29,6 +29,7 @@ const ROLES: &[(&str, &str)] = &[
 /// detectors are as `(detector)`.
 const FUNCTIONS: &str = "
 acknowledge_incident     a
+acknowledge_incidents    a
 add_project_member       a
 adopt_projects           a
 block_provider_key       a
@@ -96,9 +97,11 @@ blocked_callers          au    *
 caller_peaks             au    *
 committed_changes        atu   event_id
 committed_changes        au    project_id
+cut_off_sources          au    *
 database_identity        -     *
 incident_events          atu   id incident_id project_id event at
 incident_events          au    note by
+incident_sources         au    *
 install_history          -     *
 key_access_anomalies     atu   *
 key_access_limits        atu   *
@@ -135,6 +138,7 @@ committed_changes        auditors_read_all  watchllm_admin watchllm_auditor
 committed_changes        tenants_read_own   watchllm_tenant
 incident_events          auditors_read_all  watchllm_admin watchllm_auditor
 incident_events          tenants_read_own   watchllm_tenant
+incident_sources         auditors_read_all  watchllm_admin watchllm_auditor
 project_members          auditors_read_all  watchllm_admin watchllm_auditor
 projects                 auditors_read_all  watchllm_admin watchllm_auditor
 projects                 services_read_all  watchllm_service

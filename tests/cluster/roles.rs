@@ -40,6 +40,7 @@ const MATRIX: &[(&str, &str, &str)] = &[
     ("effective_setting", "'stale_after', {p}", "ok ok ok ok 42501 ok ok"),
     ("unblock_caller", "'role', 'nobody'", "02000 42501 42501 42501 42501 rec 02000"),
     ("acknowledge_incident", "gen_random_uuid()", "02000 42501 42501 42501 42501 rec 02000"),
+    ("acknowledge_incidents", "source => 'nobody'", "ok 42501 42501 42501 42501 rec ok"),
     ("delete_project", "{p}", "ok 42501 42501 42501 42501 rec ok"),
     ("key_access_history", "{k}", "ok ok ok ok 42501 02000 ok"),
     ("detect_unusual_key_access", "{k}", "ok ok ok ok 42501 02000 ok"),

@@ -331,8 +331,8 @@ fn an_alert_comes_once_per_stage_and_version() {
 
 #[test]
 fn of_many_keys_that_are_due_at_once_none_is_forgotten() {
-    let (vault, mut c) = vault();
-    let c = &mut c;
+    let vault = Vault::with("watchllm_keys.incident_budget = 1000");
+    let c = &mut vault.connect();
     let store = "SELECT count(watchllm.store_provider_key('{p}', 'openai', 'plainly-fake-' || n)) FROM generate_series(1, 600) n";
     assert_eq!(one(c, &store.replace("{p}", &vault.project.to_string())), "600");
     one(

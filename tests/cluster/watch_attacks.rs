@@ -161,7 +161,8 @@ fn a_block_outlives_a_crash_before_the_table_says_so() {
 #[test]
 fn a_thousand_incidents_that_cannot_be_written_keep_nobody_waiting() {
     let vault = Vault::with(
-        "watchllm_keys.max_accesses_per_minute = 1\nwatchllm_keys.audit_timeout = '3s'",
+        "watchllm_keys.max_accesses_per_minute = 1\nwatchllm_keys.audit_timeout = '3s'
+watchllm_keys.incident_budget = 2000",
     );
     let c = &mut vault.connect();
     const KEYS: usize = 1_300;

@@ -1,15 +1,38 @@
 //! A key that was masked on its way into sight: where it was about to stand, and who said it; never
 //! the key. Pure data; how it becomes an incident is in `incident/kinds`.
 
+use crate::id::ProjectId;
 use crate::moment::Moment;
+use std::net::IpAddr;
 
 words! {
-    /// Where a key was about to be seen.
+    /// Where a key was about to be seen, or what found it.
     Channel {
         Message = "message", Detail = "detail", Hint = "hint", Context = "context",
         Statement = "statement", Names = "names", ApplicationName = "application_name",
-        Catalog = "catalog",
+        Catalog = "catalog", RedactColumns = "redact_columns",
+        ScanTable = "scan_table_for_leaks", ScanLog = "scan_server_log",
+        ScanDatabase = "scan_database_for_leaks",
     }
+}
+
+/// Who is behind a finding. A name counts only after the authentication: before it, anybody can say
+/// any name, so that the address alone is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// The oids of the role that has logged in, and of the role it has set.
+    Role {
+        /// The role that has logged in.
+        session: u32,
+        /// The role of SET ROLE, or the same.
+        set: u32,
+    },
+    /// A client that has not logged in. None: it came over a socket of this machine.
+    Client(Option<IpAddr>),
+    /// A process of the server that acts for nobody, by PostgreSQL's number of its kind.
+    Process(u32),
+    /// A project whose own key was found.
+    Project(ProjectId),
 }
 
 /// One key masked. `key_hash` is a hash of the key under a secret of this server run.
@@ -19,8 +42,8 @@ pub struct Leak {
     pub database: u32,
     /// The process that masked it.
     pub backend_pid: i32,
-    /// The oid of the role that ran the statement; 0: none.
-    pub role: u32,
+    /// Who ran the statement.
+    pub origin: Origin,
     /// Where it was about to be seen.
     pub channel: Channel,
     /// The one provider whose keys look like this, where there is one.

@@ -7,6 +7,7 @@ use super::{Place, Scan, begin};
 use crate::api::access::Access;
 use crate::error::Error;
 use crate::store::{definitions, named_source};
+use crate::trail::Channel;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::cell::LazyCell;
@@ -33,7 +34,7 @@ fn scan_database_for_leaks() -> Result<
     >,
     ErrorReport,
 > {
-    let mut scan = Scan::new(begin(Access::must_audit)?, "scan_database_for_leaks")?;
+    let mut scan = Scan::new(begin(Access::must_audit)?, Channel::ScanDatabase)?;
     definitions::each(|defined, text| search(&mut scan, text, || defined.place()))?;
     let hidden = definitions::hidden();
     if hidden.subscriptions {

@@ -9,6 +9,7 @@ use crate::input::PlaceName;
 use crate::postgres::{process, session};
 use crate::redact;
 use crate::server_log;
+use crate::trail::Channel;
 use pgrx::datum::Interval;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -47,7 +48,7 @@ fn scan_server_log(
     let access = begin(Access::must_administer)?;
     let since = back(&access, access.need(since, "since")?)?;
     let since = SystemTime::UNIX_EPOCH + Duration::from_micros(since.micros().unsigned_abs());
-    let mut scan = Scan::new(access, "scan_server_log")?;
+    let mut scan = Scan::new(access, Channel::ScanLog)?;
     let files = files(since);
     notice!("scan_server_log: {} files modified since then", files.len());
     for path in files {

@@ -6,21 +6,23 @@ mod database;
 mod log;
 mod table;
 
+use crate::alarms::AlarmSource;
 use crate::api::access::Access;
 use crate::api::finder::{Finder, Found, StoredAs};
+use crate::audit::queue::leaks;
 use crate::audit::{Standing, commit};
 use crate::caller::Context;
 use crate::error::Error;
 use crate::id::IncidentId;
 use crate::input::{Back, PlaceName, ShownKey, ShownName};
 use crate::moment::Moment;
-use crate::postgres::{clock, process, session};
+use crate::postgres::{clock, origin, process, session};
 use crate::redact;
 use crate::store;
 use crate::trail::incident::kinds::{InClear, in_clear_id, key_in_clear, more_in_clear};
-use crate::trail::{AccessType, FailureReason, Incident, Shown};
+use crate::trail::{AccessType, Channel, FailureReason, Incident, Origin, Shown};
 use pgrx::notice;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 
 /// The most rows of an answer, for keys that are not ours and for ours. A scanned text may be an
@@ -59,8 +61,8 @@ struct KeyInClear {
 struct Scan {
     access: Access,
     finder: Finder,
-    /// The function's name.
-    source: &'static str,
+    /// The function.
+    source: Channel,
     leaks: BTreeMap<(Option<StoredAs>, PlaceName, [u8; 32]), KeyInClear>,
     ours: usize,
     /// The number of keys found beyond the rows of the answer.
@@ -84,7 +86,7 @@ fn begin(may: fn(&Access) -> Result<(), Error>) -> Result<Access, Error> {
 
 impl Scan {
     /// Begins to search, on record.
-    fn new(access: Access, source: &'static str) -> Result<Scan, Error> {
+    fn new(access: Access, source: Channel) -> Result<Scan, Error> {
         let _recorded = access.recorder.record(access.event, Standing::Authorised)?;
         let finder = Finder::for_scans(access.recorder)?;
         Ok(Scan { access, finder, source, leaks: BTreeMap::new(), ours: 0, more: 0, searched: 0 })
@@ -125,7 +127,7 @@ impl Scan {
             let (megabytes, count) = (self.searched >> 20, self.leaks.len());
             notice!(
                 "{}: {megabytes} MB searched, {count} keys found; now at {}",
-                self.source,
+                self.source.word(),
                 place.shown.as_str()
             );
         }
@@ -160,7 +162,7 @@ impl Scan {
         leak: &KeyInClear,
     ) -> Incident {
         let found = InClear {
-            source: self.source,
+            source: self.source.word(),
             place,
             provider: leak.provider.as_ref().map(|provider| provider as &dyn Shown),
             kind: leak.kind,
@@ -171,18 +173,55 @@ impl Scan {
         key_in_clear(leak.incident, &found, clock::now())
     }
 
-    /// Raises the incidents that are new, and answers the rows, ours first.
+    /// The new incidents that are within their sources' budgets. Ours come first, then a key of
+    /// each place in turn, so that one place full of keys does not hide the others.
+    fn admitted(&self) -> (BTreeSet<IncidentId>, BTreeSet<IncidentId>) {
+        let owner = self.access.recorder.owner();
+        let mut rounds: BTreeMap<(bool, &PlaceName), u32> = BTreeMap::new();
+        let mut order = Vec::with_capacity(self.leaks.len());
+        for ((ours, place, _), leak) in &self.leaks {
+            let round = rounds.entry((ours.is_some(), place)).or_default();
+            order.push((ours.is_none(), *round, leak.incident, *ours));
+            *round += 1;
+        }
+        order.sort_unstable();
+        order.dedup_by_key(|(.., incident, _)| *incident);
+        let (mut new, mut admitted) = (BTreeSet::new(), BTreeSet::new());
+        let database = session::database().to_u32();
+        for (_, _, incident, ours) in order {
+            if store::leaks::is_known(owner, incident) || !new.insert(incident) {
+                continue;
+            }
+            let origin =
+                ours.map_or_else(origin, |ours| Origin::Project(ours.version().key.project));
+            if leaks::may_raise(
+                &AlarmSource { origin, database, channel: self.source },
+                clock::now(),
+            ) {
+                admitted.insert(incident);
+            }
+        }
+        (new, admitted)
+    }
+
+    /// Raises the incidents that are new, and answers the rows, ours first. A key over the budget is
+    /// new all the same.
     fn finish(self) -> Vec<LeakRow> {
+        let (mut new, admitted) = self.admitted();
         let mut incidents: BTreeMap<IncidentId, Incident> = BTreeMap::new();
         for ((ours, place, _), leak) in &self.leaks {
-            incidents.entry(leak.incident).or_insert_with(|| self.incident_of(*ours, place, leak));
+            if admitted.contains(&leak.incident) {
+                let incident = || self.incident_of(*ours, place, leak);
+                incidents.entry(leak.incident).or_insert_with(incident);
+            }
         }
         // In the order of their ids, so that two scans at once never wait for each other.
-        let new: BTreeMap<IncidentId, bool> = incidents
-            .into_iter()
-            .map(|(id, incident)| (id, raise(&self.access, &incident)))
-            .collect();
-        let is_new = |leak: &KeyInClear| new.get(&leak.incident).copied().unwrap_or(false);
+        for (id, incident) in incidents {
+            if !raise(&self.access, &incident) {
+                new.remove(&id);
+            }
+        }
+        let is_new = |leak: &KeyInClear| new.contains(&leak.incident);
         let mut rows: Vec<LeakRow> = Vec::with_capacity(self.leaks.len() + 1);
         let of =
             |((ours, place, _), leak): (&(Option<StoredAs>, PlaceName, [u8; 32]), &KeyInClear)| {
@@ -195,7 +234,7 @@ impl Scan {
         rows.extend(self.leaks.iter().filter(|((ours, ..), _)| ours.is_some()).map(of));
         rows.extend(self.leaks.iter().filter(|((ours, ..), _)| ours.is_none()).map(of));
         if self.more > 0 {
-            let is_new = raise(&self.access, &more_in_clear(self.source, clock::now()));
+            let is_new = raise(&self.access, &more_in_clear(self.source.word(), clock::now()));
             rows.push((
                 "elsewhere".into(),
                 None,

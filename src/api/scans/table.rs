@@ -10,7 +10,7 @@ use crate::moment::{Moment, Span};
 use crate::postgres::table::{self, Leaf, NamedRow};
 use crate::postgres::{StepMemory, clock, process};
 use crate::store::named_source::{self, Source};
-use crate::trail::FailureReason;
+use crate::trail::{Channel, FailureReason};
 use pgrx::datum::Interval;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -72,7 +72,7 @@ fn scan_table_for_leaks(
         Error::NotAuthorized(_) => access.refuse(FailureReason::NotAuthorized, error),
         _ => access.refuse(FailureReason::BadInput, error),
     })?;
-    let mut scan = Scan::new(access, "scan_table_for_leaks")?;
+    let mut scan = Scan::new(access, Channel::ScanTable)?;
     columns.search(&mut scan, &source)?;
     Ok(TableIterator::new(scan.finish()))
 }

@@ -2,14 +2,16 @@
 //! failures and last use of each key. Blocks are written with them, and incidents of compromised
 //! versions that were opened. A failure harms no answer and is tried again.
 
+use super::sources::NamedSource;
 use super::transaction::now_or_later;
 use crate::anomaly::Watch;
 use crate::audit::queue::Slot;
-use crate::id::{KeyRef, ProviderKeyId};
+use crate::id::{KeyRef, ProjectId, ProviderKeyId};
 use crate::moment::Moment;
+use crate::postgres::Owner;
 use crate::store;
 use crate::trail::incident::kinds::compromised_opened;
-use crate::trail::{AccessType, Bounded, CallerKind, Counted, Event, Incident};
+use crate::trail::{AccessType, Bounded, CallerKind, Counted, Event, Incident, Notice};
 use std::collections::HashMap;
 
 /// Keys written at a time: about 5 ms, so an event waits at most that long.
@@ -134,11 +136,25 @@ impl Counters {
             return;
         }
         let fresh = now_or_later("incidents are written", |owner| {
-            store::incidents::write_new(owner, &incidents)
+            incidents.iter().filter_map(|incident| write(owner, incident)).collect::<Vec<Notice>>()
         });
         if let Some(fresh) = fresh {
             self.opened_compromised.clear();
             slot.announce_all(fresh);
         }
     }
+}
+
+/// Writes an incident that is new, within the budget of its project.
+fn write(owner: Owner, incident: &Incident) -> Option<Notice> {
+    if store::leaks::is_known(owner, incident.id) {
+        return None;
+    }
+    let (project, day) =
+        (incident.project_id.unwrap_or(ProjectId::NIL), incident.detected_at.day());
+    let source = NamedSource::of_project(project, "compromised key opened", incident.severity);
+    if !source.raise(owner, day) {
+        return source.hold(owner, day, 1);
+    }
+    store::incidents::write(owner, incident).then(|| incident.notice())
 }

@@ -2,6 +2,7 @@
 //! ends. So do new callers of a key, and busiest minutes. `warm_up` fills the watch's counters
 //! (docs/architecture.md#flows).
 
+use super::sources::NamedSource;
 use super::transaction::now_or_later;
 use crate::anomaly::{Detector, Meeting, Subject, Watch, WatchFinding};
 use crate::audit::queue::Slot;
@@ -53,33 +54,61 @@ fn write_findings(slot: &Slot, watch: &mut Watch) {
     let mut findings = watch.take_findings();
     while !findings.is_empty() {
         let part = &findings[..findings.len().min(AT_ONCE)];
-        let fresh = now_or_later("incidents are written", |owner| -> Vec<Notice> {
-            part.iter().filter_map(|finding| write(owner, finding)).collect()
+        let written = now_or_later("incidents are written", |owner| -> Vec<Written> {
+            part.iter().map(|finding| write(owner, finding)).collect()
         });
         // The rest is put back too. Otherwise callers would wait once more for the same lock at
         // each part.
-        let Some(fresh) = fresh else { return watch.put_back(findings) };
-        part.iter().filter(|finding| finding.ended.is_none()).for_each(warn);
-        slot.announce_all(fresh);
+        let Some(written) = written else { return watch.put_back(findings) };
+        let has_row = |(finding, written): &(&WatchFinding, &Written)| {
+            finding.ended.is_none() && !written.is_held
+        };
+        part.iter().zip(&written).filter(has_row).for_each(|(finding, _)| warn(finding));
+        slot.announce_all(written.iter().filter_map(|written| written.notice).collect());
         findings.drain(..part.len());
     }
 }
 
-/// Writes one finding; listeners are told of a new one.
-fn write(owner: Owner, finding: &WatchFinding) -> Option<Notice> {
+/// What became of a finding.
+struct Written {
+    /// What listeners are told.
+    notice: Option<Notice>,
+    /// It was over its source's budget.
+    is_held: bool,
+}
+
+/// Writes one finding; listeners are told of a new one. Over the budget it is only counted, but the
+/// key is marked all the same. A finding that blocks always has its row: people must see why.
+fn write(owner: Owner, finding: &WatchFinding) -> Written {
     let incident = finding.to_incident();
     let (id, project, began) = (incident.id, incident.project_id, finding.began);
     if let Some((at, accesses)) = finding.ended {
         let note = format!("{accesses} accesses while it lasted");
         store::incidents::add_event(owner, &id, project, "ended", &note, at);
-        return None;
+        return Written { notice: None, is_held: false };
+    }
+    if !finding.blocks && !store::leaks::is_known(owner, id) {
+        let source = source(finding);
+        if !source.raise(owner, began.day()) {
+            mark_subject(owner, finding);
+            return Written { notice: source.hold(owner, began.day(), 1), is_held: true };
+        }
     }
     let is_new = store::incidents::write(owner, &incident);
     if let Some(evidence) = evidence(owner, finding) {
         store::incidents::add_event(owner, &id, project, "note", &evidence, began);
     }
     mark_subject(owner, finding);
-    is_new.then(|| incident.notice())
+    Written { notice: is_new.then(|| incident.notice()), is_held: false }
+}
+
+/// Whose budget a finding takes: the project's or the caller's, for each detector.
+fn source(finding: &WatchFinding) -> NamedSource {
+    let (word, severity) = (finding.detector.word(), finding.detector.severity());
+    match &finding.subject {
+        Subject::Key(key) => NamedSource::of_project(key.project, word, severity),
+        Subject::Caller(kind, name) => NamedSource::of_caller(*kind, name, word, severity),
+    }
 }
 
 /// Marks the key, and blocks the key or the caller if its limits say so.

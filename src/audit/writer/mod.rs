@@ -14,6 +14,7 @@ mod listeners;
 mod past;
 mod process;
 mod rotation;
+mod sources;
 mod transaction;
 mod warm_up;
 
@@ -46,6 +47,7 @@ struct Writer {
     keyring: keyring::Loaded,
     leaks: leaks::Pending,
     rotation: rotation::Walk,
+    days: sources::Days,
     /// None: the watch is not filled yet.
     warm_up: Option<WarmUp>,
     /// The day (since 1970) up to which partitions were made ahead.
@@ -92,6 +94,7 @@ impl Writer {
             keyring: keyring::Loaded::default(),
             leaks: leaks::Pending::default(),
             rotation: rotation::Walk::default(),
+            days: sources::Days::default(),
             warm_up: None,
             partitions_until: 0,
             settings_seen: slot.settings_changes.load(SeqCst),
@@ -242,7 +245,10 @@ impl Writer {
     /// How long after the last beat the next one is due.
     fn next_beat(&self) -> Duration {
         let Desk { slot, counters, watch, .. } = &self.desk;
-        let is_urgent = slot.has_notices() || counters.is_urgent() || watch.has_findings();
+        let is_urgent = slot.has_notices()
+            || counters.is_urgent()
+            || watch.has_findings()
+            || queue::leaks::are_many();
         if is_urgent { SOON } else { BEAT }
     }
 
@@ -312,6 +318,7 @@ impl Writer {
         counters.write_incidents(slot);
         self.leaks.write_incidents(slot);
         self.rotation.look_at_next_page(slot);
+        self.days.close();
         listeners::tell(slot);
         counters.write_uses(watch);
     }

@@ -1,16 +1,18 @@
 //! Keys that must be rotated become incidents: once per version and stage (rotation soon, rotation
 //! required). Once a minute the writer begins a walk through the keys, a page a second. A failure
-//! is tried again.
+//! is tried again. Of a project with many such keys one incident says how many more there are.
 
+use super::sources::NamedSource;
 use super::transaction::now_or_later;
 use crate::audit::queue::Slot;
-use crate::id::{IncidentId, KeyRef};
+use crate::id::{IncidentId, KeyRef, ProjectId};
 use crate::moment::Moment;
 use crate::postgres::{Owner, clock};
 use crate::store;
 use crate::store::rotation::Aged;
 use crate::trail::incident::kinds::{Due, Stage, rotation_due};
-use crate::trail::{Incident, KeyVersion, Notice};
+use crate::trail::{Incident, IncidentType, KeyVersion, Notice, Severity};
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
@@ -29,6 +31,9 @@ pub(super) struct Walk {
     /// A change of settings may have brought another key to a stage. Then the next walk begins at
     /// once.
     settings_seen: u32,
+    /// Keys that this walk has held back, by project. A project is told of when the walk has left
+    /// it.
+    held: BTreeMap<ProjectId, u64>,
 }
 
 impl Walk {
@@ -40,39 +45,75 @@ impl Walk {
             || self.after.is_none() && is_time
         {
             (self.after, self.began) = (Some(KeyRef::NIL), Some(Instant::now()));
+            self.held.clear();
         }
         let Some(after) = self.after else { return };
-        let outcome = now_or_later("keys to rotate are looked for", |owner| alert(owner, after));
-        if let Some((next, fresh)) = outcome {
-            self.after = next;
-            slot.announce_all(fresh);
+        let held = &self.held;
+        let outcome = now_or_later("keys to rotate are looked for", |owner| {
+            let mut page = alert(owner, after, held);
+            page.tell_what_was_held(owner);
+            page
+        });
+        if let Some(page) = outcome {
+            (self.after, self.held) = (page.next, page.held);
+            slot.announce_all(page.fresh);
         }
     }
 }
 
-type Outcome = (Option<KeyRef>, Vec<Notice>);
+/// What became of a page of keys.
+struct Page {
+    /// Where the walk continues. None: it is over.
+    next: Option<KeyRef>,
+    fresh: Vec<Notice>,
+    held: BTreeMap<ProjectId, u64>,
+    day: i32,
+}
 
-/// Writes the new incidents of the keys after one. Answers how far it came.
-fn alert(owner: Owner, after: KeyRef) -> Outcome {
+impl Page {
+    /// Tells how many keys of each project were held back, once the walk has left it.
+    fn tell_what_was_held(&mut self, owner: Owner) {
+        let here = self.next.map(|next| next.project);
+        let left: Vec<ProjectId> =
+            self.held.keys().copied().filter(|project| Some(*project) != here).collect();
+        for project in left {
+            let count = self.held.remove(&project).unwrap_or_default();
+            self.fresh.extend(source(project).hold_in_all(owner, self.day, count));
+        }
+    }
+}
+
+fn source(project: ProjectId) -> NamedSource {
+    NamedSource::of_project(project, IncidentType::RotationDue.word(), Severity::Medium)
+}
+
+/// Writes the new incidents of the keys after one, within the budgets of their projects.
+fn alert(owner: Owner, after: KeyRef, held: &BTreeMap<ProjectId, u64>) -> Page {
     let now = clock::now();
+    let (mut held, day) = (held.clone(), now.day());
     let page = store::rotation::page(owner, after, PAGE);
-    let last = page.last().filter(|_| page.len() == PAGE as usize).map(Aged::key);
+    let mut next = page.last().filter(|_| page.len() == PAGE as usize).map(Aged::key);
     let due: Vec<Incident> =
         page.iter().filter_map(|key| Some(incident_of(key, key.stage?, now))).collect();
     let ids: Vec<IncidentId> = due.iter().map(|incident| incident.id).collect();
     let known = if ids.is_empty() { Vec::new() } else { store::rotation::known(owner, &ids) };
-    let fresh: Vec<&Incident> =
-        due.iter().filter(|due| !known.contains(&due.id)).take(AT_ONCE).collect();
-    for incident in &fresh {
+    let mut fresh = Vec::new();
+    for incident in due.iter().filter(|due| !known.contains(&due.id)) {
+        let Some(key) = incident.key() else { continue };
+        if held.contains_key(&key.project) || !source(key.project).raise(owner, day) {
+            *held.entry(key.project).or_default() += 1;
+            continue;
+        }
         store::incidents::write(owner, incident);
-        if let Some(key) = incident.key() {
-            store::rotation::alerted(owner, key, now);
+        store::rotation::alerted(owner, key, now);
+        fresh.push(incident.notice());
+        if fresh.len() == AT_ONCE {
+            // If there was no room for all, the walk continues behind the last one written.
+            next = Some(key);
+            break;
         }
     }
-    // If there was no room for all, the walk continues behind the last one written.
-    let full = fresh.last().filter(|_| fresh.len() == AT_ONCE);
-    let next = full.and_then(|incident| incident.key()).or(last);
-    (next, fresh.into_iter().map(Incident::notice).collect())
+    Page { next, fresh, held, day }
 }
 
 fn incident_of(key: &Aged, stage: Stage, now: Moment) -> Incident {

@@ -3,10 +3,10 @@
 //! a `Secret` is neither, so that no incident can hold a key.
 
 use super::{Incident, IncidentType, Severity, identity};
-use crate::id::{EventId, IncidentId, KeyRef, ProviderKeyId};
+use crate::id::{EventId, IncidentId, KeyRef, ProjectId, ProviderKeyId};
 use crate::moment::Moment;
 use crate::trail::event::Event;
-use crate::trail::leak::{Channel, Leak};
+use crate::trail::leak::{Channel, Leak, Origin};
 use crate::trail::terms::{AccessType, CallerKind};
 use serde_json::{Value, json};
 
@@ -73,9 +73,22 @@ fn of_key(key: Option<KeyRef>, incident: Incident) -> Incident {
     }
 }
 
+/// The names behind a leak.
+#[derive(Clone, Copy, Default)]
+pub struct LeakNames<'a> {
+    /// The role that had logged in.
+    pub role: Option<&'a dyn Shown>,
+    /// The role it had set, where that is another.
+    pub set_role: Option<&'a dyn Shown>,
+    /// The database.
+    pub database: Option<&'a dyn Shown>,
+    /// The kind of a process that acts for nobody.
+    pub process: Option<&'a str>,
+}
+
 /// A key that the log hook masked. The same key in the same statement of the same process is the
-/// same incident.
-pub fn key_masked(leak: &Leak, role: Option<&dyn Shown>, database: Option<&dyn Shown>) -> Incident {
+/// same incident. Before the authentication it names nobody, only the address.
+pub fn key_masked(leak: &Leak, names: &LeakNames) -> Incident {
     let stays = leak.channel == Channel::Catalog;
     let parts: [&[u8]; 5] = [
         if stays { b"stored in the catalog" } else { b"masked" },
@@ -91,18 +104,72 @@ pub fn key_masked(leak: &Leak, role: Option<&dyn Shown>, database: Option<&dyn S
     };
     let details = json!({
         "what": what, "channel": leak.channel.word(), "provider": leak.provider, "kind": leak.kind,
-        "count": leak.count, "backend_pid": leak.backend_pid, "role": role.map(Shown::shown),
-        "database": database.map(Shown::shown),
+        "count": leak.count, "backend_pid": leak.backend_pid,
+        "role": names.role.map(Shown::shown), "set_role": names.set_role.map(Shown::shown),
+        "address": address(&leak.origin), "process": names.process,
+        "database": names.database.map(Shown::shown),
     });
-    let severity = if stays { Severity::High } else { Severity::Medium };
+    let severity = severity_masked(leak.channel);
     about_nobody(identity(&parts), IncidentType::LeakedKey, severity, details, leak.at)
 }
 
-/// Masked keys of which not all were reported: an incident each time, under a new id.
-pub fn masked_unreported(dropped: u64, id: IncidentId, at: Moment) -> Incident {
-    let details =
-        json!({ "what": "more keys were masked than could be reported", "count": dropped });
-    about_nobody(id, IncidentType::LeakedKey, Severity::Medium, details, at)
+/// How urgent a masked key is: in the catalog it stays visible.
+pub fn severity_masked(channel: Channel) -> Severity {
+    if channel == Channel::Catalog { Severity::High } else { Severity::Medium }
+}
+
+/// The address of a client that has not logged in.
+pub fn address(origin: &Origin) -> Option<String> {
+    let Origin::Client(address) = origin else { return None };
+    Some(address.map_or_else(|| "local".into(), |address| address.to_string()))
+}
+
+/// A source that raised more in a day than its budget.
+pub struct CutOff<'a> {
+    /// role, address, process, project and so on.
+    pub kind: &'static str,
+    /// Its name within its kind.
+    pub name: &'a dyn Shown,
+    /// The database. Empty: all, or none.
+    pub database: &'a dyn Shown,
+    /// What it raised. Empty: whatever it was.
+    pub channel: &'static str,
+    /// Its project, where it is of one.
+    pub project: Option<ProjectId>,
+    /// How many incidents it may raise in a day.
+    pub budget: u32,
+    /// The UTC day, since 1970.
+    pub day: i32,
+    /// How many were held back when this was written.
+    pub held_back: i64,
+    /// That of what is held back.
+    pub severity: Severity,
+}
+
+/// Which incident tells that this source was cut off on this day.
+pub fn cut_off_id(cut: &CutOff) -> IncidentId {
+    let parts: [&[u8]; 6] = [
+        b"held back",
+        cut.kind.as_bytes(),
+        cut.name.shown().as_bytes(),
+        cut.database.shown().as_bytes(),
+        cut.channel.as_bytes(),
+        &cut.day.to_be_bytes(),
+    ];
+    identity(&parts)
+}
+
+/// A source was cut off: one incident a day. The count goes on in `cut_off_sources`, and the event
+/// `ended` of the incident tells all of the day.
+pub fn held_back(cut: &CutOff, at: Moment) -> Incident {
+    let details = json!({
+        "what": "this source raised more incidents than its budget of a day; more are only counted",
+        "source_kind": cut.kind, "source": cut.name.shown(), "database": cut.database.shown(),
+        "channel": cut.channel, "budget": cut.budget, "held_back": cut.held_back,
+    });
+    let of_nobody =
+        about_nobody(cut_off_id(cut), IncidentType::HeldBack, cut.severity, details, at);
+    Incident { project_id: cut.project, ..of_nobody }
 }
 
 /// A key that a scan found in clear.
@@ -181,7 +248,8 @@ pub fn column_masked(masked: &MaskedColumn, at: Moment) -> Incident {
     let [of, which, when] = what;
     let parts = [b"masked column", table.as_bytes(), column.as_bytes(), of, which, when];
     let details = json!({
-        "what": "a provider key was masked before its row was stored", "source": REDACT_COLUMNS,
+        "what": "a provider key was masked before its row was stored",
+        "source": Channel::RedactColumns.word(),
         "table": table, "table_owner": masked.table_owner.shown(), "column": column,
         "provider": masked.provider, "kind": masked.kind, "redacted": masked.redacted.shown(),
         "key_version": masked.ours.map(|ours| ours.number),
@@ -189,20 +257,6 @@ pub fn column_masked(masked: &MaskedColumn, at: Moment) -> Incident {
     let severity = if masked.ours.is_some() { Severity::High } else { Severity::Low };
     let incident = about_nobody(identity(&parts), IncidentType::LeakedKey, severity, details, at);
     of_key(masked.ours.map(|ours| ours.key), incident)
-}
-
-/// The function whose incidents are counted by their source (store/leaks).
-const REDACT_COLUMNS: &str = "redact_columns";
-
-/// More keys masked in the tables of an owner than are written down in a day.
-pub fn more_columns_masked(table_owner: &dyn Shown, most: i64, at: Moment) -> Incident {
-    let today = at.midnight().micros().to_be_bytes();
-    let id = identity(&[b"masked column", b"more", table_owner.shown().as_bytes(), &today]);
-    let details = json!({
-        "what": "more keys were masked than are written down in a day", "source": REDACT_COLUMNS,
-        "table_owner": table_owner.shown(), "most": most,
-    });
-    about_nobody(id, IncidentType::LeakedKey, Severity::Medium, details, at)
 }
 
 /// A key that somebody reported as leaked: one incident for each version and source, however often

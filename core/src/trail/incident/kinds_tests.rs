@@ -24,7 +24,7 @@ const ADDRESS: &str = "203.0.113.7";
 const LEAK: Leak = Leak {
     database: 5,
     backend_pid: 7,
-    role: 10,
+    origin: Origin::Role { session: 10, set: 10 },
     channel: Channel::Message,
     provider: Some("openai"),
     kind: "project key",
@@ -35,7 +35,23 @@ const LEAK: Leak = Leak {
 };
 
 fn masked(leak: Leak) -> Incident {
-    key_masked(&leak, None, Some(&Text("d")))
+    let names = LeakNames { database: Some(&Text("d")), ..LeakNames::default() };
+    key_masked(&leak, &names)
+}
+
+fn cut_off(day: i32) -> Incident {
+    let cut = CutOff {
+        kind: "role",
+        name: &Text("somebody"),
+        database: &Text("d"),
+        channel: "message",
+        project: None,
+        budget: 20,
+        day,
+        held_back: 7,
+        severity: Severity::Medium,
+    };
+    held_back(&cut, AT)
 }
 
 fn in_clear(ours: Option<KeyVersion>) -> Incident {
@@ -106,9 +122,10 @@ fn every_kind() -> Vec<(&'static str, &'static str, &'static str, Incident)> {
     let new_address = moment_id(NewAddress, KEY, Some((CallerKind::Address, ADDRESS)), AT);
     let asleep = moment_id(DormantKeyUsed, KEY, None, AT);
     let into_catalog = Leak { channel: Channel::Catalog, ..LEAK };
-    let unreported = masked_unreported(4, IncidentId::new([9; 16]), AT);
     let reported = leak_reported(OURS, &FINGERPRINT, &Text("a scanner"), true, AT);
-    let of_log = "backend_pid channel count database kind provider role what";
+    let of_log =
+        "address backend_pid channel count database kind process provider role set_role what";
+    let of_source = "budget channel database held_back source source_kind what";
     let of_scan = "key_version kind occurrences place provider redacted source what";
     let of_column = "column key_version kind provider redacted source table table_owner what";
     let of_key = "days_left days_old key_version provider stage what";
@@ -117,7 +134,7 @@ fn every_kind() -> Vec<(&'static str, &'static str, &'static str, Incident)> {
     vec![
         ("key_masked", "1b00a52c-3bfe-80c0-abed-cf03374ed23b", of_log, masked(LEAK)),
         ("key_masked", "6ed29f76-33ef-8dd1-962c-dd700cb31993", of_log, masked(into_catalog)),
-        ("masked_unreported", "09090909-0909-0909-0909-090909090909", "count what", unreported),
+        ("held_back", "e34082b7-1217-84bc-bb8a-5292bc3d6b6f", of_source, cut_off(20_000)),
         ("key_in_clear", "754722f1-cc62-82f2-a92c-51f829036115", of_scan, in_clear(Some(OURS))),
         ("key_in_clear", "3d31bbef-8a55-84fe-aff0-b0073dc23e38", of_scan, in_clear(None)),
         (
@@ -128,12 +145,6 @@ fn every_kind() -> Vec<(&'static str, &'static str, &'static str, Incident)> {
         ),
         ("column_masked", "f7dda4d4-6476-8914-8f07-c3b194d53c4d", of_column, in_column(Some(OURS))),
         ("column_masked", "856fb41b-45b8-8142-ac0e-4390b1994427", of_column, in_column(None)),
-        (
-            "more_columns_masked",
-            "522fafde-5e1a-8432-8cdf-67ce0c92bb1b",
-            "most source table_owner what",
-            more_columns_masked(&Text("somebody"), 100, AT),
-        ),
         (
             "leak_reported",
             "42f18da8-50c2-8b61-aa52-cf04236b4831",

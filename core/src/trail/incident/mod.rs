@@ -9,14 +9,14 @@ use crate::moment::Moment;
 use sha2::{Digest, Sha256};
 
 words! {
-    /// What kind of incident: a leaked key, what the detector of that name found, or a key to
-    /// rotate.
+    /// What kind of incident: a leaked key, what the detector of that name found, a key to rotate,
+    /// or more of a source than its budget.
     IncidentType {
         LeakedKey = "leaked_key", RapidAutomatedAccess = "rapid_automated_access",
         PotentialKeyTheft = "potential_key_theft", UnusuallyHighAccess = "unusually_high_access",
         RepeatedFailures = "repeated_failures", MassKeyReading = "mass_key_reading",
         NewAddress = "new_address", NewRole = "new_role", DormantKeyUsed = "dormant_key_used",
-        RotationDue = "rotation_due", KeyBlocked = "key_blocked",
+        RotationDue = "rotation_due", KeyBlocked = "key_blocked", HeldBack = "held_back",
     }
 }
 
