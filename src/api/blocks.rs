@@ -5,7 +5,7 @@ use super::access::Access;
 use crate::caller::Context;
 use crate::error::{Answer, Error};
 use crate::id::ProviderKeyId;
-use crate::input::{NamedCaller, Note};
+use crate::input::NamedCaller;
 use crate::store;
 use crate::trail::{AccessType, FailureReason};
 use pgrx::prelude::*;
@@ -26,8 +26,8 @@ fn block_provider_key(
     change_block(AccessType::Block, provider_key_id, note, context)
 }
 
-/// Unblocks a provider key: within a second it opens again. The note says why, and is kept with the
-/// key's last incident.
+/// Unblocks a provider key: within a second of the commit it opens again. The value of a deleted
+/// key may then be stored again. The note says why, and is kept with the key's last incident.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn unblock_provider_key(
@@ -64,7 +64,7 @@ fn unblock_caller(
     };
     if let (Some(incident), Some(note)) = (incident, note) {
         let by = access.caller.changes_as();
-        store::incidents::note_on(owner, incident, &Note::clean(note), by);
+        store::incidents::note_on(owner, incident, &access.note(note), by);
     }
     access.event.about_caller = Some(blocked.bounded());
     access.keep_change();
@@ -81,9 +81,12 @@ fn change_block(
     let mut access = Access::begin(to, context)?;
     access.must_administer()?;
     let id = store::id_of::<ProviderKeyId>(access.need(id, "provider_key_id")?);
-    let key = access.find_to_change(id)?;
+    let key = match to {
+        AccessType::Unblock => access.find_to_unblock(id)?,
+        _ => access.find_to_change(id)?,
+    };
     let (owner, by) = (access.recorder.owner(), access.caller.changes_as());
-    if let Some(note) = note.map(Note::clean)
+    if let Some(note) = note.map(|note| access.note(note))
         && !store::incidents::note(owner, key.project_id, id, &note, by)
     {
         notice!("the key has no incident to keep the note with");

@@ -3,16 +3,16 @@
 
 use super::access::Access;
 use super::fingerprints::FingerprintKeys;
-use crate::audit::commit;
+use crate::audit::{Standing, commit};
 use crate::caller::{Context, new_id};
 use crate::error::{Answer, Error};
 use crate::id::{IncidentId, KeyRef};
-use crate::input::{ApiKey, Note, ReportSource};
+use crate::input::{ApiKey, ReportSource};
 use crate::postgres::clock;
 use crate::store;
 use crate::store::keys::Known;
 use crate::trail::incident::kinds::leak_reported;
-use crate::trail::{AccessType, FailureReason, KeyVersion};
+use crate::trail::{AccessType, Event, FailureReason, KeyVersion};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -32,9 +32,9 @@ fn acknowledge_incident(
     let Some(project) = store::incidents::project_of(owner, incident) else {
         return Err(access.refuse(FailureReason::NotFound, Error::NoSuchIncident).into());
     };
-    let (note, by) = (note.map(Note::clean), access.caller.changes_as());
-    store::incidents::acknowledge(owner, incident, project, note.as_ref(), by);
     access.event.project_id = project;
+    let (note, by) = (note.map(|note| access.note(note)), access.caller.changes_as());
+    store::incidents::acknowledge(owner, incident, project, note.as_ref(), by);
     access.keep_change();
     Ok(())
 }
@@ -66,12 +66,17 @@ fn report_leaked_key(
     >,
     ErrorReport,
 > {
-    let mut access =
-        Access::begin_with_key(AccessType::Report, Context { request_id, ip_address, user_agent })?;
+    let context = Context { request_id, ip_address, user_agent };
+    let mut access = Access::begin_with_key(AccessType::Report, context, api_key)?;
     access.must_open(None)?;
     let api_key = access.accept(ApiKey::parse(access.need(api_key, "api_key")?))?;
     let source = ReportSource::clean(access.need(source, "source")?);
+    let source = source.without(&mut |text| access.hidden(text));
     let block = access.need(block, "block")?;
+    // Who reports learns whether the key is ours. So that is on record even if this transaction is
+    // rolled back.
+    let asked = Event { id: new_id()?, access_type: AccessType::Validate, ..access.event };
+    let _recorded = access.recorder.record(access.shown(&asked), Standing::Authorised)?;
     let mut rows = Vec::new();
     for (version, key) in FingerprintKeys::all(access.recorder)?.each() {
         let fingerprints = [key.fingerprint(api_key.secret())];

@@ -1,10 +1,11 @@
 //! A trigger for the users' own tables: masks keys in named columns before the row is stored, and
-//! raises an incident. Anybody may use it, even without a vault. The row is always stored. So an
-//! incident is raised in a subtransaction that waits for nobody. The number of incidents a day is
-//! limited for each owner of tables and each key.
+//! raises an incident. Anybody may use it, even without a vault. The row is always stored. So the
+//! writer is told, and writes the incident (audit/writer/columns); nobody waits for that.
 
-use super::finder::{Finder, StoredAs};
-use crate::audit::{self, commit};
+use super::fingerprints::FingerprintKeys;
+use super::stored_words;
+use crate::audit::{self, Recorder};
+use crate::crypto::Secret;
 use crate::error::Error;
 use crate::extra_patterns;
 use crate::id::IncidentId;
@@ -14,8 +15,8 @@ use crate::postgres::{
 };
 use crate::redact;
 use crate::store;
-use crate::trail::Incident;
 use crate::trail::incident::kinds::{MaskedColumn, column_masked, more_columns_masked};
+use crate::trail::{Bounded, ColumnLeak, Incident, MOST_FINGERPRINTS, Shown};
 use pgrx::heap_tuple::PgHeapTuple;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -29,15 +30,12 @@ use std::num::NonZeroUsize;
 const MOST_OF_ROW: usize = 1_000;
 /// Incidents a day of keys that are not ours, in the tables of one owner.
 const MOST_OF_OWNER: i64 = 100;
-/// Incidents a day of one of our keys.
-const MOST_OF_KEY: i64 = 20;
-/// The tables an incident needs.
-const READ_AND_WRITTEN: [&str; 4] =
-    ["security_incidents", "audit_keys", "provider_key_versions", "provider_key_records"];
+/// The most spellings of one key: an escape makes two or three.
+const MOST_SPELLINGS: usize = 16;
 
 /// Masks keys in the columns that the trigger names, before a row is stored. The columns are of
-/// type text, varchar, json or jsonb. If there is a vault, it raises an incident. BEFORE INSERT OR
-/// UPDATE, FOR EACH ROW. Errors: a column that is not there 42703, of another type, or another kind
+/// type text, varchar, json or jsonb. If there is a vault, the writer raises an incident, also if the
+/// row is rolled back. BEFORE INSERT OR UPDATE, FOR EACH ROW. Errors: a column that is not there 42703, of another type, or another kind
 /// of trigger 22023.
 #[pg_trigger(
     sql = "CREATE FUNCTION watchllm.redact_columns() RETURNS trigger LANGUAGE c VOLATILE PARALLEL \
@@ -169,13 +167,8 @@ where
     }
 }
 
-/// The table where something was masked.
-struct MaskedTable {
-    name: ShownTable,
-    owner: ShownName,
-}
-
-/// Raises incidents for masked keys, if there is a vault. Never an error.
+/// Raises incidents for masked keys, if there is a vault. Never an error. The writer finds out
+/// whether a key is ours, outside of this transaction: here that would tell the caller.
 fn raise(trigger: &PgTrigger, found: &[Masked]) {
     // On a standby or in a read-only transaction, a temporary table can be filled, but no incident
     // can be written.
@@ -185,81 +178,125 @@ fn raise(trigger: &PgTrigger, found: &[Masked]) {
     let Ok(relation) = trigger.relid() else { return };
     let _raised = attempt(|| {
         let owner = audit::ready_to_read().ok()?;
-        // It does not wait for tables that somebody has locked.
-        if !READ_AND_WRITTEN.iter().all(|table| locks::try_to_use(table)) {
-            return None;
-        }
         let (name, table_owner) = store::leaks::table(relation)?;
-        let table =
-            MaskedTable { name: ShownTable::clean(&name), owner: ShownName::clean(&table_owner) };
-        raise_each(owner, &table, found)
+        let name = ShownTable::clean(&name);
+        let table_owner = ShownName::clean(&table_owner);
+        match audit::ready_now() {
+            Some(recorder) => tell(recorder, &name, &table_owner, found),
+            None => raise_each(owner, &name, &table_owner, found),
+        }
     });
 }
 
-/// One incident for each kind of key and column, and one for each of our keys.
-fn raise_each(owner: Owner, table: &MaskedTable, found: &[Masked]) -> Option<()> {
-    let recorder = audit::ready_now();
-    let finder = recorder.and_then(|recorder| Finder::new(recorder).ok());
-    let stored_as =
-        |key: &str| finder.as_ref().map(|finder| finder.stored_as(key)).unwrap_or_default();
-    let mut known: BTreeMap<&str, Vec<StoredAs>> = BTreeMap::new();
-    let mut incidents: BTreeMap<IncidentId, (Incident, Option<StoredAs>)> = BTreeMap::new();
-    for masked in found {
-        let ours = known.entry(&masked.key).or_insert_with(|| stored_as(&masked.key));
-        let each =
-            if ours.is_empty() { vec![None] } else { ours.iter().copied().map(Some).collect() };
-        for ours in each {
-            let incident = incident_of(table, masked, ours);
-            incidents.insert(incident.id, (incident, ours));
-        }
+/// Passes masked keys to the writer.
+fn tell(
+    recorder: Recorder,
+    table: &ShownTable,
+    table_owner: &ShownName,
+    found: &[Masked],
+) -> Option<()> {
+    // It does not wait for a table that somebody has locked.
+    if !locks::try_to_use("audit_keys") {
+        return None;
     }
-    for (incident, ours) in incidents.into_values() {
-        if write(owner, table, &incident, ours) {
-            recorder.into_iter().for_each(|recorder| commit::announce(recorder, incident.notice()));
-        }
-    }
+    let keys = stored_words::keys(recorder).ok()?;
+    let at = clock::now();
+    let leaks: Vec<ColumnLeak> = found
+        .iter()
+        .map(|masked| {
+            let (fingerprints, count) = fingerprints(&keys, &masked.key);
+            ColumnLeak {
+                table: ShownTable::bounded(Some(table)),
+                table_owner: ShownName::bounded(Some(table_owner)),
+                column: ShownName::bounded(Some(&masked.column)),
+                provider: masked.provider,
+                kind: masked.kind,
+                redacted: Bounded::new(Some(masked.redacted.shown())),
+                fingerprints,
+                count,
+                more: false,
+                at,
+            }
+        })
+        .collect();
+    recorder.tell_of_columns(&leaks);
     Some(())
 }
 
-/// The incident of a masked key. For the same kind in the same column it is one a day. For one of
-/// our keys it is always the same.
-fn incident_of(table: &MaskedTable, masked: &Masked, ours: Option<StoredAs>) -> Incident {
-    let masked = MaskedColumn {
-        table: &table.name,
-        table_owner: &table.owner,
-        column: &masked.column,
-        provider: masked.provider,
-        kind: masked.kind,
-        redacted: &masked.redacted,
-        ours: ours.map(StoredAs::version),
-    };
-    column_masked(&masked, clock::now())
+/// Fingerprints of a key as it stands and without its escapes.
+fn fingerprints(
+    keys: &FingerprintKeys,
+    key: &str,
+) -> ([(i32, [u8; 32]); MOST_FINGERPRINTS], usize) {
+    let mut spellings = vec![key.to_owned()];
+    let others = redact::candidates(key).take(MOST_SPELLINGS).map(|candidate| candidate.key);
+    others.for_each(|other| {
+        if !spellings.contains(&other) {
+            spellings.push(other);
+        }
+    });
+    let (mut all, mut count) = ([(0, [0; 32]); MOST_FINGERPRINTS], 0);
+    for spelling in spellings.into_iter().map(Secret::from) {
+        for (version, of) in keys.each() {
+            if let Some(place) = all.get_mut(count) {
+                (*place, count) = ((version, of.fingerprint(&spelling)), count + 1);
+            }
+        }
+    }
+    (all, count)
 }
 
-/// Whether the incident is new and was stored. If another transaction is just storing it, the
-/// answer is false, because no row waits for another's transaction.
-fn write(owner: Owner, table: &MaskedTable, incident: &Incident, ours: Option<StoredAs>) -> bool {
+/// Without a master key nothing can be compared, so the incidents are written here: one for each
+/// kind of key and column.
+fn raise_each(
+    owner: Owner,
+    table: &ShownTable,
+    table_owner: &ShownName,
+    found: &[Masked],
+) -> Option<()> {
+    if !locks::try_to_use("security_incidents") {
+        return None;
+    }
+    let mut incidents: BTreeMap<IncidentId, Incident> = BTreeMap::new();
+    for masked in found {
+        let masked = MaskedColumn {
+            table,
+            table_owner,
+            column: &masked.column,
+            provider: masked.provider,
+            kind: masked.kind,
+            redacted: &masked.redacted,
+            fingerprint: None,
+            ours: None,
+        };
+        let incident = column_masked(&masked, clock::now());
+        incidents.insert(incident.id, incident);
+    }
+    incidents.into_values().for_each(|incident| write(owner, table_owner, &incident));
+    Some(())
+}
+
+/// Stores an incident if it is new. No row waits for another's transaction.
+fn write(owner: Owner, table_owner: &ShownName, incident: &Incident) {
     if store::leaks::is_known(owner, incident.id) {
-        return false;
+        return;
     }
     let today = incident.detected_at.midnight();
-    let (count, most) = match ours {
-        Some(ours) => (store::leaks::of_key_since(owner, today, ours.version().key), MOST_OF_KEY),
-        None => (store::leaks::masked_since(owner, today, table.owner.as_str()), MOST_OF_OWNER),
-    };
-    if count >= most {
-        let more = || more_columns_masked(&table.owner, MOST_OF_OWNER, incident.detected_at);
-        return count == most && ours.is_none() && insert(owner, &more());
+    let count = store::leaks::masked_since(owner, today, table_owner.as_str());
+    if count < MOST_OF_OWNER {
+        insert(owner, incident);
+    } else if count == MOST_OF_OWNER {
+        insert(owner, &more_columns_masked(table_owner, MOST_OF_OWNER, incident.detected_at));
     }
-    insert(owner, incident)
 }
 
 /// Stores an incident unless another transaction is just storing it.
-fn insert(owner: Owner, incident: &Incident) -> bool {
+fn insert(owner: Owner, incident: &Incident) {
     let [a, b, c, d, ..] = *incident.id.bytes();
     let table = lookup::relation("security_incidents");
-    table.is_some_and(|table| locks::try_lock(table, u32::from_be_bytes([a, b, c, d])))
-        && store::incidents::insert(owner, incident)
+    if table.is_some_and(|table| locks::try_lock(table, u32::from_be_bytes([a, b, c, d]))) {
+        store::incidents::insert(owner, incident);
+    }
 }
 
 /// An error of pgrx about a row: types and numbers of columns.

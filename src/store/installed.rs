@@ -8,7 +8,10 @@ use pgrx::pg_sys;
 
 /// What makes and changes the tables: the first leads to schema version 1, the next to 2. Each runs
 /// once in a database; the recorded version says which have run.
-const MIGRATIONS: &[&str] = &[include_str!("../../sql/migrations/0001_tables.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../sql/migrations/0001_tables.sql"),
+    include_str!("../../sql/migrations/0003_value.sql"),
+];
 
 /// The schema version that this build installs.
 pub(crate) const SCHEMA_VERSION: i32 = MIGRATIONS.len() as i32;

@@ -3,7 +3,7 @@
 
 use super::oids::*;
 use super::{timestamp, uuid, value};
-use crate::id::{IncidentId, KeyRef};
+use crate::id::IncidentId;
 use crate::moment::Moment;
 use crate::postgres::{Owner, Statement, process};
 use pgrx::pg_sys;
@@ -24,14 +24,6 @@ static MASKED_SINCE: Statement = Statement::new(
             AND details->>'source' = 'redact_columns'
             AND details->>'table_owner' = $2 LIMIT 200) i",
     &[TIME, TEXT],
-);
-
-static OF_KEY_SINCE: Statement = Statement::new(
-    "SELECT pg_catalog.count(*) FROM (
-        SELECT FROM watchllm.security_incidents
-        WHERE project_id = $2 AND provider_key_id = $3 AND detected_at >= $1
-            AND details->>'source' = 'redact_columns' LIMIT 200) i",
-    &[TIME, UUID, UUID],
 );
 
 /// Run as the caller: name and owner of a table.
@@ -75,10 +67,4 @@ pub(crate) fn is_known(owner: Owner, incident: IncidentId) -> bool {
 pub(crate) fn masked_since(owner: Owner, since: Moment, table_owner: &str) -> i64 {
     let arguments = [timestamp(since).into(), table_owner.into()];
     MASKED_SINCE.read(owner, &arguments, |row| value(row, 1)).pop().unwrap_or(0)
-}
-
-/// How many incidents `redact_columns()` has raised for this key since then. At most 200.
-pub(crate) fn of_key_since(owner: Owner, since: Moment, key: KeyRef) -> i64 {
-    let arguments = [timestamp(since).into(), uuid(key.project).into(), uuid(key.key).into()];
-    OF_KEY_SINCE.read(owner, &arguments, |row| value(row, 1)).pop().unwrap_or(0)
 }

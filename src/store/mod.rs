@@ -19,6 +19,7 @@ pub(crate) mod projects;
 pub(crate) mod rotation;
 pub(crate) mod settings;
 pub(crate) mod trail;
+pub(crate) mod values;
 pub(crate) mod watch;
 
 use crate::id::{Id, ProjectId};

@@ -52,8 +52,9 @@ static PAST: Statement = Statement::new(
              THEN 'failure' END,
         l.access_type, l.project_id, l.provider_key_id, l.session_role,
         CASE WHEN l.claims_trusted THEN l.claims_sub END, pg_catalog.host(l.client_addr),
-        CASE WHEN l.seq <= $5 AND l.success
-            AND l.access_type IN ('block', 'unblock') THEN l.access_type = 'block' END
+        CASE WHEN l.seq > $5 OR NOT l.success THEN NULL WHEN l.access_type = 'block' THEN true
+            WHEN l.access_type = 'unblock' AND EXISTS (
+                SELECT FROM watchllm.committed_changes c WHERE c.event_id = l.id) THEN false END
      FROM watchllm.provider_key_access_logs l
      WHERE l.accessed_at >= $1 AND l.accessed_at <= $2
          AND (l.accessed_at, l.epoch, l.queue_seq) < ($2, $3, $4)

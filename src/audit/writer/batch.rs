@@ -3,6 +3,7 @@
 //! of the writer, so callers can be served in the middle of that.
 
 use super::chain::{Chain, Placed};
+use super::commits::Awaited;
 use super::counters::Counters;
 use super::findings;
 use super::transaction::{Failure, as_owner};
@@ -27,6 +28,7 @@ pub(super) struct Desk {
     refusals: Refusals<u64>,
     pub watch: Watch,
     pub counters: Counters,
+    pub awaited: Awaited,
 }
 
 /// An event taken from the queue, and whether it gets its own row or is counted with others of its
@@ -47,6 +49,7 @@ impl Desk {
             refusals: Refusals::default(),
             watch: Watch::default(),
             counters: Counters::default(),
+            awaited: Awaited::default(),
         }
     }
 
@@ -160,13 +163,15 @@ impl Desk {
         waiting.into_iter().for_each(queue::wake);
     }
 
-    /// Counts the recorded events, and tells the watch which blocks people set or lifted.
+    /// Counts the recorded events, tells the watch which keys people blocked, and takes up what acts
+    /// once it has committed.
     fn count_recorded(&mut self, recorded: &[Placed]) {
         self.slot.batches.fetch_add(1, AcqRel);
         self.slot.events.fetch_add(recorded.len() as u64, AcqRel);
         for (_, event) in recorded {
             self.counters.count(event);
             findings::take_up_block(&mut self.watch, event);
+            self.awaited.take_up(event);
         }
     }
 
