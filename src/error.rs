@@ -207,12 +207,12 @@ impl Error {
             UnfitColumn(_) => "Name columns of these types themselves: no domains, no arrays.",
             KnownLeaked => {
                 "Revoke it at the vendor, and store the new key that you make there. \
-                 See docs/leaks.md#what-is-known-of-a-key."
+                 See docs/tenants.md#what-is-known-of-a-key."
             }
             KnownBlocked => {
                 "An administrator can unblock the key that has it, also a deleted one: \
                  SELECT watchllm.unblock_provider_key(id, note); \
-                 See docs/leaks.md#what-is-known-of-a-key."
+                 See docs/tenants.md#what-is-known-of-a-key."
             }
             Blocked => {
                 "Only an administrator can unblock it: \

@@ -28,8 +28,8 @@ pub(crate) const MAX_CHUNK: usize = 512;
 const MAX_NOTICES: usize = 128;
 
 /// The most keys masked in columns that wait at a time, and those of one owner of tables.
-const MAX_COLUMN_LEAKS: usize = 128;
-const MAX_OF_OWNER: usize = 32;
+const MAX_COLUMN_LEAKS: usize = 256;
+const MAX_OF_OWNER: usize = 64;
 
 /// Whether a slot's writer serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
