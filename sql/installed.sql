@@ -11,7 +11,7 @@ WITH ours AS MATERIALIZED (
            c.relrowsecurity AND c.relforcerowsecurity AS walled
     FROM (VALUES ('install_history'::pg_catalog.name, 1, 0), ('adopted_tables', 2, 0), ('projects', 1, 1),
                  ('project_members', 2, 1),
-                 ('provider_key_records', 3, 1), ('provider_key_versions', 2, 2), ('provider_key_usage', 1, 0),
+                 ('provider_key_records', 3, 1), ('provider_key_versions', 1, 2), ('provider_key_usage', 1, 0),
                  ('provider_key_access_logs', 2, 0), ('committed_changes', 1, 0), ('audit_checkpoints', 1, 0),
                  ('database_identity', 1, 0), ('master_keys', 2, 0), ('audit_keys', 1, 1), ('settings', 2, 2),
                  ('security_incidents', 1, 0), ('incident_events', 1, 0), ('caller_peaks', 1, 0),

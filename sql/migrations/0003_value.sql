@@ -1,7 +1,6 @@
 -- What is known of a key is kept by its value, in its project. So a value is looked up within one
 -- project, by an index in which no other project's rows lie between: what an index fetches is
--- counted where everybody may read it. Unique, so that nobody is served while a restore has not
--- brought it back yet (sql/installed.sql).
+-- counted where everybody may read it. While it is missing, as in a restore, no key is stored.
 
 CREATE UNIQUE INDEX provider_key_versions_value_key
     ON watchllm.provider_key_versions (project_id, fingerprint, provider_key_id, version);

@@ -298,7 +298,7 @@ impl Access {
             .map(|(version, key)| (version, key.fingerprint(api_key.secret())))
             .collect();
         store::values::in_project(self.recorder.owner(), project, &fingerprints)
-            .ok_or_else(|| Error::Internal("the index of values is missing".into()))
+            .ok_or(Error::Restoring)
     }
 
     /// As `known_in`; a value that leaked or is blocked is refused.

@@ -207,11 +207,12 @@ impl Import {
         refuse_known(known)?;
         let name = self.name(old, key.project, provider, api_key, &mut details);
         let sealed = self.access.seal(key, 1, provider, api_key, &self.fingerprint_keys)?;
+        let sealed = sealed.known_since(known.first);
         let priority = old.priority.unwrap_or_else(|| Priority::lowest_free(&taken));
         let imported = Imported {
             new: NewRecord { key, provider, name: name.as_ref(), priority },
             is_active: old.is_active && has_room,
-            created_at: old.created_at.or(known.first).min(known.first.or(old.created_at)),
+            created_at: old.created_at,
         };
         if !store::import::insert(owner, &imported, &self.access.new_version(&sealed)) {
             return Err(conflict());

@@ -336,6 +336,7 @@ fn no_row_waits_or_fails_because_of_an_incident() {
     let server = Server::with_vault_and("max_prepared_transactions = 4");
     let c = &mut server.connect("postgres", "postgres");
     let (role, key) = (login(c, ""), new_key());
+    project(c); // wakes the writer
     let (table, free) = (table(c, &role, ""), table(c, &role, ""));
     let insert = |table: &str| format!("INSERT INTO {table} (id, message) VALUES (1, '{key}')");
     let (first, second) =
@@ -410,6 +411,7 @@ fn an_incident_that_takes_long_costs_no_row_any_time() {
         "CREATE FUNCTION slow() RETURNS boolean LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); RETURN true; END';
         ALTER TABLE watchllm.security_incidents ADD CONSTRAINT slow CHECK (slow()) NOT VALID",
     );
+    one(c, "SELECT watchllm.create_project('wakes the writer')");
     let s = &mut server.connect("postgres", &role);
     let insert = format!(
         "SET statement_timeout = '3s'; INSERT INTO {table} (message) VALUES ('{}')",
