@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use postgres::Client;
 use uuid::Uuid;
 
+use crate::import::{SECRET, add, file, import, old_table, sealed_texts};
 use crate::keys::{Vault, code, decrypt, new_key, one, project, refusal, rotate, rows, store};
 use crate::roles::login;
 use crate::server::Server;
@@ -290,6 +291,42 @@ fn what_is_no_key_is_stored_by_no_way_in() {
         }
     }
     assert_eq!(one(c, &decrypt(&id)), key);
+}
+
+#[test]
+fn an_import_brings_nothing_back_that_is_known_and_takes_no_placeholder() {
+    let vault = Vault::shared();
+    let c = &mut vault.connect("postgres");
+    let (p, q, table) = (project(c), project(c), old_table(c));
+    let (leaked, blocked, elsewhere) = (opaque(), opaque(), opaque());
+    store(c, &p, "openai", &leaked);
+    one(c, &report(&leaked, false));
+    let stopped = store(c, &p, "xai", &blocked);
+    one(c, &format!("SELECT watchllm.block_provider_key('{stopped}')"));
+    store(c, &q, "openai", &elsewhere);
+    one(c, &report(&elsewhere, false));
+    let texts = [&leaked, &blocked, "undefined", "sk-proj-****d45f", "K=sk-abc", &elsewhere];
+    for (number, made) in sealed_texts(SECRET, &texts).iter().enumerate() {
+        add(c, &table, &p, &format!("vendor-{number}"), made, ("", ""));
+    }
+    let run = import(&table, &file(&vault, SECRET.as_bytes()), "provider, outcome, detail");
+    let masked = "the API key is masked";
+    assert_eq!(
+        rows(c, &run),
+        [
+            "vendor-0|refused|this key is known to have leaked",
+            "vendor-1|refused|this key is blocked in this project, under another name or id",
+            "vendor-2|bad_input|the API key is a placeholder",
+            &format!("vendor-3|bad_input|{masked}"),
+            "vendor-4|bad_input|the API key has a name before it",
+            "vendor-5|imported|-",
+        ]
+    );
+    let marked = format!(
+        "SELECT compromised_at IS NOT NULL FROM watchllm.provider_key_records
+         WHERE project_id = '{p}' AND provider = 'vendor-5'"
+    );
+    soon(c, &marked, "t");
 }
 
 /// The texts of the trail, of notes and incidents, and names.
