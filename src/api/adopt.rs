@@ -210,7 +210,8 @@ fn feed(access: &mut Access, adoption: &Adoption, project: &Project) -> Result<(
     {
         return record(access, project.id);
     }
-    Err(access.refuse(FailureReason::BadInput, Error::AlreadyThere("another project of this id")))
+    let taken = Error::AlreadyThere("another project of this id");
+    Err(access.refuse(FailureReason::AlreadyExists, taken))
 }
 
 /// Keeps the change of a project, under an event of its own.

@@ -18,6 +18,7 @@ mod request;
 mod shown_key;
 mod span;
 mod text;
+mod uuid;
 mod veil;
 
 pub use address::IpAddress;
@@ -33,4 +34,5 @@ pub use provider::ProviderSlug;
 pub use request::{ClaimedSubject, Headers};
 pub use shown_key::ShownKey;
 pub use span::{Back, RotationInterval};
+pub use uuid::id;
 pub use veil::Veil;
