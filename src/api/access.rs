@@ -63,6 +63,7 @@ impl Access {
         Access::start(access_type, context, key)
     }
 
+    /// Begins a call: the vault is ready, and what the caller gave as a key is hidden at once.
     fn start(
         access_type: AccessType,
         context: Context,
@@ -292,7 +293,7 @@ impl Access {
         project: ProjectId,
         api_key: &ApiKey,
         keys: &FingerprintKeys,
-    ) -> Result<store::values::Known, Error> {
+    ) -> Result<store::values::KnownValue, Error> {
         let fingerprints: Vec<(i32, [u8; 32])> = keys
             .each()
             .map(|(version, key)| (version, key.fingerprint(api_key.secret())))

@@ -57,8 +57,8 @@ fn adopt_projects(
 
 /// Keeps projects in step with an adopted table: a row inserted, updated or deleted there is a
 /// project made, changed or deleted here. It never brings a deleted project back, nor takes over
-/// one that create_project() made. Refuses any other table (42501), ids of other or deleted projects
-/// (23505), a changed id and TRUNCATE (22023).
+/// one that create_project() made. Refuses any other table (42501), ids of other or deleted
+/// projects (23505), a changed id and TRUNCATE (22023).
 #[pg_trigger(
     sql = "CREATE FUNCTION watchllm.follow_projects() RETURNS trigger LANGUAGE c VOLATILE PARALLEL \
          UNSAFE SET search_path TO pg_catalog, pg_temp AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
@@ -132,8 +132,8 @@ fn feed_all(access: &mut Access, adoption: &Adoption, leaf: Leaf) -> Result<i64,
                 adopt_one(access, adoption, &project)
             })?;
             match state {
-                State::Follows => fed += 1,
-                State::Deleted => deleted += 1,
+                RowState::Follows => fed += 1,
+                RowState::Deleted => deleted += 1,
             }
             Ok::<(), Error>(())
         })
@@ -145,7 +145,7 @@ fn feed_all(access: &mut Access, adoption: &Adoption, leaf: Leaf) -> Result<i64,
 }
 
 /// What became of a row of an adopted table.
-enum State {
+enum RowState {
     /// Its project is in step with it.
     Follows,
     /// Its project was deleted, and stays so.
@@ -188,11 +188,15 @@ fn without_keys(access: &Access, project: Project) -> Result<Project, Error> {
 }
 
 /// Brings one project under the table, as a superuser wants it.
-fn adopt_one(access: &mut Access, adoption: &Adoption, project: &Project) -> Result<State, Error> {
+fn adopt_one(
+    access: &mut Access,
+    adoption: &Adoption,
+    project: &Project,
+) -> Result<RowState, Error> {
     let owner = access.recorder.owner();
     if adoption::take_over(owner, adoption.id, project) {
         record(access, project.id)?;
-        return Ok(State::Follows);
+        return Ok(RowState::Follows);
     }
     update(access, adoption, project)
 }
@@ -271,20 +275,20 @@ fn follow(trigger: &PgTrigger) -> Result<(), Error> {
 
 /// Gives a project what its row now says; one that is not there yet is taken in. The row of a
 /// deleted project may change as the application likes: nothing follows it.
-fn update(access: &mut Access, adoption: &Adoption, new: &Project) -> Result<State, Error> {
+fn update(access: &mut Access, adoption: &Adoption, new: &Project) -> Result<RowState, Error> {
     let owner = access.recorder.owner();
     if adoption::is_in_step(owner, adoption.id, new) {
-        return Ok(State::Follows);
+        return Ok(RowState::Follows);
     }
     if adoption::is_deleted(owner, adoption.id, new.id) {
-        return Ok(State::Deleted);
+        return Ok(RowState::Deleted);
     }
     if adoption::follow(owner, adoption.id, new) {
         record(access, new.id)?;
     } else {
         feed(access, adoption, new)?;
     }
-    Ok(State::Follows)
+    Ok(RowState::Follows)
 }
 
 /// The adoption that the trigger's argument names, if its table is the adopted one.

@@ -17,8 +17,8 @@ use pgrx::prelude::*;
 
 /// Stores a provider key: seals it and answers its id. `provider` is a slug, `name` is unique per
 /// project and provider, `priority` from 1 (NULL: the lowest free). Errors: no such project 02000,
-/// bad input or no key 22023, a key that leaked or is blocked in this project 42000, over
-/// watchllm_keys.max_active_keys 23514, name taken 23505.
+/// bad input or no key 22023, over watchllm_keys.max_active_keys 23514, name taken 23505. A key
+/// that leaked or is blocked in this project is refused (42000).
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn store_provider_key(

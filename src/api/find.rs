@@ -16,8 +16,8 @@ use pgrx::prelude::*;
 const MOST_HIDDEN: usize = 100;
 
 /// Finds the keys in a text: by known shapes, and by fingerprint those that are stored here, also
-/// as escapes of URLs and JSON write them, each once. `start` counts characters from 1, `length` characters.
-/// Never answers a key; each call is on record. Only for staff and auditors (42501).
+/// as escapes of URLs and JSON write them, each once. `start` counts characters from 1, `length`
+/// characters. Never answers a key; each call is on record. Only for staff and auditors (42501).
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn find_keys(

@@ -333,7 +333,7 @@ fn state(was_active: bool, has_room: bool, active: usize) -> (&'static str, Vec<
 }
 
 /// Passes over a row whose value leaked or is blocked in its project.
-fn refuse_known(known: store::values::Known) -> Result<(), Stop> {
+fn refuse_known(known: store::values::KnownValue) -> Result<(), Stop> {
     let (reason, error) = match (known.is_leaked, known.is_blocked) {
         (true, _) => (FailureReason::Compromised, Error::KnownLeaked),
         (_, true) => (FailureReason::Blocked, Error::KnownBlocked),

@@ -34,9 +34,9 @@ const MOST_OF_OWNER: i64 = 100;
 const MOST_SPELLINGS: usize = 16;
 
 /// Masks keys in the columns that the trigger names, before a row is stored. The columns are of
-/// type text, varchar, json or jsonb. If there is a vault, the writer raises an incident, also if the
-/// row is rolled back. BEFORE INSERT OR UPDATE, FOR EACH ROW. Errors: a column that is not there 42703, of another type, or another kind
-/// of trigger 22023.
+/// type text, varchar, json or jsonb. If there is a vault, the writer raises an incident, also if
+/// the row is rolled back. BEFORE INSERT OR UPDATE, FOR EACH ROW. Errors: a column that is not
+/// there 42703, of another type, or another kind of trigger 22023.
 #[pg_trigger(
     sql = "CREATE FUNCTION watchllm.redact_columns() RETURNS trigger LANGUAGE c VOLATILE PARALLEL \
          UNSAFE SET search_path TO pg_catalog, pg_temp AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"

@@ -166,8 +166,8 @@ impl Recorder {
         slot.writer.wake();
     }
 
-    /// Tells the writer that a change has committed: some act from then on. Raises no ERROR, because
-    /// it runs after the commit.
+    /// Tells the writer that a change has committed: some act from then on. Raises no ERROR,
+    /// because it runs after the commit.
     fn tell_of_commit(self) {
         let slot = queue::slot(self.slot);
         slot.commits.fetch_add(1, SeqCst);

@@ -9,7 +9,8 @@ use pgrx::pg_sys;
 use std::ffi::CString;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// A unique index of one of our tables, or its first columns. `columns` are the numbers of its columns in the table.
+/// A unique index of one of our tables, or its first columns. `columns` are the numbers of its
+/// columns in the table.
 pub(crate) struct Lookup {
     table: &'static str,
     index: &'static str,

@@ -88,7 +88,7 @@ static MARK: Statement = Statement::new(
 
 /// What a project knows of a value.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Known {
+pub(crate) struct KnownValue {
     pub is_leaked: bool,
     pub is_blocked: bool,
     /// When a version of it was first made there.
@@ -128,8 +128,8 @@ pub(crate) fn in_project(
     owner: Owner,
     project: ProjectId,
     fingerprints: &[(i32, [u8; 32])],
-) -> Option<Known> {
-    let mut known = Known::default();
+) -> Option<KnownValue> {
+    let mut known = KnownValue::default();
     for (key_version, fingerprint) in fingerprints {
         for (key, made_at, is_leaked, of) in versions(owner, project, fingerprint)? {
             if of != *key_version {
@@ -154,11 +154,15 @@ pub(crate) fn is_stored(
     versions.iter().any(|(.., of)| *of == key_version)
 }
 
-type Version = (KeyRef, Moment, bool, i32);
+type VersionOfValue = (KeyRef, Moment, bool, i32);
 
 /// The versions of a project with this fingerprint: key, when it was made, whether it leaked, and
 /// the version of the fingerprint key.
-fn versions(owner: Owner, project: ProjectId, fingerprint: &[u8; 32]) -> Option<Vec<Version>> {
+fn versions(
+    owner: Owner,
+    project: ProjectId,
+    fingerprint: &[u8; 32],
+) -> Option<Vec<VersionOfValue>> {
     let version = |row: &Row| {
         let key = KeyRef { project, key: id(row, 2)? };
         let is_leaked = row.get::<TimestampWithTimeZone>(11).is_some();

@@ -1,6 +1,6 @@
 //! Facts, not intent: what opens more than before acts when its transaction has committed. The
-//! COMMIT of an unblocking fails (write skew under SERIALIZABLE), is rolled back, or its writer dies
-//! before it; a block comes between; and none of them lets anybody in.
+//! COMMIT of an unblocking fails (write skew under SERIALIZABLE), is rolled back, or its writer
+//! dies before it; a block comes between; and none of them lets anybody in.
 
 use std::time::Duration;
 

@@ -1,7 +1,6 @@
-//! What is true of a key's value is kept by the value. A leaked or blocked key comes back under
-//! another name, by rotating away and back, after it was deleted, in another project. The key in
-//! use is rotated to itself. What is no key is stored as one. The key itself stands in the texts of
-//! its own call.
+//! A value keeps its state. A leaked or blocked key comes back under another name, by rotating away
+//! and back, after it was deleted, in another project. People rotate a key to itself, and store a
+//! placeholder or a mask. The key itself stands in the texts of its own call.
 
 use std::time::{Duration, Instant};
 

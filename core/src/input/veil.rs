@@ -173,7 +173,10 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_telling_stays(
-            before in "\\PC{0,20}", after in "\\PC{0,20}", key in "[!-~]{8,60}", text in any::<String>()
+            before in "\\PC{0,20}",
+            after in "\\PC{0,20}",
+            key in "[!-~]{8,60}",
+            text in any::<String>(),
         ) {
             let veil = Veil::of(&key);
             let shown = veil.over(&format!("{before}{key}{after}")).unwrap_or_default();

@@ -304,8 +304,8 @@ impl Slot {
         })
     }
 
-    /// Passes keys that were masked in a column to the writer. An owner of tables has a share of the
-    /// room; past that, only that there were more is kept.
+    /// Passes keys that were masked in a column to the writer. An owner of tables has a share of
+    /// the room; past that, only that there were more is kept.
     pub(crate) fn tell_of_columns(&self, leaks: &[ColumnLeak]) {
         let database = session::database().to_u32();
         self.locked(|| {

@@ -163,8 +163,8 @@ impl Desk {
         waiting.into_iter().for_each(queue::wake);
     }
 
-    /// Counts the recorded events, tells the watch which keys people blocked, and takes up what acts
-    /// once it has committed.
+    /// Counts the recorded events, tells the watch which keys people blocked, and takes up what
+    /// acts once it has committed.
     fn count_recorded(&mut self, recorded: &[Placed]) {
         self.slot.batches.fetch_add(1, AcqRel);
         self.slot.events.fetch_add(recorded.len() as u64, AcqRel);

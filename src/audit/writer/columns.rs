@@ -1,7 +1,7 @@
 //! Keys that `redact_columns()` masked become incidents, and here it is found out whether they are
 //! ours. Whoever stored the row learns nothing of that and cannot undo it: the work is the same for
-//! every key, and none of it is in the row's transaction. Incidents a day are limited for each owner
-//! of tables and each of our keys.
+//! every key, and none of it is in the row's transaction. Incidents a day are limited for each
+//! owner of tables and each of our keys.
 
 use super::transaction::now_or_later;
 use crate::audit::queue::Slot;

@@ -66,8 +66,8 @@ impl Values {
         self.mark();
     }
 
-    /// Marks what is to be marked, a row each in a transaction of its own. A row that somebody holds
-    /// is marked later: the writer waits for nobody.
+    /// Marks what is to be marked, a row each in a transaction of its own. A row that somebody
+    /// holds is marked later: the writer waits for nobody.
     fn mark(&mut self) {
         self.unmarked.retain(|version| {
             let marked = now_or_later("a known value is marked", |owner| {
