@@ -30,6 +30,8 @@ pub enum Error {
     CallerBlocked,
     Inactive,
     CompromisedVersion(i32),
+    KnownLeaked,
+    KnownBlocked,
     NotInstalled,
     NoSchemaRecord,
     OlderSchema { recorded: i32, needed: i32 },
@@ -70,9 +72,12 @@ impl Error {
             NoSuchColumn(_) => ERRCODE_UNDEFINED_COLUMN,
             NullInput(_) => ERRCODE_NULL_VALUE_NOT_ALLOWED,
             OverLimit(..) => ERRCODE_CHECK_VIOLATION,
-            Blocked | CallerBlocked | Inactive | CompromisedVersion(_) => {
-                ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION
-            }
+            Blocked
+            | CallerBlocked
+            | Inactive
+            | CompromisedVersion(_)
+            | KnownLeaked
+            | KnownBlocked => ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION,
             NotInstalled
             | NoActiveMasterKey
             | VaultForgotten
@@ -108,10 +113,10 @@ impl Error {
                 FailureReason::BadInput
             }
             OverLimit(..) => FailureReason::Limit,
-            Blocked => FailureReason::Blocked,
+            Blocked | KnownBlocked => FailureReason::Blocked,
             CallerBlocked => FailureReason::CallerBlocked,
             Inactive => FailureReason::Inactive,
-            CompromisedVersion(_) => FailureReason::Compromised,
+            CompromisedVersion(_) | KnownLeaked => FailureReason::Compromised,
             UnknownMasterKey(_) => FailureReason::UnknownMasterKey,
             WrongMasterKey(_) => FailureReason::WrongMasterKey,
             DamagedEnvelope => FailureReason::DamagedEnvelope,
@@ -170,6 +175,8 @@ impl Error {
             CompromisedVersion(v) => {
                 format!("version {v} of this provider key is marked compromised")
             }
+            KnownLeaked => "this key is known to have leaked".into(),
+            KnownBlocked => "this key is blocked in this project, under another name or id".into(),
             NotInstalled => "watchllm_keys is not installed in this database".into(),
             NoSchemaRecord => {
                 "the tables of watchllm_keys are there, the record of their schema version is not"
@@ -242,6 +249,15 @@ impl Error {
             NullInput(_) => "Give a value.",
             NoSuchColumn(_) => "Name columns of the table, as they are written in the catalog.",
             UnfitColumn(_) => "Name columns of these types themselves: no domains, no arrays.",
+            KnownLeaked => {
+                "Revoke it at the vendor, and store the new key that you make there. \
+                 See docs/tenants.md#what-is-known-of-a-key."
+            }
+            KnownBlocked => {
+                "An administrator can unblock the key that has it, also a deleted one: \
+                 SELECT watchllm.unblock_provider_key(id, note); \
+                 See docs/tenants.md#what-is-known-of-a-key."
+            }
             Blocked => {
                 "Only an administrator can unblock it: \
                  SELECT watchllm.unblock_provider_key(id, note); \
@@ -359,6 +375,8 @@ mod tests {
             (CallerBlocked, "42000", "caller_blocked"),
             (Inactive, "42000", "inactive"),
             (CompromisedVersion(1), "42000", "compromised"),
+            (KnownLeaked, "42000", "compromised"),
+            (KnownBlocked, "42000", "blocked"),
             (NotInstalled, "55000", "not_installed"),
             (NoSchemaRecord, "55000", "no_schema_record"),
             (OlderSchema { recorded: 1, needed: 2 }, "55000", "older_schema"),

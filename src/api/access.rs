@@ -4,17 +4,22 @@
 #![forbid(unsafe_code)]
 
 use super::fingerprints::FingerprintKeys;
-use crate::audit::{self, Recorder, Standing, commit};
+use super::stored_words::{self, Whose};
+use crate::audit::{self, Recorded, Recorder, Standing, commit};
 use crate::caller::{Caller, Context};
 use crate::crypto::envelope::{self, Binding};
-use crate::crypto::{Sealed, Secret};
+use crate::crypto::{Sealed, Secret, fingerprint};
 use crate::disclosed::Disclosed;
 use crate::error::Error;
 use crate::id::{KeyRef, ProjectId, ProviderKeyId};
-use crate::input::{ApiKey, KeyHint, KeyName, Priority, ProviderSlug};
+use crate::input::{
+    ApiKey, ChangedBy, Invalid, KeyHint, KeyName, Note, Priority, ProviderSlug, Veil,
+};
 use crate::log_hook;
+use crate::moment::Moment;
 use crate::overrides::MAX_ACTIVE_KEYS;
 use crate::postgres::session;
+use crate::redact::MASK;
 use crate::store::changes::NewVersion;
 use crate::store::keys::{StoredKey, StoredVersion};
 use crate::store::{self, Projects};
@@ -25,6 +30,8 @@ pub(super) struct Access {
     pub recorder: Recorder,
     pub caller: Caller,
     pub event: Event,
+    /// What hides the keys that this call was given, in each of its texts.
+    veils: Vec<Veil>,
 }
 
 /// A version of a key, sealed for its row, and its fingerprint.
@@ -34,16 +41,39 @@ pub(super) struct SealedKey {
     fingerprint: [u8; 32],
     fingerprint_key_version: i32,
     key_hint: KeyHint,
+    /// When the project first had this value, if that was before.
+    first: Option<Moment>,
 }
 
 impl Access {
     /// Begins a call. Errors that no record can be written of (not installed, no master key …) come
     /// from here.
     pub(super) fn begin(access_type: AccessType, context: Context) -> Result<Access, Error> {
+        Access::start(access_type, context, None)
+    }
+
+    /// Begins a call that takes a key as an argument: errors of its statement hide the statement,
+    /// and the key stands in no text of the call.
+    pub(super) fn begin_with_key(
+        access_type: AccessType,
+        context: Context,
+        key: Option<&str>,
+    ) -> Result<Access, Error> {
+        log_hook::statement_holds_a_key();
+        Access::start(access_type, context, key)
+    }
+
+    /// Begins a call: the vault is ready, and what the caller gave as a key is hidden at once.
+    fn start(
+        access_type: AccessType,
+        context: Context,
+        key: Option<&str>,
+    ) -> Result<Access, Error> {
         let recorder = audit::ready()?;
         let caller = Caller::new(context);
         let event = caller.event(access_type)?;
-        let access = Access { recorder, caller, event };
+        let mut access = Access { recorder, caller, event, veils: Vec::new() };
+        key.into_iter().for_each(|key| access.hide(Veil::of(key)));
         // A GET request: caches may keep its answer, and logs its address. In other sessions a
         // read-only transaction may read.
         if access.caller.is_request() && session::is_read_only() {
@@ -52,23 +82,69 @@ impl Access {
         Ok(access)
     }
 
-    /// Begins a call that takes a key as an argument: errors of its statement hide the statement.
-    pub(super) fn begin_with_key(
-        access_type: AccessType,
-        context: Context,
-    ) -> Result<Access, Error> {
-        log_hook::statement_holds_a_key();
-        Access::begin(access_type, context)
+    /// Hides a key in the texts of this call from now on.
+    pub(super) fn hide(&mut self, veil: Veil) {
+        self.event.hide(&mut |text| veil.over(text));
+        self.veils.push(veil);
+    }
+
+    /// A text of this call without the call's own keys and those of the project it is about. None:
+    /// there is none in it. Staff sees every project, so a text about none is compared with all.
+    pub(super) fn hidden(&self, text: &str) -> Option<String> {
+        let mut hidden: Option<String> = None;
+        for veil in &self.veils {
+            hidden = veil.over(hidden.as_deref().unwrap_or(text)).or(hidden);
+        }
+        let everybodys = self.caller.sees_everything().then_some(Whose::Everybodys);
+        let whose = self.event.project_id.map(Whose::Of).or(everybodys);
+        let stored = whose.and_then(|whose| {
+            stored_words::hidden(self.recorder, whose, hidden.as_deref().unwrap_or(text))
+        });
+        stored.or(hidden)
+    }
+
+    /// What somebody says, as it may be kept.
+    pub(super) fn note(&self, text: &str) -> Note {
+        Note::clean(text).without(&mut |text| self.hidden(text))
+    }
+
+    /// An event as it may be recorded: no text of it holds a key of the project it is about.
+    pub(super) fn shown(&self, event: &Event) -> Event {
+        let mut shown = *event;
+        if let Some(project) = event.project_id {
+            let (recorder, whose) = (self.recorder, Whose::Of(project));
+            shown.hide(&mut |text| stored_words::hidden(recorder, whose, text));
+        }
+        shown
+    }
+
+    /// As `shown`, beside a key that was opened.
+    pub(super) fn shown_beside(&self, event: &Event, secret: &Secret) -> Event {
+        let (mut shown, veil) = (self.shown(event), Veil::of_secret(secret));
+        shown.hide(&mut |text| veil.over(text));
+        shown
+    }
+
+    /// The name recorded for a change.
+    pub(super) fn changed_by(&self) -> ChangedBy<'_> {
+        let by = self.caller.changes_as();
+        let holds = self.veils.iter().any(|veil| veil.over(by.as_str()).is_some());
+        if holds { ChangedBy::cut(MASK) } else { by }
     }
 
     /// Records the refusal; answers its error, or that of a record that could not be written.
     pub(super) fn refuse(&self, reason: FailureReason, error: Error) -> Error {
         let standing =
             if self.caller.may_open() { Standing::Authorised } else { Standing::Unauthorised };
-        match self.recorder.record(self.event.refused(reason), standing) {
+        match self.recorder.record(self.shown(&self.event).refused(reason), standing) {
             Ok(_recorded) => error,
             Err(unrecorded) => unrecorded,
         }
+    }
+
+    /// Records a success.
+    pub(super) fn record(&self) -> Result<Recorded, Error> {
+        self.recorder.record(self.shown(&self.event), Standing::Authorised)
     }
 
     /// A missing argument is refused and recorded.
@@ -177,6 +253,14 @@ impl Access {
         Ok(key)
     }
 
+    /// Finds a key to be unblocked, also a deleted one: its value stays blocked until then.
+    pub(super) fn find_to_unblock(&mut self, id: ProviderKeyId) -> Result<StoredKey, Error> {
+        self.event.provider_key_id = Some(id);
+        let key = self.within_reach(id)?;
+        self.about(&key);
+        Ok(key)
+    }
+
     /// The key, if the caller may change it.
     fn within_reach(&self, id: ProviderKeyId) -> Result<StoredKey, Error> {
         let found = store::keys::within(self.recorder.owner(), &self.changeable()?, id);
@@ -197,8 +281,62 @@ impl Access {
 
     /// Records the success, then lets the plaintext go.
     pub(super) fn disclose(&self, secret: Secret) -> Result<Disclosed, Error> {
-        let recorded = self.recorder.record(self.event, Standing::Authorised)?;
+        let event = self.shown_beside(&self.event, &secret);
+        let recorded = self.recorder.record(event, Standing::Authorised)?;
         Ok(Disclosed::new(secret, recorded))
+    }
+
+    /// What the project knows of a value: whether it leaked or is blocked, and since when it has
+    /// it. Nothing is asked of other projects: the writer does that after the commit.
+    pub(super) fn known_in(
+        &self,
+        project: ProjectId,
+        api_key: &ApiKey,
+        keys: &FingerprintKeys,
+    ) -> Result<store::values::KnownValue, Error> {
+        let fingerprints: Vec<(i32, [u8; 32])> = keys
+            .each()
+            .map(|(version, key)| (version, key.fingerprint(api_key.secret())))
+            .collect();
+        store::values::in_project(self.recorder.owner(), project, &fingerprints)
+            .ok_or(Error::Restoring)
+    }
+
+    /// As `known_in`; a value that leaked or is blocked is refused.
+    pub(super) fn must_be_sound(
+        &self,
+        project: ProjectId,
+        api_key: &ApiKey,
+        keys: &FingerprintKeys,
+    ) -> Result<Option<Moment>, Error> {
+        let known = self.known_in(project, api_key, keys)?;
+        if known.is_leaked {
+            Err(self.refuse(FailureReason::Compromised, Error::KnownLeaked))
+        } else if known.is_blocked {
+            Err(self.refuse(FailureReason::Blocked, Error::KnownBlocked))
+        } else {
+            Ok(known.first)
+        }
+    }
+
+    /// To rotate to the key in use is no rotation: its age would begin anew.
+    pub(super) fn must_be_another(
+        &self,
+        key: &StoredKey,
+        api_key: &ApiKey,
+        keys: &FingerprintKeys,
+    ) -> Result<(), Error> {
+        let of_active = keys.each().find(|(of, _)| *of == key.version.fingerprint_key_version);
+        let is_same = of_active.is_some_and(|(_, key_of)| {
+            fingerprint::same(&key_of.fingerprint(api_key.secret()), &key.version.fingerprint)
+        });
+        self.accept(if is_same { Err(Invalid::KeyInUse) } else { Ok(()) })
+    }
+
+    /// Refuses a name that holds a key of this project.
+    pub(super) fn name_must_be_no_key(&self, project: ProjectId, name: &str) -> Result<(), Error> {
+        let holds = stored_words::hidden(self.recorder, Whose::Of(project), name).is_some();
+        self.accept(if holds { Err(Invalid::NameIsKey) } else { Ok(()) })
     }
 
     /// Seals a version of a key for its row.
@@ -223,7 +361,8 @@ impl Access {
         let (fingerprint_key_version, fingerprint_key) = keys.current()?;
         let fingerprint = fingerprint_key.fingerprint(secret);
         let key_hint = api_key.hint();
-        Ok(SealedKey { number, sealed, fingerprint, fingerprint_key_version, key_hint })
+        let first = None;
+        Ok(SealedKey { number, sealed, fingerprint, fingerprint_key_version, key_hint, first })
     }
 
     /// What a sealed key is stored with.
@@ -234,14 +373,15 @@ impl Access {
             fingerprint: &sealed.fingerprint,
             fingerprint_key_version: sealed.fingerprint_key_version,
             key_hint: &sealed.key_hint,
-            created_by: self.caller.changes_as(),
+            created_by: self.changed_by(),
+            first: sealed.first,
         }
     }
 
     /// Says in this transaction that the change commits, and keeps its event for that moment.
     pub(super) fn keep_change(&self) {
         store::trail::mark_committed(self.recorder.owner(), self.event.id, self.event.project_id);
-        commit::keep(self.recorder, self.event);
+        commit::keep(self.recorder, self.shown(&self.event));
     }
 
     /// Active keys that a project may have per provider; 0 means no limit.
@@ -293,6 +433,13 @@ impl Access {
         }
         let taken = Error::AlreadyThere("a key of this name for this project and provider");
         Err(self.refuse(FailureReason::AlreadyExists, taken))
+    }
+}
+
+impl SealedKey {
+    /// Its age counts from when the project first had this value.
+    pub(super) fn known_since(self, first: Option<Moment>) -> SealedKey {
+        SealedKey { first, ..self }
     }
 }
 

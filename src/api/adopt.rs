@@ -4,10 +4,11 @@
 
 use super::access::Access;
 use super::projects::delete_whole;
+use super::stored_words::{self, Whose};
 use crate::caller::{Context, new_id};
 use crate::error::{Answer, Error};
 use crate::id::ProjectId;
-use crate::input::{JwtSubject, ProjectName};
+use crate::input::{Invalid, JwtSubject, ProjectName};
 use crate::postgres::table::{self, Leaf, NamedRow};
 use crate::postgres::{StepMemory, process, session};
 use crate::store::adoption::{self, Adoption, Project};
@@ -22,8 +23,9 @@ use std::ffi::CString;
 /// Adopts an application's projects table: every row becomes a project of the same id, and triggers
 /// keep both in step. `id_column` is a uuid, `owner_column` a uuid or text (the JWT sub of the
 /// owner), `name_column` text or NULL for none. Answers how many projects the table feeds. Run
-/// again after the table was renamed or its columns were. Superuser only. Errors: no plain table,
-/// or columns of other types 22023, an id that is another project's 23505.
+/// again after the table was renamed or its columns were. A live project of the same owner that
+/// create_project() made comes under the table; a deleted one stays deleted. Superuser only.
+/// Errors: no plain table, or columns of other types 22023, an id that is another project's 23505.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn adopt_projects(
@@ -54,8 +56,9 @@ fn adopt_projects(
 }
 
 /// Keeps projects in step with an adopted table: a row inserted, updated or deleted there is a
-/// project made, changed or deleted here. Refuses any other table (42501), ids of other projects
-/// (23505), a changed id and TRUNCATE (22023).
+/// project made, changed or deleted here. It never brings a deleted project back, nor takes over
+/// one that create_project() made. Refuses any other table (42501), ids of other or deleted
+/// projects (23505), a changed id and TRUNCATE (22023).
 #[pg_trigger(
     sql = "CREATE FUNCTION watchllm.follow_projects() RETURNS trigger LANGUAGE c VOLATILE PARALLEL \
          UNSAFE SET search_path TO pg_catalog, pg_temp AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
@@ -120,17 +123,33 @@ fn gone() -> Error {
 /// Takes in the rows that the table holds now. A row that is in step already leaves no row in the
 /// trail.
 fn feed_all(access: &mut Access, adoption: &Adoption, leaf: Leaf) -> Result<i64, Error> {
-    let (mut fed, memory) = (0, StepMemory::new());
+    let (mut fed, mut deleted, memory) = (0, 0, StepMemory::new());
     table::read(&[leaf], |rows| {
         rows.each(|_, row| {
             process::check_interrupts();
-            fed += 1;
-            memory.run(|| {
-                of_row(row, adoption).and_then(|project| update(access, adoption, &project))
-            })
+            let state = memory.run(|| {
+                let project = without_keys(access, of_row(row, adoption)?)?;
+                adopt_one(access, adoption, &project)
+            })?;
+            match state {
+                RowState::Follows => fed += 1,
+                RowState::Deleted => deleted += 1,
+            }
+            Ok::<(), Error>(())
         })
     })?;
+    if deleted > 0 {
+        notice!("{deleted} rows are of deleted projects, which stay deleted");
+    }
     Ok(fed)
+}
+
+/// What became of a row of an adopted table.
+enum RowState {
+    /// Its project is in step with it.
+    Follows,
+    /// Its project was deleted, and stays so.
+    Deleted,
 }
 
 /// The project of a row of the table.
@@ -154,19 +173,49 @@ fn project(
     Ok(Project { id, owner_id, name: ProjectName::adopted(name.as_deref(), id) })
 }
 
-/// Takes one project in, on record.
+/// The project as it may be kept: its name and owner hold no key of the project.
+fn without_keys(access: &Access, project: Project) -> Result<Project, Error> {
+    let whose = Whose::Of(project.id);
+    let hidden = |text: &str| stored_words::hidden(access.recorder, whose, text);
+    if project.owner_id.as_ref().is_some_and(|owner| hidden(owner.as_str()).is_some()) {
+        return Err(Invalid::SubjectIsKey.into());
+    }
+    let name = match hidden(project.name.as_str()) {
+        Some(hidden) => ProjectName::adopted(Some(&hidden), project.id),
+        None => project.name,
+    };
+    Ok(Project { name, ..project })
+}
+
+/// Brings one project under the table, as a superuser wants it.
+fn adopt_one(
+    access: &mut Access,
+    adoption: &Adoption,
+    project: &Project,
+) -> Result<RowState, Error> {
+    let owner = access.recorder.owner();
+    if adoption::take_over(owner, adoption.id, project) {
+        record(access, project.id)?;
+        return Ok(RowState::Follows);
+    }
+    update(access, adoption, project)
+}
+
+/// Takes a project of a new row in, on record. The id of another project is refused, and that of a
+/// deleted one.
 fn feed(access: &mut Access, adoption: &Adoption, project: &Project) -> Result<(), Error> {
     let owner = access.recorder.owner();
     if adoption::is_in_step(owner, adoption.id, project) {
         return Ok(());
     }
-    if !adoption::feed(owner, adoption.id, project) {
-        return Err(access.refuse(
-            FailureReason::AlreadyExists,
-            Error::AlreadyThere("another project of this id"),
-        ));
+    // Fed from this table, and not deleted: a dump restores the table after our rows.
+    if adoption::take_in(owner, adoption.id, project)
+        || adoption::follow(owner, adoption.id, project)
+    {
+        return record(access, project.id);
     }
-    record(access, project.id)
+    let taken = Error::AlreadyThere("another project of this id");
+    Err(access.refuse(FailureReason::AlreadyExists, taken))
 }
 
 /// Keeps the change of a project, under an event of its own.
@@ -194,16 +243,19 @@ fn follow(trigger: &PgTrigger) -> Result<(), Error> {
         None => Err(Error::Internal("a trigger without a row".into())),
     };
     match trigger.op().map_err(internal)? {
-        PgTriggerOperation::Insert => feed(&mut access, &adoption, &read(trigger.new())?),
+        PgTriggerOperation::Insert => {
+            let new = without_keys(&access, read(trigger.new())?)?;
+            feed(&mut access, &adoption, &new)
+        }
         PgTriggerOperation::Update => {
-            let (old, new) = (read(trigger.old())?, read(trigger.new())?);
+            let (old, new) = (read(trigger.old())?, without_keys(&access, read(trigger.new())?)?);
             if old.id != new.id {
                 let hint =
                     "Insert the project under its new id and delete the old one, with its keys.";
                 let error = Error::BadInput("the id of an adopted project cannot change", hint);
                 return Err(access.refuse(FailureReason::BadInput, error));
             }
-            update(&mut access, &adoption, &new)
+            update(&mut access, &adoption, &new).map(|_| ())
         }
         PgTriggerOperation::Delete => {
             let gone = read(trigger.old())?.id;
@@ -221,17 +273,22 @@ fn follow(trigger: &PgTrigger) -> Result<(), Error> {
     }
 }
 
-/// Gives a project what its row now says; one that is not ours yet is taken in.
-fn update(access: &mut Access, adoption: &Adoption, new: &Project) -> Result<(), Error> {
+/// Gives a project what its row now says; one that is not there yet is taken in. The row of a
+/// deleted project may change as the application likes: nothing follows it.
+fn update(access: &mut Access, adoption: &Adoption, new: &Project) -> Result<RowState, Error> {
     let owner = access.recorder.owner();
     if adoption::is_in_step(owner, adoption.id, new) {
-        return Ok(());
+        return Ok(RowState::Follows);
+    }
+    if adoption::is_deleted(owner, adoption.id, new.id) {
+        return Ok(RowState::Deleted);
     }
     if adoption::follow(owner, adoption.id, new) {
-        record(access, new.id)
+        record(access, new.id)?;
     } else {
-        feed(access, adoption, new)
+        feed(access, adoption, new)?;
     }
+    Ok(RowState::Follows)
 }
 
 /// The adoption that the trigger's argument names, if its table is the adopted one.

@@ -29,8 +29,8 @@ fn block_provider_key(
     change_block(AccessType::Block, provider_key_id, note, context)
 }
 
-/// Unblocks a provider key: within a second it opens again. The note says why, and is kept with the
-/// key's last incident.
+/// Unblocks a provider key: within a second of the commit it opens again. The value of a deleted
+/// key may then be stored again. The note says why, and is kept with the key's last incident.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn unblock_provider_key(
@@ -67,7 +67,7 @@ fn unblock_caller(
     };
     if let (Some(incident), Some(note)) = (incident, note) {
         let by = access.caller.changes_as();
-        store::incidents::note_on(owner, incident, &Note::clean(note), by);
+        store::incidents::note_on(owner, incident, &access.note(note), by);
     }
     access.event.about_caller = Some(blocked.bounded());
     access.keep_change();
@@ -84,8 +84,11 @@ fn change_block(
     let mut access = Access::begin(to, context)?;
     access.must_administer()?;
     let id = store::id_of::<ProviderKeyId>(access.need(id, "provider_key_id")?);
-    let key = access.find_to_change(id)?;
-    if let Some(note) = note.map(Note::clean) {
+    let key = match to {
+        AccessType::Unblock => access.find_to_unblock(id)?,
+        _ => access.find_to_change(id)?,
+    };
+    if let Some(note) = note.map(|note| access.note(note)) {
         keep_note(&access, key.place(), &note);
     }
     access.keep_change();

@@ -3,7 +3,6 @@
 //! commit.
 
 use super::access::{Access, open};
-use super::finder::Finder;
 use super::fingerprints::FingerprintKeys;
 use crate::caller::{Context, new_id};
 use crate::crypto::Secret;
@@ -18,7 +17,8 @@ use pgrx::prelude::*;
 
 /// Stores a provider key: seals it and answers its id. `provider` is a slug, `name` is unique per
 /// project and provider, `priority` from 1 (NULL: the lowest free). Errors: no such project 02000,
-/// bad input 22023, over watchllm_keys.max_active_keys 23514, name taken 23505.
+/// bad input or no key 22023, over watchllm_keys.max_active_keys 23514, name taken 23505. A key
+/// that leaked or is blocked in this project is refused (42000).
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn store_provider_key(
@@ -31,8 +31,8 @@ fn store_provider_key(
     ip_address: default!(Option<&str>, "NULL"),
     user_agent: default!(Option<&str>, "NULL"),
 ) -> Answer<pgrx::Uuid> {
-    let mut access =
-        Access::begin_with_key(AccessType::Store, Context { request_id, ip_address, user_agent })?;
+    let context = Context { request_id, ip_address, user_agent };
+    let mut access = Access::begin_with_key(AccessType::Store, context, api_key)?;
     let project = store::id_of::<ProjectId>(access.need(project_id, "project_id")?);
     Ok(store::uuid(store_key(
         &mut access,
@@ -52,13 +52,14 @@ pub(super) fn store_key(
     access.event.provider = provider.bounded(); // only after it is known to be no key
     warn_of_shape(&api_key, &provider);
     access.lock_project(project)?;
-    let finder = Finder::new(access.recorder)?;
+    let keys = FingerprintKeys::all(access.recorder)?;
+    let first = access.must_be_sound(project, &api_key, &keys)?;
     let name = name.as_ref();
-    name.map_or(Ok(()), |name| access.accept(finder.judge_name(project, name)?))?;
+    name.map_or(Ok(()), |name| access.name_must_be_no_key(project, name.as_str()))?;
     let key = KeyRef { project, key: new_id()? };
     let lowest_free = access.free_place(key, &provider)?;
     name.map_or(Ok(()), |name| access.name_must_be_free(project, &provider, name))?;
-    let sealed = access.seal(key, 1, &provider, &api_key, finder.keys())?;
+    let sealed = access.seal(key, 1, &provider, &api_key, &keys)?.known_since(first);
     let priority = priority.unwrap_or(lowest_free);
     let record = NewRecord { key, provider: &provider, name, priority };
     store::changes::insert(access.recorder.owner(), &record, &access.new_version(&sealed));
@@ -69,7 +70,7 @@ pub(super) fn store_key(
 
 /// Rotates a provider key: seals the new vendor key as the next version and answers its number.
 /// `expected_version`, when given, must be the active one (23505 otherwise), so that no rotation is
-/// lost.
+/// lost. The key in use is no new one (22023), nor is one that leaked or is blocked here (42000).
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn rotate_provider_key(
@@ -80,8 +81,8 @@ fn rotate_provider_key(
     ip_address: default!(Option<&str>, "NULL"),
     user_agent: default!(Option<&str>, "NULL"),
 ) -> Answer<i32> {
-    let mut access =
-        Access::begin_with_key(AccessType::Rotate, Context { request_id, ip_address, user_agent })?;
+    let context = Context { request_id, ip_address, user_agent };
+    let mut access = Access::begin_with_key(AccessType::Rotate, context, new_api_key)?;
     let id = store::id_of::<ProviderKeyId>(access.need(provider_key_id, "provider_key_id")?);
     let key = access.find_to_change(id)?;
     let active = key.version.number;
@@ -93,10 +94,13 @@ fn rotate_provider_key(
     warn_of_shape(&api_key, &key.provider);
     let name = key.name.as_ref().map_or("", KeyName::as_str);
     access.accept(api_key.stays_out_of(name))?;
+    access.accept(api_key.stays_out_of(key.provider.as_str()))?;
+    let keys = FingerprintKeys::all(access.recorder)?;
+    access.must_be_another(&key, &api_key, &keys)?;
+    let first = access.must_be_sound(key.project_id, &api_key, &keys)?;
     let owner = access.recorder.owner();
     let next = store::changes::highest_version(owner, key.project_id, id) + 1;
-    let keys = FingerprintKeys::newest(access.recorder)?;
-    let sealed = access.seal(key.place(), next, &key.provider, &api_key, &keys)?;
+    let sealed = access.seal(key.place(), next, &key.provider, &api_key, &keys)?.known_since(first);
     store::changes::insert_version(owner, key.place(), &access.new_version(&sealed));
     access.event.key_version = Some(next);
     access.keep_change();

@@ -8,7 +8,7 @@ use crate::crypto::Secret;
 use crate::error::Error;
 use crate::extra_patterns;
 use crate::id::{KeyRef, ProjectId, ProviderKeyId};
-use crate::input::{Invalid, KeyName, ShownKey};
+use crate::input::ShownKey;
 use crate::postgres::process;
 use crate::redact::{self, Candidate, ExtraPatterns, Finding};
 use crate::store;
@@ -79,23 +79,6 @@ impl Finder {
         Ok(Finder { stored, extra: extra_patterns::in_force(), ..Finder::new(recorder)? })
     }
 
-    /// The fingerprint keys that were opened for this call.
-    pub(super) fn keys(&self) -> &FingerprintKeys {
-        &self.keys
-    }
-
-    /// Refuses a name that holds a key which this project has stored in any version. Keys of other
-    /// projects are not compared, because the answer would tell a tenant what they are.
-    pub(super) fn judge_name(
-        &self,
-        project: ProjectId,
-        name: &KeyName,
-    ) -> Result<Result<(), Invalid>, Error> {
-        let found = self.find(name.as_str())?;
-        let is_key = |found: &Found| found.ours.is_some_and(|ours| ours.project == project);
-        Ok(if found.iter().any(is_key) { Err(Invalid::NameIsKey) } else { Ok(()) })
-    }
-
     /// The keys in a text, in order.
     pub(super) fn find(&self, text: &str) -> Result<Vec<Found>, Error> {
         let ours = self.ours(text)?;
@@ -140,17 +123,6 @@ impl Finder {
     fn fingerprint(&self, key: &str) -> [u8; 32] {
         let secret = Secret::new(key.as_bytes().to_vec());
         self.keys.current().map_or([0; 32], |(_, newest)| newest.fingerprint(&secret))
-    }
-
-    /// The stored keys that a piece of text is, either as it stands or without its escapes.
-    pub(super) fn stored_as(&self, piece: &str) -> Vec<StoredAs> {
-        let secrets: Vec<Secret> =
-            redact::candidates(piece).map(|candidate| Secret::from(candidate.key)).collect();
-        let mut stored: Vec<StoredAs> =
-            self.known(&secrets).iter().map(|(_, _, known)| stored_as(known)).collect();
-        stored.sort();
-        stored.dedup();
-        stored
     }
 
     /// The stored versions of these keys. For each: the number of the key, its fingerprint, and
@@ -226,9 +198,10 @@ fn innermost(mut ours: Ours) -> Ours {
         }
         nearest = nearest.min(place.1);
     }
+    // A key may have had the same value in several versions. The last of them stands for all.
     for (_, keys) in ours.values_mut() {
-        keys.sort();
-        keys.dedup();
+        keys.sort_by_key(|(stored, _)| (stored.key, Reverse(stored.version)));
+        keys.dedup_by_key(|(stored, _)| stored.key);
     }
     ours
 }

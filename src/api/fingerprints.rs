@@ -21,11 +21,6 @@ impl FingerprintKeys {
         keys.collect::<Result<_, _>>().map(FingerprintKeys)
     }
 
-    /// Opens the newest version that opens, for storing a key under it.
-    pub(super) fn newest(recorder: Recorder) -> Result<FingerprintKeys, Error> {
-        Ok(FingerprintKeys(vec![first_that_opens(recorder, &copies(recorder, None))?]))
-    }
-
     /// Opens one version, to compare a key stored under it.
     pub(super) fn of_version(recorder: Recorder, version: i32) -> Result<FingerprintKey, Error> {
         Ok(first_that_opens(recorder, &copies(recorder, Some(version)))?.1)

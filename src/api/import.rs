@@ -119,7 +119,7 @@ struct Arrival {
 impl Import {
     /// Begins a run with the old secret.
     fn new(access: Access, old_secret: Secret) -> Result<Import, Error> {
-        let fingerprint_keys = FingerprintKeys::newest(access.recorder)?;
+        let fingerprint_keys = FingerprintKeys::all(access.recorder)?;
         let numbers = HashMap::new();
         Ok(Import { access, old_secret, fingerprint_keys, project: None, numbers })
     }
@@ -161,7 +161,7 @@ impl Import {
             }
             Err(Stop::Row { outcome, reason, detail }) => {
                 if let Some(reason) = reason {
-                    let refused = self.access.event.refused(reason);
+                    let refused = self.access.shown(&self.access.event).refused(reason);
                     let _recorded = self.access.recorder.record(refused, Standing::Authorised)?;
                 }
                 (old.name.as_deref().map(KeyName::shown), outcome, detail)
@@ -203,8 +203,11 @@ impl Import {
             self.access.event.provider = Bounded::NULL;
             return Err(invalid.into());
         }
+        let known = self.access.known_in(key.project, api_key, &self.fingerprint_keys)?;
+        refuse_known(known)?;
         let name = self.name(old, key.project, provider, api_key, &mut details);
         let sealed = self.access.seal(key, 1, provider, api_key, &self.fingerprint_keys)?;
+        let sealed = sealed.known_since(known.first);
         let priority = old.priority.unwrap_or_else(|| Priority::lowest_free(&taken));
         let imported = Imported {
             new: NewRecord { key, provider, name: name.as_ref(), priority },
@@ -233,7 +236,12 @@ impl Import {
         if own.is_none() && old.name.is_some() {
             details.push("the name was the key itself".into());
         }
-        let (name, changed) = self.free_name(project, provider, KeyName::cleaned(own?)?);
+        let name = KeyName::cleaned(own?)?;
+        let name = match self.access.hidden(name.as_str()) {
+            Some(hidden) => KeyName::cleaned(&hidden)?,
+            None => name,
+        };
+        let (name, changed) = self.free_name(project, provider, name);
         if changed {
             details.push("the name was taken".into());
         }
@@ -322,6 +330,17 @@ fn state(was_active: bool, has_room: bool, active: usize) -> (&'static str, Vec<
         }
         (false, _) => ("imported", vec!["inactive, as it was".into()]),
     }
+}
+
+/// Passes over a row whose value leaked or is blocked in its project.
+fn refuse_known(known: store::values::KnownValue) -> Result<(), Stop> {
+    let (reason, error) = match (known.is_leaked, known.is_blocked) {
+        (true, _) => (FailureReason::Compromised, Error::KnownLeaked),
+        (_, true) => (FailureReason::Blocked, Error::KnownBlocked),
+        _ => return Ok(()),
+    };
+    let detail = Some(error.message());
+    Err(Stop::Row { outcome: "refused", reason: Some(reason), detail })
 }
 
 /// A row whose values will not do.

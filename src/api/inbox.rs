@@ -8,7 +8,7 @@ use crate::caller::Context;
 use crate::crypto::Secret;
 use crate::error::Error;
 use crate::id::ProjectId;
-use crate::input::GivenKey;
+use crate::input::{GivenKey, Veil};
 use crate::store;
 use crate::trail::AccessType;
 use pgrx::heap_tuple::PgHeapTuple;
@@ -37,7 +37,7 @@ fn store_from_inbox<'a>(
 
 /// Stores one row's key.
 fn store_row<'a>(trigger: &'a PgTrigger<'a>) -> Result<PgHeapTuple<'a, AllocatedByRust>, Error> {
-    let mut access = Access::begin_with_key(AccessType::Store, Context::default())?;
+    let mut access = Access::begin_with_key(AccessType::Store, Context::default(), None)?;
     let is_inbox = trigger.table_schema().is_ok_and(|schema| schema == "watchllm")
         && trigger.table_name().is_ok_and(|name| name == "provider_key_inbox");
     let row = trigger.new().filter(|_| is_inbox);
@@ -46,12 +46,13 @@ fn store_row<'a>(trigger: &'a PgTrigger<'a>) -> Result<PgHeapTuple<'a, Allocated
         "Drop this trigger, and give keys to the view. See docs/leaks.md#keys-without-literals.",
     ))?;
     let text = |column: &str| row.get_by_name::<String>(column).map_err(internal);
-    let project = row.get_by_name::<pgrx::Uuid>("project_id").map_err(internal)?;
-    let project = store::id_of::<ProjectId>(access.need(project, "project_id")?);
-    let (provider, name) = (text("provider")?, text("name")?);
     // Wiped when it goes out of scope, as is the secret made from it.
     let api_key = text("api_key")?.map(Secret::from);
     let api_key = api_key.as_ref().and_then(|key| std::str::from_utf8(key.expose()).ok());
+    api_key.into_iter().for_each(|key| access.hide(Veil::of(key)));
+    let project = row.get_by_name::<pgrx::Uuid>("project_id").map_err(internal)?;
+    let project = store::id_of::<ProjectId>(access.need(project, "project_id")?);
+    let (provider, name) = (text("provider")?, text("name")?);
     let given =
         GivenKey { provider: provider.as_deref(), api_key, name: name.as_deref(), priority: None };
     store_key(&mut access, project, given)?;

@@ -3,17 +3,17 @@
 
 use super::access::Access;
 use super::fingerprints::FingerprintKeys;
-use crate::audit::commit;
+use crate::audit::{Standing, commit};
 use crate::caller::{Context, new_id};
 use crate::error::{Answer, Error};
 use crate::id::{IncidentId, KeyRef, ProjectId};
-use crate::input::{ApiKey, Note, ReportSource};
+use crate::input::{ApiKey, ReportSource};
 use crate::postgres::clock;
 use crate::store;
 use crate::store::incidents::Which;
 use crate::store::keys::Known;
 use crate::trail::incident::kinds::leak_reported;
-use crate::trail::{AccessType, FailureReason, IncidentType, KeyVersion, Severity};
+use crate::trail::{AccessType, Event, FailureReason, IncidentType, KeyVersion, Severity};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -34,17 +34,18 @@ fn acknowledge_incident(
     let Some(project) = store::incidents::project_of(owner, incident) else {
         return Err(access.refuse(FailureReason::NotFound, Error::NoSuchIncident).into());
     };
-    let (note, by) = (note.map(Note::clean), access.caller.changes_as());
-    store::incidents::acknowledge(owner, incident, project, note.as_ref(), by);
     access.event.project_id = project;
+    let (note, by) = (note.map(|note| access.note(note)), access.caller.changes_as());
+    store::incidents::acknowledge(owner, incident, project, note.as_ref(), by);
     access.keep_change();
     Ok(())
 }
 
 /// Acknowledges every open incident that fits all that is given: its type, a severity up to this
 /// one, its source, its project, and when it was noticed. `source` is what its details name: a
-/// role, an address, an owner of tables, a function, a reporter. Answers how many there were. The note is kept with each (cut at 500 bytes and redacted). Errors: nothing
-/// given, or no such type or severity 22023; not authorized 42501.
+/// role, an address, an owner of tables, a function, a reporter. Answers how many there were. The
+/// note is kept with each (cut at 500 bytes and redacted). Errors: nothing given, or no such type
+/// or severity 22023; not authorized 42501.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn acknowledge_incidents(
@@ -79,7 +80,7 @@ fn acknowledge_incidents(
         until,
     };
     access.event.project_id = which.project;
-    let (note, by) = (note.map(Note::clean), access.caller.changes_as());
+    let (note, by) = (note.map(|note| access.note(note)), access.caller.changes_as());
     let owner = access.recorder.owner();
     let count = store::incidents::acknowledge_many(owner, which, note.as_ref(), by);
     access.keep_change();
@@ -126,12 +127,17 @@ fn report_leaked_key(
     >,
     ErrorReport,
 > {
-    let mut access =
-        Access::begin_with_key(AccessType::Report, Context { request_id, ip_address, user_agent })?;
+    let context = Context { request_id, ip_address, user_agent };
+    let mut access = Access::begin_with_key(AccessType::Report, context, api_key)?;
     access.must_open(None)?;
     let api_key = access.accept(ApiKey::parse(access.need(api_key, "api_key")?))?;
     let source = ReportSource::clean(access.need(source, "source")?);
+    let source = source.without(&mut |text| access.hidden(text));
     let block = access.need(block, "block")?;
+    // Who reports learns whether the key is ours. So that is on record even if this transaction is
+    // rolled back.
+    let asked = Event { id: new_id()?, access_type: AccessType::Validate, ..access.event };
+    let _recorded = access.recorder.record(access.shown(&asked), Standing::Authorised)?;
     let mut rows = Vec::new();
     for (version, key) in FingerprintKeys::all(access.recorder)?.each() {
         let fingerprints = [key.fingerprint(api_key.secret())];

@@ -4,13 +4,12 @@
 
 use super::access::{Access, about, open, usable};
 use super::fingerprints::FingerprintKeys;
-use crate::audit::Standing;
 use crate::caller::Context;
 use crate::crypto::{Secret, fingerprint};
 use crate::disclosed::Disclosed;
 use crate::error::{Answer, Error};
 use crate::id::{ProjectId, ProviderKeyId};
-use crate::input::{self, KeyName, ProviderSlug};
+use crate::input::{self, KeyName, ProviderSlug, Veil};
 use crate::postgres::memory;
 use crate::store::keys::StoredKey;
 use crate::store::{self, id_of, uuid};
@@ -215,10 +214,13 @@ fn validate_provider_key(
         return Err(access.refuse(reason, error).into());
     }
     let outcome = open(access.recorder, &key, &key.version)
-        .and_then(|secret| same_key(&access, &key, &secret));
-    match outcome {
+        .and_then(|secret| same_key(&access, &key, &secret).map(|()| secret));
+    if let Ok(secret) = &outcome {
+        access.hide(Veil::of_secret(secret));
+    }
+    match outcome.map(|_| ()) {
         Ok(()) => {
-            let _recorded = access.recorder.record(access.event, Standing::Authorised)?;
+            let _recorded = access.record()?;
             Ok(true)
         }
         Err((FailureReason::DamagedEnvelope, error)) => {
@@ -294,8 +296,8 @@ fn open_one(
     };
     let event = about(&fresh, key);
     match usable(key).and_then(|()| open(access.recorder, key, &key.version)) {
-        Ok(secret) => Ok((event, Ok(secret))),
-        Err((reason, _)) => Ok((event.refused(reason), Err(reason))),
+        Ok(secret) => Ok((access.shown_beside(&event, &secret), Ok(secret))),
+        Err((reason, _)) => Ok((access.shown(&event).refused(reason), Err(reason))),
     }
 }
 

@@ -21,5 +21,6 @@ pub(crate) mod redact;
 mod redact_columns;
 mod scans;
 mod settings;
+mod stored_words;
 mod trail;
 mod watch;

@@ -5,7 +5,7 @@ use super::access::Access;
 use crate::caller::{Caller, Context, new_id};
 use crate::error::{Answer, Error};
 use crate::id::ProjectId;
-use crate::input::{JwtSubject, Member, ProjectName};
+use crate::input::{Invalid, JwtSubject, Member, ProjectName};
 use crate::store::{self, installed};
 use crate::trail::{AccessType, Event, FailureReason};
 use pgrx::pg_sys::panic::ErrorReport;
@@ -33,6 +33,7 @@ fn create_project(
     access.must_administer()?;
     let name = access.accept(ProjectName::parse(access.need(name, "name")?))?;
     let owner_id = access.accept(owner_id.map(JwtSubject::parse).transpose())?;
+    hold_no_key(&access, name.as_str(), owner_id.as_ref())?;
     let project: ProjectId = match id {
         Some(id) => store::id_of(id),
         None => new_id()?,
@@ -49,6 +50,18 @@ fn create_project(
     }
     access.keep_change();
     Ok(store::uuid(project))
+}
+
+/// Refuses a name or an owner that holds a stored key.
+fn hold_no_key(access: &Access, name: &str, owner_id: Option<&JwtSubject>) -> Result<(), Error> {
+    let held = if access.hidden(name).is_some() {
+        Invalid::NameIsKey
+    } else if owner_id.is_some_and(|owner| access.hidden(owner.as_str()).is_some()) {
+        Invalid::SubjectIsKey
+    } else {
+        return Ok(());
+    };
+    Err(access.refuse(FailureReason::BadInput, held.into()))
 }
 
 /// Deletes a project: deletes each of its keys as `delete_provider_key` does, one event each, and
@@ -139,6 +152,9 @@ fn member_change(
     let project = store::id_of::<ProjectId>(access.need(project, "project_id")?);
     access.event.project_id = Some(project);
     let member = access.accept(Member::parse(subject, role))?;
+    if member.subject().is_some_and(|subject| access.hidden(subject).is_some()) {
+        return Err(access.refuse(FailureReason::BadInput, Invalid::SubjectIsKey.into()));
+    }
     // Not locked, so that a tenant that changes keys in an open transaction cannot delay its own
     // removal.
     if !store::projects::project_exists(access.recorder.owner(), project) {

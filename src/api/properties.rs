@@ -2,7 +2,6 @@
 //! version may be used. Such a change is recorded before it commits, as any other.
 
 use super::access::Access;
-use super::finder::Finder;
 use crate::caller::Context;
 use crate::error::Answer;
 use crate::id::ProviderKeyId;
@@ -35,8 +34,7 @@ fn update_provider_key(
     let interval = rotation_interval.map(|given| RotationInterval::parse(given, given.as_micros()));
     let interval = access.accept(interval.transpose())?;
     if let Some(name) = &name {
-        let finder = Finder::new(access.recorder)?;
-        access.accept(finder.judge_name(key.project_id, name)?)?;
+        access.name_must_be_no_key(key.project_id, name.as_str())?;
         if key.name.as_ref() != Some(name) {
             access.name_must_be_free(key.project_id, &key.provider, name)?;
         }

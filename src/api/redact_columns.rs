@@ -1,12 +1,13 @@
 //! A trigger for the users' own tables: masks keys in named columns before the row is stored, and
-//! raises an incident. Anybody may use it, even without a vault. The row is always stored. So an
-//! incident is raised in a subtransaction that waits for nobody. Incidents take the budget of the
-//! role that has logged in, those of our keys that of their project.
+//! raises an incident. Anybody may use it, even without a vault. The row is always stored. So the
+//! writer is told, and writes the incident (audit/writer/columns); nobody waits for that.
 
-use super::finder::{Finder, StoredAs};
+use super::fingerprints::FingerprintKeys;
+use super::stored_words;
 use crate::alarms::AlarmSource;
 use crate::audit::queue::leaks;
-use crate::audit::{self, commit};
+use crate::audit::{self, Recorder};
+use crate::crypto::Secret;
 use crate::error::Error;
 use crate::extra_patterns;
 use crate::id::IncidentId;
@@ -17,7 +18,7 @@ use crate::postgres::{
 use crate::redact;
 use crate::store;
 use crate::trail::incident::kinds::{MaskedColumn, column_masked};
-use crate::trail::{Channel, Incident, Origin};
+use crate::trail::{Bounded, Channel, ColumnLeak, Incident, MOST_FINGERPRINTS, Shown};
 use pgrx::heap_tuple::PgHeapTuple;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -29,14 +30,13 @@ use std::num::NonZeroUsize;
 
 /// The most keys of one row that incidents are raised for. All keys are masked.
 const MOST_OF_ROW: usize = 1_000;
-/// The tables an incident needs.
-const READ_AND_WRITTEN: [&str; 4] =
-    ["security_incidents", "audit_keys", "provider_key_versions", "provider_key_records"];
+/// The most spellings of one key: an escape makes two or three.
+const MOST_SPELLINGS: usize = 16;
 
 /// Masks keys in the columns that the trigger names, before a row is stored. The columns are of
-/// type text, varchar, json or jsonb. If there is a vault, it raises an incident. BEFORE INSERT OR
-/// UPDATE, FOR EACH ROW. Errors: a column that is not there 42703, of another type, or another kind
-/// of trigger 22023.
+/// type text, varchar, json or jsonb. If there is a vault, the writer raises an incident, also if
+/// the row is rolled back. BEFORE INSERT OR UPDATE, FOR EACH ROW. Errors: a column that is not
+/// there 42703, of another type, or another kind of trigger 22023.
 #[pg_trigger(
     sql = "CREATE FUNCTION watchllm.redact_columns() RETURNS trigger LANGUAGE c VOLATILE PARALLEL \
          UNSAFE SET search_path TO pg_catalog, pg_temp AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';"
@@ -167,13 +167,8 @@ where
     }
 }
 
-/// The table where something was masked.
-struct MaskedTable {
-    name: ShownTable,
-    owner: ShownName,
-}
-
-/// Raises incidents for masked keys, if there is a vault. Never an error.
+/// Raises incidents for masked keys, if there is a vault. Never an error. The writer finds out
+/// whether a key is ours, outside of this transaction: here that would tell the caller.
 fn raise(trigger: &PgTrigger, found: &[Masked]) {
     // On a standby or in a read-only transaction, a temporary table can be filled, but no incident
     // can be written.
@@ -183,74 +178,124 @@ fn raise(trigger: &PgTrigger, found: &[Masked]) {
     let Ok(relation) = trigger.relid() else { return };
     let _raised = attempt(|| {
         let owner = audit::ready_to_read().ok()?;
-        // It does not wait for tables that somebody has locked.
-        if !READ_AND_WRITTEN.iter().all(|table| locks::try_to_use(table)) {
-            return None;
-        }
         let (name, table_owner) = store::leaks::table(relation)?;
-        let table =
-            MaskedTable { name: ShownTable::clean(&name), owner: ShownName::clean(&table_owner) };
-        raise_each(owner, &table, found)
+        let name = ShownTable::clean(&name);
+        let table_owner = ShownName::clean(&table_owner);
+        match audit::ready_now() {
+            Some(recorder) => tell(recorder, &name, &table_owner, found),
+            None => raise_each(owner, &name, &table_owner, found),
+        }
     });
 }
 
-/// One incident for each kind of key and column, and one for each of our keys.
-fn raise_each(owner: Owner, table: &MaskedTable, found: &[Masked]) -> Option<()> {
-    let recorder = audit::ready_now();
-    let finder = recorder.and_then(|recorder| Finder::new(recorder).ok());
-    let stored_as =
-        |key: &str| finder.as_ref().map(|finder| finder.stored_as(key)).unwrap_or_default();
-    let mut known: BTreeMap<&str, Vec<StoredAs>> = BTreeMap::new();
-    let mut incidents: BTreeMap<IncidentId, (Incident, Option<StoredAs>)> = BTreeMap::new();
-    for masked in found {
-        let ours = known.entry(&masked.key).or_insert_with(|| stored_as(&masked.key));
-        let each =
-            if ours.is_empty() { vec![None] } else { ours.iter().copied().map(Some).collect() };
-        for ours in each {
-            let incident = incident_of(table, masked, ours);
-            incidents.insert(incident.id, (incident, ours));
-        }
+/// Passes masked keys to the writer.
+fn tell(
+    recorder: Recorder,
+    table: &ShownTable,
+    table_owner: &ShownName,
+    found: &[Masked],
+) -> Option<()> {
+    // It does not wait for a table that somebody has locked.
+    if !locks::try_to_use("audit_keys") {
+        return None;
     }
-    for (incident, ours) in incidents.into_values() {
-        if write(owner, &incident, ours) {
-            recorder.into_iter().for_each(|recorder| commit::announce(recorder, incident.notice()));
-        }
-    }
+    let keys = stored_words::keys(recorder).ok()?;
+    let (at, origin) = (clock::now(), origin());
+    let leaks: Vec<ColumnLeak> = found
+        .iter()
+        .map(|masked| {
+            let (fingerprints, count) = fingerprints(&keys, &masked.key);
+            ColumnLeak {
+                origin,
+                table: ShownTable::bounded(Some(table)),
+                table_owner: ShownName::bounded(Some(table_owner)),
+                column: ShownName::bounded(Some(&masked.column)),
+                provider: masked.provider,
+                kind: masked.kind,
+                redacted: Bounded::new(Some(masked.redacted.shown())),
+                fingerprints,
+                count,
+                more: false,
+                at,
+            }
+        })
+        .collect();
+    recorder.tell_of_columns(&leaks);
     Some(())
 }
 
-/// The incident of a masked key. For the same kind in the same column it is one a day. For one of
-/// our keys it is always the same.
-fn incident_of(table: &MaskedTable, masked: &Masked, ours: Option<StoredAs>) -> Incident {
-    let masked = MaskedColumn {
-        table: &table.name,
-        table_owner: &table.owner,
-        column: &masked.column,
-        provider: masked.provider,
-        kind: masked.kind,
-        redacted: &masked.redacted,
-        ours: ours.map(StoredAs::version),
-    };
-    column_masked(&masked, clock::now())
+/// Fingerprints of a key as it stands and without its escapes.
+fn fingerprints(
+    keys: &FingerprintKeys,
+    key: &str,
+) -> ([(i32, [u8; 32]); MOST_FINGERPRINTS], usize) {
+    let mut spellings = vec![key.to_owned()];
+    let others = redact::candidates(key).take(MOST_SPELLINGS).map(|candidate| candidate.key);
+    others.for_each(|other| {
+        if !spellings.contains(&other) {
+            spellings.push(other);
+        }
+    });
+    let (mut all, mut count) = ([(0, [0; 32]); MOST_FINGERPRINTS], 0);
+    for spelling in spellings.into_iter().map(Secret::from) {
+        for (version, of) in keys.each() {
+            if let Some(place) = all.get_mut(count) {
+                (*place, count) = ((version, of.fingerprint(&spelling)), count + 1);
+            }
+        }
+    }
+    (all, count)
 }
 
-/// Whether the incident is new, within its source's budget, and was stored. If another transaction
-/// is just storing it, the answer is false, because no row waits for another's transaction.
-fn write(owner: Owner, incident: &Incident, ours: Option<StoredAs>) -> bool {
-    let origin = ours.map_or_else(origin, |ours| Origin::Project(ours.version().key.project));
+/// Without a master key nothing can be compared, so the incidents are written here: one for each
+/// kind of key and column.
+fn raise_each(
+    owner: Owner,
+    table: &ShownTable,
+    table_owner: &ShownName,
+    found: &[Masked],
+) -> Option<()> {
+    if !locks::try_to_use("security_incidents") {
+        return None;
+    }
+    let mut incidents: BTreeMap<IncidentId, Incident> = BTreeMap::new();
+    for masked in found {
+        let masked = MaskedColumn {
+            table,
+            table_owner,
+            column: &masked.column,
+            provider: masked.provider,
+            kind: masked.kind,
+            redacted: &masked.redacted,
+            fingerprint: None,
+            ours: None,
+        };
+        let incident = column_masked(&masked, clock::now());
+        incidents.insert(incident.id, incident);
+    }
+    incidents.into_values().for_each(|incident| write(owner, &incident));
+    Some(())
+}
+
+/// Stores an incident if it is new and within the budget of its source. No row waits for another's
+/// transaction.
+fn write(owner: Owner, incident: &Incident) {
     let (database, channel) = (session::database().to_u32(), Channel::RedactColumns);
-    let source = AlarmSource { origin, database, channel };
-    !store::leaks::is_known(owner, incident.id)
+    let source = AlarmSource { origin: origin(), database, channel };
+    if !store::leaks::is_known(owner, incident.id)
         && leaks::may_raise(&source, incident.detected_at)
-        && insert(owner, incident)
+    {
+        insert(owner, incident);
+    }
 }
 
 /// Stores an incident unless another transaction is just storing it.
-fn insert(owner: Owner, incident: &Incident) -> bool {
+fn insert(owner: Owner, incident: &Incident) {
     let [a, b, c, d, ..] = *incident.id.bytes();
     let table = lookup::relation("security_incidents");
-    table.is_some_and(|table| locks::try_lock(table, u32::from_be_bytes([a, b, c, d])))
-        && store::incidents::insert(owner, incident)
+    if table.is_some_and(|table| locks::try_lock(table, u32::from_be_bytes([a, b, c, d]))) {
+        store::incidents::insert(owner, incident);
+    }
 }
 
 /// An error of pgrx about a row: types and numbers of columns.

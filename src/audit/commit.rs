@@ -75,6 +75,9 @@ unsafe extern "C-unwind" fn at_transaction_end(
             {
                 let stored = |stored: &Vec<(_, Notice)>| stored.iter().map(|(_, n)| *n).collect();
                 recorder.tell(STORED.with_borrow(stored));
+                if changes {
+                    recorder.tell_of_commit();
+                }
                 let is_setting = |(_, event): &(_, Event)| event.access_type == AccessType::Setting;
                 if KEPT.with_borrow(|kept| kept.iter().any(is_setting)) {
                     recorder.tell_of_settings();

@@ -15,7 +15,7 @@ pub(crate) use state::{State, state};
 use crate::crypto::RootKey;
 use crate::error::Error;
 use crate::postgres::{Owner, clock, locks, lookup, process, session};
-use crate::trail::{Event, FailureReason, Notice, Verdict};
+use crate::trail::{ColumnLeak, Event, FailureReason, Notice, Verdict};
 use crate::{settings, shared_keyring, store};
 use queue::{Slot, WriterState};
 use std::sync::atomic::Ordering::SeqCst;
@@ -164,6 +164,25 @@ impl Recorder {
         let slot = queue::slot(self.slot);
         slot.settings_changes.fetch_add(1, SeqCst);
         slot.writer.wake();
+    }
+
+    /// Tells the writer that a change has committed: some act from then on. Raises no ERROR,
+    /// because it runs after the commit.
+    fn tell_of_commit(self) {
+        let slot = queue::slot(self.slot);
+        slot.commits.fetch_add(1, SeqCst);
+        slot.writer.wake();
+    }
+
+    /// Passes keys that were masked in a column to the writer, outside of this transaction.
+    pub(crate) fn tell_of_columns(self, leaks: &[ColumnLeak]) {
+        queue::slot(self.slot).tell_of_columns(leaks);
+    }
+
+    /// How many changes of this database have committed. What was read before stays true while
+    /// this number stays.
+    pub(crate) fn commits(self) -> u64 {
+        queue::slot(self.slot).commits.load(SeqCst)
     }
 
     /// Checks at commit that the vault is still ready, without reading any table.

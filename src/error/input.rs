@@ -21,6 +21,35 @@ impl From<Invalid> for Error {
             ),
             KeyHasNul => ("the API key holds a NUL", KEY_ALONE),
             KeyNotUtf8 => ("the API key is not UTF-8 text", KEY_ALONE),
+            KeyNotAscii => (
+                "the API key contains characters that are not visible ASCII",
+                "Copy it again from the vendor's page: what was copied has a letter of another \
+                 alphabet, or a character that nobody sees.",
+            ),
+            KeyIsPlaceholder => (
+                "the API key is a placeholder",
+                "Pass the key itself: the variable was empty, unknown or not replaced.",
+            ),
+            KeyIsMasked => (
+                "the API key is masked",
+                "Pass the whole key: this is what a log, a page or a hint shows of one.",
+            ),
+            KeyHasName => (
+                "the API key has a name before it",
+                "Pass the value alone, without NAME= or export before it.",
+            ),
+            KeyIsQuoted => (
+                "the API key has quotes or punctuation around it",
+                "Pass the key alone, without the quotes or commas of the file it came from.",
+            ),
+            KeyHasScheme => (
+                "the API key has the scheme of a header before it",
+                "Pass the key alone, without Bearer or the header's name before it.",
+            ),
+            KeyInUse => (
+                "this is the key that is in use already",
+                "Make a new key at the vendor and rotate to that; the age of this one stays.",
+            ),
             ProviderNotSlug | ProviderIsKey => (
                 "the provider is not a slug",
                 "Use 1 to 63 of a-z, 0-9, '-' and '_', beginning with a letter or digit, such as \

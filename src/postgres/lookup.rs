@@ -4,11 +4,13 @@
 //! for its catalogs.
 
 use super::{Owner, Row, relation_changes};
+use pgrx::datum::IntoDatum;
 use pgrx::pg_sys;
 use std::ffi::CString;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// A unique index of one of our tables. `columns` are the numbers of its columns in the table.
+/// A unique index of one of our tables, or its first columns. `columns` are the numbers of its
+/// columns in the table.
 pub(crate) struct Lookup {
     table: &'static str,
     index: &'static str,
@@ -20,9 +22,10 @@ pub(crate) struct Lookup {
 }
 
 /// The value that a column must have.
-pub(crate) enum IndexKey {
+pub(crate) enum IndexKey<'a> {
     Uuid(pgrx::Uuid),
     Int4(i32),
+    Bytes(&'a [u8; 32]),
 }
 
 /// Reads under one snapshot.
@@ -70,12 +73,33 @@ impl Reads {
         &self,
         lookup: &Lookup,
         keys: &[IndexKey],
-        row: impl FnOnce(&Row) -> T,
+        row: impl FnMut(&Row) -> T,
     ) -> Option<T> {
+        self.scan(lookup, keys, 1, row)?.pop()
+    }
+
+    /// The rows whose first columns have these keys. None: table or index is missing.
+    pub(crate) fn each<T>(
+        &self,
+        lookup: &Lookup,
+        keys: &[IndexKey],
+        row: impl FnMut(&Row) -> T,
+    ) -> Option<Vec<T>> {
+        self.scan(lookup, keys, usize::MAX, row)
+    }
+
+    fn scan<T>(
+        &self,
+        lookup: &Lookup,
+        keys: &[IndexKey],
+        most: usize,
+        mut row: impl FnMut(&Row) -> T,
+    ) -> Option<Vec<T>> {
         debug_assert_eq!(keys.len(), lookup.columns.len());
         let (table, index) = lookup.oids()?;
+        let mut rows = Vec::new();
         // SAFETY: table and index are opened and closed in pairs; an ERROR in between aborts, which
-        // closes them. The keys live through the scan, and the row is read before it ends.
+        // closes them. The keys live through the scan, and each row is read before the next.
         unsafe {
             let mut scan_keys: Vec<pg_sys::ScanKeyData> =
                 lookup.columns.iter().zip(keys).map(scan_key).collect();
@@ -89,13 +113,17 @@ impl Reads {
                 count,
                 scan_keys.as_mut_ptr(),
             );
-            let tuple = pg_sys::systable_getnext(scan);
-            let answer =
-                (!tuple.is_null()).then(|| row(&Row { tuple, columns: (*relation).rd_att }));
+            while rows.len() < most {
+                let tuple = pg_sys::systable_getnext(scan);
+                if tuple.is_null() {
+                    break;
+                }
+                rows.push(row(&Row { tuple, columns: (*relation).rd_att }));
+            }
             pg_sys::systable_endscan(scan);
             pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
-            answer
         }
+        Some(rows)
     }
 }
 
@@ -103,6 +131,9 @@ fn scan_key((column, key): (&i16, &IndexKey)) -> pg_sys::ScanKeyData {
     let (equals, value) = match key {
         IndexKey::Uuid(id) => (pg_sys::F_UUID_EQ, pg_sys::Datum::from(id.as_bytes().as_ptr())),
         IndexKey::Int4(number) => (pg_sys::F_INT4EQ, pg_sys::Datum::from(*number)),
+        IndexKey::Bytes(bytes) => {
+            (pg_sys::F_BYTEAEQ, bytes.as_slice().into_datum().unwrap_or(pg_sys::Datum::null()))
+        }
     };
     let mut scan_key = pg_sys::ScanKeyData::default();
     let strategy = pg_sys::BTEqualStrategyNumber as pg_sys::StrategyNumber;

@@ -84,19 +84,29 @@ static COLUMNS: Statement = Statement::new(
     &[TEXT, TEXT, TEXT],
 );
 
-/// An existing project is taken over only if it has the same owner. The id of another owner's
-/// project, even a deleted one, must not open its history. Otherwise anybody could write that id
-/// into the application's table.
-static FEED: Statement = Statement::new(
-    "INSERT INTO watchllm.projects AS p (id, name, owner_id, adopted_table_id)
+/// Nothing that is there already is changed: whoever may write into the application's table could
+/// name any id, and bring a deleted project back to life or take another one over.
+static TAKE_IN: Statement = Statement::new(
+    "INSERT INTO watchllm.projects (id, name, owner_id, adopted_table_id)
         VALUES ($1, $2, $3, $4)
-     ON CONFLICT (id) DO UPDATE
-         SET name = EXCLUDED.name, adopted_table_id = EXCLUDED.adopted_table_id,
-        deleted_at = NULL
-     WHERE p.owner_id = EXCLUDED.owner_id
-        AND (p.adopted_table_id IS NULL OR p.adopted_table_id = EXCLUDED.adopted_table_id)
+     ON CONFLICT (id) DO NOTHING RETURNING id",
+    &[UUID, TEXT, TEXT, UUID],
+);
+
+/// For `adopt_projects()`, where a superuser decides: a live project of the same owner that belongs
+/// to no adopted table comes under this one.
+static TAKE_OVER: Statement = Statement::new(
+    "UPDATE watchllm.projects SET name = $2, adopted_table_id = $4
+     WHERE id = $1 AND owner_id = $3 AND adopted_table_id IS NULL AND deleted_at IS NULL
      RETURNING id",
     &[UUID, TEXT, TEXT, UUID],
+);
+
+static IS_DELETED: Statement = Statement::new(
+    "SELECT true FROM watchllm.projects
+        WHERE id = $1 AND deleted_at IS NOT NULL
+            AND (adopted_table_id = $2 OR adopted_table_id IS NULL)",
+    &[UUID, UUID],
 );
 
 static FOLLOW: Statement = Statement::new(
@@ -179,9 +189,19 @@ pub(crate) fn of_trigger(owner: Owner, id: &str, schema: &str, table: &str) -> O
     COLUMNS.read(owner, &[id.into(), schema.into(), table.into()], found).pop()
 }
 
-/// Takes a project in. False: its id belongs to another owner's project.
-pub(crate) fn feed(owner: Owner, adoption: AdoptionId, project: &Project) -> bool {
-    !FEED.change(owner, &arguments(adoption, project), |_| ()).is_empty()
+/// Takes a new project in. False: there is a project of its id already, perhaps a deleted one.
+pub(crate) fn take_in(owner: Owner, adoption: AdoptionId, project: &Project) -> bool {
+    !TAKE_IN.change(owner, &arguments(adoption, project), |_| ()).is_empty()
+}
+
+/// Takes over a live project of the same owner. False: it is another's, deleted, or not there.
+pub(crate) fn take_over(owner: Owner, adoption: AdoptionId, project: &Project) -> bool {
+    !TAKE_OVER.change(owner, &arguments(adoption, project), |_| ()).is_empty()
+}
+
+/// Whether the project is deleted, and was of no other table.
+pub(crate) fn is_deleted(owner: Owner, adoption: AdoptionId, project: ProjectId) -> bool {
+    !IS_DELETED.read(owner, &[uuid(project).into(), uuid(adoption).into()], |_| ()).is_empty()
 }
 
 /// Updates a project's owner and name. False: it is not of this adoption, or it was deleted.

@@ -7,6 +7,7 @@ use super::{timestamp, uuid, value};
 use crate::crypto::Sealed;
 use crate::id::{KeyRef, ProjectId, ProviderKeyId};
 use crate::input::{ChangedBy, KeyHint, KeyName, Priority, ProviderSlug, RotationInterval};
+use crate::moment::Moment;
 use crate::postgres::{Owner, Statement};
 use pgrx::datum::Interval;
 
@@ -18,6 +19,8 @@ pub(crate) struct NewVersion<'a> {
     pub fingerprint_key_version: i32,
     pub key_hint: &'a KeyHint,
     pub created_by: ChangedBy<'a>,
+    /// When the project first had this value. Its age counts from then, under whatever name.
+    pub first: Option<Moment>,
 }
 
 /// A key that is stored for the first time.
@@ -38,12 +41,12 @@ static INSERT: Statement = Statement::new(
         INSERT INTO watchllm.provider_key_records
             (id, project_id, provider, name, key_hint, priority, active_version,
                 active_version_created_at)
-        VALUES ($1, $2, $3, $4, $5, $6, 1, pg_catalog.now()))
+        VALUES ($1, $2, $3, $4, $5, $6, 1, LEAST($12, pg_catalog.now())))
      INSERT INTO watchllm.provider_key_versions (project_id, provider_key_id, version, envelope,
          master_key_version,
-        fingerprint, fingerprint_key_version, created_by)
-     VALUES ($2, $1, 1, $7, $8, $9, $10, $11)",
-    &[UUID, UUID, TEXT, TEXT, TEXT, INT4, BYTEA, INT4, BYTEA, INT4, TEXT],
+        fingerprint, fingerprint_key_version, created_by, created_at)
+     VALUES ($2, $1, 1, $7, $8, $9, $10, $11, LEAST($12, pg_catalog.now()))",
+    &[UUID, UUID, TEXT, TEXT, TEXT, INT4, BYTEA, INT4, BYTEA, INT4, TEXT, TIME],
 );
 
 static HIGHEST_VERSION: Statement = Statement::new(
@@ -58,16 +61,16 @@ static INSERT_VERSION: Statement = Statement::new(
         WHERE project_id = $1 AND provider_key_id = $2 AND retired_at IS NULL),
      record AS (
         UPDATE watchllm.provider_key_records
-            SET active_version = $3, active_version_created_at = pg_catalog.now(),
+            SET active_version = $3, active_version_created_at = LEAST($10, pg_catalog.now()),
             key_hint = $9, compromised_at = NULL,
-                rotation_required_at = pg_catalog.now() + rotation_interval,
+                rotation_required_at = LEAST($10, pg_catalog.now()) + rotation_interval,
             updated_at = pg_catalog.now()
         WHERE project_id = $1 AND id = $2)
      INSERT INTO watchllm.provider_key_versions (project_id, provider_key_id, version, envelope,
          master_key_version,
-        fingerprint, fingerprint_key_version, created_by)
-     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-    &[UUID, UUID, INT4, BYTEA, INT4, BYTEA, INT4, TEXT, TEXT],
+        fingerprint, fingerprint_key_version, created_by, created_at)
+     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, LEAST($10, pg_catalog.now()))",
+    &[UUID, UUID, INT4, BYTEA, INT4, BYTEA, INT4, TEXT, TEXT, TIME],
 );
 
 static POINT_TO: Statement = Statement::new(
@@ -148,6 +151,7 @@ pub(crate) fn insert(owner: Owner, new: &NewRecord, first: &NewVersion) {
             first.fingerprint.as_slice().into(),
             first.fingerprint_key_version.into(),
             first.created_by.as_str().into(),
+            first.first.and_then(timestamp).into(),
         ],
         |_| (),
     );
@@ -173,6 +177,7 @@ pub(crate) fn insert_version(owner: Owner, key: KeyRef, new: &NewVersion) {
             new.fingerprint_key_version.into(),
             new.created_by.as_str().into(),
             new.key_hint.as_str().into(),
+            new.first.and_then(timestamp).into(),
         ],
         |_| (),
     );

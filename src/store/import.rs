@@ -107,15 +107,15 @@ static INSERT: Statement = Statement::new(
         INSERT INTO watchllm.provider_key_records (id, project_id, provider, name, key_hint,
             priority, is_active,
             active_version, active_version_created_at, created_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, 1, LEAST($8, pg_catalog.now()),
+        VALUES ($1, $2, $3, $4, $5, $6, $7, 1, LEAST($8, $14, pg_catalog.now()),
             LEAST($8, pg_catalog.now()))
         ON CONFLICT (id) DO NOTHING RETURNING id, project_id, created_at)
      INSERT INTO watchllm.provider_key_versions (project_id, provider_key_id, version, envelope,
          master_key_version,
         fingerprint, fingerprint_key_version, created_at, created_by)
-     SELECT r.project_id, r.id, 1, $9, $10, $11, $12, r.created_at, $13
+     SELECT r.project_id, r.id, 1, $9, $10, $11, $12, LEAST(r.created_at, $14), $13
          FROM record r RETURNING version",
-    &[UUID, UUID, TEXT, TEXT, TEXT, INT4, BOOL, TIME, BYTEA, INT4, BYTEA, INT4, TEXT],
+    &[UUID, UUID, TEXT, TEXT, TEXT, INT4, BOOL, TIME, BYTEA, INT4, BYTEA, INT4, TEXT, TIME],
 );
 
 /// A table that the caller may read and that has WatchLLM's columns.
@@ -256,6 +256,7 @@ pub(crate) fn insert(owner: Owner, key: &Imported, first: &NewVersion) -> bool {
         first.fingerprint.as_slice().into(),
         first.fingerprint_key_version.into(),
         first.created_by.as_str().into(),
+        first.first.and_then(timestamp).into(),
     ];
     !INSERT.change(owner, &arguments, |_| ()).is_empty()
 }

@@ -12,6 +12,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../sql/migrations/0001_tables.sql"),
     include_str!("../../sql/migrations/0002_incident_sources.sql"),
     include_str!("../../sql/migrations/0003_own_past.sql"),
+    include_str!("../../sql/migrations/0004_value.sql"),
 ];
 
 /// The schema version that this build installs.

@@ -21,6 +21,7 @@ pub(crate) mod rotation;
 pub(crate) mod settings;
 pub(crate) mod sources;
 pub(crate) mod trail;
+pub(crate) mod values;
 pub(crate) mod watch;
 
 use crate::id::{Id, ProjectId};

@@ -2,12 +2,12 @@
 //! partitions, counters. The INSERTs' columns stand in table order, as they are hashed: `COLUMNS`.
 
 use super::oids::*;
-use super::{past, timestamp, uuid, value};
+use super::{id, past, timestamp, uuid, value};
 use crate::anomaly::KeyPast;
 use crate::id::{EventId, KeyRef, ProjectId};
 use crate::moment::Moment;
 use crate::postgres::{Owner, Statement};
-use crate::trail::{COLUMNS, ColumnValue, FailureReason, TrailRow};
+use crate::trail::{COLUMNS, ColumnValue, FailureReason, KeyVersion, TrailRow};
 use pgrx::datum::{Date, DatumWithOid, TimestampWithTimeZone, Uuid};
 use pgrx::pg_sys;
 
@@ -137,6 +137,27 @@ static UNBLOCK: Statement = Statement::new(
     "UPDATE watchllm.provider_key_usage SET blocked_at = NULL
      WHERE project_id = $1 AND provider_key_id = $2",
     &[UUID, UUID],
+);
+
+/// NULL is a transaction so old that nobody knows its end.
+static ENDED: Statement = Statement::new(
+    "SELECT t.id, s.status = 'committed'
+     FROM pg_catalog.unnest($1) AS t (id)
+        CROSS JOIN LATERAL pg_catalog.pg_xact_status(
+            t.id::pg_catalog.text::pg_catalog.xid8) AS s (status)
+     WHERE s.status IS DISTINCT FROM 'in progress'",
+    &[INT8S],
+);
+
+/// Keys stored within the last minutes, whose values an earlier writer may not have asked about.
+static STORED_LATELY: Statement = Statement::new(
+    "SELECT l.txid::pg_catalog.text::pg_catalog.int8, l.project_id, l.provider_key_id,
+        l.key_version
+     FROM watchllm.provider_key_access_logs l
+     WHERE l.accessed_at > pg_catalog.now() - '10 minutes'::interval AND l.success
+        AND l.access_type IN ('store', 'rotate', 'import') AND l.txid IS NOT NULL
+     ORDER BY l.accessed_at DESC LIMIT 10000",
+    &[],
 );
 
 static CLIENT_ADDRESS: Statement =
@@ -294,6 +315,21 @@ pub(crate) fn block(owner: Owner, key: KeyRef, since: Option<Moment>) {
         Some(since) => BLOCK.write(owner, &[project.into(), key.into(), timestamp(since).into()]),
         None => UNBLOCK.write(owner, &[project.into(), key.into()]),
     };
+}
+
+/// For the writer: those of these transactions that have ended, and whether they committed.
+pub(crate) fn ended(owner: Owner, txids: &[u64]) -> Vec<(u64, bool)> {
+    let txids: Vec<i64> = txids.iter().map(|id| *id as i64).collect();
+    ENDED.read(owner, &[txids.into()], |row| (value::<i64>(row, 1) as u64, value(row, 2)))
+}
+
+/// For the writer: the versions stored lately, each with the transaction that stored it.
+pub(crate) fn stored_lately(owner: Owner) -> Vec<(u64, KeyVersion)> {
+    let rows = STORED_LATELY.read(owner, &[], |row| {
+        let key = KeyRef { project: id(row, 2)?, key: id(row, 3)? };
+        Some((value::<i64>(row, 1) as u64, KeyVersion { key, number: row.get(4)? }))
+    });
+    rows.into_iter().flatten().collect()
 }
 
 /// Adds uses to the counters that people see; the writer's second transaction.

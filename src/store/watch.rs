@@ -53,8 +53,9 @@ macro_rules! past_columns {
              THEN 'failure' END,
         l.access_type, l.project_id, l.provider_key_id, l.session_role,
         CASE WHEN l.claims_trusted THEN l.claims_sub END, pg_catalog.host(l.client_addr),
-        CASE WHEN l.seq <= $5 AND l.success
-            AND l.access_type IN ('block', 'unblock') THEN l.access_type = 'block' END,
+        CASE WHEN l.seq > $5 OR NOT l.success THEN NULL WHEN l.access_type = 'block' THEN true
+            WHEN l.access_type = 'unblock' AND EXISTS (
+                SELECT FROM watchllm.committed_changes c WHERE c.event_id = l.id) THEN false END,
         l.success
      FROM watchllm.provider_key_access_logs l "
     };

@@ -115,14 +115,12 @@ fn an_id_that_is_another_tenants_is_refused() {
         (ours(c, &victim), ours(c, &nobodys)),
         ("victim|sub of the victim|f".into(), "nobody's|-|f".into())
     );
-    // the id of a deleted project belongs to its former owner alone
+    // the id of a deleted project is nobody's any more, not even its former owner's
     one(c, &format!("DELETE FROM {t} WHERE id = '{id}'"));
-    assert_eq!(
-        code(s, &format!("INSERT INTO {t} VALUES ('{id}', '{}', 'heir')", Uuid::new_v4())),
-        "23505"
-    );
-    assert_eq!(code(s, &format!("INSERT INTO {t} VALUES ('{id}', '{owner}', 'back')")), "00000");
-    assert_eq!(ours(c, &id), format!("back|{owner}|f"));
+    for heir in [&Uuid::new_v4().to_string(), &owner] {
+        assert_eq!(code(s, &format!("INSERT INTO {t} VALUES ('{id}', '{heir}', 'heir')")), "23505");
+    }
+    assert_eq!(ours(c, &id), format!("first|{owner}|t"));
     // nor does another adopted table take it over
     let (other, ..) = fresh(c);
     adopt(c, &other);
@@ -131,6 +129,81 @@ fn an_id_that_is_another_tenants_is_refused() {
         code(s, &format!("INSERT INTO {other} VALUES ('{id}', '{owner}', 'twice')")),
         "23505"
     );
+}
+
+/// No trigger brings a deleted project back: what the application writes is no decision of the
+/// staff.
+#[test]
+fn an_update_of_its_row_brings_no_deleted_project_back() {
+    let vault = Vault::shared();
+    let c = &mut vault.connect("postgres");
+    let (t, id, owner) = fresh(c);
+    adopt(c, &t);
+    let key = store(c, &id, "openai", &new_key());
+    one(c, &format!("SELECT watchllm.delete_project('{id}')"));
+    let gone = format!("first|{owner}|t");
+    for change in [
+        format!("UPDATE {t} SET name = 'back' WHERE id = '{id}'"),
+        format!("UPDATE {t} SET user_id = '{}' WHERE id = '{id}'", Uuid::new_v4()),
+        format!("UPDATE {t} SET name = 'first', user_id = '{owner}' WHERE id = '{id}'"),
+        format!(
+            "INSERT INTO {t} VALUES ('{id}', '{owner}', 'upsert')
+             ON CONFLICT (id) DO UPDATE SET name = EXCLUDED.name"
+        ),
+    ] {
+        assert_eq!(code(c, &change), "00000", "the application goes on: {change}");
+        assert_eq!(ours(c, &id), gone, "{change}");
+    }
+    assert_eq!(code(c, &decrypt(&key)), "02000");
+    let stored = format!("SELECT watchllm.store_provider_key('{id}', 'openai', '{}')", new_key());
+    assert_eq!(code(c, &stored), "02000");
+    // nor does another adoption of the table, nor the row's deletion and return
+    assert_eq!(adopt(c, &t), "0");
+    assert_eq!(ours(c, &id), gone);
+    one(c, &format!("DELETE FROM {t} WHERE id = '{id}'"));
+    let again = format!("INSERT INTO {t} VALUES ('{id}', '{owner}', 'again')");
+    assert_eq!(code(c, &again), "23505");
+    assert_eq!(ours(c, &id), gone);
+}
+
+#[test]
+fn a_project_that_was_created_is_never_taken_over_by_a_row() {
+    let vault = Vault::shared();
+    let c = &mut vault.connect("postgres");
+    let (t, ..) = fresh(c);
+    adopt(c, &t);
+    let owner = Uuid::new_v4().to_string();
+    let create =
+        |c: &mut Client| one(c, &format!("SELECT watchllm.create_project('made', '{owner}')"));
+    let from = |c: &mut Client, id: &str| {
+        one(
+            c,
+            &format!(
+                "SELECT adopted_table_id IS NULL, name, deleted_at IS NULL
+                 FROM watchllm.projects WHERE id = '{id}'"
+            ),
+        )
+    };
+    let id = create(c);
+    let insert = format!("INSERT INTO {t} VALUES ('{id}', '{owner}', 'mine')");
+    assert_eq!(code(c, &insert), "23505");
+    assert_eq!(from(c, &id), "t|made|t");
+    // a row that came in while no trigger fired
+    one(
+        c,
+        &format!(
+            "ALTER TABLE {t} DISABLE TRIGGER ALL; {insert}; ALTER TABLE {t} ENABLE TRIGGER ALL"
+        ),
+    );
+    assert_eq!(code(c, &format!("UPDATE {t} SET name = 'taken' WHERE id = '{id}'")), "23505");
+    assert_eq!(from(c, &id), "t|made|t");
+    one(c, &format!("DELETE FROM {t} WHERE id = '{id}'"));
+    assert_eq!(from(c, &id), "t|made|t");
+    // a superuser who adopts a table decides about its rows
+    let (other, ..) = fresh(c);
+    one(c, &format!("INSERT INTO {other} VALUES ('{id}', '{owner}', 'by decision')"));
+    assert_eq!(adopt(c, &other), "2");
+    assert_eq!(from(c, &id), "f|by decision|t");
 }
 
 #[test]

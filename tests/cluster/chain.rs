@@ -140,10 +140,10 @@ fn live_a_little(server: &Server, database: &str) {
         END $do$;
         SET application_name = 'test';
         SELECT watchllm.create_project('東京', 'sub') AS p \\gset
-        SELECT watchllm.store_provider_key(:'p', 'openai', 'schlüssel-1', 'naïve', user_agent => 'Ünï/1.0 🗝',
+        SELECT watchllm.store_provider_key(:'p', 'openai', 'old-key-1', 'naïve', user_agent => 'Ünï/1.0 🗝',
             ip_address => '2001:db8::1', request_id => '') AS k \\gset
         BEGIN; SET LOCAL watchllm.request_id = 'réq'; SELECT watchllm.decrypt_provider_key(:'k'); ROLLBACK;
-        SELECT watchllm.rotate_provider_key(:'k', 'schlüssel-2');
+        SELECT watchllm.rotate_provider_key(:'k', 'old-key-2');
         SELECT watchllm.rollback_provider_key(:'k');
         SELECT count(*) FROM watchllm.decrypt_provider_keys(ARRAY[:'k', gen_random_uuid(), NULL]::uuid[]);
         SELECT watchllm.validate_provider_key(:'k');

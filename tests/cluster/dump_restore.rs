@@ -14,7 +14,7 @@ fn source() -> Server {
     server.psql(
         "postgres",
         "SELECT watchllm.create_project('one', 'sub') AS a, watchllm.create_project('zwei') AS b \\gset
-         SELECT watchllm.store_provider_key(:'a', 'openai', 'schlüssel-' || n, 'k' || n),
+         SELECT watchllm.store_provider_key(:'a', 'openai', 'old-key-' || n, 'k' || n),
                 watchllm.store_provider_key(:'b', 'openai', 'other-' || n, 'o' || n) FROM generate_series(1, 3) n;
          SELECT watchllm.store_provider_key(:'a', 'anthropic', 'rotated-1', 'rotated') AS r \\gset
          SELECT watchllm.rotate_provider_key(:'r', 'rotated-2');
@@ -120,7 +120,7 @@ fn all_is_there(source: &Server, server: &Server, database: &str, held: &str) {
     same(&frame(server, database), &whole, database);
     let last = verify(server, database).unwrap();
     let keys = server.psql(database, KEYS);
-    let expected = "k1|schlüssel-1\nk2|schlüssel-2\nk3|schlüssel-3\no1|other-1\no2|other-2\no3|other-3\nrotated|rotated-2";
+    let expected = "k1|old-key-1\nk2|old-key-2\nk3|old-key-3\no1|other-1\no2|other-2\no3|other-3\nrotated|rotated-2";
     assert_eq!(keys, expected, "{database}");
     let validated =
         "SELECT bool_and(watchllm.validate_provider_key(id)) FROM watchllm.provider_key_records

@@ -229,7 +229,7 @@ fn conflicts_have_their_codes_and_hints() {
     fails(
         c,
         &format!(
-            "BEGIN; SELECT watchllm.rotate_provider_key('{id}', 'k'); PREPARE TRANSACTION 'x'"
+            "BEGIN; SELECT watchllm.rotate_provider_key('{id}', 'k-2'); PREPARE TRANSACTION 'x'"
         ),
         "0A000",
         "COMMIT",

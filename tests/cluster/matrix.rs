@@ -117,6 +117,7 @@ provider_key_access_logs atu   failure_reason attempt_count ip_address user_agen
 provider_key_access_logs au    seq session_role effective_role role_setting client_addr backend_pid application_name
 provider_key_access_logs au    txid epoch queue_seq identity_id chain_key_version hash
 provider_key_callers     au    *
+provider_key_inbox       ast   project_id provider name
 provider_key_inbox       -     *
 provider_key_records     astu  *
 provider_key_security_summary astu *

@@ -240,7 +240,7 @@ fn counts_come_from_the_counters_and_leave_with_their_half_hour() {
         assert_eq!(one(c, &counts), format!("{accesses}|{failures}|99|f|t|31|t|f|t"), "{ago}");
     }
     assert_eq!(reason(c, id), "f|Stale");
-    let old = &vault.key("plainly-fake").to_string();
+    let old = &vault.key("plainly-fake-2").to_string();
     one(
         c,
         &format!(

@@ -21,6 +21,14 @@ macro_rules! free_text {
                 $name(clean(text, Self::MAX_BYTES))
             }
 
+            /// Hides in it what `hide` finds, and cuts it again.
+            pub fn without(self, hide: &mut dyn FnMut(&str) -> Option<String>) -> $name {
+                match hide(&self.0) {
+                    Some(hidden) => $name(cut(&hidden, Self::MAX_BYTES).to_owned()),
+                    None => self,
+                }
+            }
+
             /// Shows what is kept.
             pub fn as_str(&self) -> &str {
                 &self.0

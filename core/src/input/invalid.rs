@@ -16,6 +16,20 @@ pub enum Invalid {
     KeyHasNul,
     /// An API key of bytes that are no UTF-8.
     KeyNotUtf8,
+    /// An API key with characters that are no visible ASCII.
+    KeyNotAscii,
+    /// A placeholder where the API key was to be.
+    KeyIsPlaceholder,
+    /// An API key of which parts are masked, or a hint of one.
+    KeyIsMasked,
+    /// An API key with its name before it: `NAME=`.
+    KeyHasName,
+    /// An API key with quotes or punctuation around it.
+    KeyIsQuoted,
+    /// An API key with the scheme of its header before it, such as `Bearer`.
+    KeyHasScheme,
+    /// The key that is in use already, where a new one was to be.
+    KeyInUse,
     /// A provider that is no slug of at most `ProviderSlug::MAX_BYTES`.
     ProviderNotSlug,
     /// A slug that has the shape of a key.

@@ -77,7 +77,11 @@ mod tests {
                 GivenKey { name: Some("correct-horse"), priority: Some(0), ..GOOD },
                 Invalid::NamesItsKey,
             ),
-            (GivenKey { api_key: Some("openai"), ..GOOD }, Invalid::NamesItsKey),
+            (
+                GivenKey { provider: Some("acme"), api_key: Some("acme"), ..GOOD },
+                Invalid::NamesItsKey,
+            ),
+            (GivenKey { api_key: Some("your-key"), ..GOOD }, Invalid::KeyIsPlaceholder),
             (GivenKey { priority: Some(0), ..GOOD }, Invalid::PriorityTooLow),
         ] {
             assert_eq!(NewKey::parse(given).err(), Some(why));

@@ -110,6 +110,24 @@ impl Event {
         same(&mut self.application_name, &other.application_name);
     }
 
+    /// Hides in the texts that the caller gave what `hide` finds there.
+    pub fn hide(&mut self, hide: &mut dyn FnMut(&str) -> Option<String>) {
+        fn one<const N: usize>(
+            text: &mut Bounded<N>,
+            hide: &mut dyn FnMut(&str) -> Option<String>,
+        ) {
+            if let Some(hidden) = text.get().and_then(hide) {
+                *text = Bounded::new(Some(&hidden));
+            }
+        }
+        one(&mut self.provider, hide);
+        one(&mut self.ip_address, hide);
+        one(&mut self.user_agent, hide);
+        one(&mut self.request_id, hide);
+        one(&mut self.claims_sub, hide);
+        one(&mut self.application_name, hide);
+    }
+
     /// The same event, refused for `reason`.
     pub fn refused(mut self, reason: FailureReason) -> Event {
         self.failure = Some(reason);

@@ -1,6 +1,7 @@
 //! A key that was masked on its way into sight: where it was about to stand, and who said it; never
 //! the key. Pure data; how it becomes an incident is in `incident/kinds`.
 
+use super::terms::Bounded;
 use crate::id::ProjectId;
 use crate::moment::Moment;
 use std::net::IpAddr;
@@ -58,4 +59,42 @@ pub struct Leak {
     pub at: Moment,
     /// How often since it was last reported.
     pub count: u32,
+}
+
+/// The most fingerprints of one key: its spellings, under each version of the fingerprint key.
+pub const MOST_FINGERPRINTS: usize = 8;
+
+/// A key that was masked in a column before its row was stored. Whoever stored the row can neither
+/// see nor undo what becomes of this.
+#[derive(Clone, Copy)]
+pub struct ColumnLeak {
+    /// Who stored the row: the source of the incident, unless the key is ours.
+    pub origin: Origin,
+    /// The qualified name of the table.
+    pub table: Bounded<130>,
+    /// Who owns it.
+    pub table_owner: Bounded<63>,
+    /// The column.
+    pub column: Bounded<63>,
+    /// The one provider whose keys look like this, where there is one.
+    pub provider: Option<&'static str>,
+    /// The kind of key, by its rule.
+    pub kind: &'static str,
+    /// The key as it may be shown.
+    pub redacted: Bounded<96>,
+    /// Fingerprints with the version of their key; the first is that of the key as it stood.
+    pub fingerprints: [(i32, [u8; 32]); MOST_FINGERPRINTS],
+    /// How many of them there are.
+    pub count: usize,
+    /// More of this source found no room to wait.
+    pub more: bool,
+    /// When it was masked.
+    pub at: Moment,
+}
+
+impl ColumnLeak {
+    /// The fingerprints that it has.
+    pub fn fingerprints(&self) -> &[(i32, [u8; 32])] {
+        &self.fingerprints[..self.count.min(MOST_FINGERPRINTS)]
+    }
 }

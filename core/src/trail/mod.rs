@@ -34,5 +34,5 @@ pub use chain::MacKey;
 pub use event::{COLUMNS, ColumnValue, Event, Mark, TrailColumn, TrailRow};
 pub use incident::kinds::{KeyVersion, Shown};
 pub use incident::{Incident, IncidentType, Notice, Severity};
-pub use leak::{Channel, Leak, Origin};
+pub use leak::{Channel, ColumnLeak, Leak, MOST_FINGERPRINTS, Origin};
 pub use terms::{AccessType, Bounded, CallerKind, Counted, FailureReason, Verdict};

@@ -9,8 +9,8 @@ mod table;
 use crate::alarms::AlarmSource;
 use crate::api::access::Access;
 use crate::api::finder::{Finder, Found, StoredAs};
+use crate::audit::commit;
 use crate::audit::queue::leaks;
-use crate::audit::{Standing, commit};
 use crate::caller::Context;
 use crate::error::Error;
 use crate::id::IncidentId;
@@ -72,7 +72,7 @@ struct Scan {
 
 /// Begins a call of a caller that passes `may`. Refusals are recorded.
 fn begin(may: fn(&Access) -> Result<(), Error>) -> Result<Access, Error> {
-    let access = Access::begin_with_key(AccessType::Validate, Context::default())?;
+    let access = Access::begin_with_key(AccessType::Validate, Context::default(), None)?;
     may(&access)?;
     if session::is_read_only() {
         let hint = "Call it outside of a read-only transaction.";
@@ -87,7 +87,7 @@ fn begin(may: fn(&Access) -> Result<(), Error>) -> Result<Access, Error> {
 impl Scan {
     /// Begins to search, on record.
     fn new(access: Access, source: Channel) -> Result<Scan, Error> {
-        let _recorded = access.recorder.record(access.event, Standing::Authorised)?;
+        let _recorded = access.record()?;
         let finder = Finder::for_scans(access.recorder)?;
         Ok(Scan { access, finder, source, leaks: BTreeMap::new(), ours: 0, more: 0, searched: 0 })
     }

@@ -14,7 +14,7 @@ use crate::id::KeyRef;
 use crate::moment::Moment;
 use crate::postgres::session;
 use crate::shared_keyring;
-use crate::trail::{Event, Notice, Verdict};
+use crate::trail::{ColumnLeak, Event, Notice, Verdict};
 use pgrx::pg_sys;
 use std::ptr;
 use std::sync::atomic::{
@@ -27,6 +27,10 @@ pub(crate) const MAX_CHUNK: usize = 512;
 
 /// The most incidents that wait to be announced. Further ones are in the table all the same.
 const MAX_NOTICES: usize = 128;
+
+/// The most keys masked in columns that wait at a time, and those of one owner of tables.
+const MAX_COLUMN_LEAKS: usize = 256;
+const MAX_OF_OWNER: usize = 64;
 
 /// Whether a slot's writer serves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +69,8 @@ pub(crate) struct Slot {
     pub reloads_done: AtomicU32,
     /// The number of committed changes of `settings`, which the writer compares.
     pub settings_changes: AtomicU32,
+    /// The number of committed changes, which the writer compares too.
+    pub commits: AtomicU64,
     pub starts: AtomicU64,
     pub batches: AtomicU64,
     pub events: AtomicU64,
@@ -74,6 +80,10 @@ pub(crate) struct Slot {
     /// Incidents to announce to listeners.
     notices_len: AtomicU32,
     notices: [Notice; MAX_NOTICES],
+    /// Keys masked in columns, which the writer compares with those that are stored.
+    column_leaks_len: AtomicU32,
+    column_leaks_lost: AtomicU32,
+    column_leaks: [ColumnLeak; MAX_COLUMN_LEAKS],
 }
 
 /// An event in the queue, and who waits for it.
@@ -299,6 +309,53 @@ impl Slot {
         self.locked(|| {
             let len = self.notices_len.swap(0, AcqRel) as usize;
             self.notices[..len.min(MAX_NOTICES)].to_vec()
+        })
+    }
+
+    /// Passes keys that were masked in a column to the writer. An owner of tables has a share of
+    /// the room; past that, only that there were more is kept.
+    pub(crate) fn tell_of_columns(&self, leaks: &[ColumnLeak]) {
+        let database = session::database().to_u32();
+        self.locked(|| {
+            if self.database.load(Acquire) != database {
+                return;
+            }
+            let this = ptr::from_ref(self).cast_mut();
+            for leak in leaks {
+                let len = (self.column_leaks_len.load(Relaxed) as usize).min(MAX_COLUMN_LEAKS);
+                let owner = leak.table_owner.get();
+                let of_owner = |at: &usize| self.column_leaks[*at].table_owner.get() == owner;
+                let last = (0..len).rev().find(of_owner);
+                let is_full =
+                    len == MAX_COLUMN_LEAKS || (0..len).filter(of_owner).count() >= MAX_OF_OWNER;
+                // SAFETY: under the lock that guards the array; `self` lies in shared memory that
+                // is never moved.
+                let place = unsafe { (&raw mut (*this).column_leaks).cast::<ColumnLeak>() };
+                match (is_full, last) {
+                    // SAFETY: `len` and `last` lie within the array.
+                    (false, _) => unsafe {
+                        place.add(len).write(*leak);
+                        self.column_leaks_len.store(len as u32 + 1, Release);
+                    },
+                    // SAFETY: as above.
+                    (true, Some(last)) => unsafe { (*place.add(last)).more = true },
+                    (true, None) => drop(self.column_leaks_lost.fetch_add(1, AcqRel)),
+                }
+            }
+        });
+        self.writer.wake();
+    }
+
+    pub(crate) fn has_column_leaks(&self) -> bool {
+        self.column_leaks_len.load(Acquire) > 0
+    }
+
+    /// For the writer: takes the keys masked in columns, and how many found no room.
+    pub(crate) fn take_column_leaks(&self) -> (Vec<ColumnLeak>, u32) {
+        self.locked(|| {
+            let len = self.column_leaks_len.swap(0, AcqRel) as usize;
+            let leaks = self.column_leaks[..len.min(MAX_COLUMN_LEAKS)].to_vec();
+            (leaks, self.column_leaks_lost.swap(0, AcqRel))
         })
     }
 

@@ -3,6 +3,7 @@
 //! of the writer, so callers can be served in the middle of that.
 
 use super::chain::{Chain, Placed};
+use super::commits::Awaited;
 use super::counters::Counters;
 use super::findings;
 use super::past;
@@ -31,6 +32,7 @@ pub(super) struct Desk {
     pub counters: Counters,
     /// The past of a key could not be read: until the next beat nobody waits for another try.
     pub past_is_late: bool,
+    pub awaited: Awaited,
 }
 
 /// An event taken from the queue, and whether it gets its own row or is counted with others of its
@@ -52,6 +54,7 @@ impl Desk {
             watch: Watch::default(),
             counters: Counters::default(),
             past_is_late: false,
+            awaited: Awaited::default(),
         }
     }
 
@@ -178,13 +181,15 @@ impl Desk {
         waiting.into_iter().for_each(queue::wake);
     }
 
-    /// Counts the recorded events, and tells the watch which blocks people set or lifted.
+    /// Counts the recorded events, tells the watch which keys people blocked, and takes up what
+    /// acts once it has committed.
     fn count_recorded(&mut self, recorded: &[Placed]) {
         self.slot.batches.fetch_add(1, AcqRel);
         self.slot.events.fetch_add(recorded.len() as u64, AcqRel);
         for (_, event) in recorded {
             self.counters.count(event);
             findings::take_up_block(&mut self.watch, event);
+            self.awaited.take_up(event);
         }
     }
 

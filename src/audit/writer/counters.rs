@@ -34,13 +34,9 @@ impl Counters {
     /// Counts an event of a known key, as the watch does (`Event::counts`).
     pub(super) fn count(&mut self, event: &Event) {
         let counted = event.counts();
-        if let Some((kind, subject)) = event.about_caller.filter(|_| event.success()) {
-            self.unblocked.push((kind, subject));
-        }
         let Some(key) = event.key() else { return };
-        if matches!(event.access_type, AccessType::Block | AccessType::Unblock) && event.success() {
-            let since = (event.access_type == AccessType::Block).then_some(event.accessed_at);
-            self.blocks.push((key, since));
+        if event.access_type == AccessType::Block && event.success() {
+            self.blocks.push((key, Some(event.accessed_at)));
         }
         // An imported key brings its last use along. That is no access, but is shown with the key.
         let brought = event.last_used_at.filter(|_| event.success());
@@ -60,6 +56,16 @@ impl Counters {
         if counted.is_some() && event.success() {
             entry.last_used_at = entry.last_used_at.max(Some(event.accessed_at));
         }
+    }
+
+    /// Unblocks a key, now that this has committed.
+    pub(super) fn unblock(&mut self, key: KeyRef) {
+        self.blocks.push((key, None));
+    }
+
+    /// Lets a caller in again, now that this has committed.
+    pub(super) fn unblock_caller(&mut self, kind: CallerKind, subject: Bounded<128>) {
+        self.unblocked.push((kind, subject));
     }
 
     /// Blocks a key again. An earlier writer was told to block it, but may have died before it

@@ -19,18 +19,14 @@ use std::collections::HashMap;
 /// The most findings, new callers and peaks written at a time.
 const AT_ONCE: usize = 256;
 
-/// Tells the watch of a key or caller that people blocked or let in again.
+/// Tells the watch of a key that people blocked. Those that they let in again wait for the commit
+/// (`commits`).
 pub(super) fn take_up_block(watch: &mut Watch, event: &Event) {
-    if !event.success() || !matches!(event.access_type, AccessType::Block | AccessType::Unblock) {
-        return;
-    }
-    if let Some((kind, subject)) = event.about_caller {
-        watch.unblock_caller(kind, subject.get().unwrap_or_default());
-    } else if let Some(key) = event.key() {
-        match event.access_type {
-            AccessType::Block => watch.block(key),
-            _ => watch.unblock(&key),
-        }
+    if event.success()
+        && event.access_type == AccessType::Block
+        && let Some(key) = event.key()
+    {
+        watch.block(key);
     }
 }
 

@@ -6,6 +6,8 @@
 
 mod batch;
 mod chain;
+mod columns;
+mod commits;
 mod counters;
 mod findings;
 mod keyring;
@@ -16,6 +18,7 @@ mod process;
 mod rotation;
 mod sources;
 mod transaction;
+mod values;
 mod warm_up;
 
 use crate::anomaly::Watch;
@@ -48,6 +51,8 @@ struct Writer {
     leaks: leaks::Pending,
     rotation: rotation::Walk,
     days: sources::Days,
+    values: values::Values,
+    columns: columns::Columns,
     /// None: the watch is not filled yet.
     warm_up: Option<WarmUp>,
     /// The day (since 1970) up to which partitions were made ahead.
@@ -95,6 +100,8 @@ impl Writer {
             leaks: leaks::Pending::default(),
             rotation: rotation::Walk::default(),
             days: sources::Days::default(),
+            values: values::Values::default(),
+            columns: columns::Columns::default(),
             warm_up: None,
             partitions_until: 0,
             settings_seen: slot.settings_changes.load(SeqCst),
@@ -171,6 +178,7 @@ impl Writer {
             (self.desk.chain, self.desk.watch) = (None, Watch::default());
         })?;
         self.warm_up = Some(warm_up);
+        self.desk.awaited.look_back();
         blocks.into_iter().for_each(|(key, since)| self.desk.counters.block_again(key, since));
         Ok(())
     }
@@ -197,6 +205,7 @@ impl Writer {
             }
             postgres::process::check_interrupts();
             self.reload_if_wanted();
+            self.act_on_commits();
             if !self.desk.slot.is_empty() || self.spin() {
                 self.desk.serve();
                 self.last_event = Instant::now();
@@ -232,10 +241,11 @@ impl Writer {
         if self.keyring.derive_one_version(self.slot_number) || self.fill_watch() {
             return;
         }
-        let slot = self.desk.slot;
+        let Desk { slot, awaited, .. } = &self.desk;
         let seen = self.settings_seen;
         let wanted = || {
             !slot.is_empty()
+                || awaited.has_news(slot.commits.load(SeqCst))
                 || slot.reloads_wanted.load(SeqCst) != slot.reloads_done.load(SeqCst)
                 || slot.settings_changes.load(SeqCst) != seen
         };
@@ -244,10 +254,12 @@ impl Writer {
 
     /// How long after the last beat the next one is due.
     fn next_beat(&self) -> Duration {
-        let Desk { slot, counters, watch, .. } = &self.desk;
+        let Desk { slot, counters, watch, awaited, .. } = &self.desk;
         let is_urgent = slot.has_notices()
             || counters.is_urgent()
             || watch.has_findings()
+            || awaited.is_urgent()
+            || slot.has_column_leaks()
             || queue::leaks::are_many();
         if is_urgent { SOON } else { BEAT }
     }
@@ -267,6 +279,20 @@ impl Writer {
             self.reload();
             slot.reloads_done.store(wanted, SeqCst);
         }
+    }
+
+    /// Does what waited for a commit. A caller tells of its commit; the beat looks too, since a
+    /// caller may end before it tells.
+    fn act_on_commits(&mut self) {
+        let Desk { slot, awaited, .. } = &self.desk;
+        if awaited.has_news(slot.commits.load(SeqCst)) {
+            self.look_at_commits();
+        }
+    }
+
+    fn look_at_commits(&mut self) {
+        let Desk { slot, watch, counters, awaited, .. } = &mut self.desk;
+        awaited.act(slot.commits.load(SeqCst), watch, counters, &mut self.values);
     }
 
     /// Reads the limits again. If that fails, the next beat tries again.
@@ -308,15 +334,18 @@ impl Writer {
 
     /// Writes what is pending, each step in a transaction of its own.
     fn flush(&mut self) {
-        let Desk { slot, chain, watch, counters, .. } = &mut self.desk;
-        if chain.is_none() {
+        if self.desk.chain.is_none() {
             return;
         }
+        self.look_at_commits();
+        let Desk { slot, watch, counters, .. } = &mut self.desk;
         self.partitions_until = chain::make_partitions_ahead(self.partitions_until);
         counters.write_blocks();
         findings::flush(slot, watch);
         counters.write_incidents(slot);
         self.leaks.write_incidents(slot);
+        self.columns.write_incidents(slot);
+        self.values.judge(slot, watch, counters);
         self.rotation.look_at_next_page(slot);
         self.days.close();
         listeners::tell(slot);

@@ -7,7 +7,7 @@ use crate::id::{EventId, IncidentId, KeyRef, ProjectId, ProviderKeyId};
 use crate::moment::Moment;
 use crate::trail::event::Event;
 use crate::trail::leak::{Channel, Leak, Origin};
-use crate::trail::terms::{AccessType, CallerKind};
+use crate::trail::terms::{AccessType, Bounded, CallerKind};
 use serde_json::{Value, json};
 
 /// Text that may be shown to whoever reads an incident: keys are masked in it, and it was cut.
@@ -35,6 +35,13 @@ use serde_json::{Value, json};
 pub trait Shown {
     /// The text.
     fn shown(&self) -> &str;
+}
+
+/// A text that travelled through shared memory: whoever put it there masked and cut it.
+impl<const N: usize> Shown for Bounded<N> {
+    fn shown(&self) -> &str {
+        self.get().unwrap_or_default()
+    }
 }
 
 /// A version of one of our keys.
@@ -232,18 +239,23 @@ pub struct MaskedColumn<'a> {
     pub kind: &'static str,
     /// The key as it may be shown.
     pub redacted: &'a dyn Shown,
+    /// Its fingerprint. None: no master key is loaded.
+    pub fingerprint: Option<&'a [u8; 32]>,
     /// Which of ours it is.
     pub ours: Option<KeyVersion>,
 }
 
-/// A key that `redact_columns()` masked. The same kind in the same column is the same incident for
-/// a day, one of our keys always.
+/// A key that `redact_columns()` masked: one incident for each key and column, whether or not it is
+/// ours. Without a fingerprint it is one a day for each kind.
 pub fn column_masked(masked: &MaskedColumn, at: Moment) -> Incident {
     let (table, column) = (masked.table.shown(), masked.column.shown());
     let (day, number) = (day(at), masked.ours.map_or(0, |ours| ours.number).to_be_bytes());
     let what: [&[u8]; 3] = match &masked.ours {
         Some(ours) => [b"ours", ours.key.key.bytes(), &number],
-        None => [masked.provider.unwrap_or_default().as_bytes(), masked.kind.as_bytes(), &day],
+        None => match masked.fingerprint {
+            Some(fingerprint) => [b"a key", fingerprint, b""],
+            None => [masked.provider.unwrap_or_default().as_bytes(), masked.kind.as_bytes(), &day],
+        },
     };
     let [of, which, when] = what;
     let parts = [b"masked column", table.as_bytes(), column.as_bytes(), of, which, when];
@@ -277,6 +289,38 @@ pub fn leak_reported(
     let severity = if in_use { Severity::Critical } else { Severity::Medium };
     let incident = about_nobody(id, IncidentType::LeakedKey, severity, details, at);
     of_key(Some(version.key), incident)
+}
+
+/// As what a value is known in another project.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KnownAs {
+    /// A version of it is marked compromised.
+    Leaked,
+    /// A key of it is blocked.
+    Blocked,
+}
+
+/// A value was stored that is known as leaked or blocked elsewhere: one incident for each version.
+/// It is about no project, so that only the staff reads it: a tenant must not learn what others
+/// have.
+pub fn known_value_stored(
+    version: KeyVersion,
+    fingerprint: &[u8],
+    known: KnownAs,
+    at: Moment,
+) -> Incident {
+    let KeyVersion { key, number } = version;
+    let known = match known {
+        KnownAs::Leaked => "leaked",
+        KnownAs::Blocked => "blocked",
+    };
+    let id = identity(&[b"known value", key.key.bytes(), &number.to_be_bytes(), fingerprint]);
+    let details = json!({
+        "what": "a key was stored that is known elsewhere as leaked or blocked",
+        "known_as": known, "stored_in_project": key.project.to_string(),
+        "stored_as_key": key.key.to_string(), "key_version": number,
+    });
+    about_nobody(id, IncidentType::LeakedKey, Severity::High, details, at)
 }
 
 /// A version that is marked compromised and was opened all the same: one incident, however often.

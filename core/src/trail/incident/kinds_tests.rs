@@ -67,7 +67,7 @@ fn in_clear(ours: Option<KeyVersion>) -> Incident {
     key_in_clear(in_clear_id("a place", &FINGERPRINT, ours), &found, AT)
 }
 
-fn in_column(ours: Option<KeyVersion>) -> Incident {
+fn in_column(ours: Option<KeyVersion>, fingerprint: Option<&[u8; 32]>) -> Incident {
     let masked = MaskedColumn {
         table: &Text("public.t"),
         table_owner: &Text("somebody"),
@@ -75,6 +75,7 @@ fn in_column(ours: Option<KeyVersion>) -> Incident {
         provider: Some("openai"),
         kind: "project key",
         redacted: &Text("sk-proj-...[REDACTED]"),
+        fingerprint,
         ours,
     };
     column_masked(&masked, AT)
@@ -143,13 +144,30 @@ fn every_kind() -> Vec<(&'static str, &'static str, &'static str, Incident)> {
             "source what",
             more_in_clear("scan_server_log", AT),
         ),
-        ("column_masked", "f7dda4d4-6476-8914-8f07-c3b194d53c4d", of_column, in_column(Some(OURS))),
-        ("column_masked", "856fb41b-45b8-8142-ac0e-4390b1994427", of_column, in_column(None)),
+        (
+            "column_masked",
+            "f7dda4d4-6476-8914-8f07-c3b194d53c4d",
+            of_column,
+            in_column(Some(OURS), None),
+        ),
+        ("column_masked", "856fb41b-45b8-8142-ac0e-4390b1994427", of_column, in_column(None, None)),
+        (
+            "column_masked",
+            "64324256-50fa-81d2-863c-0f5ef1d081bd",
+            of_column,
+            in_column(None, Some(&FINGERPRINT)),
+        ),
         (
             "leak_reported",
             "42f18da8-50c2-8b61-aa52-cf04236b4831",
             "in_use key_version source what",
             reported,
+        ),
+        (
+            "known_value_stored",
+            "d47bae6c-e5bb-8b84-b5df-f6f9b6d80d71",
+            "key_version known_as stored_as_key stored_in_project what",
+            known_value_stored(OURS, &FINGERPRINT, KnownAs::Leaked, AT),
         ),
         (
             "compromised_opened",
@@ -244,9 +262,10 @@ fn every_function_that_makes_an_incident_is_walked() {
 
 #[test]
 fn what_is_ours_says_whose_it_is_and_is_more_urgent() {
-    for (ours, foreign) in
-        [(in_clear(Some(OURS)), in_clear(None)), (in_column(Some(OURS)), in_column(None))]
-    {
+    for (ours, foreign) in [
+        (in_clear(Some(OURS)), in_clear(None)),
+        (in_column(Some(OURS), None), in_column(None, None)),
+    ] {
         assert_eq!((ours.key(), foreign.key()), (Some(KEY), None));
         assert_eq!(ours.severity, Severity::High);
         assert_ne!(foreign.severity, Severity::High);
