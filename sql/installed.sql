@@ -15,7 +15,8 @@ WITH ours AS MATERIALIZED (
                  ('provider_key_access_logs', 2, 0), ('committed_changes', 1, 0), ('audit_checkpoints', 1, 0),
                  ('database_identity', 1, 0), ('master_keys', 2, 0), ('audit_keys', 1, 1), ('settings', 2, 2),
                  ('security_incidents', 1, 0), ('incident_events', 1, 0), ('caller_peaks', 1, 0),
-                 ('provider_key_callers', 1, 0), ('blocked_callers', 1, 0)) AS w (name, uniques, references_out)
+                 ('provider_key_callers', 1, 0), ('blocked_callers', 1, 0), ('leak_marks', 1, 0),
+                 ('accepted_findings', 1, 0)) AS w (name, uniques, references_out)
     LEFT JOIN pg_catalog.pg_class c
            ON c.relname = w.name
           AND c.relnamespace = (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = 'watchllm')

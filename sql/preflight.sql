@@ -9,7 +9,8 @@ DECLARE
         "provider_key_versions": "r", "provider_key_usage": "r", "provider_key_access_logs": "p",
         "committed_changes": "r", "audit_checkpoints": "r", "database_identity": "r", "master_keys": "r",
         "audit_keys": "r", "settings": "r", "security_incidents": "r", "incident_events": "r", "caller_peaks": "r",
-        "provider_key_callers": "r", "blocked_callers": "r", "provider_keys": "v", "access_logs": "v", "open_incidents": "v",
+        "provider_key_callers": "r", "blocked_callers": "r", "leak_marks": "r", "accepted_findings": "r",
+        "provider_keys": "v", "access_logs": "v", "open_incidents": "v",
         "key_access_rates": "v", "key_access_anomalies": "v", "provider_key_security_summary": "v",
         "provider_key_inbox": "v"}';
     ours_or_partition CONSTANT text := '^provider_key_access_logs_[0-9]{8}$';
@@ -100,7 +101,9 @@ BEGIN
         RAISE EXCEPTION 'watchllm.% is not ours: % owns it%', other.name, other.rolname,
             CASE WHEN other.expected THEN '' ELSE ', and it is of another kind' END
             USING ERRCODE = 'insufficient_privilege',
-            HINT = 'install() takes over nothing that somebody else made: look at it, then drop or rename it.';
+            HINT = 'install() takes over nothing that somebody else made: look at it, then drop or rename it. '
+                'After REASSIGN OWNED, or a restore without owners, give it back to watchllm_owner: '
+                'see docs/backup.md#without-owners.';
     END IF;
 
     SELECT c.relname, x.kind, x.name INTO other

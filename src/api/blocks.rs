@@ -81,7 +81,7 @@ fn change_block(
     let mut access = Access::begin(to, context)?;
     access.must_administer()?;
     let id = store::id_of::<ProviderKeyId>(access.need(id, "provider_key_id")?);
-    let key = access.find_to_change(id)?;
+    let key = access.find_without_lock(id)?;
     let (owner, by) = (access.recorder.owner(), access.caller.changes_as());
     if let Some(note) = note.map(Note::clean)
         && !store::incidents::note(owner, key.project_id, id, &note, by)

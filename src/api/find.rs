@@ -12,9 +12,14 @@ use crate::trail::{AccessType, FailureReason};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
+/// The longest text that is searched in one piece, 16 MB: what is found of it is all in memory. Scans
+/// search longer ones.
+const LONGEST: usize = 16 << 20;
+
 /// Finds the keys in a text: by known shapes, and by fingerprint those that are stored here, also
 /// as escapes of URLs and JSON write them. `start` counts characters from 1, `length` characters.
-/// Never answers a key; each call is on record. Only for staff and auditors (42501).
+/// Never answers a key; each call is on record. Only for staff and auditors (42501). A text over
+/// 16 MB is refused (54000).
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn find_keys(
@@ -36,6 +41,9 @@ fn find_keys(
     let access = Access::begin_with_key(AccessType::Validate, Context::default())?;
     must_see_everything(&access)?;
     let text = access.need(text, "text")?;
+    if text.len() > LONGEST {
+        return Err(access.refuse(FailureReason::Limit, Error::TooLarge("the text")).into());
+    }
     let found = Finder::new(access.recorder)?.find(text)?;
     // A caller who guesses keys would like to know whether a text is one of ours. So it is recorded
     // who asks, and how often.

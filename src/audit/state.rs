@@ -24,7 +24,10 @@ pub(crate) struct State {
     pub active_version: Option<i32>,
     pub versions: Vec<i32>,
     pub keyring_problem: Option<String>,
-    /// Why the writer may not serve.
+    /// Whether the vault was called since the server started. If not, nothing is known, and nothing
+    /// is wrong.
+    pub called: bool,
+    /// Why the writer may not serve, or will not from some day on.
     pub problem: Option<String>,
 }
 
@@ -33,10 +36,7 @@ pub(crate) fn state() -> State {
     if !queue::exists() {
         return State { writer_state: "absent".into(), ..State::default() };
     }
-    let unknown = "the audit writer has not run since the server started: \
-                   nothing is known of the keyring yet";
     let idle = State {
-        problem: Some(unknown.into()),
         preloaded: true,
         writer_state: "absent".into(),
         queue_size: queue::capacity(),
@@ -62,9 +62,13 @@ pub(crate) fn state() -> State {
             .map(|(v, _)| v)
             .collect(),
         keyring_problem: shared_keyring::last_problem(number).map(|problem| problem.message()),
-        problem: slot.is_stuck_since(clock::now() - Span::of(settings::audit_timeout())).then(
-            || "events wait longer than audit_timeout: the audit writer does not answer".into(),
-        ),
+        called: true,
+        problem: slot
+            .is_stuck_since(clock::now() - Span::of(settings::audit_timeout()))
+            .then(|| {
+                "events wait longer than audit_timeout: the audit writer does not answer".into()
+            })
+            .or_else(|| slot.days_problem()),
         ..idle
     }
 }

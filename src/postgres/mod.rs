@@ -12,11 +12,12 @@ pub(crate) mod memory;
 mod owner;
 pub(crate) mod process;
 pub(crate) mod session;
+pub(crate) mod silent_trigger;
 mod statement;
 pub(crate) mod table;
 
-pub(crate) use attempt::attempt;
-pub(crate) use json::{JsonText, JsonbText};
+pub(crate) use attempt::{Failed, attempt, attempt_or_why};
+pub(crate) use json::{JsonText, JsonbText, PlainText};
 pub(crate) use memory::StepMemory;
 pub(crate) use owner::{Owner, relation_changes};
 pub(crate) use statement::{Row, Statement, each_in_schema};

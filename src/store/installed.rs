@@ -8,7 +8,10 @@ use pgrx::pg_sys;
 
 /// What makes and changes the tables: the first leads to schema version 1, the next to 2. Each runs
 /// once in a database; the recorded version says which have run.
-const MIGRATIONS: &[&str] = &[include_str!("../../sql/migrations/0001_tables.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../sql/migrations/0001_tables.sql"),
+    include_str!("../../sql/migrations/0004_sound.sql"),
+];
 
 /// The schema version that this build installs.
 pub(crate) const SCHEMA_VERSION: i32 = MIGRATIONS.len() as i32;
@@ -17,6 +20,7 @@ pub(crate) const SCHEMA_VERSION: i32 = MIGRATIONS.len() as i32;
 pub(crate) const PREFLIGHT: &str = include_str!("../../sql/preflight.sql");
 pub(crate) const NEW_TABLES: &str = include_str!("../../sql/new_tables.sql");
 pub(crate) const EVERY_TIME: &[&str] = &[
+    include_str!("../../sql/function_grants.sql"),
     include_str!("../../sql/access.sql"),
     include_str!("../../sql/trail.sql"),
     include_str!("../../sql/views.sql"),

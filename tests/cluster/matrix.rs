@@ -83,6 +83,7 @@ validate_provider_key    ast";
 /// `(partition)` stands for the partitions of the trail. Nobody may do anything else with a table,
 /// except INSERTERS. The owner, a role that nobody is, may do everything.
 const COLUMNS: &str = "
+accepted_findings        au    *
 access_logs              atu   *
 adopted_tables           au    *
 audit_checkpoints        -     *
@@ -97,6 +98,7 @@ incident_events          au    note by
 install_history          -     *
 key_access_anomalies     atu   *
 key_access_rates         atu   *
+leak_marks               au    *
 master_keys              -     *
 open_incidents           atu   *
 (partition)              -     *
@@ -123,12 +125,14 @@ const INSERTERS: &[(&str, &str)] = &[("provider_key_inbox", "ast")];
 /// Policies: table, name, roles. All are for SELECT. Tenants see their own rows.
 const POLICIES: &str = "
 adopted_tables           auditors_read_all  watchllm_admin watchllm_auditor
+accepted_findings        auditors_read_all  watchllm_admin watchllm_auditor
 blocked_callers          auditors_read_all  watchllm_admin watchllm_auditor
 caller_peaks             auditors_read_all  watchllm_admin watchllm_auditor
 committed_changes        auditors_read_all  watchllm_admin watchllm_auditor
 committed_changes        tenants_read_own   watchllm_tenant
 incident_events          auditors_read_all  watchllm_admin watchllm_auditor
 incident_events          tenants_read_own   watchllm_tenant
+leak_marks               auditors_read_all  watchllm_admin watchllm_auditor
 project_members          auditors_read_all  watchllm_admin watchllm_auditor
 projects                 auditors_read_all  watchllm_admin watchllm_auditor
 projects                 services_read_all  watchllm_service

@@ -7,13 +7,16 @@
 mod batch;
 mod chain;
 mod counters;
+mod days;
 mod findings;
 mod keyring;
 mod leaks;
 mod listeners;
+mod marks;
 mod process;
 mod rotation;
 mod transaction;
+mod vault;
 mod warm_up;
 
 use crate::anomaly::Watch;
@@ -47,8 +50,8 @@ struct Writer {
     rotation: rotation::Walk,
     /// None: the watch is not filled yet.
     warm_up: Option<WarmUp>,
-    /// The day (since 1970) up to which partitions were made ahead.
-    partitions_until: i32,
+    days: days::Days,
+    vault: vault::Vault,
     /// The changes of settings that this writer has read.
     settings_seen: u32,
     /// The limits have changed but could not be read yet.
@@ -92,7 +95,8 @@ impl Writer {
             leaks: leaks::Pending::default(),
             rotation: rotation::Walk::default(),
             warm_up: None,
-            partitions_until: 0,
+            days: days::Days::default(),
+            vault: vault::Vault::default(),
             settings_seen: slot.settings_changes.load(SeqCst),
             limits_are_late: false,
             last_event: Instant::now(),
@@ -105,7 +109,9 @@ impl Writer {
     /// not answer.
     fn look_around(&mut self) -> Result<(), Failure> {
         transaction(|| if session::is_utf8_database() { Ok(()) } else { Err(Error::NotUtf8) })?;
-        match as_owner(|owner| Ok(store::trail::last(owner)))? {
+        let (trail, last) = as_owner(|owner| Ok((owner.trail(), store::trail::last(owner))))?;
+        self.vault.take_up(self.slot_number, self.desk.slot, trail);
+        match last {
             Some(last) => self.desk.answer_committed(&last),
             None => Ok(()),
         }
@@ -192,6 +198,9 @@ impl Writer {
                 self.end();
             }
             postgres::process::check_interrupts();
+            if self.desk.slot.look_again.swap(0, SeqCst) != 0 {
+                self.vault.look(self.slot_number, self.desk.slot);
+            }
             self.reload_if_wanted();
             if !self.desk.slot.is_empty() || self.spin() {
                 self.desk.serve();
@@ -234,6 +243,7 @@ impl Writer {
             !slot.is_empty()
                 || slot.reloads_wanted.load(SeqCst) != slot.reloads_done.load(SeqCst)
                 || slot.settings_changes.load(SeqCst) != seen
+                || slot.look_again.load(SeqCst) != 0
         };
         postgres::process::while_waiting(|| slot.writer.sleep_unless(wanted, self.next_beat()));
     }
@@ -277,13 +287,15 @@ impl Writer {
     /// Once a second: counted refusals, counters, partitions ahead, statistics, and whether
     /// somebody wants to drop the database.
     fn beat(&mut self) {
-        self.open_chain_late();
-        if self.limits_are_late {
-            self.read_limits();
+        if self.vault.is_there(self.slot_number, self.desk.slot) {
+            self.open_chain_late();
+            if self.limits_are_late {
+                self.read_limits();
+            }
+            self.desk.write_counted();
+            self.fill_watch();
+            self.flush();
         }
-        self.desk.write_counted();
-        self.fill_watch();
-        self.flush();
         process::report();
         if !postgres::process::postmaster_lives() {
             process::leave();
@@ -303,11 +315,12 @@ impl Writer {
         if chain.is_none() {
             return;
         }
-        self.partitions_until = chain::make_partitions_ahead(self.partitions_until);
+        self.days.make_ahead(slot);
         counters.write_blocks();
         findings::flush(slot, watch);
         counters.write_incidents(slot);
         self.leaks.write_incidents(slot);
+        marks::settle();
         self.rotation.look_at_next_page(slot);
         listeners::tell(slot);
         counters.write_uses();

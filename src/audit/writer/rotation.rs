@@ -2,7 +2,7 @@
 //! required). Once a minute the writer begins a walk through the keys, a page a second. A failure
 //! is tried again.
 
-use super::transaction::now_or_later;
+use super::transaction::{Failure, as_owner};
 use crate::audit::queue::Slot;
 use crate::id::{IncidentId, KeyRef};
 use crate::moment::Moment;
@@ -11,6 +11,7 @@ use crate::store;
 use crate::store::rotation::Aged;
 use crate::trail::incident::kinds::{Due, Stage, rotation_due};
 use crate::trail::{Incident, KeyVersion, Notice};
+use pgrx::{log, warning};
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
@@ -42,21 +43,50 @@ impl Walk {
             (self.after, self.began) = (Some(KeyRef::NIL), Some(Instant::now()));
         }
         let Some(after) = self.after else { return };
-        let outcome = now_or_later("keys to rotate are looked for", |owner| alert(owner, after));
-        if let Some((next, fresh)) = outcome {
-            self.after = next;
-            slot.announce_all(fresh);
+        match as_owner(|owner| Ok(alert(owner, after, PAGE))) {
+            Ok((next, fresh)) => {
+                self.after = next;
+                slot.announce_all(fresh);
+            }
+            Err(failure) if failure.may_be_one_events_fault() => self.step_over(slot, after),
+            Err(failure) => later(&failure),
+        }
+    }
+
+    /// Checks the keys of a page one by one, because one of them fails the page. That one is passed
+    /// over and named. So no key keeps the others from being looked at.
+    fn step_over(&mut self, slot: &Slot, mut after: KeyRef) {
+        for _ in 0..PAGE {
+            let next = match as_owner(|owner| Ok(store::rotation::next(owner, after))) {
+                Ok(Some(next)) => next,
+                Ok(None) => return self.after = None,
+                Err(failure) => return later(&failure),
+            };
+            match as_owner(|owner| Ok(alert(owner, after, 1))) {
+                Ok((_, fresh)) => slot.announce_all(fresh),
+                Err(failure) => warning!(
+                    "watchllm_keys writer: rotation of provider key {} cannot be judged: {}",
+                    next.key,
+                    failure.message
+                ),
+            }
+            after = next;
+            self.after = Some(after);
         }
     }
 }
 
+fn later(failure: &Failure) {
+    log!("watchllm_keys writer: keys to rotate are looked for later: {}", failure.message);
+}
+
 type Outcome = (Option<KeyRef>, Vec<Notice>);
 
-/// Writes the new incidents of the keys after one. Answers how far it came.
-fn alert(owner: Owner, after: KeyRef) -> Outcome {
+/// Writes the new incidents of at most `most` keys after one. Answers how far it came.
+fn alert(owner: Owner, after: KeyRef, most: i32) -> Outcome {
     let now = clock::now();
-    let page = store::rotation::page(owner, after, PAGE);
-    let last = page.last().filter(|_| page.len() == PAGE as usize).map(Aged::key);
+    let page = store::rotation::page(owner, after, most);
+    let last = page.last().filter(|_| page.len() == most as usize).map(Aged::key);
     let due: Vec<Incident> =
         page.iter().filter_map(|key| Some(incident_of(key, key.stage?, now))).collect();
     let ids: Vec<IncidentId> = due.iter().map(|incident| incident.id).collect();
