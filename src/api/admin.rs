@@ -94,7 +94,10 @@ fn status() -> TableIterator<
         (_, false) => Some(Error::NotPreloaded.message()),
         (Err(error), _) => Some(error.message()),
         _ if process::is_standby() => Some(Error::Standby.message()),
-        _ => state.problem.clone().or_else(|| state.keyring_problem.clone()),
+        _ => {
+            let later = || state.days_problem.clone();
+            state.problem.clone().or_else(|| state.keyring_problem.clone()).or_else(later)
+        }
     };
     let health = match &problem {
         Some(_) if state.preloaded && found.is_ok() && process::is_standby() => "standby",

@@ -27,8 +27,10 @@ pub(crate) struct State {
     /// Whether the vault was called since the server started. If not, nothing is known, and nothing
     /// is wrong.
     pub called: bool,
-    /// Why the writer may not serve, or will not from some day on.
+    /// Why the writer may not serve.
     pub problem: Option<String>,
+    /// Why it will not from some day on.
+    pub days_problem: Option<String>,
 }
 
 /// The state of this database's queue, writer and keyring.
@@ -63,12 +65,10 @@ pub(crate) fn state() -> State {
             .collect(),
         keyring_problem: shared_keyring::last_problem(number).map(|problem| problem.message()),
         called: true,
-        problem: slot
-            .is_stuck_since(clock::now() - Span::of(settings::audit_timeout()))
-            .then(|| {
-                "events wait longer than audit_timeout: the audit writer does not answer".into()
-            })
-            .or_else(|| slot.days_problem()),
+        problem: slot.is_stuck_since(clock::now() - Span::of(settings::audit_timeout())).then(
+            || "events wait longer than audit_timeout: the audit writer does not answer".into(),
+        ),
+        days_problem: slot.days_problem(),
         ..idle
     }
 }

@@ -16,6 +16,7 @@ const ROLES: &[(&str, &str)] = &[
     ("watchllm_tenant", "t"),
     ("watchllm_auditor", "u"),
     ("watchllm_owner", "o"),
+    ("pg_monitor", "m"), // the health and nothing else
     ("authenticated", "t"),
     ("service_role", "s"),
     ("anon", ""),
@@ -28,6 +29,7 @@ const ROLES: &[(&str, &str)] = &[
 /// Who may execute a function, in all its overloads. p stands for everybody. The functions of the
 /// detectors are as `(detector)`.
 const FUNCTIONS: &str = "
+accept_finding           a
 acknowledge_incident     a
 add_project_member       a
 adopt_projects           a
@@ -72,7 +74,7 @@ scan_table_for_leaks     au
 security_check           au
 set_provider_key_active  ast
 set_setting              a
-status                   asu
+status                   asum
 store_from_inbox
 store_provider_key       ast
 unblock_caller           a
@@ -250,7 +252,7 @@ fn meant(server: &Server, database: &str) -> (BTreeSet<String>, Vec<String>) {
     for (view, letters) in INSERTERS {
         meant.extend(roles_with(letters).map(|role| format!("{role} INSERT {view}")));
     }
-    meant.extend(roles_with("astuo").map(|role| format!("{role} USAGE schema")));
+    meant.extend(roles_with("astuom").map(|role| format!("{role} USAGE schema")));
     meant.insert("watchllm_owner CREATE schema".into());
     (meant, strange)
 }

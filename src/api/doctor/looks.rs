@@ -3,6 +3,7 @@
 //! `store/doctor` says what each reads and when it is wrong.
 
 use super::check::{Check, check, listed, not_looked_at};
+use crate::audit::State;
 use crate::error::Error;
 use crate::postgres::{Owner, session};
 use crate::store::doctor::{self, RowCount, Seen};
@@ -217,12 +218,19 @@ const SURROUNDINGS: &[Look] = &[
 ];
 
 /// All of them.
-pub(super) fn checks(owner: &Result<Owner, Error>) -> Vec<Check> {
-    let walls = WALLS.iter().map(|look| match (look.seen)() {
-        nothing if nothing.is_empty() => {
-            not_looked_at(look.name, "there is nothing in schema watchllm")
+pub(super) fn checks(owner: &Result<Owner, Error>, state: &State) -> Vec<Check> {
+    let walls = WALLS.iter().map(|look| {
+        let mut seen = (look.seen)();
+        if seen.is_empty() {
+            return not_looked_at(look.name, "there is nothing in schema watchllm");
         }
-        seen => judged(look, seen, false),
+        // The days may all be there still, while the next one cannot be made.
+        if look.name == "days_ahead"
+            && let Some(problem) = &state.days_problem
+        {
+            seen.push(Seen { what: problem.clone(), wrong: true });
+        }
+        judged(look, seen, false)
     });
     let rights = RIGHTS.iter().map(|look| judged(look, (look.seen)(), false));
     let surroundings = SURROUNDINGS.iter().map(|look| judged(look, (look.seen)(), true));

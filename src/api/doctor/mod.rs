@@ -11,7 +11,7 @@ mod vault;
 use crate::audit;
 use crate::caller::{Caller, Context};
 use crate::error::Error;
-use crate::postgres::Owner;
+use crate::postgres::{Owner, attempt_or_why};
 use crate::store::installed;
 use check::Check;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -50,10 +50,21 @@ fn security_check() -> Result<
 
 /// Every check as it stands now, whatever was accepted.
 fn findings() -> (Result<Owner, Error>, Vec<Check>) {
-    let owner = installed::owner();
+    let owner = sound(installed::owner);
     // Calling them shows whether writer and keyring work. If not, one of the rows says why.
-    let ready = audit::check_ready();
-    let mut checks = vault::checks(&owner, &ready, &audit::state());
-    checks.extend(looks::checks(&owner));
+    let ready = sound(audit::check_ready);
+    let state = audit::state();
+    let mut checks = vault::checks(&owner, &ready, &state);
+    checks.extend(looks::checks(&owner, &state));
     (owner, checks)
+}
+
+/// Asks something that reads our tables as their owner. Without its rights even that fails, and the
+/// doctor is there to say so.
+fn sound<T>(ask: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    attempt_or_why(|| Some(ask())).ok().flatten().unwrap_or(Err(Error::Refused(
+        "watchllm_owner may not read its own tables",
+        "SELECT watchllm.install(); as superuser gives it back what a REVOKE took. \
+         See docs/reference.md#42501.",
+    )))
 }

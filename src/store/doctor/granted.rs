@@ -131,7 +131,7 @@ static LACKING: Statement = Statement::new(
          SELECT w.role, w.privilege, 'schema watchllm',
              coalesce(NOT pg_catalog.has_schema_privilege(r.rolname, 'watchllm', w.privilege), true)
          FROM wanted w LEFT JOIN pg_catalog.pg_roles r ON r.rolname = w.role
-         WHERE w.object = 'watchllm'
+         WHERE w.object = 'watchllm' AND EXISTS (SELECT FROM relations)
          UNION ALL
          SELECT 'watchllm_owner', p.name, c.relname,
              NOT pg_catalog.has_table_privilege(r.oid, c.oid, p.name)
