@@ -315,7 +315,10 @@ fn without_the_library_or_the_tables_it_says_what_is_missing() {
     assert_eq!(server.psql("old", UNKNOWN), walls);
     // only the tables are there: half of a restore
     server.psql("postgres", "DROP EXTENSION watchllm_keys CASCADE; CREATE EXTENSION watchllm_keys");
-    assert_eq!(server.psql("postgres", WRONG), "append_only installed missing_policies");
+    assert_eq!(
+        server.psql("postgres", WRONG),
+        "append_only installed missing_policies silent_triggers"
+    );
     assert!(detail(&server, "installed").contains("not ready"));
 }
 

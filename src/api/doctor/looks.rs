@@ -39,7 +39,7 @@ const WALLS: &[Look] = &[
         seen: doctor::logged,
         fine: "every table is in the WAL",
         hint: "A crash empties an unlogged table, and no standby or backup has its rows: \
-             ALTER TABLE … SET LOGGED; see docs/operations.md#what-the-doctor-finds.",
+             ALTER TABLE … SET LOGGED; see docs/doctor.md#what-some-findings-mean.",
     },
     Look {
         name: "days_ahead",

@@ -106,7 +106,7 @@ static LACKING: Statement = Statement::new(
          FROM pg_catalog.pg_proc p
          WHERE p.pronamespace = 'watchllm'::pg_catalog.regnamespace
      ), relations AS (
-         SELECT c.oid, c.relname, c.relkind FROM pg_catalog.pg_class c
+         SELECT c.oid, c.relname, c.relkind, c.relowner FROM pg_catalog.pg_class c
          WHERE c.relnamespace = 'watchllm'::pg_catalog.regnamespace
              AND c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition
      ), found AS (
@@ -137,7 +137,7 @@ static LACKING: Statement = Statement::new(
              NOT pg_catalog.has_table_privilege(r.oid, c.oid, p.name)
          FROM relations c
          CROSS JOIN (VALUES ('SELECT'), ('INSERT'), ('UPDATE'), ('DELETE')) AS p (name)
-         JOIN pg_catalog.pg_roles r ON r.rolname = 'watchllm_owner'
+         JOIN pg_catalog.pg_roles r ON r.oid = c.relowner AND r.rolname = 'watchllm_owner'
          WHERE c.relkind <> 'v'
      )
      SELECT pg_catalog.format('%s lacks %s on %s', CASE WHEN f.role = 'public' THEN 'PUBLIC'
