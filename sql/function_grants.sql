@@ -1,9 +1,10 @@
 -- Who may execute what, in one table, and what each Rust function is for. Runs last in CREATE
--- EXTENSION, in every upgrade script and in every install(), which so gives back what a REVOKE took.
--- security_check() reads the same table (src/store/doctor/granted.rs). It changes nothing that is
--- right already. A function of the extension without a line here stops the script. So no function keeps the EXECUTE that PostgreSQL gives to PUBLIC, or that
--- default privileges give to others. Names of later versions may stand here early. Comments are the
--- first sentence of the documentation in src/api.
+-- EXTENSION, in every upgrade script and in every install(), which so gives back what a REVOKE
+-- took. security_check() reads the same table (src/store/doctor/granted.rs). It changes nothing
+-- that is right already. A function of the extension without a line here stops the script. So no
+-- function keeps the EXECUTE that PostgreSQL gives to PUBLIC, or that default privileges give to
+-- others. Names of later versions may stand here early. Comments are the first sentence of the
+-- documentation in src/api.
 
 -- No operator is looked up in the schema (roles.sql says why).
 SET LOCAL search_path = pg_catalog, pg_temp;

@@ -5,9 +5,10 @@
 -- creates keys, triggers and row security last, in any order when parallel. Until all are there,
 -- nobody may write (docs/facts.md#dump-and-restore).
 
--- Each with its number of unique indexes (the primary key is one) and of foreign keys
+-- Each with its number of unique indexes (the primary key is one) and of foreign keys. A table of a
+-- later schema version may be missing: the recorded version says whether install() must run.
 WITH ours AS MATERIALIZED (
-    SELECT w.name, w.uniques, w.references_out, c.oid, c.relkind, c.relowner, c.relhasrules, c.relhastriggers,
+    SELECT w.name, w.name IN ('leak_marks', 'accepted_findings') AS is_later, w.uniques, w.references_out, c.oid, c.relkind, c.relowner, c.relhasrules, c.relhastriggers,
            c.relrowsecurity AND c.relforcerowsecurity AS walled
     FROM (VALUES ('install_history'::pg_catalog.name, 1, 0), ('adopted_tables', 2, 0), ('projects', 1, 1),
                  ('project_members', 2, 1),
@@ -45,8 +46,8 @@ WITH ours AS MATERIALIZED (
                -- first, because a restore creates tables before it sets their owner
                WHEN EXISTS (
                    SELECT FROM ours o
-                   WHERE o.oid IS NULL
-                      OR (o.relkind = 'p') <> (o.name = 'provider_key_access_logs')
+                   WHERE CASE WHEN o.oid IS NULL THEN NOT o.is_later ELSE
+                         (o.relkind = 'p') <> (o.name = 'provider_key_access_logs')
                       OR NOT EXISTS (
                           SELECT FROM pg_catalog.pg_index x
                           WHERE x.indrelid = o.oid AND x.indisprimary AND x.indisvalid)
@@ -56,6 +57,7 @@ WITH ours AS MATERIALIZED (
                       OR o.references_out > (
                           SELECT pg_catalog.count(*) FROM pg_catalog.pg_constraint f
                           WHERE f.conrelid = o.oid AND f.contype = 'f' AND f.convalidated)
+                      END
                ) OR EXISTS (
                    SELECT FROM guarded g WHERE NOT g.walled
                ) THEN 'restoring'

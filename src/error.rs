@@ -175,8 +175,8 @@ impl Error {
             OwnTrail => "this transaction itself made or locked the audit trail".into(),
             PreparedChange => "a transaction that changed provider keys cannot be prepared".into(),
             SilentTrigger(trigger) => format!(
-                "trigger \"{trigger}\" of watchllm_keys would not fire: session_replication_role is \
-                 replica"
+                "trigger \"{trigger}\" of watchllm_keys would not fire: \
+                 session_replication_role is replica"
             ),
             TooManyChanges(most) => {
                 format!("this transaction has changed more than {most} provider keys")

@@ -1,9 +1,7 @@
-//! Our triggers fire, or the statement fails. With session_replication_role = replica, as tools that
-//! load data set it, PostgreSQL fires no trigger but those made to fire always. A view's trigger
-//! cannot be made so: COPY into the inbox would say "COPY 1" and store nothing. Only such sessions
-//! are looked at; all others pay one comparison. Unsafe: hooks of the executor and of utility
-//! statements. Not #[pg_guard], as those of the log hook: an ERROR passes over frames that have
-//! nothing to drop.
+//! Our triggers fire, or the statement fails. With session_replication_role = replica, as tools
+//! that load data set it, PostgreSQL fires only triggers that were made to fire always. A view's
+//! cannot be: COPY into the inbox would say "COPY 1" and store nothing. All other sessions pay one
+//! comparison. Unsafe: hooks of the executor and of utility statements, as in the log hook.
 
 use crate::error::Error;
 use crate::postgres::hooks::HookChain;
@@ -88,8 +86,8 @@ unsafe extern "C-unwind" fn judge_plan(plan: *const pg_sys::PlannedStmt) {
     changed.into_iter().for_each(judge);
 }
 
-// SAFETY: called with a COPY statement of PostgreSQL's, inside a transaction. An ERROR leaves by the
-// guard.
+// SAFETY: called with a COPY statement of PostgreSQL's, inside a transaction. An ERROR leaves by
+// the guard.
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn judge_copy(copy: *const pg_sys::CopyStmt) {
     // SAFETY: as above.

@@ -1,9 +1,10 @@
--- Nothing that a tenant can store may fail when somebody else reads it, and staff waits for no
--- tenant. So the parts of a rotation interval and all times have bounds, marks of leaks wait in a
--- table that no tenant can lock, and findings of the doctor can be accepted.
+-- Nothing that a tenant can store may fail when somebody else reads it. So the parts of a rotation
+-- interval and all times have bounds. Staff waits for no tenant. So marks of leaks wait in a table
+-- that no tenant can lock. Findings of the doctor can be accepted.
 
--- PostgreSQL adds months, days and time one after the other. Opposite parts may cancel out and still
--- leave the range of dates on the way, in some time zones only. Such an interval becomes its length.
+-- PostgreSQL adds months, days and time one after the other. Opposite parts may cancel out and
+-- still leave the range of dates on the way, in some time zones only. Such an interval becomes its
+-- length.
 UPDATE watchllm.provider_key_records
 SET rotation_interval = pg_catalog.make_interval(secs => LEAST(GREATEST(
     EXTRACT(epoch FROM rotation_interval), 1), 3110400000)::float8)
@@ -40,8 +41,8 @@ ALTER TABLE watchllm.provider_key_versions
     ADD CONSTRAINT provider_key_versions_times CHECK (
         created_at BETWEEN '1970-01-01 00:00:00+00' AND '3000-01-01 00:00:00+00');
 
--- Versions reported as leaked while a tenant held their key's row. The writer marks them once the row
--- is free, and waits for nobody.
+-- Versions reported as leaked while a tenant held their key's row. The writer marks them once the
+-- row is free, and waits for nobody.
 CREATE TABLE watchllm.leak_marks (
     project_id      uuid        NOT NULL,
     provider_key_id uuid        NOT NULL,

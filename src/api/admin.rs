@@ -60,8 +60,8 @@ fn reload_keyring() -> Answer<i32> {
 }
 
 /// Shows the state of the vault in this database: one row, also when something is missing. `health`
-/// is `ok`, `problem`, `standby`, or `not called yet` after a start of the server. It starts nothing
-/// and waits for nothing, so monitoring may ask as often as it likes.
+/// is `ok`, `problem`, `standby`, or `not called yet` after a start of the server. It starts
+/// nothing and waits for nothing, so monitoring may ask as often as it likes.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn status() -> TableIterator<

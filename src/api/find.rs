@@ -12,8 +12,8 @@ use crate::trail::{AccessType, FailureReason};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-/// The longest text that is searched in one piece, 16 MB: what is found of it is all in memory. Scans
-/// search longer ones.
+/// The longest text that is searched in one piece, 16 MB: what is found of it is all in memory.
+/// Scans search longer ones.
 const LONGEST: usize = 16 << 20;
 
 /// Finds the keys in a text: by known shapes, and by fingerprint those that are stored here, also

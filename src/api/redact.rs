@@ -51,6 +51,7 @@ fn pause() {
     pgrx::check_for_interrupts!();
 }
 
+/// The error of a pattern that is refused.
 fn refused(refusal: redact::Refusal) -> Error {
     Error::BadInput(refusal.message, refusal.hint)
 }

@@ -1,6 +1,6 @@
-//! Values of type text, json and jsonb as text, exactly as PostgreSQL writes them. Parsing JSON would
-//! round numbers. A value may be a gigabyte, so its copy asks for memory. Unsafe: conversions of
-//! pgrx, and calls of built-in functions of PostgreSQL.
+//! Values of type text, json and jsonb as text, exactly as PostgreSQL writes them. Parsing JSON
+//! would round numbers. A value may be a gigabyte, so its copy asks for memory. Unsafe: conversions
+//! of pgrx, and calls of built-in functions of PostgreSQL.
 
 use super::memory::copied;
 use pgrx::datum::{Datum, FromDatum, IntoDatum, UnboxDatum};

@@ -80,8 +80,8 @@ pub(crate) fn override_setting(name: &CStr, value: &str) {
     }
 }
 
-/// Runs `work` with a lock_timeout of its own. Longer waits for a lock end with 55P03. The session's
-/// value holds again afterwards, also after an ERROR.
+/// Runs `work` with a lock_timeout of its own. Longer waits for a lock end with 55P03. The
+/// session's value holds again afterwards, also after an ERROR.
 pub(crate) fn with_lock_timeout<T>(longest: Duration, work: impl FnOnce() -> T) -> T {
     let millis = CString::new(longest.as_millis().max(1).to_string()).unwrap_or_default();
     // SAFETY: a nest level as a function's SET has it. PostgreSQL ends it with the transaction or

@@ -1,4 +1,5 @@
-//! Findings of the doctor that somebody accepted. Rows are only added; the last of a check counts.
+//! Findings of the doctor that somebody accepted until a date. Rows are only added; the last of a
+//! check counts.
 
 use super::oids::*;
 use super::{timestamp, uuid, value};

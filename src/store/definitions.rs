@@ -292,8 +292,8 @@ impl Defined {
     }
 }
 
-/// Calls `work` with every definition that the caller may read, and its text. Names to `passed_over`
-/// what PostgreSQL cannot write out, and why.
+/// Calls `work` with every definition that the caller may read, and its text. Names to
+/// `passed_over` what PostgreSQL cannot write out, and why.
 pub(crate) fn each(
     mut work: impl FnMut(&Defined, &str) -> Result<(), Error>,
     mut passed_over: impl FnMut(&str, &str),

@@ -1,5 +1,5 @@
-//! One row, one object, one transaction that stops everybody: a poison interval, a view nested too
-//! deeply, a thief in an open transaction, replica mode, days that cannot be made, a text larger
+//! One row, one object, one transaction that stops everybody. A poison interval, a view nested too
+//! deeply, a thief in an open transaction, replica mode. Days that cannot be made, a text larger
 //! than memory, a vault that is gone. Each time the others go on, and what is wrong is named.
 
 use std::thread;

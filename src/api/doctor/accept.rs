@@ -3,7 +3,7 @@
 //! the very same.
 
 use super::check::Check;
-use super::findings;
+use super::findings::findings;
 use crate::api::access::Access;
 use crate::caller::Context;
 use crate::error::{Answer, Error};

@@ -148,13 +148,13 @@ const SURROUNDINGS: &[Look] = &[
         name: "publications",
         seen: doctor::publications,
         fine: "publications send rows of the vault",
-        hint: "Whoever subscribes gets ciphertext and the trail of every tenant. Publish the tables \
-             that are meant instead of all, and of the vault at most the trail.",
+        hint: "Whoever subscribes gets ciphertext and the trail of every tenant. Publish the \
+             tables that are meant instead of all, and of the vault at most the trail.",
     },
     Look {
         name: "silent_triggers",
         seen: doctor::triggers,
-        fine: "triggers of the vault on the inbox and on tables of applications, none is switched off",
+        fine: "triggers of the vault on the inbox and on tables, none is switched off",
         hint: "Keys are stored unmasked, or not at all, while it is off: ALTER TABLE … ENABLE \
              TRIGGER …, or for the inbox SELECT watchllm.install();",
     },
@@ -301,8 +301,8 @@ fn adopted_tables(owner: &Result<Owner, Error>) -> Check {
 
 /// Rows that a tool loaded past our triggers, or that were there before somebody switched them off.
 fn adopted_rows(owner: &Result<Owner, Error>) -> Check {
-    let hint = "They were changed past our triggers: SELECT watchllm.adopt_projects('schema.table', \
-         …); again takes the missing ones in; delete_project() ends what has no row any more.";
+    let hint = "They were changed past our triggers: SELECT \
+         watchllm.adopt_projects('schema.table', …); again takes the missing ones in; delete_project() ends what has no row any more.";
     counted(
         "adopted_rows",
         owner,

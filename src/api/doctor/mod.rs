@@ -5,23 +5,20 @@
 
 mod accept;
 mod check;
+mod findings;
 mod looks;
 mod vault;
 
-use crate::audit;
 use crate::caller::{Caller, Context};
 use crate::error::Error;
-use crate::postgres::{Owner, attempt_or_why};
-use crate::store::installed;
-use check::Check;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 /// Checks everything that the vault's promises rest on: a row per check, `ok` false for what is
-/// wrong, with a hint, and NULL for what could not be looked at. What `accept_finding()` accepted is
-/// true, and the detail says until when. It works even if the vault is not
-/// installed or the library not preloaded, and says so. Starts the audit writer. For watchllm_admin
-/// and watchllm_auditor; 42501 for others.
+/// wrong, with a hint, and NULL for what could not be looked at. What `accept_finding()` accepted
+/// is true, and the detail says until when. It works even if the vault is not installed or the
+/// library not preloaded, and says so. Starts the audit writer. For watchllm_admin and
+/// watchllm_auditor; 42501 for others.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn security_check() -> Result<
@@ -39,32 +36,11 @@ fn security_check() -> Result<
     if !Caller::new(Context::default()).may_audit() {
         return Err(Error::NotAuthorized("check the vault").into());
     }
-    let (owner, mut checks) = findings();
+    let (owner, mut checks) = findings::findings();
     if let Ok(owner) = owner {
         accept::mark(&mut checks, owner);
     }
     Ok(TableIterator::new(
         checks.into_iter().map(|c| (c.name.to_owned(), c.ok, c.detail, c.hint.map(str::to_owned))),
     ))
-}
-
-/// Every check as it stands now, whatever was accepted.
-fn findings() -> (Result<Owner, Error>, Vec<Check>) {
-    let owner = sound(installed::owner);
-    // Calling them shows whether writer and keyring work. If not, one of the rows says why.
-    let ready = sound(audit::check_ready);
-    let state = audit::state();
-    let mut checks = vault::checks(&owner, &ready, &state);
-    checks.extend(looks::checks(&owner, &state));
-    (owner, checks)
-}
-
-/// Asks something that reads our tables as their owner. Without its rights even that fails, and the
-/// doctor is there to say so.
-fn sound<T>(ask: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    attempt_or_why(|| Some(ask())).ok().flatten().unwrap_or(Err(Error::Refused(
-        "watchllm_owner may not read its own tables",
-        "SELECT watchllm.install(); as superuser gives it back what a REVOKE took. \
-         See docs/reference.md#42501.",
-    )))
 }

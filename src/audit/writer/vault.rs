@@ -1,6 +1,7 @@
 //! Whether the vault that this writer serves is still there. If it was removed, the writer ends. If
-//! another one took its place, the writer ends too, and whoever calls starts a new one: it loads the
-//! keyring, opens the chain and draws an identity anew. A vault is known by the table of its trail.
+//! another one took its place, the writer ends too, and whoever calls starts a new one: it loads
+//! the keyring, opens the chain and draws an identity anew. A vault is known by the table of its
+//! trail.
 
 use super::process;
 use super::transaction::{Failure, as_owner};
@@ -60,8 +61,8 @@ impl Vault {
         }
     }
 
-    /// The vault cannot be used now. Without tables, or after a while without anybody who waits, the
-    /// writer ends.
+    /// The vault cannot be used now. Without tables, or after a while without anybody who waits,
+    /// the writer ends.
     fn wait(&mut self, slot_number: usize, slot: &Slot, failure: Failure) {
         let now = Instant::now();
         let (since, told) = match &self.unusable {

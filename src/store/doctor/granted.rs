@@ -103,8 +103,11 @@ static LACKING: Statement = Statement::new(
                  AND p.prorettype = 'record'::pg_catalog.regtype
                  AND p.proargnames[3:5] = '{detector,severity,project_id}'
              THEN 'a detector' ELSE p.proname END AS name
-         FROM pg_catalog.pg_proc p
-         WHERE p.pronamespace = 'watchllm'::pg_catalog.regnamespace
+         FROM pg_catalog.pg_extension x
+         JOIN pg_catalog.pg_depend d ON d.refclassid = x.tableoid AND d.refobjid = x.oid
+             AND d.deptype = 'e' AND d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass
+         JOIN pg_catalog.pg_proc p ON p.oid = d.objid
+         WHERE x.extname = 'watchllm_keys'
      ), relations AS (
          SELECT c.oid, c.relname, c.relkind, c.relowner FROM pg_catalog.pg_class c
          WHERE c.relnamespace = 'watchllm'::pg_catalog.regnamespace

@@ -24,7 +24,8 @@ static LOGGED: Statement = Statement::new(
 
 // The writer makes the seventh day ahead at midnight, so it is not asked for.
 static DAYS_AHEAD: Statement = Statement::new(
-    "SELECT pg_catalog.format('the day %s has no partition', pg_catalog.to_char(d.day, 'YYYY-MM-DD')),
+    "SELECT pg_catalog.format('the day %s has no partition',
+             pg_catalog.to_char(d.day, 'YYYY-MM-DD')),
          NOT EXISTS (
              SELECT FROM pg_catalog.pg_class c JOIN pg_catalog.pg_inherits i
                  ON i.inhrelid = c.oid AND i.inhparent = t.oid AND NOT i.inhdetachpending
@@ -74,9 +75,9 @@ static PUBLICATIONS: Statement = Statement::new(
     &[],
 );
 
-/// Each committed change has a row of the trail, and rows are numbered without gaps. So a trail that
-/// ends before there were as many has lost its beginning, and so has one that begins with number 1
-/// long after the first project.
+/// Each committed change has a row of the trail, and rows are numbered without gaps. So a trail
+/// with a smaller last number has lost rows. One that begins with number 1 long after the first
+/// project has lost them too.
 static TRAIL: Statement = Statement::new(
     "SELECT l.last, CASE
          WHEN c.changes > l.last THEN pg_catalog.format(
@@ -88,7 +89,8 @@ static TRAIL: Statement = Statement::new(
          END
      FROM (SELECT coalesce((SELECT a.seq FROM watchllm.provider_key_access_logs a
                ORDER BY a.seq DESC LIMIT 1), 0) AS last,
-             (SELECT a.seq FROM watchllm.provider_key_access_logs a ORDER BY a.seq LIMIT 1) AS first,
+             (SELECT a.seq FROM watchllm.provider_key_access_logs a
+                ORDER BY a.seq LIMIT 1) AS first,
              (SELECT a.accessed_at FROM watchllm.provider_key_access_logs a
                 ORDER BY a.seq LIMIT 1) AS first_at) l
      CROSS JOIN (SELECT (SELECT pg_catalog.count(*) FROM watchllm.committed_changes) AS changes,
@@ -162,8 +164,8 @@ pub(crate) fn publications() -> Vec<Seen> {
     seen(&PUBLICATIONS)
 }
 
-/// Whether the trail has its beginning. One finding, wrong if it has lost it; none: it is empty, and
-/// rightly so.
+/// Whether the trail has its beginning. One finding, wrong if it has lost it; none: it is empty,
+/// and rightly so.
 pub(crate) fn trail(owner: Owner) -> Vec<Seen> {
     TRAIL.read(owner, &[], |row| {
         let problem = row.get::<String>(2);
