@@ -9,10 +9,11 @@ DECLARE
         'install_history', 'adopted_tables', 'projects', 'project_members', 'provider_key_records', 'provider_key_versions',
         'provider_key_usage', 'provider_key_access_logs', 'committed_changes', 'audit_checkpoints',
         'database_identity', 'master_keys', 'audit_keys', 'settings', 'security_incidents', 'incident_events',
-        'caller_peaks', 'provider_key_callers', 'blocked_callers', 'incident_sources'];
+        'caller_peaks', 'provider_key_callers', 'blocked_callers', 'incident_sources', 'leak_marks',
+        'accepted_findings'];
     append_only CONSTANT name[] := ARRAY[
         'install_history', 'provider_key_access_logs', 'committed_changes', 'audit_checkpoints', 'audit_keys',
-        'database_identity', 'security_incidents', 'incident_events'];
+        'database_identity', 'security_incidents', 'incident_events', 'accepted_findings'];
     item    record;
     trigger record;
     grantee text;
@@ -32,6 +33,14 @@ BEGIN
     LOOP
         IF item.relowner <> 'watchllm_owner'::pg_catalog.regrole THEN
             EXECUTE pg_catalog.format('ALTER TABLE watchllm.%I OWNER TO watchllm_owner', item.relname);
+        END IF;
+        -- A sweep of REVOKE can take an owner's own rights, and then every call fails.
+        IF NOT pg_catalog.has_table_privilege('watchllm_owner', item.oid, 'SELECT')
+            OR NOT pg_catalog.has_table_privilege('watchllm_owner', item.oid, 'INSERT')
+            OR NOT pg_catalog.has_table_privilege('watchllm_owner', item.oid, 'UPDATE')
+            OR NOT pg_catalog.has_table_privilege('watchllm_owner', item.oid, 'DELETE')
+        THEN
+            EXECUTE pg_catalog.format('GRANT ALL ON TABLE watchllm.%I TO watchllm_owner', item.relname);
         END IF;
         IF NOT item.relrowsecurity THEN
             EXECUTE pg_catalog.format('ALTER TABLE watchllm.%I ENABLE ROW LEVEL SECURITY', item.relname);
@@ -73,8 +82,9 @@ END
 $$;
 
 -- preflight.sql refuses CREATE for anybody else. USAGE that an administrator gave to others stays.
+-- Monitoring calls status(), and may do nothing else.
 GRANT USAGE ON SCHEMA watchllm
-    TO watchllm_owner, watchllm_admin, watchllm_service, watchllm_tenant, watchllm_auditor;
+    TO watchllm_owner, watchllm_admin, watchllm_service, watchllm_tenant, watchllm_auditor, pg_monitor;
 GRANT CREATE ON SCHEMA watchllm TO watchllm_owner;
 
 -- Who may read which columns. The grants name each column, so that a new column is hidden until
@@ -109,6 +119,10 @@ GRANT SELECT (kind, subject, blocked_at, incident_id, note)
 GRANT SELECT (day, kind, name, database, channel, project_id, raised, held_back, cut_off_at, last_at, incident_id,
         closed_at)
     ON watchllm.incident_sources TO watchllm_admin, watchllm_auditor;
+GRANT SELECT (project_id, provider_key_id, version, marked_at)
+    ON watchllm.leak_marks TO watchllm_admin, watchllm_auditor;
+GRANT SELECT (id, check_name, finding, note, until, accepted_by, accepted_at)
+    ON watchllm.accepted_findings TO watchllm_admin, watchllm_auditor;
 
 -- Columns that tenants write have no statistics. EXPLAIN would tell a tenant how often a value
 -- stands in everybody's rows.
@@ -165,7 +179,9 @@ BEGIN
                      ('settings', 'project_id', false, false),
                      ('caller_peaks', 'subject', false, false),
                      ('incident_sources', 'project_id', false, false),
-                     ('blocked_callers', 'subject', false, false)) AS t (name, project, for_services, for_tenants)
+                     ('blocked_callers', 'subject', false, false),
+                     ('leak_marks', 'project_id', false, false),
+                     ('accepted_findings', 'id', false, false)) AS t (name, project, for_services, for_tenants)
         CROSS JOIN LATERAL (
             VALUES ('auditors_read_all', 'watchllm_admin, watchllm_auditor', 'true', true),
                    ('services_read_all', 'watchllm_service', 'true', t.for_services),
@@ -177,6 +193,46 @@ BEGIN
     LOOP
         EXECUTE pg_catalog.format('CREATE POLICY %I ON watchllm.%I AS PERMISSIVE FOR SELECT TO %s USING (%s)',
             wanted.policy, wanted.table_name, wanted.roles, wanted.condition);
+    END LOOP;
+END
+$$;
+
+-- DROP OWNED takes a role out of our policies. Each gets back the roles that it was made for.
+DO $$
+DECLARE
+    lacking record;
+BEGIN
+    FOR lacking IN
+        SELECT c.relname AS table_name, p.polname AS policy, w.roles
+        FROM pg_catalog.pg_policy p
+        JOIN pg_catalog.pg_class c ON c.oid = p.polrelid AND c.relnamespace = 'watchllm'::pg_catalog.regnamespace
+        JOIN (VALUES ('auditors_read_all'::name, 'watchllm_admin, watchllm_auditor'),
+                     ('services_read_all', 'watchllm_service'),
+                     ('tenants_read_own', 'watchllm_tenant')) AS w (name, roles) ON w.name = p.polname
+        WHERE EXISTS (
+            SELECT FROM pg_catalog.unnest(pg_catalog.string_to_array(w.roles, ', ')) AS r (name)
+            WHERE r.name::pg_catalog.regrole::oid <> ALL (p.polroles))
+    LOOP
+        EXECUTE pg_catalog.format(
+            'ALTER POLICY %I ON watchllm.%I TO %s', lacking.policy, lacking.table_name, lacking.roles);
+    END LOOP;
+END
+$$;
+
+-- Our triggers on adopted tables fire also where session_replication_role is replica, as tools that
+-- load data set it. Otherwise the projects would drift apart.
+DO $$
+DECLARE
+    quiet record;
+BEGIN
+    FOR quiet IN
+        SELECT n.nspname, c.relname, t.tgname
+        FROM pg_catalog.pg_trigger t
+        JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE t.tgfoid = 'watchllm.follow_projects()'::pg_catalog.regprocedure AND t.tgenabled = 'O'
+    LOOP
+        EXECUTE pg_catalog.format('ALTER TABLE %I.%I ENABLE ALWAYS TRIGGER %I', quiet.nspname, quiet.relname, quiet.tgname);
     END LOOP;
 END
 $$;

@@ -256,6 +256,25 @@ COMMENT ON COLUMN watchllm.blocked_callers.blocked_at IS 'When it was blocked.';
 COMMENT ON COLUMN watchllm.blocked_callers.incident_id IS 'The incident that blocked it; NULL if a person did.';
 COMMENT ON COLUMN watchllm.blocked_callers.note IS 'Why, at most 500 bytes, redacted.';
 
+COMMENT ON TABLE watchllm.leak_marks IS
+    'Versions reported as leaked while another transaction held their key''s row; the writer marks them and removes the row.';
+COMMENT ON COLUMN watchllm.leak_marks.project_id IS 'The project of the key.';
+COMMENT ON COLUMN watchllm.leak_marks.provider_key_id IS 'The key.';
+COMMENT ON COLUMN watchllm.leak_marks.version IS 'The version that leaked.';
+COMMENT ON COLUMN watchllm.leak_marks.marked_at IS 'When it was reported.';
+
+COMMENT ON TABLE watchllm.accepted_findings IS
+    'Findings of security_check() that somebody accepted until a date; insert-only, the last row of a check counts. '
+    'Written by accept_finding().';
+COMMENT ON COLUMN watchllm.accepted_findings.id IS 'Identity of the acceptance, and of its event in the trail.';
+COMMENT ON COLUMN watchllm.accepted_findings.check_name IS 'The check, as security_check() names it.';
+COMMENT ON COLUMN watchllm.accepted_findings.finding IS
+    'What it said then; a finding that says anything else is not accepted.';
+COMMENT ON COLUMN watchllm.accepted_findings.note IS 'Why, at most 500 bytes, redacted.';
+COMMENT ON COLUMN watchllm.accepted_findings.until IS 'Until when it is accepted.';
+COMMENT ON COLUMN watchllm.accepted_findings.accepted_by IS 'Who accepted it.';
+COMMENT ON COLUMN watchllm.accepted_findings.accepted_at IS 'When it was accepted.';
+
 COMMENT ON VIEW watchllm.provider_keys IS
     'The live provider keys with how they are used, as far as the reader may see them; no key and no ciphertext.';
 COMMENT ON COLUMN watchllm.provider_keys.id IS 'Identity of the provider key.';
@@ -419,6 +438,10 @@ COMMENT ON TRIGGER refuse_truncate ON watchllm.security_incidents IS
 COMMENT ON TRIGGER refuse_change ON watchllm.incident_events IS
     'Refuses to change or delete rows; fires always.';
 COMMENT ON TRIGGER refuse_truncate ON watchllm.incident_events IS
+    'Refuses to empty the table; fires always.';
+COMMENT ON TRIGGER refuse_change ON watchllm.accepted_findings IS
+    'Refuses to change or delete rows; fires always.';
+COMMENT ON TRIGGER refuse_truncate ON watchllm.accepted_findings IS
     'Refuses to empty the table; fires always.';
 
 DO $$

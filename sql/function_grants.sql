@@ -1,8 +1,10 @@
 -- Who may execute what, in one table, and what each Rust function is for. Runs last in CREATE
--- EXTENSION and again in every upgrade script. A function of the extension without a line here
--- stops the script. So no function keeps the EXECUTE that PostgreSQL gives to PUBLIC, or that
--- default privileges give to others. Names of later versions may stand here early. Comments are the
--- first sentence of the documentation in src/api.
+-- EXTENSION, in every upgrade script and in every install(), which so gives back what a REVOKE
+-- took. security_check() reads the same table (src/store/doctor/granted.rs). It changes nothing
+-- that is right already. A function of the extension without a line here stops the script. So no
+-- function keeps the EXECUTE that PostgreSQL gives to PUBLIC, or that default privileges give to
+-- others. Names of later versions may stand here early. Comments are the first sentence of the
+-- documentation in src/api.
 
 -- No operator is looked up in the schema (roles.sql says why).
 SET LOCAL search_path = pg_catalog, pg_temp;
@@ -18,6 +20,8 @@ DECLARE
     callers  CONSTANT text[] := '{watchllm_admin,watchllm_service,watchllm_tenant}';
     auditors CONSTANT text[] := '{watchllm_admin,watchllm_auditor}';
     staff    CONSTANT text[] := '{watchllm_admin,watchllm_service,watchllm_auditor}';
+    -- Monitoring asks how the vault is, and reads nothing else.
+    monitors CONSTANT text[] := '{watchllm_admin,watchllm_service,watchllm_auditor,pg_monitor}';
     readers  CONSTANT text[] := '{watchllm_admin,watchllm_service,watchllm_tenant,watchllm_auditor}';
     -- Who may read the trail, with the rights of the caller. The owner is one, because functions
     -- ask in its name.
@@ -31,8 +35,9 @@ BEGIN
         WITH grants (name, roles) AS (VALUES
             -- installation
             ('install',                          nobody),
-            ('status',                           staff),
+            ('status',                           monitors),
             ('security_check',                   auditors),
+            ('accept_finding',                   admin),
             ('reload_keyring',                   admin),
             ('refuse_change',                    owner),
             ('make_log_partition',               owner),
@@ -107,6 +112,7 @@ BEGIN
         -- A detector is known by its name and its columns.
         ), members AS (
             SELECT p.oid, p.proowner, p.pronamespace,
+                   coalesce(p.proacl, pg_catalog.acldefault('f', p.proowner)) AS acl,
                    CASE WHEN p.proname LIKE 'detect\_%' AND p.prorettype = 'record'::pg_catalog.regtype
                              AND p.proargnames[3:5] = '{detector,severity,project_id}'
                         THEN 'a detector' ELSE p.proname END AS name,
@@ -130,22 +136,31 @@ BEGIN
         END IF;
 
         FOR role IN
-            SELECT 'PUBLIC'
-            UNION
-            SELECT pg_catalog.quote_ident(r.rolname) FROM pg_catalog.pg_roles r
-            WHERE r.rolname IN ('anon', 'authenticated', 'service_role', 'watchllm_owner', 'watchllm_admin',
-                                'watchllm_service', 'watchllm_tenant', 'watchllm_auditor')
-            UNION -- those to whom the creator's default privileges give EXECUTE
-            SELECT pg_catalog.quote_ident(r.rolname)
-            FROM pg_catalog.pg_default_acl a
-            CROSS JOIN LATERAL pg_catalog.aclexplode(a.defaclacl) e
-            JOIN pg_catalog.pg_roles r ON r.oid = e.grantee
-            WHERE a.defaclrole = item.proowner AND a.defaclobjtype = 'f'
-              AND a.defaclnamespace IN (0::pg_catalog.oid, item.pronamespace) AND e.grantee <> item.proowner
+            SELECT coalesce(pg_catalog.quote_ident(r.rolname), 'PUBLIC')
+            FROM pg_catalog.aclexplode(item.acl) e
+            LEFT JOIN pg_catalog.pg_roles r ON r.oid = e.grantee
+            WHERE e.grantee <> item.proowner
+              AND (coalesce(r.rolname, 'public') <> ALL (item.roles) OR e.is_grantable)
+              AND (e.grantee = 0
+                   OR r.rolname IN ('anon', 'authenticated', 'service_role', 'watchllm_owner', 'watchllm_admin',
+                                    'watchllm_service', 'watchllm_tenant', 'watchllm_auditor')
+                   OR EXISTS ( -- the creator's default privileges gave it
+                       SELECT FROM pg_catalog.pg_default_acl a
+                       CROSS JOIN LATERAL pg_catalog.aclexplode(a.defaclacl) d
+                       WHERE a.defaclrole = item.proowner AND a.defaclobjtype = 'f'
+                         AND a.defaclnamespace IN (0::pg_catalog.oid, item.pronamespace)
+                         AND d.grantee = e.grantee))
         LOOP
             EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM %s', item.signature, role);
         END LOOP;
-        FOREACH role IN ARRAY item.roles LOOP
+        FOR role IN
+            SELECT w.role FROM pg_catalog.unnest(item.roles) AS w (role)
+            WHERE NOT EXISTS (
+                SELECT FROM pg_catalog.aclexplode(item.acl) e
+                LEFT JOIN pg_catalog.pg_roles r ON r.oid = e.grantee
+                WHERE e.privilege_type = 'EXECUTE' AND NOT e.is_grantable
+                  AND (CASE WHEN e.grantee = 0 THEN 'public' ELSE r.rolname END) = w.role)
+        LOOP
             EXECUTE pg_catalog.format('GRANT EXECUTE ON ROUTINE %s TO %s', item.signature,
                 CASE WHEN role = 'public' THEN 'PUBLIC' ELSE pg_catalog.quote_ident(role) END);
         END LOOP;
@@ -165,6 +180,8 @@ COMMENT ON FUNCTION watchllm.status IS
     'Shows the state of the vault in this database: one row, also when something is missing.';
 COMMENT ON FUNCTION watchllm.security_check IS
     'Checks everything that the vault''s promises rest on: a row per check, with a hint for what is wrong.';
+COMMENT ON FUNCTION watchllm.accept_finding IS
+    'Accepts what a check of security_check() finds now, until a date; a finding that says anything else is not accepted.';
 COMMENT ON FUNCTION watchllm.reload_keyring IS
     'Loads the keyring anew and answers how many versions of the master key can be used.';
 COMMENT ON FUNCTION watchllm.current_project_ids IS

@@ -18,7 +18,8 @@ BEGIN
           AND n.nspname = 'watchllm'
           AND o.rolname = 'watchllm_owner'
           AND (c.relname IN ('install_history', 'provider_key_access_logs', 'committed_changes', 'audit_checkpoints',
-                             'audit_keys', 'database_identity', 'security_incidents', 'incident_events')
+                             'audit_keys', 'database_identity', 'security_incidents', 'incident_events',
+                             'accepted_findings')
                OR c.relname ~ '^provider_key_access_logs_[0-9]{8}$')
     ) THEN
         RAISE EXCEPTION 'watchllm.refuse_change() guards only the append-only tables of watchllm_keys'

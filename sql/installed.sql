@@ -5,9 +5,10 @@
 -- creates keys, triggers and row security last, in any order when parallel. Until all are there,
 -- nobody may write (docs/facts.md#dump-and-restore).
 
--- Each with its number of unique indexes (the primary key is one) and of foreign keys
+-- Each with its number of unique indexes (the primary key is one) and of foreign keys. A table of a
+-- later schema version may be missing: the recorded version says whether install() must run.
 WITH ours AS MATERIALIZED (
-    SELECT w.name, w.uniques, w.references_out, c.oid, c.relkind, c.relowner, c.relhasrules, c.relhastriggers,
+    SELECT w.name, w.name IN ('leak_marks', 'accepted_findings') AS is_later, w.uniques, w.references_out, c.oid, c.relkind, c.relowner, c.relhasrules, c.relhastriggers,
            c.relrowsecurity AND c.relforcerowsecurity AS walled
     FROM (VALUES ('install_history'::pg_catalog.name, 1, 0), ('adopted_tables', 2, 0), ('projects', 1, 1),
                  ('project_members', 2, 1),
@@ -15,7 +16,8 @@ WITH ours AS MATERIALIZED (
                  ('provider_key_access_logs', 2, 0), ('committed_changes', 1, 0), ('audit_checkpoints', 1, 0),
                  ('database_identity', 1, 0), ('master_keys', 2, 0), ('audit_keys', 1, 1), ('settings', 2, 2),
                  ('security_incidents', 1, 0), ('incident_events', 1, 0), ('caller_peaks', 1, 0),
-                 ('provider_key_callers', 1, 0), ('blocked_callers', 1, 0)) AS w (name, uniques, references_out)
+                 ('provider_key_callers', 1, 0), ('blocked_callers', 1, 0), ('leak_marks', 1, 0),
+                 ('accepted_findings', 1, 0)) AS w (name, uniques, references_out)
     LEFT JOIN pg_catalog.pg_class c
            ON c.relname = w.name
           AND c.relnamespace = (SELECT n.oid FROM pg_catalog.pg_namespace n WHERE n.nspname = 'watchllm')
@@ -49,8 +51,8 @@ WITH ours AS MATERIALIZED (
                -- first, because a restore creates tables before it sets their owner
                WHEN EXISTS (
                    SELECT FROM ours o
-                   WHERE o.oid IS NULL
-                      OR (o.relkind = 'p') <> (o.name = 'provider_key_access_logs')
+                   WHERE CASE WHEN o.oid IS NULL THEN NOT o.is_later ELSE
+                         (o.relkind = 'p') <> (o.name = 'provider_key_access_logs')
                       OR NOT EXISTS (
                           SELECT FROM pg_catalog.pg_index x
                           WHERE x.indrelid = o.oid AND x.indisprimary AND x.indisvalid)
@@ -60,6 +62,7 @@ WITH ours AS MATERIALIZED (
                       OR o.references_out > (
                           SELECT pg_catalog.count(*) FROM pg_catalog.pg_constraint f
                           WHERE f.conrelid = o.oid AND f.contype = 'f' AND f.convalidated)
+                      END
                ) OR EXISTS (
                    SELECT FROM guarded g WHERE NOT g.walled
                ) THEN 'restoring'

@@ -10,7 +10,7 @@ DECLARE
         "committed_changes": "r", "audit_checkpoints": "r", "database_identity": "r", "master_keys": "r",
         "audit_keys": "r", "settings": "r", "security_incidents": "r", "incident_events": "r", "caller_peaks": "r",
         "provider_key_callers": "r", "blocked_callers": "r", "incident_sources": "r", "cut_off_sources": "v",
-        "provider_keys": "v", "access_logs": "v", "open_incidents": "v",
+        "leak_marks": "r", "accepted_findings": "r", "provider_keys": "v", "access_logs": "v", "open_incidents": "v",
         "key_access_rates": "v", "key_access_anomalies": "v", "key_access_limits": "v",
         "provider_key_security_summary": "v",
         "provider_key_inbox": "v"}';
@@ -102,7 +102,9 @@ BEGIN
         RAISE EXCEPTION 'watchllm.% is not ours: % owns it%', other.name, other.rolname,
             CASE WHEN other.expected THEN '' ELSE ', and it is of another kind' END
             USING ERRCODE = 'insufficient_privilege', DETAIL = 'not_ours',
-            HINT = 'install() takes over nothing that somebody else made: look at it, then drop or rename it.';
+            HINT = 'install() takes over nothing that somebody else made: look at it, then drop or rename it. '
+                'After REASSIGN OWNED, or a restore without owners, give it back to watchllm_owner: '
+                'see docs/backup.md#without-owners.';
     END IF;
 
     SELECT c.relname, x.kind, x.name INTO other

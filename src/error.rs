@@ -51,6 +51,10 @@ pub enum Error {
     ReadOnlyRequest,
     OwnTrail,
     PreparedChange,
+    SilentTrigger(String),
+    TooManyChanges(usize),
+    OutOfMemory(&'static str),
+    TooLarge(&'static str),
     Parallel,
     NotUtf8,
     Internal(String),
@@ -88,11 +92,14 @@ impl Error {
             | NotPreloaded
             | NoMasterKey(_)
             | UnknownMasterKey(_)
+            | SilentTrigger(_)
             | OwnTrail => ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             ReloadRefused(why) => why.sqlstate(),
             WrongMasterKey(_) => ERRCODE_INVALID_AUTHORIZATION_SPECIFICATION,
             DamagedEnvelope => ERRCODE_DATA_CORRUPTED,
             AuditUnavailable(_) => ERRCODE_INSUFFICIENT_RESOURCES,
+            OutOfMemory(_) => ERRCODE_OUT_OF_MEMORY,
+            TooManyChanges(_) | TooLarge(_) => ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             Standby | ReadOnlyRequest => ERRCODE_READ_ONLY_SQL_TRANSACTION,
             PreparedChange | Parallel | NotUtf8 => ERRCODE_FEATURE_NOT_SUPPORTED,
             Internal(_) => ERRCODE_INTERNAL_ERROR,
@@ -112,7 +119,7 @@ impl Error {
             BadInput(..) | UnfitColumn(_) | NoSuchColumn(_) | NullInput(_) => {
                 FailureReason::BadInput
             }
-            OverLimit(..) => FailureReason::Limit,
+            OverLimit(..) | TooManyChanges(_) | TooLarge(_) => FailureReason::Limit,
             Blocked | KnownBlocked => FailureReason::Blocked,
             CallerBlocked => FailureReason::CallerBlocked,
             Inactive => FailureReason::Inactive,
@@ -135,6 +142,8 @@ impl Error {
             ReadOnlyRequest => return "read_only_request",
             OwnTrail => return "own_trail",
             PreparedChange => return "prepared_change",
+            SilentTrigger(_) => return "silent_trigger",
+            OutOfMemory(_) => return "out_of_memory",
             Parallel => return "parallel_query",
             NotUtf8 => return "not_utf8",
             Internal(_) => return "internal",
@@ -218,6 +227,15 @@ impl Error {
             }
             OwnTrail => "this transaction itself made or locked the audit trail".into(),
             PreparedChange => "a transaction that changed provider keys cannot be prepared".into(),
+            SilentTrigger(trigger) => format!(
+                "trigger \"{trigger}\" of watchllm_keys would not fire: \
+                 session_replication_role is replica"
+            ),
+            TooManyChanges(most) => {
+                format!("this transaction has changed more than {most} provider keys")
+            }
+            OutOfMemory(what) => format!("out of memory for {what}"),
+            TooLarge(what) => format!("{what} is too large"),
             Parallel => "this function cannot be called in a parallel query".into(),
             NotUtf8 => "watchllm_keys needs a database with encoding UTF8".into(),
             Internal(what) => format!("watchllm_keys: {what}"),
@@ -328,6 +346,13 @@ impl Error {
             }
             OwnTrail => "Commit first. See docs/reference.md#55000.",
             PreparedChange => "Use an ordinary COMMIT. See docs/reference.md#0a000.",
+            SilentTrigger(_) => {
+                "Set session_replication_role to origin for this statement. On a table of yours: \
+                 ALTER TABLE … ENABLE ALWAYS TRIGGER …; See docs/reference.md#55000."
+            }
+            TooManyChanges(_) => "Commit in between. See docs/reference.md#54000.",
+            TooLarge(_) => "Give it in parts. See docs/reference.md#54000.",
+            OutOfMemory(_) => "Give less at once. See docs/reference.md#53200.",
             Parallel => {
                 "Declare the functions that call it PARALLEL UNSAFE. See docs/reference.md#0a000."
             }
@@ -397,6 +422,10 @@ mod tests {
             (ReadOnlyRequest, "25006", "read_only_request"),
             (OwnTrail, "55000", "own_trail"),
             (PreparedChange, "0A000", "prepared_change"),
+            (SilentTrigger("t".into()), "55000", "silent_trigger"),
+            (TooManyChanges(1), "54000", "limit"),
+            (OutOfMemory("the text"), "53200", "out_of_memory"),
+            (TooLarge("the text"), "54000", "limit"),
             (Parallel, "0A000", "parallel_query"),
             (NotUtf8, "0A000", "not_utf8"),
             (Internal("bug".into()), "XX000", "internal"),

@@ -1,8 +1,8 @@
 //! watchllm_keys: a vault for LLM provider keys inside PostgreSQL. This file lists the rooms and
 //! the order of the SQL, and sets up the library when it is loaded. Floors (an import only points
-//! down): api, log_hook, disclosed; audit, caller; store, shared_keyring, extra_patterns;
-//! postgres, error, settings; overrides, alarms; anomaly, input; crypto, trail, redact, server_log,
-//! setting; id, moment.
+//! down): api, log_hook, disclosed, trigger_guard; audit, caller; store, shared_keyring,
+//! extra_patterns; postgres, error, settings; overrides, alarms; anomaly, input; crypto, trail,
+//! redact, server_log, setting; id, moment.
 
 mod api;
 mod audit;
@@ -15,6 +15,7 @@ mod postgres;
 mod settings;
 mod shared_keyring;
 mod store;
+mod trigger_guard;
 
 use watchllm_core::{
     alarms, anomaly, crypto, id, input, moment, overrides, redact, server_log, setting, trail,
@@ -60,5 +61,6 @@ pub extern "C-unwind" fn _PG_init() {
         postgres::process::forget_backtraces();
         audit::queue::install_hooks();
         audit::commit::install_hooks();
+        trigger_guard::install_hooks();
     }
 }

@@ -20,6 +20,7 @@ use crate::moment::Moment;
 use crate::overrides::MAX_ACTIVE_KEYS;
 use crate::postgres::session;
 use crate::redact::MASK;
+use crate::settings;
 use crate::store::changes::NewVersion;
 use crate::store::keys::{StoredKey, StoredVersion};
 use crate::store::{self, Projects};
@@ -243,7 +244,7 @@ impl Access {
         self.event.provider_key_id = Some(id);
         let key = self.within_reach(id)?;
         self.about(&key);
-        store::changes::lock(owner, key.project_id, id);
+        self.patiently(|| store::changes::lock(owner, key.project_id, id));
         // Checked again, because key and right may have gone while this call waited for the lock.
         let key = self.within_reach(id)?;
         if key.is_deleted {
@@ -258,6 +259,28 @@ impl Access {
         self.event.provider_key_id = Some(id);
         let key = self.within_reach(id)?;
         self.about(&key);
+        Ok(key)
+    }
+
+    /// Waits for a row that a tenant may hold. Administrators wait for `audit_timeout` at most
+    /// (55P03): whoever they act against must not keep them waiting.
+    pub(super) fn patiently<T>(&self, wait: impl FnOnce() -> T) -> T {
+        if self.caller.may_administer() {
+            session::with_lock_timeout(settings::audit_timeout(), wait)
+        } else {
+            wait()
+        }
+    }
+
+    /// Finds a key that is not changed itself, and does not lock it. A tenant with an open
+    /// transaction would otherwise keep staff waiting. A deleted key counts as missing.
+    pub(super) fn find_without_lock(&mut self, id: ProviderKeyId) -> Result<StoredKey, Error> {
+        self.event.provider_key_id = Some(id);
+        let key = self.within_reach(id)?;
+        self.about(&key);
+        if key.is_deleted {
+            return Err(self.refuse(FailureReason::Deleted, Error::NoSuchKey));
+        }
         Ok(key)
     }
 
@@ -381,7 +404,7 @@ impl Access {
     /// Says in this transaction that the change commits, and keeps its event for that moment.
     pub(super) fn keep_change(&self) {
         store::trail::mark_committed(self.recorder.owner(), self.event.id, self.event.project_id);
-        commit::keep(self.recorder, self.shown(&self.event));
+        commit::keep(self.recorder, self.shown(&self.event), !self.caller.may_administer());
     }
 
     /// Active keys that a project may have per provider; 0 means no limit.

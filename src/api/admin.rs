@@ -59,7 +59,9 @@ fn reload_keyring() -> Answer<i32> {
     Ok(audit::reload_keyring()? as i32)
 }
 
-/// Shows the state of the vault in this database: one row, also when something is missing.
+/// Shows the state of the vault in this database: one row, also when something is missing. `health`
+/// is `ok`, `problem`, `standby`, or `not called yet` after a start of the server. It starts
+/// nothing and waits for nothing, so monitoring may ask as often as it likes.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn status() -> TableIterator<
@@ -83,6 +85,7 @@ fn status() -> TableIterator<
         name!(master_key_versions, Vec<i32>),
         name!(keyring_problem, Option<String>),
         name!(problem, Option<String>),
+        name!(health, String),
     ),
 > {
     let found = installed::owner();
@@ -91,7 +94,16 @@ fn status() -> TableIterator<
         (_, false) => Some(Error::NotPreloaded.message()),
         (Err(error), _) => Some(error.message()),
         _ if process::is_standby() => Some(Error::Standby.message()),
-        _ => state.problem.clone().or_else(|| state.keyring_problem.clone()),
+        _ => {
+            let later = || state.days_problem.clone();
+            state.problem.clone().or_else(|| state.keyring_problem.clone()).or_else(later)
+        }
+    };
+    let health = match &problem {
+        Some(_) if state.preloaded && found.is_ok() && process::is_standby() => "standby",
+        Some(_) => "problem",
+        None if !state.called => "not called yet",
+        None => "ok",
     };
     TableIterator::once((
         env!("CARGO_PKG_VERSION").to_owned(),
@@ -118,5 +130,6 @@ fn status() -> TableIterator<
         state.versions,
         state.keyring_problem,
         problem,
+        health.to_owned(),
     ))
 }

@@ -40,13 +40,14 @@ fn adopt_projects(
         let error = Error::NotAuthorized("put triggers of watchllm_keys on a table");
         return Err(access.refuse(FailureReason::NotAuthorized, error).into());
     }
-    let source = access.need(source, "source")?;
+    // Closed at once: ALTER TABLE refuses a table that its own session holds open.
+    let source = access.need(source, "source")?.oid();
     let columns = (
         access.need(id_column, "id_column")?,
         access.need(owner_column, "owner_column")?,
         name_column,
     );
-    let looked = look(&access, source.oid(), columns);
+    let looked = look(&access, source, columns);
     let (adoption, leaf) = access.accept(looked)?;
     adoption::save(access.recorder.owner(), &adoption);
     // Done before the rows are read: from here on nobody changes them without firing the triggers.

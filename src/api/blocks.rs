@@ -86,7 +86,7 @@ fn change_block(
     let id = store::id_of::<ProviderKeyId>(access.need(id, "provider_key_id")?);
     let key = match to {
         AccessType::Unblock => access.find_to_unblock(id)?,
-        _ => access.find_to_change(id)?,
+        _ => access.find_without_lock(id)?,
     };
     if let Some(note) = note.map(|note| access.note(note)) {
         keep_note(&access, key.place(), &note);

@@ -14,10 +14,14 @@ use pgrx::prelude::*;
 
 /// The most keys of the text that are looked for in the name of the application.
 const MOST_HIDDEN: usize = 100;
+/// The longest text that is searched in one piece, 16 MB: what is found of it is all in memory.
+/// Scans search longer ones.
+const LONGEST: usize = 16 << 20;
 
 /// Finds the keys in a text: by known shapes, and by fingerprint those that are stored here, also
 /// as escapes of URLs and JSON write them, each once. `start` counts characters from 1, `length`
-/// characters. Never answers a key; each call is on record. Only for staff and auditors (42501).
+/// characters. Never answers a key; each call is on record. Only for staff and auditors (42501). A
+/// text over 16 MB is refused (54000).
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn find_keys(
@@ -39,6 +43,9 @@ fn find_keys(
     let mut access = Access::begin_with_key(AccessType::Validate, Context::default(), None)?;
     must_see_everything(&access)?;
     let text = access.need(text, "text")?;
+    if text.len() > LONGEST {
+        return Err(access.refuse(FailureReason::Limit, Error::TooLarge("the text")).into());
+    }
     let found = Finder::new(access.recorder)?.find(text)?;
     let hidden = found.iter().take(MOST_HIDDEN);
     hidden.for_each(|found| access.hide(Veil::of(&text[found.start..found.end])));

@@ -165,10 +165,16 @@ fn report(
 ) -> Result<Option<Reported>, Error> {
     let owner = access.recorder.owner();
     let (project, id, number) = (known.project, known.key, known.version);
-    store::changes::lock(owner, project, id);
+    // A tenant may hold the row in an open transaction for as long as it likes. Then the writer
+    // marks the version later, and nothing here waits.
+    let is_free = store::changes::try_lock(owner, project, id);
     let Some(key) = store::keys::by_id(owner, id) else { return Ok(None) };
     let in_use = key.version.number == number && !key.is_deleted;
-    store::changes::mark_compromised(owner, project, id, number);
+    if is_free {
+        store::changes::mark_compromised(owner, project, id, number);
+    } else {
+        store::changes::mark_later(owner, project, id, number);
+    }
     access.event.id = new_id()?;
     access.event.access_type = AccessType::Report;
     access.about(&key);

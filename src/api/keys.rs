@@ -106,7 +106,7 @@ fn decrypt_provider_key_by_name(
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn decrypt_provider_keys(
-    provider_key_ids: Option<Vec<Option<pgrx::Uuid>>>,
+    provider_key_ids: Option<Array<pgrx::Uuid>>,
     request_id: default!(Option<&str>, "NULL"),
     ip_address: default!(Option<&str>, "NULL"),
     user_agent: default!(Option<&str>, "NULL"),
@@ -123,14 +123,16 @@ fn decrypt_provider_keys(
 > {
     let mut access =
         Access::begin(AccessType::Decrypt, Context { request_id, ip_address, user_agent })?;
-    let ids = access.need(provider_key_ids, "provider_key_ids")?;
     access.must_open(None)?;
+    let ids = access.need(provider_key_ids, "provider_key_ids")?;
     if ids.len() > MAX_KEYS {
         let message = format!("{} ids given; at most {MAX_KEYS} are opened at once", ids.len());
         return Err(access
             .refuse(FailureReason::Limit, Error::OverLimit(message, "Ask in several calls."))
             .into());
     }
+    // Unpacked only now: a caller without the right would choose how much memory that takes.
+    let ids: Vec<Option<pgrx::Uuid>> = ids.iter().collect();
     Ok(TableIterator::new(open_each(&access, &ids)?))
 }
 

@@ -87,12 +87,12 @@ fn delete_project(
 pub(super) fn delete_whole(access: &mut Access, project: ProjectId) -> Result<(), Error> {
     let owner = access.recorder.owner();
     // The project comes first, as in store, so that no key is stored into it meanwhile.
-    if !store::projects::lock_project(owner, project) {
+    if !access.patiently(|| store::projects::lock_project(owner, project)) {
         return Err(access.refuse(FailureReason::NotFound, Error::NoSuchProject));
     }
     let of_project = Event { access_type: AccessType::Project, ..access.event };
     for key in store::keys::of_project(owner, project) {
-        store::changes::lock(owner, project, key.id);
+        access.patiently(|| store::changes::lock(owner, project, key.id));
         access.event = Event { access_type: AccessType::Delete, id: new_id()?, ..of_project };
         access.about(&key);
         store::changes::delete(owner, project, key.id);

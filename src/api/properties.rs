@@ -31,7 +31,8 @@ fn update_provider_key(
     let key = access.find_to_change(id)?;
     let name = access.accept(name.map(KeyName::parse).transpose())?;
     let priority = access.accept(priority.map(Priority::parse).transpose())?;
-    let interval = rotation_interval.map(|given| RotationInterval::parse(given, given.as_micros()));
+    let interval = rotation_interval
+        .map(|given| RotationInterval::parse(given, given.months(), given.days(), given.micros()));
     let interval = access.accept(interval.transpose())?;
     if let Some(name) = &name {
         access.name_must_be_no_key(key.project_id, name.as_str())?;

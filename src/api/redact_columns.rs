@@ -13,9 +13,9 @@ use crate::extra_patterns;
 use crate::id::IncidentId;
 use crate::input::{ShownKey, ShownName, ShownTable};
 use crate::postgres::{
-    JsonText, JsonbText, Owner, attempt, clock, locks, lookup, origin, process, session,
+    JsonText, JsonbText, Owner, PlainText, attempt, clock, locks, lookup, origin, process, session,
 };
-use crate::redact;
+use crate::redact::{self, OutOfMemory};
 use crate::store;
 use crate::trail::incident::kinds::{MaskedColumn, column_masked};
 use crate::trail::{Bounded, Channel, ColumnLeak, Incident, MOST_FINGERPRINTS, Shown};
@@ -99,7 +99,7 @@ fn redact_column(
     let mut seen = |text: &str| {
         let room = MOST_OF_ROW.saturating_sub(found.len());
         found.extend(
-            redact::all_findings(text, extra_patterns::in_force()).into_iter().take(room).map(
+            redact::first_findings(text, extra_patterns::in_force(), room).into_iter().map(
                 |finding| {
                     let (column, redacted) = (shown(), ShownKey::found(text, &finding));
                     let key = text[finding.start..finding.end].to_owned();
@@ -110,19 +110,21 @@ fn redact_column(
     };
     match kind {
         pg_sys::TEXTOID | pg_sys::VARCHAROID => {
-            let Some(text) = row.get_by_index::<String>(number).map_err(internal)? else {
+            let Some(text) = row.get_by_index::<PlainText>(number).map_err(internal)? else {
                 return Ok(());
             };
             let masked = redact::redact_with(
-                &text,
+                &text.0,
                 extra_patterns::in_force(),
                 &mut process::check_interrupts,
             );
-            let Cow::Owned(masked) = masked else { return Ok(()) };
-            seen(&text);
+            let Cow::Owned(mut masked) = masked.map_err(no_room)? else { return Ok(()) };
+            seen(&text.0);
             // The mask may be longer than the key it replaces.
-            let masked: String = masked.chars().take(longest).collect();
-            row.set_by_index(number, masked).map_err(internal)
+            if let Some((end, _)) = masked.char_indices().nth(longest) {
+                masked.truncate(end);
+            }
+            row.set_by_index(number, PlainText(masked)).map_err(internal)
         }
         pg_sys::JSONOID => redact_json(row, number, |json: JsonText| json.0, JsonText, &mut seen),
         pg_sys::JSONBOID => {
@@ -158,7 +160,7 @@ where
         seen,
         &mut process::check_interrupts,
     );
-    let Cow::Owned(masked) = masked else { return Ok(()) };
+    let Cow::Owned(masked) = masked.map_err(no_room)? else { return Ok(()) };
     // If masking ever leaves no valid JSON, the row must not be lost for it, and the key must not
     // be stored.
     match attempt(|| row.set_by_index(number, json(masked)).ok()) {
@@ -296,6 +298,11 @@ fn insert(owner: Owner, incident: &Incident) {
     if table.is_some_and(|table| locks::try_lock(table, u32::from_be_bytes([a, b, c, d]))) {
         store::incidents::insert(owner, incident);
     }
+}
+
+/// The row is not stored then: a key in it would stay readable.
+fn no_room(_: OutOfMemory) -> Error {
+    Error::OutOfMemory("the masked column")
 }
 
 /// An error of pgrx about a row: types and numbers of columns.

@@ -29,7 +29,7 @@ fn set_setting(
     access.must_administer()?;
     let name = access.need(name, "name")?;
     let setting = access.accept(known(name))?;
-    let key = provider_key_id.map(|id| access.find_to_change(id_of(id))).transpose()?;
+    let key = provider_key_id.map(|id| access.find_without_lock(id_of(id))).transpose()?;
     let project = project_id.map(id_of::<ProjectId>).or(key.as_ref().map(|key| key.project_id));
     if key.as_ref().is_some_and(|key| project != Some(key.project_id)) {
         return Err(access.refuse(FailureReason::NotFound, Error::NoSuchKey).into());

@@ -6,6 +6,7 @@
 use super::Recorder;
 use crate::error::Error;
 use crate::postgres::{clock, session};
+use crate::redact;
 use crate::trail::{AccessType, Event, Notice};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -15,6 +16,10 @@ use std::ffi::c_void;
 
 /// Events written at a time: 150 kB of copies.
 const PART: usize = 128;
+/// The most events that a transaction of others than administrators keeps: 120 MB.
+const MOST: usize = 100_000;
+/// The most incidents that listeners are told of after one transaction.
+const MOST_NOTICES: usize = 1_000;
 
 /// What a transaction keeps, each with the subtransaction it belongs to.
 type Kept<T> = RefCell<Vec<(pg_sys::SubTransactionId, T)>>;
@@ -40,15 +45,38 @@ pub(crate) fn install_hooks() {
 }
 
 /// Keeps the event of a change until its transaction commits.
-pub(crate) fn keep(recorder: Recorder, event: Event) {
+/// Raises an ERROR if there is no memory for it (53200), or if a caller that is `bounded` keeps too
+/// many (54000).
+pub(crate) fn keep(recorder: Recorder, event: Event, bounded: bool) {
     VAULT.set(Some(recorder));
-    KEPT.with_borrow_mut(|kept| kept.push((subtransaction(), event)));
+    let kept = (subtransaction(), event);
+    let outcome = KEPT.with_borrow_mut(|all| {
+        if bounded && all.len() >= MOST {
+            return Err(Error::TooManyChanges(MOST));
+        }
+        if all.len() == all.capacity() {
+            // The list may be moved, and then both lie in memory for a moment.
+            let grown = (all.len() + PART) * 2 * size_of_val(&kept);
+            let has_room = redact::ask(grown).is_ok() && all.try_reserve(PART).is_ok();
+            if !has_room {
+                return Err(Error::OutOfMemory("the events of this transaction"));
+            }
+        }
+        all.push(kept);
+        Ok(())
+    });
+    outcome.unwrap_or_else(raise);
 }
 
 /// Has listeners told of an incident that this transaction stored, if the transaction commits.
 pub(crate) fn announce(recorder: Recorder, notice: Notice) {
     VAULT.set(Some(recorder));
-    STORED.with_borrow_mut(|stored| stored.push((subtransaction(), notice)));
+    STORED.with_borrow_mut(|stored| {
+        // Far more than can wait to be announced. The others are in the table all the same.
+        if stored.len() < MOST_NOTICES {
+            stored.push((subtransaction(), notice));
+        }
+    });
 }
 
 fn subtransaction() -> pg_sys::SubTransactionId {

@@ -64,8 +64,9 @@ pub(crate) fn check_ready() -> Result<(), Error> {
 pub(crate) fn ready_now() -> Option<Recorder> {
     let owner = ready_to_read().ok().filter(|_| !process::is_standby())?;
     let slot = queue::find(session::database().to_u32())?;
-    let serves =
-        queue::slot(slot).state() == WriterState::Running && shared_keyring::is_ready(slot);
+    let serves = queue::slot(slot).state() == WriterState::Running
+        && queue::slot(slot).vault.load(SeqCst) == owner.trail().to_u32()
+        && shared_keyring::is_ready(slot);
     serves.then_some(Recorder { owner, slot })
 }
 
@@ -134,7 +135,8 @@ fn served() -> Result<(Owner, usize), Error> {
     // transaction made.
     refuse_own_trail(owner)?;
     let number = start::claim()?;
-    start::await_writer(number, Instant::now() + settings::audit_timeout())?;
+    let deadline = Instant::now() + settings::audit_timeout();
+    start::await_vault(number, owner.trail().to_u32(), deadline)?;
     Ok((owner, number))
 }
 
@@ -189,7 +191,8 @@ impl Recorder {
     fn again(self) -> Result<Recorder, Error> {
         refuse_own_trail(self.owner)?;
         let slot = start::claim()?;
-        start::await_writer(slot, Instant::now() + settings::audit_timeout())?;
+        let deadline = Instant::now() + settings::audit_timeout();
+        start::await_vault(slot, self.owner.trail().to_u32(), deadline)?;
         await_keyring(slot)?;
         Ok(Recorder { slot, ..self })
     }

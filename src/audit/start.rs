@@ -55,6 +55,27 @@ pub(super) fn await_writer(number: usize, deadline: Instant) -> Result<(), Error
     Ok(())
 }
 
+/// Waits until the slot's writer serves the vault with this trail. A vault that was removed and
+/// installed again has another keyring, other keys and another chain, so its writer starts anew.
+pub(super) fn await_vault(number: usize, trail: u32, deadline: Instant) -> Result<(), Error> {
+    let slot = queue::slot(number);
+    loop {
+        await_writer(number, deadline)?;
+        if slot.vault.load(SeqCst) == trail {
+            return Ok(());
+        }
+        slot.look_again.store(1, SeqCst);
+        slot.writer.wake();
+        if Instant::now() > deadline {
+            return Err(Error::AuditUnavailable(
+                "the audit writer still serves the vault that was here before".into(),
+            ));
+        }
+        process::sleep(Duration::from_millis(2));
+        process::check_interrupts();
+    }
+}
+
 /// Whether this process is the one that may start it now.
 fn may_start(slot: &queue::Slot) -> bool {
     let now = clock::now();

@@ -24,8 +24,13 @@ pub(crate) struct State {
     pub active_version: Option<i32>,
     pub versions: Vec<i32>,
     pub keyring_problem: Option<String>,
+    /// Whether the vault was called since the server started. If not, nothing is known, and nothing
+    /// is wrong.
+    pub called: bool,
     /// Why the writer may not serve.
     pub problem: Option<String>,
+    /// Why it will not from some day on.
+    pub days_problem: Option<String>,
 }
 
 /// The state of this database's queue, writer and keyring.
@@ -33,10 +38,7 @@ pub(crate) fn state() -> State {
     if !queue::exists() {
         return State { writer_state: "absent".into(), ..State::default() };
     }
-    let unknown = "the audit writer has not run since the server started: \
-                   nothing is known of the keyring yet";
     let idle = State {
-        problem: Some(unknown.into()),
         preloaded: true,
         writer_state: "absent".into(),
         queue_size: queue::capacity(),
@@ -62,9 +64,11 @@ pub(crate) fn state() -> State {
             .map(|(v, _)| v)
             .collect(),
         keyring_problem: shared_keyring::last_problem(number).map(|problem| problem.message()),
+        called: true,
         problem: slot.is_stuck_since(clock::now() - Span::of(settings::audit_timeout())).then(
             || "events wait longer than audit_timeout: the audit writer does not answer".into(),
         ),
+        days_problem: slot.days_problem(),
         ..idle
     }
 }

@@ -64,7 +64,7 @@ impl From<Invalid> for Error {
             }
             PriorityTooLow => ("the priority is below 1", "1 is tried first."),
             RotationInterval => (
-                "rotation_interval is negative or longer than a hundred years",
+                "rotation_interval or a part of it is negative or longer than a hundred years",
                 "Such as '90 days'; '0' takes it back, and the settings hold again.",
             ),
             SubjectEmpty | SubjectTooLong | SubjectIsKey => {

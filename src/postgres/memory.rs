@@ -3,7 +3,10 @@
 //! memory context by hand. It is a child of the statement's context, so an ERROR needs no cleaning
 //! up here.
 
+use crate::redact::{self, OutOfMemory};
 use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::{PgLogLevel, PgSqlErrorCode};
 
 /// Memory that is emptied after each step.
 pub(crate) struct StepMemory(pg_sys::MemoryContext);
@@ -36,6 +39,26 @@ impl StepMemory {
             answer
         }
     }
+}
+
+/// A copy of a text of any length. Raises an ERROR (53200) if there is no memory for it: a failed
+/// allocation of Rust's would end the server.
+pub(crate) fn copied(text: &[u8]) -> String {
+    match redact::copied(text).map(String::from_utf8) {
+        Ok(Ok(text)) => text,
+        Ok(Err(bytes)) => String::from_utf8_lossy(bytes.as_bytes()).into_owned(),
+        Err(OutOfMemory) => {
+            out_of_memory();
+            String::new()
+        }
+    }
+}
+
+/// Raises an ERROR (53200).
+pub(crate) fn out_of_memory() {
+    ErrorReport::new(PgSqlErrorCode::ERRCODE_OUT_OF_MEMORY, "out of memory", "watchllm_keys")
+        .set_hint("Give less at once. See docs/reference.md#53200.")
+        .report(PgLogLevel::ERROR);
 }
 
 /// Memory that a sort or a set-returning function may use before it spills to disk, in bytes.

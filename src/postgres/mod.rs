@@ -14,11 +14,12 @@ mod origin;
 pub(crate) mod owner;
 pub(crate) mod process;
 pub(crate) mod session;
+pub(crate) mod silent_trigger;
 mod statement;
 pub(crate) mod table;
 
-pub(crate) use attempt::attempt;
-pub(crate) use json::{JsonText, JsonbText};
+pub(crate) use attempt::{Failed, attempt, attempt_or_why};
+pub(crate) use json::{JsonText, JsonbText, PlainText};
 pub(crate) use memory::StepMemory;
 pub(crate) use origin::{origin, process_kind};
 pub(crate) use owner::{Owner, relation_changes, search_start};

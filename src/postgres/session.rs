@@ -4,6 +4,7 @@
 
 use pgrx::pg_sys;
 use std::ffi::{CStr, CString};
+use std::time::Duration;
 
 /// The user whose rights count now. Within a SECURITY DEFINER wrapper this is the wrapper's owner.
 pub(crate) fn effective_user() -> pg_sys::Oid {
@@ -42,6 +43,12 @@ pub(crate) fn is_superuser(user: pg_sys::Oid) -> bool {
     unsafe { pg_sys::superuser_arg(user) }
 }
 
+/// Whether only those triggers fire in this session that were made to fire always.
+pub(crate) fn is_replica() -> bool {
+    // SAFETY: reads a process-local variable.
+    unsafe { pg_sys::SessionReplicationRole == pg_sys::SESSION_REPLICATION_ROLE_REPLICA as i32 }
+}
+
 /// Whether this transaction may not write. PostgREST runs GET and HEAD in such transactions.
 pub(crate) fn is_read_only() -> bool {
     // SAFETY: reads a process-local variable.
@@ -70,6 +77,30 @@ pub(crate) fn override_setting(name: &CStr, value: &str) {
         let (context, source) = (pg_sys::GucContext::PGC_SUSET, pg_sys::GucSource::PGC_S_OVERRIDE);
         // SAFETY: both strings live through the call, which copies them.
         unsafe { pg_sys::SetConfigOption(name.as_ptr(), value.as_ptr(), context, source) }
+    }
+}
+
+/// Runs `work` with a lock_timeout of its own. Longer waits for a lock end with 55P03. The
+/// session's value holds again afterwards, also after an ERROR.
+pub(crate) fn with_lock_timeout<T>(longest: Duration, work: impl FnOnce() -> T) -> T {
+    let millis = CString::new(longest.as_millis().max(1).to_string()).unwrap_or_default();
+    // SAFETY: a nest level as a function's SET has it. PostgreSQL ends it with the transaction or
+    // subtransaction if an ERROR leaves early. The strings live through the call.
+    unsafe {
+        let level = pg_sys::NewGUCNestLevel();
+        pg_sys::set_config_option(
+            c"lock_timeout".as_ptr(),
+            millis.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            pg_sys::GucAction::GUC_ACTION_SAVE,
+            true,
+            0,
+            false,
+        );
+        let answer = work();
+        pg_sys::AtEOXact_GUC(true, level);
+        answer
     }
 }
 

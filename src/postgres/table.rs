@@ -152,6 +152,13 @@ impl Rows<'_> {
 }
 
 impl RowPlace {
+    /// The row's address as SQL shows it (`ctid`).
+    pub(crate) fn address(&self) -> String {
+        let block = self.address.ip_blkid;
+        let block = u32::from(block.bi_hi) << 16 | u32::from(block.bi_lo);
+        format!("({block},{})", self.address.ip_posid)
+    }
+
     /// The number of the row's leaf, from 0.
     pub(crate) fn leaf(&self) -> usize {
         self.leaf as usize
@@ -202,6 +209,13 @@ impl NamedRow<'_> {
         // SAFETY: a datum of one of the other three types, which are stored alike. It is unpacked,
         // and lent out for this call alone.
         Some(work(unsafe { borrowed(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr())) }))
+    }
+
+    /// Whether a value lies in the table's second storage, where it may be a gigabyte or damaged.
+    pub(crate) fn is_stored_elsewhere(&self, column: usize) -> bool {
+        // SAFETY: a datum of a type that is stored with its length.
+        self.datum(column)
+            .is_some_and(|datum| unsafe { pgrx::varlena::varatt_is_1b_e(datum.cast_mut_ptr()) })
     }
 
     fn datum(&self, column: usize) -> Option<pg_sys::Datum> {

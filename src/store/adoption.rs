@@ -172,6 +172,11 @@ pub(crate) fn attach(adoption: &Adoption) -> Result<(), Error> {
     run(format!(
         "CREATE OR REPLACE TRIGGER watchllm_follow_truncate BEFORE TRUNCATE ON {table}
          FOR EACH STATEMENT EXECUTE FUNCTION watchllm.follow_projects({id})"
+    ))?;
+    // Tools that load data set session_replication_role to replica. Other triggers are silent then.
+    run(format!(
+        "ALTER TABLE {table} ENABLE ALWAYS TRIGGER watchllm_follow_projects,
+            ENABLE ALWAYS TRIGGER watchllm_follow_truncate"
     ))
 }
 

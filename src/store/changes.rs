@@ -31,8 +31,17 @@ pub(crate) struct NewRecord<'a> {
     pub priority: Priority,
 }
 
+/// No column that others refer to changes. So a row that refers to the key (a setting) need not
+/// wait for this lock, as it would for FOR UPDATE.
 static LOCK: Statement = Statement::new(
-    "SELECT id FROM watchllm.provider_key_records WHERE project_id = $1 AND id = $2 FOR UPDATE",
+    "SELECT id FROM watchllm.provider_key_records WHERE project_id = $1 AND id = $2
+        FOR NO KEY UPDATE",
+    &[UUID, UUID],
+);
+
+static TRY_LOCK: Statement = Statement::new(
+    "SELECT id FROM watchllm.provider_key_records WHERE project_id = $1 AND id = $2
+        FOR NO KEY UPDATE SKIP LOCKED",
     &[UUID, UUID],
 );
 
@@ -135,6 +144,11 @@ pub(crate) fn lock(owner: Owner, project: ProjectId, key: ProviderKeyId) {
     LOCK.change(owner, &[uuid(project).into(), uuid(key).into()], |_| ());
 }
 
+/// As `lock`, without waiting. False: another transaction holds the row.
+pub(crate) fn try_lock(owner: Owner, project: ProjectId, key: ProviderKeyId) -> bool {
+    !TRY_LOCK.change(owner, &[uuid(project).into(), uuid(key).into()], |_| ()).is_empty()
+}
+
 /// Stores a new key with its first version, in one statement and already sealed.
 pub(crate) fn insert(owner: Owner, new: &NewRecord, first: &NewVersion) {
     INSERT.change(
@@ -208,6 +222,47 @@ pub(crate) fn mark_compromised(owner: Owner, project: ProjectId, key: ProviderKe
         &[uuid(project).into(), uuid(key).into(), version.into()],
         |_| (),
     );
+}
+
+static MARK_LATER: Statement = Statement::new(
+    "INSERT INTO watchllm.leak_marks (project_id, provider_key_id, version)
+        VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+    &[UUID, UUID, INT4],
+);
+
+/// Rows that others hold stay for later. So the writer never waits for a caller.
+static SETTLE_MARKS: Statement = Statement::new(
+    "WITH due AS (
+        SELECT m.project_id, m.provider_key_id, m.version, m.marked_at
+        FROM watchllm.leak_marks m JOIN watchllm.provider_key_records r
+            ON r.project_id = m.project_id AND r.id = m.provider_key_id
+        ORDER BY m.marked_at LIMIT 256 FOR NO KEY UPDATE OF r SKIP LOCKED),
+     version AS (
+        UPDATE watchllm.provider_key_versions v
+            SET compromised_at = coalesce(v.compromised_at, due.marked_at)
+        FROM due WHERE v.project_id = due.project_id
+            AND v.provider_key_id = due.provider_key_id AND v.version = due.version),
+     record AS (
+        UPDATE watchllm.provider_key_records r
+            SET compromised_at = coalesce(r.compromised_at, due.marked_at),
+                updated_at = pg_catalog.now()
+        FROM due WHERE r.project_id = due.project_id AND r.id = due.provider_key_id
+            AND r.active_version = due.version)
+     DELETE FROM watchllm.leak_marks m USING due
+     WHERE m.project_id = due.project_id AND m.provider_key_id = due.provider_key_id
+        AND m.version = due.version",
+    &[],
+);
+
+/// Marks a version as leaked as soon as the writer finds its key's row free.
+pub(crate) fn mark_later(owner: Owner, project: ProjectId, key: ProviderKeyId, version: i32) {
+    let arguments = [uuid(project).into(), uuid(key).into(), version.into()];
+    MARK_LATER.change(owner, &arguments, |_| ());
+}
+
+/// For the writer: marks what `mark_later` left, where nobody holds the row.
+pub(crate) fn settle_marks(owner: Owner) {
+    SETTLE_MARKS.write(owner, &[]);
 }
 
 pub(crate) fn set_active(owner: Owner, project: ProjectId, key: ProviderKeyId, is_active: bool) {

@@ -6,27 +6,30 @@
 use super::oids::*;
 use super::value;
 use crate::error::Error;
-use crate::postgres::{Row, Statement, each_in_schema, session};
+use crate::postgres::{
+    Failed, Row, Statement, StepMemory, attempt, attempt_or_why, each_in_schema, process, session,
+};
 use pgrx::pg_sys;
+use std::time::Duration;
 
-static FUNCTIONS: Statement = Statement::new(
+static FUNCTIONS: Written = Written::new(
+    "SELECT p.tableoid, p.oid FROM pg_catalog.pg_proc p",
     "SELECT p.tableoid, p.oid, 0, '',
         pg_catalog.concat_ws(' ', p.prosrc, pg_catalog.pg_get_function_sqlbody(p.oid),
         pg_catalog.pg_get_function_arguments(p.oid), pg_catalog.array_to_string(p.proconfig, ' '))
-     FROM pg_catalog.pg_proc p",
-    &[],
+     FROM pg_catalog.pg_proc p WHERE p.oid = ANY ($1)",
 );
 
-static VIEWS: Statement = Statement::new(
+static VIEWS: Written = Written::new(
+    "SELECT c.tableoid, c.oid FROM pg_catalog.pg_class c WHERE c.relkind IN ('v', 'm')",
     "SELECT c.tableoid, c.oid, 0, '', pg_catalog.pg_get_viewdef(c.oid)
-     FROM pg_catalog.pg_class c WHERE c.relkind IN ('v', 'm')",
-    &[],
+     FROM pg_catalog.pg_class c WHERE c.oid = ANY ($1)",
 );
 
-static RULES: Statement = Statement::new(
+static RULES: Written = Written::new(
+    "SELECT r.tableoid, r.oid FROM pg_catalog.pg_rewrite r WHERE r.rulename <> '_RETURN'",
     "SELECT r.tableoid, r.oid, 0, '', pg_catalog.pg_get_ruledef(r.oid)
-     FROM pg_catalog.pg_rewrite r WHERE r.rulename <> '_RETURN'",
-    &[],
+     FROM pg_catalog.pg_rewrite r WHERE r.oid = ANY ($1)",
 );
 
 static COMMENTS: Statement = Statement::new(
@@ -42,52 +45,59 @@ static COMMENTS: Statement = Statement::new(
     &[],
 );
 
-static DEFAULTS: Statement = Statement::new(
+static DEFAULTS: Written = Written::new(
+    "SELECT d.tableoid, d.oid FROM pg_catalog.pg_attrdef d",
     "SELECT d.tableoid, d.oid, 0, '', pg_catalog.pg_get_expr(d.adbin, d.adrelid)
-        FROM pg_catalog.pg_attrdef d
-     UNION ALL
-     SELECT t.tableoid, t.oid, 0, 'default of ', t.typdefault FROM pg_catalog.pg_type t
+     FROM pg_catalog.pg_attrdef d WHERE d.oid = ANY ($1)",
+);
+
+static TYPE_DEFAULTS: Statement = Statement::new(
+    "SELECT t.tableoid, t.oid, 0, 'default of ', t.typdefault FROM pg_catalog.pg_type t
      WHERE t.typdefault IS NOT NULL",
     &[],
 );
 
-static CONSTRAINTS: Statement = Statement::new(
+static CONSTRAINTS: Written = Written::new(
+    "SELECT c.tableoid, c.oid FROM pg_catalog.pg_constraint c WHERE c.contype IN ('c', 'x')",
     "SELECT c.tableoid, c.oid, 0, CASE WHEN c.contypid <> 0
             THEN pg_catalog.concat('type ', pg_catalog.format_type(c.contypid, NULL), ': ')
                 ELSE '' END,
         pg_catalog.pg_get_constraintdef(c.oid)
-     FROM pg_catalog.pg_constraint c WHERE c.contype IN ('c', 'x')",
-    &[],
+     FROM pg_catalog.pg_constraint c WHERE c.oid = ANY ($1)",
 );
 
-static TRIGGERS: Statement = Statement::new(
+static TRIGGERS: Written = Written::new(
+    "SELECT t.tableoid, t.oid FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal",
     "SELECT t.tableoid, t.oid, 0, '', pg_catalog.pg_get_triggerdef(t.oid)
-     FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal",
-    &[],
+     FROM pg_catalog.pg_trigger t WHERE t.oid = ANY ($1)",
 );
 
-static POLICIES: Statement = Statement::new(
+static POLICIES: Written = Written::new(
+    "SELECT p.tableoid, p.oid FROM pg_catalog.pg_policy p",
     "SELECT p.tableoid, p.oid, 0, '',
         pg_catalog.concat_ws(' ', pg_catalog.pg_get_expr(p.polqual, p.polrelid),
         pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid))
-     FROM pg_catalog.pg_policy p",
-    &[],
+     FROM pg_catalog.pg_policy p WHERE p.oid = ANY ($1)",
 );
 
-static INDEXES: Statement = Statement::new(
+static INDEXES: Written = Written::new(
+    "SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid, i.indexrelid
+     FROM pg_catalog.pg_index i WHERE i.indexprs IS NOT NULL OR i.indpred IS NOT NULL",
     "SELECT 'pg_catalog.pg_class'::pg_catalog.regclass::pg_catalog.oid, i.indexrelid, 0, '',
         pg_catalog.pg_get_indexdef(i.indexrelid)
-     FROM pg_catalog.pg_index i WHERE i.indexprs IS NOT NULL OR i.indpred IS NOT NULL
-     UNION ALL
-     SELECT s.tableoid, s.oid, 0, '', pg_catalog.pg_get_statisticsobjdef(s.oid)
-     FROM pg_catalog.pg_statistic_ext s WHERE s.stxexprs IS NOT NULL",
-    &[],
+     FROM pg_catalog.pg_index i WHERE i.indexrelid = ANY ($1)",
 );
 
-static PUBLICATIONS: Statement = Statement::new(
+static STATISTICS_OBJECTS: Written = Written::new(
+    "SELECT s.tableoid, s.oid FROM pg_catalog.pg_statistic_ext s WHERE s.stxexprs IS NOT NULL",
+    "SELECT s.tableoid, s.oid, 0, '', pg_catalog.pg_get_statisticsobjdef(s.oid)
+     FROM pg_catalog.pg_statistic_ext s WHERE s.oid = ANY ($1)",
+);
+
+static PUBLICATIONS: Written = Written::new(
+    "SELECT p.tableoid, p.oid FROM pg_catalog.pg_publication_rel p WHERE p.prqual IS NOT NULL",
     "SELECT p.tableoid, p.oid, 0, '', pg_catalog.pg_get_expr(p.prqual, p.prrelid)
-     FROM pg_catalog.pg_publication_rel p WHERE p.prqual IS NOT NULL",
-    &[],
+     FROM pg_catalog.pg_publication_rel p WHERE p.oid = ANY ($1)",
 );
 
 static ROLE_SETTINGS: Statement = Statement::new(
@@ -137,22 +147,23 @@ static SUBSCRIPTIONS: Statement = Statement::new(
     &[],
 );
 
-/// Every kind of definition that anybody may read.
-static PUBLIC: [&Statement; 13] = [
+/// Kinds of definitions that PostgreSQL writes out from a tree. Anybody may read them.
+static TREES: [&Written; 10] = [
     &FUNCTIONS,
     &VIEWS,
     &RULES,
-    &COMMENTS,
     &DEFAULTS,
     &CONSTRAINTS,
     &TRIGGERS,
     &POLICIES,
     &INDEXES,
+    &STATISTICS_OBJECTS,
     &PUBLICATIONS,
-    &ROLE_SETTINGS,
-    &SETTINGS,
-    &FOREIGN_OPTIONS,
 ];
+
+/// Kinds that are stored as text.
+static TEXTS_AS_STORED: [&Statement; 5] =
+    [&COMMENTS, &TYPE_DEFAULTS, &ROLE_SETTINGS, &SETTINGS, &FOREIGN_OPTIONS];
 
 static DESCRIBE: Statement =
     Statement::new("SELECT pg_catalog.pg_describe_object($1, $2, $3)", &[OID, OID, INT4]);
@@ -197,6 +208,67 @@ const STATEMENT_TEXTS: &str =
      FROM SCHEMA.pg_stat_statements(true) s LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.userid
         LEFT JOIN pg_catalog.pg_database d ON d.oid = s.dbid";
 
+/// Objects whose definition PostgreSQL writes out. That fails for an object that is nested too
+/// deeply or broken, and waits for one that somebody has locked. So it is done for a few at a time,
+/// and one by one where that fails.
+struct Written {
+    /// The catalog and the oid of each.
+    list: Statement,
+    texts: Statement,
+}
+
+/// Objects written out at a time.
+const AT_ONCE: usize = 64;
+/// How long to wait for an object that somebody has locked.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+impl Written {
+    const fn new(list: &'static str, texts: &'static str) -> Written {
+        Written { list: Statement::new(list, &[]), texts: Statement::new(texts, &[OIDS]) }
+    }
+
+    /// Calls `work` with each text. An object that cannot be written out is named to `passed_over`.
+    fn each(
+        &self,
+        work: &mut dyn FnMut(&Defined, &str) -> Result<(), Error>,
+        passed_over: &mut dyn FnMut(&str, &str),
+    ) -> Result<(), Error> {
+        let memory = StepMemory::new();
+        let objects: Vec<Object> =
+            self.list.read_as_caller(&[], |row| (value(row, 1), value(row, 2)));
+        for some in objects.chunks(AT_ONCE) {
+            memory.run(|| match self.written(some) {
+                Ok(texts) => texts.iter().try_for_each(|(defined, text)| work(defined, text)),
+                Err(_) => some.chunks(1).try_for_each(|one| match self.written(one) {
+                    Ok(texts) => texts.iter().try_for_each(|(defined, text)| work(defined, text)),
+                    Err(failed) => {
+                        one.iter().for_each(|one| passed_over(&name(*one), &failed.why()));
+                        Ok(())
+                    }
+                }),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// The texts of these objects, or why one of them has none.
+    fn written(&self, objects: &[Object]) -> Result<Vec<(Defined, String)>, Failed> {
+        process::check_interrupts();
+        let oids: Vec<pg_sys::Oid> = objects.iter().map(|(_, oid)| *oid).collect();
+        let read = || Some(self.texts.read_as_caller(&[oids.into()], of_row));
+        let texts = attempt_or_why(|| session::with_lock_timeout(PATIENCE, read))?;
+        Ok(texts.into_iter().flatten().flatten().collect())
+    }
+}
+
+/// The catalog and the oid of an object.
+type Object = (pg_sys::Oid, pg_sys::Oid);
+
+/// An object in words.
+fn name((catalog, object): Object) -> String {
+    Defined { catalog, object, column: 0, called: String::new() }.place()
+}
+
 /// The object that holds a text.
 pub(crate) struct Defined {
     catalog: pg_sys::Oid,
@@ -212,32 +284,46 @@ impl Defined {
             return self.called.clone();
         }
         let arguments = [self.catalog.into(), self.object.into(), self.column.into()];
-        let described =
-            DESCRIBE.read_as_caller(&arguments, |row| row.get::<String>(1)).pop().flatten();
+        let described = attempt(|| {
+            DESCRIBE.read_as_caller(&arguments, |row| row.get::<String>(1)).pop().flatten()
+        });
         let described = described.unwrap_or_else(|| format!("object {}", self.object.to_u32()));
         format!("{}{described}", self.called)
     }
 }
 
-/// Calls `work` with every definition that the caller may read, and its text.
-pub(crate) fn each(mut work: impl FnMut(&Defined, &str) -> Result<(), Error>) -> Result<(), Error> {
-    let mut row = |row: &Row| {
-        let Some(text) = row.get::<String>(5) else { return Ok(()) };
-        let defined = Defined {
-            catalog: value(row, 1),
-            object: value(row, 2),
-            column: value(row, 3),
-            called: value(row, 4),
-        };
-        work(&defined, &text)
+/// Calls `work` with every definition that the caller may read, and its text. Names to
+/// `passed_over` what PostgreSQL cannot write out, and why.
+pub(crate) fn each(
+    mut work: impl FnMut(&Defined, &str) -> Result<(), Error>,
+    mut passed_over: impl FnMut(&str, &str),
+) -> Result<(), Error> {
+    for kind in TREES {
+        kind.each(&mut work, &mut passed_over)?;
+    }
+    let mut row = |row: &Row| match of_row(row) {
+        Some((defined, text)) => work(&defined, &text),
+        None => Ok(()),
     };
-    for statement in PUBLIC {
+    for statement in TEXTS_AS_STORED {
         statement.each_as_caller(&mut row)?;
     }
     if !hidden().may_read_subscriptions {
         return Ok(());
     }
     SUBSCRIPTIONS.each_as_caller(&mut row)
+}
+
+/// An object and its text. None: it has none.
+fn of_row(row: &Row) -> Option<(Defined, String)> {
+    let text = row.get::<String>(5)?;
+    let defined = Defined {
+        catalog: value(row, 1),
+        object: value(row, 2),
+        column: value(row, 3),
+        called: value(row, 4),
+    };
+    Some((defined, text))
 }
 
 /// What the caller may not read.

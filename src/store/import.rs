@@ -107,8 +107,9 @@ static INSERT: Statement = Statement::new(
         INSERT INTO watchllm.provider_key_records (id, project_id, provider, name, key_hint,
             priority, is_active,
             active_version, active_version_created_at, created_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, 1, LEAST($8, $14, pg_catalog.now()),
-            LEAST($8, pg_catalog.now()))
+        VALUES ($1, $2, $3, $4, $5, $6, $7, 1,
+            GREATEST(LEAST($8, $14, pg_catalog.now()), '1970-01-01 00:00:00+00'),
+            GREATEST(LEAST($8, pg_catalog.now()), '1970-01-01 00:00:00+00'))
         ON CONFLICT (id) DO NOTHING RETURNING id, project_id, created_at)
      INSERT INTO watchllm.provider_key_versions (project_id, provider_key_id, version, envelope,
          master_key_version,
@@ -147,7 +148,12 @@ pub(crate) struct OldKey {
 /// ends.
 pub(crate) fn judge(source: pg_sys::Oid) -> Result<ImportSource, Error> {
     let names: Vec<&CStr> = COLUMNS.iter().map(|column| column.name).collect();
-    Ok(ImportSource(named_source::judge(source, &names, judge_columns)?.leaves))
+    let source = named_source::judge(source, &names, judge_columns)?;
+    if source.locked.is_empty() {
+        return Ok(ImportSource(source.leaves));
+    }
+    let hint = "Run the import again when that transaction has ended.";
+    Err(Error::BadInput("somebody has locked a partition of the source", hint))
 }
 
 /// WatchLLM's columns, of built-in types.
@@ -232,7 +238,8 @@ fn time(row: &NamedRow, column: usize) -> Option<Moment> {
     Some(clock::moment(at)).filter(|at| *at != Moment::LATEST)
 }
 
-/// An imported key, beside its first version. A `created_at` in the future becomes now.
+/// An imported key, beside its first version. A `created_at` in the future becomes now, one before
+/// 1970 its beginning.
 pub(crate) struct Imported<'a> {
     pub new: NewRecord<'a>,
     pub is_active: bool,

@@ -13,6 +13,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../sql/migrations/0002_incident_sources.sql"),
     include_str!("../../sql/migrations/0003_own_past.sql"),
     include_str!("../../sql/migrations/0004_value.sql"),
+    include_str!("../../sql/migrations/0005_sound.sql"),
 ];
 
 /// The schema version that this build installs.
@@ -22,6 +23,7 @@ pub(crate) const SCHEMA_VERSION: i32 = MIGRATIONS.len() as i32;
 pub(crate) const PREFLIGHT: &str = include_str!("../../sql/preflight.sql");
 pub(crate) const NEW_TABLES: &str = include_str!("../../sql/new_tables.sql");
 pub(crate) const EVERY_TIME: &[&str] = &[
+    include_str!("../../sql/function_grants.sql"),
     include_str!("../../sql/access.sql"),
     include_str!("../../sql/trail.sql"),
     include_str!("../../sql/views.sql"),

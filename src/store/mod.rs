@@ -3,6 +3,7 @@
 //! (docs/architecture.md#rooms).
 #![forbid(unsafe_code)]
 
+pub(crate) mod accepted;
 pub(crate) mod admin;
 pub(crate) mod adoption;
 pub(crate) mod changes;
@@ -74,8 +75,8 @@ mod oids {
     pub(super) use pg_sys::{
         BOOLARRAYOID as BOOLS, BOOLOID as BOOL, BYTEAARRAYOID as BYTEAS, BYTEAOID as BYTEA,
         INT4ARRAYOID as INT4S, INT4OID as INT4, INT8ARRAYOID as INT8S, INT8OID as INT8,
-        INTERVALOID as INTERVAL, OIDOID as OID, TEXTARRAYOID as TEXTS, TEXTOID as TEXT,
-        TIMESTAMPTZARRAYOID as TIMES, TIMESTAMPTZOID as TIME, UUIDARRAYOID as UUIDS,
-        UUIDOID as UUID,
+        INTERVALOID as INTERVAL, OIDARRAYOID as OIDS, OIDOID as OID, TEXTARRAYOID as TEXTS,
+        TEXTOID as TEXT, TIMESTAMPTZARRAYOID as TIMES, TIMESTAMPTZOID as TIME,
+        UUIDARRAYOID as UUIDS, UUIDOID as UUID,
     };
 }

@@ -5,10 +5,11 @@
 use super::oids::*;
 use super::value;
 use crate::error::Error;
-use crate::postgres::Statement;
 use crate::postgres::table::{self, Leaf};
+use crate::postgres::{Failed, Statement, attempt_or_why, session};
 use pgrx::pg_sys;
 use std::ffi::CStr;
+use std::time::Duration;
 
 /// Run as the caller: the privileges that a SELECT of these columns needs, and whether row security
 /// would apply.
@@ -47,10 +48,15 @@ static COLUMNS_OF: Statement = Statement::new(
     &[OID],
 );
 
+/// How long to wait for a table that somebody has locked.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The relations that hold the rows of a source, with their qualified names.
 pub(crate) struct Source {
     pub leaves: Vec<Leaf>,
     pub names: Vec<String>,
+    /// Partitions that could not be locked, each with the reason.
+    pub locked: Vec<(String, Failed)>,
 }
 
 /// Judges the table that the caller named, as the caller. Locks its shape until the transaction
@@ -60,7 +66,8 @@ pub(crate) fn judge(
     names: &[&CStr],
     columns: impl Fn(&Leaf) -> Result<(), Error>,
 ) -> Result<Source, Error> {
-    let root = table::look(source, names).ok_or_else(gone)?;
+    let look = |relation| session::with_lock_timeout(PATIENCE, || table::look(relation, names));
+    let root = look(source).ok_or_else(gone)?;
     let texts: Vec<&str> = names.iter().filter_map(|name| name.to_str().ok()).collect();
     let judged = RIGHTS
         .read_as_caller(&[source.into(), texts.into()], |row| (value(row, 1), value(row, 2)))
@@ -75,12 +82,19 @@ pub(crate) fn judge(
     }
     judge_kind(&root)?;
     columns(&root)?;
-    let mut found = Source { leaves: vec![], names: vec![] };
+    let mut found = Source { leaves: vec![], names: vec![], locked: vec![] };
     let tree = TREE.read_as_caller(&[source.into()], |row| {
         (value::<pg_sys::Oid>(row, 1), value::<String>(row, 2))
     });
     for (relation, name) in tree {
-        let Some(leaf) = table::look(relation, names) else { continue };
+        let leaf = match attempt_or_why(|| look(relation)) {
+            Ok(Some(leaf)) => leaf,
+            Ok(None) => continue,
+            Err(failed) => {
+                found.locked.push((name, failed));
+                continue;
+            }
+        };
         judge_kind(&leaf)?;
         columns(&leaf)?;
         if leaf.kind != b'p' {

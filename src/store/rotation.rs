@@ -46,6 +46,14 @@ static PAGE: Statement = Statement::new(
     &[UUID, UUID, INT4, INT4, INT4],
 );
 
+/// The id alone: nothing of the row is computed, so nothing can fail.
+static NEXT: Statement = Statement::new(
+    "SELECT r.project_id, r.id FROM watchllm.provider_key_records r
+     WHERE (r.project_id, r.id) > ($1, $2) AND r.deleted_at IS NULL
+     ORDER BY r.project_id, r.id LIMIT 1",
+    &[UUID, UUID],
+);
+
 static ALERTED: Statement = Statement::new(
     "INSERT INTO watchllm.provider_key_usage AS u (project_id, provider_key_id,
         last_rotation_alert_sent_at)
@@ -101,6 +109,14 @@ pub(crate) fn page(owner: Owner, after: KeyRef, most: i32) -> Vec<Aged> {
         })
     });
     rows.into_iter().flatten().collect()
+}
+
+/// The key after this one, whatever its row holds.
+pub(crate) fn next(owner: Owner, after: KeyRef) -> Option<KeyRef> {
+    let arguments = [uuid(after.project).into(), uuid(after.key).into()];
+    let found =
+        NEXT.read(owner, &arguments, |row| Some(KeyRef { project: id(row, 1)?, key: id(row, 2)? }));
+    found.into_iter().flatten().next()
 }
 
 /// Those of these incidents that exist already.

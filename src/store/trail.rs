@@ -292,6 +292,12 @@ fn civil(day: i32) -> (i32, i32, i32) {
     (year_of_era + era * 400 + i32::from(month <= 2), month, of_year - (153 * shifted + 2) / 5 + 1)
 }
 
+/// A day as people write it.
+pub(crate) fn day_name(day: i32) -> String {
+    let (year, month, day) = civil(day);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
 /// The name of a day's partition.
 pub(crate) fn partition_name(day: i32) -> String {
     let (year, month, day) = civil(day);

@@ -69,7 +69,29 @@ ALTER DATABASE postgres SET log_min_duration_statement = '250ms' ¦ log_override
 ALTER ROLE ALL SET log_parameter_max_length_on_error = -1 ¦ log_overrides log_settings ¦ log_parameter_max_length_on_error = -1 ¦ ALTER ROLE ALL RESET ALL
 UPDATE watchllm.provider_key_versions SET envelope = NULL, destroyed_at = now() WHERE provider_key_id = '{k}' ¦ key_envelopes ¦ 1 of 2: {k} ¦ DELETE FROM watchllm.provider_key_versions WHERE provider_key_id = '{k}'; UPDATE watchllm.provider_key_records SET deleted_at = now() WHERE id = '{k}'
 ALTER ROLE member RENAME TO gone ¦ project_members ¦ 1 of 1: member in project {p} ¦ ALTER ROLE gone RENAME TO member
-ALTER TABLE public.adopted DISABLE TRIGGER watchllm_follow_truncate ¦ adopted_tables ¦ 1 of 1: public.adopted ¦ ALTER TABLE public.adopted ENABLE TRIGGER watchllm_follow_truncate
+ALTER TABLE public.adopted DISABLE TRIGGER watchllm_follow_truncate ¦ adopted_tables ¦ 1 of 1: public.adopted ¦ ALTER TABLE public.adopted ENABLE ALWAYS TRIGGER watchllm_follow_truncate
+ALTER TABLE public.adopted ENABLE TRIGGER watchllm_follow_projects ¦ adopted_tables ¦ 1 of 1: public.adopted ¦ SELECT watchllm.install()
+ALTER TABLE public.adopted DISABLE TRIGGER ALL; INSERT INTO public.adopted VALUES (gen_random_uuid(), gen_random_uuid()); ALTER TABLE public.adopted ENABLE ALWAYS TRIGGER watchllm_follow_projects, ENABLE ALWAYS TRIGGER watchllm_follow_truncate ¦ adopted_rows ¦ of public.adopted has no project ¦ DELETE FROM public.adopted
+INSERT INTO public.adopted VALUES (gen_random_uuid(), gen_random_uuid()); ALTER TABLE public.adopted DISABLE TRIGGER ALL; DELETE FROM public.adopted; ALTER TABLE public.adopted ENABLE ALWAYS TRIGGER watchllm_follow_projects, ENABLE ALWAYS TRIGGER watchllm_follow_truncate ¦ adopted_rows ¦ 1 projects have no row in public.adopted ¦ SELECT watchllm.delete_project(id) FROM watchllm.projects WHERE adopted_table_id IS NOT NULL AND deleted_at IS NULL
+ALTER TABLE watchllm.blocked_callers SET UNLOGGED ¦ logged ¦ blocked_callers is unlogged ¦ ALTER TABLE watchllm.blocked_callers SET LOGGED
+ALTER TABLE {day} SET UNLOGGED ¦ logged ¦ is unlogged ¦ ALTER TABLE {day} SET LOGGED
+DROP TABLE {ahead} ¦ days_ahead ¦ has no partition ¦ SELECT watchllm.install()
+ALTER TABLE watchllm.provider_key_access_logs DETACH PARTITION {ahead} ¦ days_ahead ¦ has no partition ¦ DROP TABLE {ahead}; SELECT watchllm.install()
+REVOKE INSERT ON watchllm.provider_key_inbox FROM watchllm_tenant ¦ missing_rights ¦ watchllm_tenant lacks INSERT on provider_key_inbox ¦ SELECT watchllm.install()
+REVOKE EXECUTE ON FUNCTION watchllm.redact(text) FROM PUBLIC ¦ missing_rights ¦ PUBLIC lacks EXECUTE on redact() ¦ SELECT watchllm.install()
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA watchllm FROM watchllm_service ¦ missing_rights ¦ watchllm_service lacks EXECUTE on decrypt_provider_key() ¦ SELECT watchllm.install()
+REVOKE USAGE ON SCHEMA watchllm FROM watchllm_tenant ¦ missing_rights ¦ watchllm_tenant lacks USAGE on schema watchllm ¦ SELECT watchllm.install()
+REVOKE SELECT (name) ON watchllm.projects FROM watchllm_tenant ¦ missing_rights ¦ watchllm_tenant lacks SELECT on projects ¦ SELECT watchllm.install()
+DROP OWNED BY watchllm_tenant ¦ missing_policies missing_rights ¦ projects has no policy for watchllm_tenant ¦ SELECT watchllm.install()
+DROP OWNED BY watchllm_admin ¦ missing_policies missing_rights ¦ projects has no policy for watchllm_admin ¦ SELECT watchllm.install()
+DROP POLICY services_read_all ON watchllm.provider_key_usage ¦ missing_policies ¦ provider_key_usage has no policy for watchllm_service ¦ SELECT watchllm.install()
+CREATE ROLE streamer LOGIN REPLICATION ¦ replication_roles ¦ streamer ¦ DROP ROLE streamer
+CREATE PUBLICATION everything FOR ALL TABLES ¦ publications ¦ publication everything: all tables ¦ DROP PUBLICATION everything
+CREATE PUBLICATION vault FOR TABLES IN SCHEMA watchllm ¦ publications ¦ publication vault: ¦ DROP PUBLICATION vault
+CREATE PUBLICATION one FOR TABLE watchllm.provider_key_versions ¦ publications ¦ publication one: provider_key_versions ¦ DROP PUBLICATION one
+GRANT EXECUTE ON FUNCTION watchllm.decrypt_provider_key TO team ¦ opening_roles ¦ team may execute decrypt_provider_key ¦ REVOKE EXECUTE ON FUNCTION watchllm.decrypt_provider_key FROM team
+DROP TRIGGER store_from_inbox ON watchllm.provider_key_inbox ¦ silent_triggers ¦ provider_key_inbox has no trigger ¦ SELECT watchllm.install()
+CREATE TABLE public.notes (x text); CREATE TRIGGER mask BEFORE INSERT ON public.notes FOR EACH ROW EXECUTE FUNCTION watchllm.redact_columns('x'); ALTER TABLE public.notes DISABLE TRIGGER ALL ¦ silent_triggers ¦ trigger mask on public.notes is switched off ¦ DROP TABLE public.notes
 ALTER TABLE public.adopted RENAME TO renamed ¦ adopted_tables ¦ 1 of 1: public.adopted ¦ ALTER TABLE public.renamed RENAME TO adopted
 ALTER ROLE authenticator SUPERUSER ¦ trusted_claim_roles ¦ authenticator is a superuser ¦ ALTER ROLE authenticator NOSUPERUSER
 ALTER ROLE authenticator INHERIT; REVOKE service_role FROM authenticator; GRANT service_role TO authenticator ¦ trusted_claim_roles ¦ authenticator has itself the privileges ¦ ALTER ROLE authenticator NOINHERIT; REVOKE service_role FROM authenticator; GRANT service_role TO authenticator";
@@ -129,10 +151,15 @@ fn every_fault_turns_the_row_that_names_it() {
         c,
         "SELECT format('watchllm.provider_key_access_logs_%s', to_char(now() AT TIME ZONE 'UTC', 'YYYYMMDD'))",
     );
+    let ahead = today.replace(
+        &today[today.len() - 8..],
+        &one(c, "SELECT to_char(now() AT TIME ZONE 'UTC' + interval '3 days', 'YYYYMMDD')"),
+    );
     let since_16 = one(c, "SELECT current_setting('server_version_num')::int >= 160000") == "t";
     let mut turned = std::collections::BTreeSet::new();
     for line in FAULTS.lines().filter(|line| !line.is_empty()) {
         let line = line.replace("{p}", &p).replace("{k}", &k).replace("{day}", &today);
+        let line = line.replace("{ahead}", &ahead);
         let [fault, expected, words, undo] =
             line.split(" ¦ ").collect::<Vec<_>>().try_into().unwrap();
         turned.extend(expected.split(' ').map(str::to_owned));
@@ -160,8 +187,10 @@ fn every_fault_turns_the_row_that_names_it() {
         "encoding",
         "keyring_file",
         "master_key",
+        "open_envelopes",
         "preloaded",
         "superusers",
+        "trail",
         "worker_slots",
     ];
     turned.extend(elsewhere.map(str::to_owned));
@@ -259,7 +288,7 @@ fn a_writer_that_stands_still_or_finds_no_room_is_named() {
     server.conf("max_worker_processes = 1");
     server.restart();
     comes("audit_writer worker_slots");
-    assert_eq!(server.psql("postgres", UNKNOWN), "master_key");
+    assert_eq!(server.psql("postgres", UNKNOWN), "master_key open_envelopes");
 }
 
 #[test]
@@ -267,13 +296,14 @@ fn without_the_library_or_the_tables_it_says_what_is_missing() {
     let server = Server::init();
     server.start();
     server.psql("postgres", "CREATE EXTENSION watchllm_keys");
-    let walls = "adopted_tables append_only audit_writer key_envelopes master_key project_members row_security views";
+    let walls = "adopted_rows adopted_tables append_only audit_writer days_ahead key_envelopes logged master_key \
+        missing_policies open_envelopes project_members row_security trail views";
     assert_eq!(server.psql("postgres", WRONG), "installed keyring_file preloaded");
     assert_eq!(server.psql("postgres", UNKNOWN), walls);
     assert!(detail(&server, "preloaded").contains("not preloaded"));
     server.psql("postgres", "SELECT watchllm.install()");
     assert_eq!(server.psql("postgres", WRONG), "keyring_file preloaded");
-    assert_eq!(server.psql("postgres", UNKNOWN), "audit_writer master_key");
+    assert_eq!(server.psql("postgres", UNKNOWN), "audit_writer master_key open_envelopes");
     server.preload_vault();
     server.restart();
     assert_eq!(server.psql("postgres", WRONG), "");
@@ -285,7 +315,10 @@ fn without_the_library_or_the_tables_it_says_what_is_missing() {
     assert_eq!(server.psql("old", UNKNOWN), walls);
     // only the tables are there: half of a restore
     server.psql("postgres", "DROP EXTENSION watchllm_keys CASCADE; CREATE EXTENSION watchllm_keys");
-    assert_eq!(server.psql("postgres", WRONG), "append_only installed");
+    assert_eq!(
+        server.psql("postgres", WRONG),
+        "append_only installed missing_policies silent_triggers"
+    );
     assert!(detail(&server, "installed").contains("not ready"));
 }
 
@@ -295,7 +328,7 @@ fn a_standby_has_no_writer_and_that_is_no_fault() {
     let standby = server.backup_to_standby();
     standby.start();
     assert_eq!(standby.psql("postgres", WRONG), "");
-    assert_eq!(standby.psql("postgres", UNKNOWN), "audit_writer master_key");
+    assert_eq!(standby.psql("postgres", UNKNOWN), "audit_writer master_key open_envelopes");
 }
 
 #[test]

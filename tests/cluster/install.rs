@@ -313,9 +313,10 @@ columns are granted to be read: SELECT relname, attname FROM ours c JOIN pg_attr
 functions are granted to our roles: SELECT signature, a.grantee
     FROM functions, aclexplode(coalesce(proacl, acldefault('f', proowner))) a WHERE a.grantee <> proowner
     AND a.grantee::regrole::text !~ '^watchllm_(admin|service|tenant|auditor|owner)$'
-    AND NOT (a.grantee = 0 AND proname IN ('redact', 'redact_columns'));
+    AND NOT (a.grantee = 0 AND proname IN ('redact', 'redact_columns'))
+    AND NOT (a.grantee = 'pg_monitor'::regrole AND proname = 'status');
 the schema is granted to our roles: SELECT a.grantee FROM pg_namespace, aclexplode(nspacl) a WHERE nspname = 'watchllm'
-    AND a.grantee <> nspowner AND a.grantee::regrole::text !~ '^watchllm_';
+    AND a.grantee <> nspowner AND a.grantee::regrole::text !~ '^(watchllm_|pg_monitor$)';
 functions have a fixed search_path or a body that was resolved when they were made, are volatile, unsafe in parallel (but those of policies and of columns), no definers: SELECT signature
     FROM functions WHERE NOT coalesce('search_path=pg_catalog, pg_temp' = ANY (proconfig), prosqlbody IS NOT NULL) OR prosecdef
        OR concat(provolatile, proparallel) <> CASE WHEN proname IN ('current_project_ids', 'effective_setting', 'lowest_setting') THEN 'sr'

@@ -16,6 +16,7 @@ const ROLES: &[(&str, &str)] = &[
     ("watchllm_tenant", "t"),
     ("watchllm_auditor", "u"),
     ("watchllm_owner", "o"),
+    ("pg_monitor", "m"), // the health and nothing else
     ("authenticated", "t"),
     ("service_role", "s"),
     ("anon", ""),
@@ -28,6 +29,7 @@ const ROLES: &[(&str, &str)] = &[
 /// Who may execute a function, in all its overloads. p stands for everybody. The functions of the
 /// detectors are as `(detector)`.
 const FUNCTIONS: &str = "
+accept_finding           a
 acknowledge_incident     a
 acknowledge_incidents    a
 add_project_member       a
@@ -78,7 +80,7 @@ scan_table_for_leaks     au
 security_check           au
 set_provider_key_active  ast
 set_setting              a
-status                   asu
+status                   asum
 store_from_inbox
 store_provider_key       ast
 unblock_caller           a
@@ -89,6 +91,7 @@ validate_provider_key    ast";
 /// `(partition)` stands for the partitions of the trail. Nobody may do anything else with a table,
 /// except INSERTERS. The owner, a role that nobody is, may do everything.
 const COLUMNS: &str = "
+accepted_findings        au    *
 access_logs              atu   *
 adopted_tables           au    *
 audit_checkpoints        -     *
@@ -106,6 +109,7 @@ install_history          -     *
 key_access_anomalies     atu   *
 key_access_limits        atu   *
 key_access_rates         atu   *
+leak_marks               au    *
 master_keys              -     *
 open_incidents           atu   *
 (partition)              -     *
@@ -133,6 +137,7 @@ const INSERTERS: &[(&str, &str)] = &[("provider_key_inbox", "ast")];
 /// Policies: table, name, roles. All are for SELECT. Tenants see their own rows.
 const POLICIES: &str = "
 adopted_tables           auditors_read_all  watchllm_admin watchllm_auditor
+accepted_findings        auditors_read_all  watchllm_admin watchllm_auditor
 blocked_callers          auditors_read_all  watchllm_admin watchllm_auditor
 caller_peaks             auditors_read_all  watchllm_admin watchllm_auditor
 committed_changes        auditors_read_all  watchllm_admin watchllm_auditor
@@ -140,6 +145,7 @@ committed_changes        tenants_read_own   watchllm_tenant
 incident_events          auditors_read_all  watchllm_admin watchllm_auditor
 incident_events          tenants_read_own   watchllm_tenant
 incident_sources         auditors_read_all  watchllm_admin watchllm_auditor
+leak_marks               auditors_read_all  watchllm_admin watchllm_auditor
 project_members          auditors_read_all  watchllm_admin watchllm_auditor
 projects                 auditors_read_all  watchllm_admin watchllm_auditor
 projects                 services_read_all  watchllm_service
@@ -257,7 +263,7 @@ fn meant(server: &Server, database: &str) -> (BTreeSet<String>, Vec<String>) {
     for (view, letters) in INSERTERS {
         meant.extend(roles_with(letters).map(|role| format!("{role} INSERT {view}")));
     }
-    meant.extend(roles_with("astuo").map(|role| format!("{role} USAGE schema")));
+    meant.extend(roles_with("astuom").map(|role| format!("{role} USAGE schema")));
     meant.insert("watchllm_owner CREATE schema".into());
     (meant, strange)
 }

@@ -11,8 +11,9 @@ use regex_automata::util::syntax;
 use regex_automata::{Anchored, Input};
 
 use super::finding::Finding;
-use super::mask::redact_pausing;
+use super::mask::{again_masked, redact_pausing};
 use super::patterns::{NO_PATTERN, Refusal, check_count, check_length, check_matches, masked_at};
+use super::reserve::{OutOfMemory, push};
 
 /// Bytes of an automaton, and of the memory for building one. There are two automata.
 const SIZE: usize = 1 << 20;
@@ -91,20 +92,25 @@ impl ExtraPatterns {
     }
 
     /// Where to mask a text, extended to whole characters.
-    fn places(&self, text: &str, pause: &mut dyn FnMut()) -> Vec<(usize, usize)> {
+    fn places(
+        &self,
+        text: &str,
+        pause: &mut dyn FnMut(),
+    ) -> Result<Vec<(usize, usize)>, OutOfMemory> {
         let (mut places, mut from) = (Vec::new(), 0);
         while from < text.len() {
             pause();
             let part = text.len().min(from + PART);
             match self.next(text.as_bytes(), from, text.len().min(part + BEYOND)) {
                 Some((start, end)) if start < part => {
-                    places.push((text.floor_char_boundary(start), text.ceil_char_boundary(end)));
+                    let place = (text.floor_char_boundary(start), text.ceil_char_boundary(end));
+                    push(&mut places, place)?;
                     from = end;
                 }
                 _ => from = part,
             }
         }
-        places
+        Ok(places)
     }
 }
 
@@ -118,22 +124,29 @@ pub fn redact_with<'t>(
     text: &'t str,
     extra: Option<&ExtraPatterns>,
     pause: &mut dyn FnMut(),
-) -> Cow<'t, str> {
-    let mut masked = redact_pausing(text, pause);
-    let Some(extra) = extra else { return masked };
+) -> Result<Cow<'t, str>, OutOfMemory> {
+    let mut masked = redact_pausing(text, pause)?;
+    let Some(extra) = extra else { return Ok(masked) };
     for _ in 0..4 {
-        let Some(again) = masked_at(&masked, extra.places(&masked, pause)) else { break };
-        masked = Cow::Owned(redact_pausing(&again, pause).into_owned());
+        let places = extra.places(&masked, pause)?;
+        let Some(again) = masked_at(&masked, places)? else { break };
+        masked = Cow::Owned(again_masked(again, pause)?);
     }
-    masked
+    Ok(masked)
 }
 
 /// The keys that the rules find in a text, and the matches of extra patterns elsewhere, in order.
 pub fn all_findings(text: &str, extra: Option<&ExtraPatterns>) -> Vec<Finding> {
-    let mut found: Vec<Finding> = super::findings(text).collect();
+    first_findings(text, extra, usize::MAX)
+}
+
+/// The same, at most `most` by the rules and as many by extra patterns. A text of any length is an
+/// attacker's, full of keys.
+pub fn first_findings(text: &str, extra: Option<&ExtraPatterns>, most: usize) -> Vec<Finding> {
+    let mut found: Vec<Finding> = super::findings(text).take(most).collect();
     let Some(extra) = extra else { return found };
     let known = found.len();
-    for seen in extra.findings(text.as_bytes()) {
+    for seen in extra.findings(text.as_bytes()).take(most) {
         // The known findings are in order and do not overlap.
         let before = found[..known].partition_point(|known| known.start < seen.end);
         if before == 0 || found[before - 1].end <= seen.start {
@@ -219,13 +232,15 @@ mod tests {
     fn matches_are_masked_beside_keys() {
         let patterns =
             patterns(r#"["acme-[0-9]{4,}", "(?i)customer \\d+", "schlüssel-[a-z]+", "q:..."]"#);
-        let redact = |text: &str| redact_with(text, Some(&patterns), &mut || ()).into_owned();
+        let redact = |text: &str| {
+            redact_with(text, Some(&patterns), &mut || ()).expect("memory").into_owned()
+        };
         assert_eq!(redact("a acme-12345, Customer 77"), "a ...[REDACTED], ...[REDACTED]");
         assert_eq!(redact("ü schlüssel-abcß 東京"), "ü ...[REDACTED]ß 東京");
         assert_eq!(redact("q:東京"), "...[REDACTED]京");
         assert_eq!(redact("q:aé"), "...[REDACTED]");
         assert!(matches!(
-            redact_with("nothing 東京", Some(&patterns), &mut || ()),
+            redact_with("nothing 東京", Some(&patterns), &mut || ()).expect("memory"),
             Cow::Borrowed(_)
         ));
         let key = expand("sk-proj-<60> acme-99999");
@@ -246,7 +261,9 @@ mod tests {
             let text =
                 format!("{}acme-123456.", "東".repeat(PART / 3 * 2 + shift) + &"x".repeat(shift));
             assert!(
-                !redact_with(&text, Some(&patterns), &mut || pauses += 1).contains("acme"),
+                !redact_with(&text, Some(&patterns), &mut || pauses += 1)
+                    .expect("memory")
+                    .contains("acme"),
                 "{shift}"
             );
         }

@@ -8,7 +8,8 @@ use std::ops::Range;
 
 use super::extra::{ExtraPatterns, redact_with};
 use super::finding::MASK;
-use super::mask::redact_pausing;
+use super::mask::{into_text, redact_pausing};
+use super::reserve::{OutOfMemory, append, ask};
 
 /// Masks the keys in a JSON text, also those written with escapes. Extra patterns are masked in its
 /// strings and names only. A text without keys is not copied. Otherwise `seen` gets what held a
@@ -18,8 +19,8 @@ pub fn redact_json<'t>(
     extra: Option<&ExtraPatterns>,
     seen: &mut dyn FnMut(&str),
     pause: &mut dyn FnMut(),
-) -> Cow<'t, str> {
-    let masked = redact_pausing(text, pause);
+) -> Result<Cow<'t, str>, OutOfMemory> {
+    let masked = redact_pausing(text, pause)?;
     if let Cow::Owned(_) = masked {
         seen(text);
     }
@@ -28,42 +29,60 @@ pub fn redact_json<'t>(
     let again = with_strings(&masked, |literal| {
         let escaped = literal.contains('\\');
         // Half a surrogate pair is valid JSON but no text. Such a string stays as it is.
-        let plain = (escaped || extra.is_some())
-            .then(|| serde_json::from_str::<String>(literal).ok())??;
-        let masked = redact_with(&plain, extra, pause);
+        if !escaped && extra.is_none() {
+            return Ok(None);
+        }
+        // Neither reading nor writing a string asks for its memory.
+        ask_long(literal.len())?;
+        let Ok(plain) = serde_json::from_str::<String>(literal) else { return Ok(None) };
+        let masked = redact_with(&plain, extra, pause)?;
         if masked == plain {
-            return None;
+            return Ok(None);
         }
         seen(&plain);
-        serde_json::to_string(&masked).ok()
-    });
+        ask_long(masked.len().saturating_mul(4))?;
+        Ok(serde_json::to_string(&masked).ok())
+    })?;
     let masked = again.map_or(masked, Cow::Owned);
     match &masked {
-        Cow::Borrowed(_) => masked,
-        Cow::Owned(text) => told_apart(text).map_or(masked, Cow::Owned),
+        Cow::Borrowed(_) => Ok(masked),
+        Cow::Owned(text) => Ok(told_apart(text)?.map_or(masked, Cow::Owned)),
     }
 }
 
+/// As `ask`; short strings are not asked for.
+fn ask_long(bytes: usize) -> Result<(), OutOfMemory> {
+    if bytes < 1 << 20 { Ok(()) } else { ask(bytes) }
+}
+
 /// Replaces those string literals for which `change` answers another text. None: nothing changed.
-fn with_strings(text: &str, mut change: impl FnMut(&str) -> Option<String>) -> Option<String> {
-    let (mut changed, mut copied) = (String::new(), 0);
+fn with_strings(
+    text: &str,
+    mut change: impl FnMut(&str) -> Result<Option<String>, OutOfMemory>,
+) -> Result<Option<String>, OutOfMemory> {
+    let (mut changed, mut copied) = (Vec::new(), 0);
     for place in literals(text) {
-        if let Some(literal) = change(&text[place.clone()]) {
-            changed.push_str(&text[copied..place.start]);
-            changed.push_str(&literal);
+        if let Some(literal) = change(&text[place.clone()])? {
+            append(&mut changed, &text.as_bytes()[copied..place.start])?;
+            append(&mut changed, literal.as_bytes())?;
             copied = place.end;
         }
     }
-    changed.push_str(&text[copied..]);
-    (copied > 0).then_some(changed)
+    if copied == 0 {
+        return Ok(None);
+    }
+    append(&mut changed, &text.as_bytes()[copied..])?;
+    Ok(Some(into_text(changed)))
 }
 
 /// Masking can make names of one object equal, and jsonb keeps only one of two equal names. So each
 /// gets a number. None: no names are equal.
-fn told_apart(text: &str) -> Option<String> {
-    let (mut apart, mut copied, mut read) = (String::new(), 0, 0);
+fn told_apart(text: &str) -> Result<Option<String>, OutOfMemory> {
+    let (mut apart, mut copied, mut read) = (Vec::new(), 0, 0);
     // For each open object: how often each masked name was given.
     let mut open: Vec<HashMap<String, usize>> = vec![];
+    // A map does not ask for its memory, so it is asked for each time as much again was used.
+    let (mut kept, mut asked) = (0, 1 << 20);
     for place in literals(text) {
         for byte in text[read..place.start].bytes() {
             match byte {
@@ -82,16 +101,24 @@ fn told_apart(text: &str) -> Option<String> {
             number += 1;
             unique = format!("{name} ({number})");
         }
+        kept += 2 * name.len() + 200;
+        if kept > asked {
+            ask(4 * kept)?;
+            asked = 2 * kept;
+        }
         given.insert(name.to_owned(), number.max(1));
         if number > 0 {
-            apart.push_str(&text[copied..place.start]);
-            apart.push_str(&format!("\"{unique}\""));
+            append(&mut apart, &text.as_bytes()[copied..place.start])?;
+            append(&mut apart, format!("\"{unique}\"").as_bytes())?;
             copied = place.end;
             given.insert(unique, 1);
         }
     }
-    apart.push_str(&text[copied..]);
-    (copied > 0).then_some(apart)
+    if copied == 0 {
+        return Ok(None);
+    }
+    append(&mut apart, &text.as_bytes()[copied..])?;
+    Ok(Some(into_text(apart)))
 }
 
 /// The places of the string literals, with their quotes. A literal without an end reaches to the

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use super::anchors::ANCHORS;
 use super::finding::{Finding, MASK};
+use super::reserve::{OutOfMemory, append};
 use super::scan::Scanner;
 
 /// How often a masked text is masked again. Masking can make another key visible; that is masked
@@ -21,20 +22,36 @@ pub fn prepare() -> bool {
 
 /// Masks every key: the public prefix stays, the rest of the whole run becomes `...[REDACTED]`.
 /// Masking twice changes nothing. A text without keys is not copied.
+/// Without memory for the answer, all of it is masked.
 pub fn redact(text: &str) -> Cow<'_, str> {
-    redact_pausing(text, &mut || ())
+    redact_pausing(text, &mut || ()).unwrap_or(Cow::Borrowed(MASK))
 }
 
-/// The same, but calls `pause` every 64 kB. `pause` may unwind, so that a query can be cancelled.
-pub fn redact_pausing<'t>(text: &'t str, pause: &mut dyn FnMut()) -> Cow<'t, str> {
-    let Some(mut masked) = mask_once(text.as_bytes(), pause) else { return Cow::Borrowed(text) };
+/// The same for a text of any length. Calls `pause` every 64 kB; it may unwind, so that a query can
+/// be cancelled.
+pub fn redact_pausing<'t>(
+    text: &'t str,
+    pause: &mut dyn FnMut(),
+) -> Result<Cow<'t, str>, OutOfMemory> {
+    let Some(mut masked) = mask_once(text.as_bytes(), pause)? else {
+        return Ok(Cow::Borrowed(text));
+    };
     for _ in 1..PASSES {
-        match mask_once(&masked, pause) {
+        match mask_once(&masked, pause)? {
             Some(again) => masked = again,
             None => break,
         }
     }
-    Cow::Owned(into_text(masked))
+    Ok(Cow::Owned(into_text(masked)))
+}
+
+/// Masks a text again that was masked in another way. A text without keys is not copied.
+pub(super) fn again_masked(text: String, pause: &mut dyn FnMut()) -> Result<String, OutOfMemory> {
+    let masked = match redact_pausing(&text, pause)? {
+        Cow::Owned(masked) => Some(masked),
+        Cow::Borrowed(_) => None,
+    };
+    Ok(masked.unwrap_or(text))
 }
 
 /// Keys are ASCII, so masking cannot break the encoding of a valid text.
@@ -43,20 +60,20 @@ pub(super) fn into_text(bytes: Vec<u8>) -> String {
         .unwrap_or_else(|bytes| String::from_utf8_lossy(bytes.as_bytes()).into_owned())
 }
 
-fn mask_once(text: &[u8], pause: &mut dyn FnMut()) -> Option<Vec<u8>> {
+fn mask_once(text: &[u8], pause: &mut dyn FnMut()) -> Result<Option<Vec<u8>>, OutOfMemory> {
     let mut scan = Scanner::new(false);
     let mut masked = Vec::new();
     let mut copied = 0;
     while let Some(finding) = scan.next(text, pause) {
-        masked.extend_from_slice(&text[copied..finding.secret]);
-        masked.extend_from_slice(MASK.as_bytes());
+        append(&mut masked, &text[copied..finding.secret])?;
+        append(&mut masked, MASK.as_bytes())?;
         copied = scan.at;
     }
     if copied == 0 {
-        return None;
+        return Ok(None);
     }
-    masked.extend_from_slice(&text[copied..]);
-    Some(masked)
+    append(&mut masked, &text[copied..])?;
+    Ok(Some(masked))
 }
 
 /// Tells whether a text holds a key.
@@ -169,7 +186,7 @@ mod tests {
     fn a_long_text_is_interrupted() {
         let text = "SELECT 1; ".repeat(1 << 17);
         let mut pauses = 0;
-        redact_pausing(&text, &mut || pauses += 1);
+        redact_pausing(&text, &mut || pauses += 1).expect("memory");
         assert!(pauses >= 16, "{pauses}");
     }
 }

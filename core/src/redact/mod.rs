@@ -17,6 +17,7 @@ mod named;
 mod patterns;
 mod pieces;
 mod proof;
+mod reserve;
 mod rule;
 mod rules;
 mod scan;
@@ -24,7 +25,7 @@ mod structure;
 mod visible;
 
 pub use candidates::{Candidate, candidates};
-pub use extra::{EXTRA_KEY, ExtraPatterns, all_findings, redact_with};
+pub use extra::{EXTRA_KEY, ExtraPatterns, all_findings, first_findings, redact_with};
 pub use finding::{Finding, MASK};
 pub use hint::{key_hint, provider_of};
 pub use json::redact_json;
@@ -33,6 +34,7 @@ pub use mask::{
 };
 pub use patterns::{Patterns, Refusal};
 pub use pieces::{Piece, piece};
+pub use reserve::{OutOfMemory, ask, copied};
 #[cfg(test)]
 pub(crate) use scan::examples;
 pub use visible::{is_visible, visible};

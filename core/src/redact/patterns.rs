@@ -8,6 +8,7 @@ use regex::{Regex, RegexBuilder};
 
 use super::finding::{MASK, MASK_END};
 use super::mask::{self, into_text};
+use super::reserve::{OutOfMemory, append, push};
 
 /// Why a pattern is refused, and what to do. Neither text holds the pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,20 +49,33 @@ impl Patterns {
         Ok(Patterns(compiled))
     }
 
-    /// Masks keys by the built-in rules, then every match of a pattern, until nothing changes.
-    pub fn redact<'t>(&self, text: &'t str, pause: &mut dyn FnMut()) -> Cow<'t, str> {
-        let mut masked = mask::redact_pausing(text, pause);
-        for _ in 0..4 {
-            let Some(again) = self.once(&masked, pause) else { break };
-            masked = Cow::Owned(mask::redact_pausing(&again, pause).into_owned());
-        }
-        masked
+    /// Refuses too many patterns, and too long ones, before they are copied.
+    pub fn check<'p>(
+        count: usize,
+        patterns: impl IntoIterator<Item = &'p str>,
+    ) -> Result<(), Refusal> {
+        check_count(count)?;
+        patterns.into_iter().try_for_each(check_length)
     }
 
-    fn once(&self, text: &str, pause: &mut dyn FnMut()) -> Option<String> {
+    /// Masks keys by the built-in rules, then every match of a pattern, until nothing changes.
+    pub fn redact<'t>(
+        &self,
+        text: &'t str,
+        pause: &mut dyn FnMut(),
+    ) -> Result<Cow<'t, str>, OutOfMemory> {
+        let mut masked = mask::redact_pausing(text, pause)?;
+        for _ in 0..4 {
+            let Some(again) = self.once(&masked, pause)? else { break };
+            masked = Cow::Owned(mask::again_masked(again, pause)?);
+        }
+        Ok(masked)
+    }
+
+    fn once(&self, text: &str, pause: &mut dyn FnMut()) -> Result<Option<String>, OutOfMemory> {
         let mut found = Vec::new();
         for pattern in &self.0 {
-            found.extend(matches(pattern, text, pause));
+            matches(pattern, text, &mut found, pause)?;
         }
         found.sort_unstable();
         masked_at(text, found)
@@ -72,23 +86,29 @@ impl Patterns {
 pub(super) fn masked_at(
     text: &str,
     places: impl IntoIterator<Item = (usize, usize)>,
-) -> Option<String> {
+) -> Result<Option<String>, OutOfMemory> {
     let (mut masked, mut copied) = (Vec::new(), None);
     for (start, end) in places {
         let from = copied.unwrap_or(0);
         if copied.is_none() || start >= from {
-            masked.extend_from_slice(&text.as_bytes()[from..start]);
-            masked.extend_from_slice(MASK.as_bytes());
+            append(&mut masked, &text.as_bytes()[from..start])?;
+            append(&mut masked, MASK.as_bytes())?;
         }
         copied = Some(from.max(end));
     }
-    masked.extend_from_slice(&text.as_bytes()[copied?..]);
-    Some(into_text(masked))
+    let Some(copied) = copied else { return Ok(None) };
+    append(&mut masked, &text.as_bytes()[copied..])?;
+    Ok(Some(into_text(masked)))
 }
 
-/// Where a pattern matches.
-fn matches(pattern: &Regex, text: &str, pause: &mut dyn FnMut()) -> Vec<(usize, usize)> {
-    let (mut found, mut from) = (Vec::new(), 0);
+/// Adds where a pattern matches.
+fn matches(
+    pattern: &Regex,
+    text: &str,
+    found: &mut Vec<(usize, usize)>,
+    pause: &mut dyn FnMut(),
+) -> Result<(), OutOfMemory> {
+    let mut from = 0;
     while from < text.len() {
         pause();
         let part = text.floor_char_boundary(from + PART).max(from);
@@ -96,7 +116,7 @@ fn matches(pattern: &Regex, text: &str, pause: &mut dyn FnMut()) -> Vec<(usize, 
         let read = &text[..text.floor_char_boundary(part + BEYOND)];
         match pattern.find_at(read, from) {
             Some(hit) if hit.start() < part && !hit.is_empty() => {
-                found.push((hit.start(), hit.end()));
+                push(found, (hit.start(), hit.end()))?;
                 from = hit.end();
             }
             // An empty match hides nothing. A pattern such as (x|\b) passes the test texts and can
@@ -105,7 +125,7 @@ fn matches(pattern: &Regex, text: &str, pause: &mut dyn FnMut()) -> Vec<(usize, 
             _ => from = part,
         }
     }
-    found
+    Ok(())
 }
 
 fn compile(pattern: &str) -> Result<Regex, Refusal> {
@@ -202,7 +222,7 @@ mod tests {
     #[test]
     fn matches_are_masked_beside_keys() {
         let patterns = Patterns::new(["acme-[0-9]{4,}", "(?i)customer \\d+"]).expect("accepted");
-        let redact = |text: &str| patterns.redact(text, &mut || ()).into_owned();
+        let redact = |text: &str| patterns.redact(text, &mut || ()).expect("memory").into_owned();
         assert_eq!(redact("a acme-12345, Customer 77"), "a ...[REDACTED], ...[REDACTED]");
         assert_eq!(redact("nothing 東京"), "nothing 東京");
         assert_eq!(redact(&redact("x acme-1234 y")), redact("x acme-1234 y"));
@@ -217,7 +237,8 @@ mod tests {
         let patterns = Patterns::new(["acme-[0-9]{4,}"]).expect("accepted");
         for shift in 0..24 {
             let text = format!("{}acme-123456.", "x".repeat(PART - shift));
-            assert!(!patterns.redact(&text, &mut || ()).contains("acme"), "{shift}");
+            let masked = patterns.redact(&text, &mut || ()).expect("memory");
+            assert!(!masked.contains("acme"), "{shift}");
         }
     }
 }

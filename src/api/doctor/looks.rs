@@ -3,6 +3,7 @@
 //! `store/doctor` says what each reads and when it is wrong.
 
 use super::check::{Check, check, listed, not_looked_at};
+use crate::audit::State;
 use crate::error::Error;
 use crate::postgres::{Owner, session};
 use crate::store::doctor::{self, RowCount, Seen};
@@ -34,6 +35,26 @@ const WALLS: &[Look] = &[
              SELECT watchllm.install();",
     },
     Look {
+        name: "logged",
+        seen: doctor::logged,
+        fine: "every table is in the WAL",
+        hint: "A crash empties an unlogged table, and no standby or backup has its rows: \
+             ALTER TABLE … SET LOGGED; see docs/doctor.md#what-some-findings-mean.",
+    },
+    Look {
+        name: "days_ahead",
+        seen: doctor::days_ahead,
+        fine: "the trail has its days of the coming week",
+        hint: "Without its day every call fails. SELECT watchllm.install(); makes them now. If the \
+             writer cannot (see status()), an event trigger that fires always must let it.",
+    },
+    Look {
+        name: "missing_policies",
+        seen: doctor::missing_policies,
+        fine: "every role has the policies that it reads by",
+        hint: "Without a policy a role reads no row. SELECT watchllm.install(); brings them back.",
+    },
+    Look {
         name: "views",
         seen: doctor::views,
         fine: "every view reads with the rights of its reader",
@@ -56,6 +77,13 @@ const RIGHTS: &[Look] = &[
         fine: "nobody else can create in schema watchllm, or has put a function or operator there",
         hint: "A function with a name of ours can be called instead of ours and get the key. Look \
              at it, then DROP it; ALTER SCHEMA watchllm OWNER TO a superuser; REVOKE CREATE.",
+    },
+    Look {
+        name: "missing_rights",
+        seen: doctor::missing_rights,
+        fine: "every role has the rights that install() gives",
+        hint: "A REVOKE or DROP OWNED took them, and what needs them fails. SELECT \
+             watchllm.install(); gives them back.",
     },
     Look {
         name: "public_grants",
@@ -100,6 +128,35 @@ const SURROUNDINGS: &[Look] = &[
         hint: "Row-level security is no wall for a role with BYPASSRLS: with a grant on a table it \
              reads the metadata and trail of every tenant (keys stay shut). ALTER ROLE … \
              NOBYPASSRLS, or NOLOGIN.",
+    },
+    Look {
+        name: "replication_roles",
+        seen: doctor::replication_roles,
+        fine: "REPLICATION without being superuser, and no login",
+        hint: "It streams every row and copies every file, ciphertext and keyring included if that \
+             lies in the data directory. Keep it for standbys, with its own secret and pg_hba.conf \
+             line, then accept it: SELECT watchllm.accept_finding(…).",
+    },
+    Look {
+        name: "opening_roles",
+        seen: doctor::opening_roles,
+        fine: "may log in and open keys",
+        hint: "REVOKE EXECUTE: rights come with the roles of the vault alone \
+             (docs/security.md#roles).",
+    },
+    Look {
+        name: "publications",
+        seen: doctor::publications,
+        fine: "publications send rows of the vault",
+        hint: "Whoever subscribes gets ciphertext and the trail of every tenant. Publish the \
+             tables that are meant instead of all, and of the vault at most the trail.",
+    },
+    Look {
+        name: "silent_triggers",
+        seen: doctor::triggers,
+        fine: "triggers of the vault on the inbox and on tables, none is switched off",
+        hint: "Keys are stored unmasked, or not at all, while it is off: ALTER TABLE … ENABLE \
+             TRIGGER …, or for the inbox SELECT watchllm.install();",
     },
     Look {
         name: "createrole_roles",
@@ -161,19 +218,32 @@ const SURROUNDINGS: &[Look] = &[
 ];
 
 /// All of them.
-pub(super) fn checks(owner: &Result<Owner, Error>) -> Vec<Check> {
-    let walls = WALLS.iter().map(|look| match (look.seen)() {
-        nothing if nothing.is_empty() => {
-            not_looked_at(look.name, "there is nothing in schema watchllm")
+pub(super) fn checks(owner: &Result<Owner, Error>, state: &State) -> Vec<Check> {
+    let walls = WALLS.iter().map(|look| {
+        let mut seen = (look.seen)();
+        if seen.is_empty() {
+            return not_looked_at(look.name, "there is nothing in schema watchllm");
         }
-        seen => judged(look, seen, false),
+        // The days may all be there still, while the next one cannot be made.
+        if look.name == "days_ahead"
+            && let Some(problem) = &state.days_problem
+        {
+            seen.push(Seen { what: problem.clone(), wrong: true });
+        }
+        judged(look, seen, false)
     });
     let rights = RIGHTS.iter().map(|look| judged(look, (look.seen)(), false));
     let surroundings = SURROUNDINGS.iter().map(|look| judged(look, (look.seen)(), true));
     walls
         .chain(rights)
         .chain(surroundings)
-        .chain([key_envelopes(owner), project_members(owner), adopted_tables(owner)])
+        .chain([
+            key_envelopes(owner),
+            project_members(owner),
+            adopted_tables(owner),
+            adopted_rows(owner),
+            trail_begins(owner),
+        ])
         .collect()
 }
 
@@ -227,6 +297,36 @@ fn adopted_tables(owner: &Result<Owner, Error>) -> Check {
         "adopted projects tables, each followed by our triggers",
         hint,
     )
+}
+
+/// Rows that a tool loaded past our triggers, or that were there before somebody switched them off.
+fn adopted_rows(owner: &Result<Owner, Error>) -> Check {
+    let hint = "They were changed past our triggers: SELECT \
+         watchllm.adopt_projects('schema.table', …); again takes the missing ones in; delete_project() ends what has no row any more.";
+    counted(
+        "adopted_rows",
+        owner,
+        doctor::drifted,
+        "rows of adopted tables, each with its project",
+        hint,
+    )
+}
+
+/// A trail that lost its rows begins again at 1, and its chain looks whole.
+fn trail_begins(owner: &Result<Owner, Error>) -> Check {
+    const NAME: &str = "trail";
+    let owner = match owner {
+        Ok(owner) => *owner,
+        Err(error) => return not_looked_at(NAME, error.message()),
+    };
+    let seen = doctor::trail(owner);
+    let hint = "Rows are missing from its beginning or its end: find out who removed them, and \
+         restore them from a backup or your exports.";
+    let wrong = seen.iter().find(|seen| seen.wrong).map(|seen| (seen.what.clone(), hint));
+    check(NAME, wrong, || {
+        let last = seen.first().map_or("the trail is empty", |seen| seen.what.as_str());
+        format!("{last}, and has a row for each committed change")
+    })
 }
 
 /// A count of our tables, where they are there.

@@ -2,14 +2,18 @@
 //! keyring and its place, the audit writer and the worker slots it needs.
 
 use super::check::{Check, check, listed, not_looked_at, problem};
-use crate::audit::State;
+use crate::audit::{self, Recorder, State};
+use crate::crypto::envelope::{self, Binding};
 use crate::crypto::keyring::{Keyring, KeyringError};
 use crate::error::Error;
 use crate::postgres::{Owner, process, session};
 use crate::settings::{self, KeyringSource};
-use crate::store::installed;
+use crate::store::{doctor, installed};
 use std::io::ErrorKind;
 use std::path::Path;
+
+/// The most envelopes that are opened: some milliseconds.
+const MOST_ENVELOPES: i32 = 1_000;
 
 /// All of them. `ready` is the result of `audit::check_ready`.
 pub(super) fn checks(
@@ -23,6 +27,7 @@ pub(super) fn checks(
         encoding(),
         master_key(state, ready),
         keyring_file(),
+        open_envelopes(owner, ready),
         audit_writer(state, ready),
         worker_slots(),
     ]
@@ -125,6 +130,45 @@ fn keyring_file_hint(error: &KeyringError) -> &'static str {
             "chown it to the server's user and chmod 600; whoever could read it may have copied it."
         }
     }
+}
+
+/// Whether the master key that is there opens what is stored. A row of `master_keys` from another
+/// backup has a canary that opens, while every envelope is "damaged".
+fn open_envelopes(owner: &Result<Owner, Error>, ready: &Result<(), Error>) -> Check {
+    const NAME: &str = "open_envelopes";
+    let recorder = match (owner, ready) {
+        (Err(error), _) | (_, Err(error)) => return not_looked_at(NAME, error.message()),
+        (Ok(_), Ok(())) => match audit::ready_now() {
+            Some(recorder) => recorder,
+            None => return not_looked_at(NAME, "the vault is not ready"),
+        },
+    };
+    let stored = doctor::newest_envelopes(recorder.owner(), MOST_ENVELOPES);
+    let shut: Vec<String> = stored
+        .iter()
+        .filter(|stored| !opens(recorder, stored))
+        .map(|stored| stored.key.key.to_string())
+        .collect();
+    let hint = "These envelopes and the rows of master_keys are not of one backup: restore \
+         master_keys, audit_keys and provider_key_versions together. A few alone are damaged: \
+         rotate those keys.";
+    let wrong = (!shut.is_empty())
+        .then(|| (format!("{} of {}: {}", shut.len(), stored.len(), listed(&shut)), hint));
+    check(NAME, wrong, || format!("the newest {} envelopes open", stored.len()))
+}
+
+/// Whether an envelope opens where it lies. What was inside is wiped at once. One whose master key
+/// is not loaded is no finding here: `master_key` says that.
+fn opens(recorder: Recorder, stored: &doctor::Stored) -> bool {
+    let Some(sealed) = &stored.sealed else { return false };
+    let Ok(root) = recorder.root_key(sealed.master_key_version() as i32) else { return true };
+    let binding = Binding::ProviderKey {
+        project_id: stored.key.project,
+        provider_key_id: stored.key.key,
+        version: stored.version as u32,
+        provider: &stored.provider,
+    };
+    envelope::open(&root, &binding, sealed).is_ok()
 }
 
 /// Whether the writer serves, and its last problem.

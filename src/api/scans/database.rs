@@ -6,6 +6,8 @@ use super::table::ScannedColumns;
 use super::{Place, Scan, begin};
 use crate::api::access::Access;
 use crate::error::Error;
+use crate::input::PlaceName;
+use crate::postgres::attempt_or_why;
 use crate::store::{definitions, named_source};
 use crate::trail::Channel;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -35,7 +37,12 @@ fn scan_database_for_leaks() -> Result<
     ErrorReport,
 > {
     let mut scan = Scan::new(begin(Access::must_audit)?, Channel::ScanDatabase)?;
-    definitions::each(|defined, text| search(&mut scan, text, || defined.place()))?;
+    let mut unread = Vec::new();
+    definitions::each(
+        |defined, text| search(&mut scan, text, || defined.place()),
+        |what, why| unread.push((PlaceName::clean(what), why.to_owned())),
+    )?;
+    unread.iter().for_each(|(what, why)| scan.pass_over(what.as_str(), why));
     let hidden = definitions::hidden();
     if hidden.subscriptions {
         passed_over("connection strings of subscriptions", "only superusers may read them");
@@ -61,10 +68,15 @@ fn search(scan: &mut Scan, text: &str, place: impl FnOnce() -> String) -> Result
 fn search_jobs(scan: &mut Scan) -> Result<(), Error> {
     let Some(jobs) = definitions::cron_jobs() else { return Ok(()) };
     let columns = ScannedColumns::new(named_source::text_columns(jobs), None, None);
-    match columns.judge(jobs) {
-        Ok(source) => columns.search(scan, &source),
-        Err(error) => {
+    match attempt_or_why(|| Some(columns.judge(jobs))) {
+        Ok(Some(Ok(source))) => columns.search(scan, &source),
+        Ok(Some(Err(error))) => {
             passed_over("cron.job", &error.message());
+            Ok(())
+        }
+        Ok(None) => Ok(()),
+        Err(failed) => {
+            passed_over("cron.job", &failed.why());
             Ok(())
         }
     }

@@ -28,6 +28,8 @@ use std::ops::Deref;
 /// The most rows of an answer, for keys that are not ours and for ours. A scanned text may be an
 /// attacker's, full of keys.
 const MOST: usize = 10_000;
+/// The most things passed over that are named. Anybody may have made thousands.
+const MOST_NAMED: usize = 100;
 /// A NOTICE reports the progress each time so much was searched: every few seconds.
 const BYTES_PER_NOTICE: usize = 64 << 20;
 
@@ -68,6 +70,8 @@ struct Scan {
     /// The number of keys found beyond the rows of the answer.
     more: i64,
     searched: usize,
+    /// What was passed over, with a NOTICE for the first.
+    passed: usize,
 }
 
 /// Begins a call of a caller that passes `may`. Refusals are recorded.
@@ -89,7 +93,16 @@ impl Scan {
     fn new(access: Access, source: Channel) -> Result<Scan, Error> {
         let _recorded = access.record()?;
         let finder = Finder::for_scans(access.recorder)?;
-        Ok(Scan { access, finder, source, leaks: BTreeMap::new(), ours: 0, more: 0, searched: 0 })
+        Ok(Scan {
+            access,
+            finder,
+            source,
+            leaks: BTreeMap::new(),
+            ours: 0,
+            more: 0,
+            searched: 0,
+            passed: 0,
+        })
     }
 
     /// Searches a text of any length, piece by piece. The place may be looked up only when a key is
@@ -132,6 +145,16 @@ impl Scan {
             );
         }
         Ok(())
+    }
+
+    /// Says what was not searched, because that differs from finding nothing. `what` is clean text.
+    fn pass_over(&mut self, what: &str, why: &str) {
+        self.passed += 1;
+        if self.passed <= MOST_NAMED {
+            notice!("{}: not scanned: {what}: {why}", self.source.word());
+        } else if self.passed == MOST_NAMED + 1 {
+            notice!("{}: more is not scanned than is named", self.source.word());
+        }
     }
 
     /// Notes a key that was found.

@@ -5,10 +5,10 @@
 use super::{Place, Scan, back, begin};
 use crate::api::access::Access;
 use crate::error::Error;
-use crate::input::ShownName;
+use crate::input::{PlaceName, ShownName};
 use crate::moment::{Moment, Span};
-use crate::postgres::table::{self, Leaf, NamedRow};
-use crate::postgres::{StepMemory, clock, process};
+use crate::postgres::table::{self, Leaf, NamedRow, RowPlace};
+use crate::postgres::{StepMemory, attempt_or_why, clock, process};
 use crate::store::named_source::{self, Source};
 use crate::trail::{Channel, FailureReason};
 use pgrx::datum::Interval;
@@ -20,6 +20,8 @@ use std::ffi::{CStr, CString};
 const TEXTS: [pg_sys::Oid; 4] =
     [pg_sys::TEXTOID, pg_sys::VARCHAROID, pg_sys::JSONOID, pg_sys::JSONBOID];
 const TIMES: [pg_sys::Oid; 3] = [pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPOID, pg_sys::DATEOID];
+/// As many columns as a table can have (MaxHeapAttributeNumber).
+const MOST_COLUMNS: usize = 1_600;
 const DAY: i64 = Span::DAY.micros();
 
 /// Scans a table for keys in its columns of type text, varchar, json and jsonb, or in those named.
@@ -31,7 +33,7 @@ const DAY: i64 = Span::DAY.micros();
 #[search_path(pg_catalog, pg_temp)]
 fn scan_table_for_leaks(
     source: Option<pgrx::PgRelation>,
-    columns: default!(Option<Vec<Option<String>>>, "NULL"),
+    columns: default!(Option<Array<&str>>, "NULL"),
     time_column: default!(Option<&str>, "NULL"),
     since: default!(Option<Interval>, "NULL"),
 ) -> Result<
@@ -52,10 +54,14 @@ fn scan_table_for_leaks(
     let access = begin(Access::must_audit)?;
     let source = access.need(source, "source")?.oid();
     let names = match columns {
+        Some(columns) if columns.len() > MOST_COLUMNS => {
+            let error = Error::BadInput("too many columns are named", "Name each column once.");
+            return Err(access.refuse(FailureReason::BadInput, error).into());
+        }
         Some(columns) => columns
-            .into_iter()
-            .map(|name| access.need(name, "a column"))
-            .collect::<Result<Vec<_>, _>>()?,
+            .iter()
+            .map(|name| Ok(access.need(name, "a column")?.to_owned()))
+            .collect::<Result<Vec<_>, Error>>()?,
         None => named_source::text_columns(source),
     };
     let since = match (time_column, since) {
@@ -134,6 +140,9 @@ impl ScannedColumns {
     /// Searches every row. PostgreSQL's memory for one row is freed before the next.
     pub(super) fn search(&self, scan: &mut Scan, source: &Source) -> Result<(), Error> {
         let memory = StepMemory::new();
+        for (name, why) in &source.locked {
+            scan.pass_over(PlaceName::clean(name).as_str(), &why.why());
+        }
         let places: Vec<Vec<Place>> = source
             .names
             .iter()
@@ -144,13 +153,20 @@ impl ScannedColumns {
         table::read(&source.leaves, |rows| {
             rows.each(|at, row| {
                 process::check_interrupts();
-                memory.run(|| self.search_row(scan, &places[at.leaf()], row))
+                memory.run(|| self.search_row(scan, &places[at.leaf()], at, row))
             })
         })
     }
 
-    /// Searches one row, if it has the wanted time.
-    fn search_row(&self, scan: &mut Scan, places: &[Place], row: &NamedRow) -> Result<(), Error> {
+    /// Searches one row, if it has the wanted time. A value that PostgreSQL cannot unpack or write
+    /// out is passed over, and named by its row.
+    fn search_row(
+        &self,
+        scan: &mut Scan,
+        places: &[Place],
+        at: RowPlace,
+        row: &NamedRow,
+    ) -> Result<(), Error> {
         if self
             .since
             .is_some_and(|since| time(row, self.names.len()).is_some_and(|time| time < since))
@@ -158,7 +174,21 @@ impl ScannedColumns {
             return Ok(());
         }
         for (number, place) in places.iter().enumerate() {
-            row.with_text(number, |text| scan.search(place, text)).transpose()?;
+            if !row.is_stored_elsewhere(number) {
+                row.with_text(number, |text| scan.search(place, text)).transpose()?;
+                continue;
+            }
+            let searched = attempt_or_why(|| {
+                let searched = row.with_text(number, |text| scan.search(place, text));
+                Some(searched.transpose().map(|_| ()))
+            });
+            match searched {
+                Ok(searched) => searched.unwrap_or(Ok(()))?,
+                Err(why) => {
+                    let which = format!("{}, row {}", place.shown.as_str(), at.address());
+                    scan.pass_over(&which, &why.why());
+                }
+            }
         }
         Ok(())
     }

@@ -75,8 +75,14 @@ pub(crate) struct Slot {
     pub batches: AtomicU64,
     pub events: AtomicU64,
     pub failed: AtomicU64,
-    problem_len: u32,
-    problem: [u8; 200],
+    /// The table of the trail that the writer serves (its oid). A vault that was removed and
+    /// installed again has another.
+    pub vault: AtomicU32,
+    /// A caller found another vault than the writer serves: it must look again.
+    pub look_again: AtomicU32,
+    problem: Words,
+    /// Why the trail has no days ahead. Empty: it has.
+    days_problem: Words,
     /// Incidents to announce to listeners.
     notices_len: AtomicU32,
     notices: [Notice; MAX_NOTICES],
@@ -84,6 +90,29 @@ pub(crate) struct Slot {
     column_leaks_len: AtomicU32,
     column_leaks_lost: AtomicU32,
     column_leaks: [ColumnLeak; MAX_COLUMN_LEAKS],
+}
+
+/// Words of the writer for others, cut to 200 bytes. Guarded by the slot's lock.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Words {
+    len: u32,
+    bytes: [u8; 200],
+}
+
+impl Words {
+    fn of(text: &str) -> Words {
+        let text = &text[..text.floor_char_boundary(200)];
+        let mut bytes = [0; 200];
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        Words { len: text.len() as u32, bytes }
+    }
+
+    /// None: there are none.
+    fn text(&self) -> Option<String> {
+        let len = self.len as usize;
+        (len > 0).then(|| String::from_utf8_lossy(&self.bytes[..len]).into_owned())
+    }
 }
 
 /// An event in the queue, and who waits for it.
@@ -165,6 +194,9 @@ pub(crate) fn claim(database: u32, fresh_epoch: i64) -> Option<usize> {
         // Done before the slot is ours: nobody may seal under the root keys of the former database.
         shared_keyring::hand_over(taken, database);
         slot(taken).epoch.store(fresh_epoch, Release);
+        slot(taken).vault.store(0, Release);
+        slot(taken).set_problem("");
+        slot(taken).set_days_problem(None);
         slot(taken).database.store(database, SeqCst);
         Some(taken)
     })?;
@@ -359,29 +391,34 @@ impl Slot {
         })
     }
 
-    /// Notes the writer's last problem, cut to 200 bytes.
+    /// Notes the writer's last problem.
     pub(crate) fn set_problem(&self, problem: &str) {
-        let problem = &problem[..problem.floor_char_boundary(200)];
-        self.locked(|| {
-            let this = ptr::from_ref(self).cast_mut();
-            // SAFETY: under the lock that guards both fields; `self` lies in shared memory that is
-            // never moved.
-            unsafe {
-                (&raw mut (*this).problem)
-                    .cast::<u8>()
-                    .copy_from_nonoverlapping(problem.as_ptr(), problem.len());
-                (*this).problem_len = problem.len() as u32;
-            }
-        });
+        let words = Words::of(problem);
+        let this = ptr::from_ref(self).cast_mut();
+        // SAFETY: under the lock that guards the words; `self` lies in shared memory that is never
+        // moved.
+        self.locked(|| unsafe { (&raw mut (*this).problem).write(words) });
+    }
+
+    /// Notes why the trail has no days ahead; None: it has.
+    pub(crate) fn set_days_problem(&self, problem: Option<&str>) {
+        let words = Words::of(problem.unwrap_or_default());
+        let this = ptr::from_ref(self).cast_mut();
+        // SAFETY: as in `set_problem`.
+        self.locked(|| unsafe { (&raw mut (*this).days_problem).write(words) });
     }
 
     pub(crate) fn problem(&self) -> Option<String> {
-        let mut copy = [0u8; 200];
-        let len = self.locked(|| {
-            copy = self.problem;
-            self.problem_len as usize
-        });
-        (len > 0).then(|| String::from_utf8_lossy(&copy[..len]).into_owned())
+        self.copied(|slot| slot.problem).text()
+    }
+
+    pub(crate) fn days_problem(&self) -> Option<String> {
+        self.copied(|slot| slot.days_problem).text()
+    }
+
+    /// A copy of words, made under the lock. They become a text outside of it.
+    fn copied(&self, words: fn(&Slot) -> Words) -> Words {
+        self.locked(|| words(self))
     }
 }
 

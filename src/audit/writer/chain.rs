@@ -7,17 +7,17 @@ use crate::crypto::envelope::{Binding, open};
 use crate::crypto::random;
 use crate::error::Error;
 use crate::id::IdentityId;
-use crate::postgres::{Owner, clock, process, relation_changes, session};
+use crate::postgres::{Owner, process, relation_changes, session};
 use crate::shared_keyring;
 use crate::store;
 use crate::trail::chain::{self, MacKey};
 use crate::trail::{Event, TrailRow};
+use pgrx::pg_sys;
 use std::collections::BTreeSet;
 
-/// Partitions are made this many days ahead.
-const DAYS_AHEAD: i32 = 7;
-
 pub(super) struct Chain {
+    /// The trail that it continues.
+    trail: pg_sys::Oid,
     key: MacKey,
     key_version: i32,
     identity_id: IdentityId,
@@ -50,7 +50,8 @@ impl Chain {
             let (key_version, key) = mac_key(owner, slot_number)?;
             let identity_id = identity(owner)?;
             let head = Some(read_head(owner));
-            Ok(Chain { key, key_version, identity_id, head, days: BTreeSet::new() })
+            let (trail, days) = (owner.trail(), BTreeSet::new());
+            Ok(Chain { trail, key, key_version, identity_id, head, days })
         })
     }
 
@@ -64,6 +65,9 @@ impl Chain {
     pub(super) fn append(&mut self, epoch: i64, events: &[Placed]) -> Result<(), Failure> {
         self.make_missing_partitions(events)?;
         let outcome = as_owner(|owner| {
+            if owner.trail() != self.trail {
+                return Err(Error::Internal("another vault is here now".into()));
+            }
             let head = match self.head {
                 Some(head) if head.changes == relation_changes() => head,
                 _ => read_head(owner),
@@ -122,14 +126,8 @@ impl Chain {
     }
 }
 
-/// Makes the partitions of the coming days. Answers the last day (since 1970) that has one.
-pub(super) fn make_partitions_ahead(made_until: i32) -> i32 {
-    let today = clock::now().day();
-    let days = today.max(made_until + 1)..=today + DAYS_AHEAD;
-    days.take_while(|day| make_partition(*day).is_ok()).last().unwrap_or(made_until)
-}
-
-fn make_partition(day: i32) -> Result<(), Failure> {
+/// Makes the partition of a UTC day where it is missing.
+pub(super) fn make_partition(day: i32) -> Result<(), Failure> {
     as_owner(|owner| {
         store::trail::make_partition(owner, day);
         Ok(())

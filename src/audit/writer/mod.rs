@@ -9,16 +9,19 @@ mod chain;
 mod columns;
 mod commits;
 mod counters;
+mod days;
 mod findings;
 mod keyring;
 mod leaks;
 mod listeners;
+mod marks;
 mod past;
 mod process;
 mod rotation;
 mod sources;
 mod transaction;
 mod values;
+mod vault;
 mod warm_up;
 
 use crate::anomaly::Watch;
@@ -50,13 +53,13 @@ struct Writer {
     keyring: keyring::Loaded,
     leaks: leaks::Pending,
     rotation: rotation::Walk,
-    days: sources::Days,
+    source_days: sources::Days,
     values: values::Values,
     columns: columns::Columns,
     /// None: the watch is not filled yet.
     warm_up: Option<WarmUp>,
-    /// The day (since 1970) up to which partitions were made ahead.
-    partitions_until: i32,
+    days: days::Days,
+    vault: vault::Vault,
     /// The changes of settings that this writer has read.
     settings_seen: u32,
     /// The limits have changed but could not be read yet.
@@ -99,11 +102,12 @@ impl Writer {
             keyring: keyring::Loaded::default(),
             leaks: leaks::Pending::default(),
             rotation: rotation::Walk::default(),
-            days: sources::Days::default(),
+            source_days: sources::Days::default(),
             values: values::Values::default(),
             columns: columns::Columns::default(),
             warm_up: None,
-            partitions_until: 0,
+            days: days::Days::default(),
+            vault: vault::Vault::default(),
             settings_seen: slot.settings_changes.load(SeqCst),
             limits_are_late: false,
             last_event: Instant::now(),
@@ -116,7 +120,9 @@ impl Writer {
     /// not answer.
     fn look_around(&mut self) -> Result<(), Failure> {
         transaction(|| if session::is_utf8_database() { Ok(()) } else { Err(Error::NotUtf8) })?;
-        match as_owner(|owner| Ok(store::trail::last(owner)))? {
+        let (trail, last) = as_owner(|owner| Ok((owner.trail(), store::trail::last(owner))))?;
+        self.vault.take_up(self.slot_number, self.desk.slot, trail);
+        match last {
             Some(last) => self.desk.answer_committed(&last),
             None => Ok(()),
         }
@@ -204,6 +210,9 @@ impl Writer {
                 self.end();
             }
             postgres::process::check_interrupts();
+            if self.desk.slot.look_again.swap(0, SeqCst) != 0 {
+                self.vault.look(self.slot_number, self.desk.slot);
+            }
             self.reload_if_wanted();
             self.act_on_commits();
             if !self.desk.slot.is_empty() || self.spin() {
@@ -248,6 +257,7 @@ impl Writer {
                 || awaited.has_news(slot.commits.load(SeqCst))
                 || slot.reloads_wanted.load(SeqCst) != slot.reloads_done.load(SeqCst)
                 || slot.settings_changes.load(SeqCst) != seen
+                || slot.look_again.load(SeqCst) != 0
         };
         postgres::process::while_waiting(|| slot.writer.sleep_unless(wanted, self.next_beat()));
     }
@@ -311,14 +321,16 @@ impl Writer {
     /// Once a second: counted refusals, counters, partitions ahead, statistics, and whether
     /// somebody wants to drop the database.
     fn beat(&mut self) {
-        self.open_chain_late();
-        self.desk.past_is_late = false;
-        if self.limits_are_late {
-            self.read_limits();
+        if self.vault.is_there(self.slot_number, self.desk.slot) {
+            self.open_chain_late();
+            self.desk.past_is_late = false;
+            if self.limits_are_late {
+                self.read_limits();
+            }
+            self.desk.write_counted();
+            self.fill_watch();
+            self.flush();
         }
-        self.desk.write_counted();
-        self.fill_watch();
-        self.flush();
         process::report();
         if !postgres::process::postmaster_lives() {
             process::leave();
@@ -339,15 +351,16 @@ impl Writer {
         }
         self.look_at_commits();
         let Desk { slot, watch, counters, .. } = &mut self.desk;
-        self.partitions_until = chain::make_partitions_ahead(self.partitions_until);
+        self.days.make_ahead(slot);
         counters.write_blocks();
         findings::flush(slot, watch);
         counters.write_incidents(slot);
         self.leaks.write_incidents(slot);
         self.columns.write_incidents(slot);
         self.values.judge(slot, watch, counters);
+        marks::settle();
         self.rotation.look_at_next_page(slot);
-        self.days.close();
+        self.source_days.close();
         listeners::tell(slot);
         counters.write_uses(watch);
     }

@@ -3,7 +3,7 @@
 //! is tried again. Of a project with many such keys one incident says how many more there are.
 
 use super::sources::NamedSource;
-use super::transaction::now_or_later;
+use super::transaction::{Failure, as_owner};
 use crate::audit::queue::Slot;
 use crate::id::{IncidentId, KeyRef, ProjectId};
 use crate::moment::Moment;
@@ -12,6 +12,7 @@ use crate::store;
 use crate::store::rotation::Aged;
 use crate::trail::incident::kinds::{Due, Stage, rotation_due};
 use crate::trail::{Incident, IncidentType, KeyVersion, Notice, Severity};
+use pgrx::{log, warning};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
@@ -48,17 +49,43 @@ impl Walk {
             self.held.clear();
         }
         let Some(after) = self.after else { return };
-        let held = &self.held;
-        let outcome = now_or_later("keys to rotate are looked for", |owner| {
-            let mut page = alert(owner, after, held);
-            page.tell_what_was_held(owner);
-            page
-        });
-        if let Some(page) = outcome {
-            (self.after, self.held) = (page.next, page.held);
-            slot.announce_all(page.fresh);
+        match as_owner(|owner| Ok(alert(owner, after, PAGE, &self.held))) {
+            Ok(page) => self.turn(slot, page),
+            Err(failure) if failure.may_be_one_events_fault() => self.step_over(slot, after),
+            Err(failure) => later(&failure),
         }
     }
+
+    fn turn(&mut self, slot: &Slot, page: Page) {
+        (self.after, self.held) = (page.next, page.held);
+        slot.announce_all(page.fresh);
+    }
+
+    /// Checks the keys of a page one by one, because one of them fails the page. That one is passed
+    /// over and named. So no key keeps the others from being looked at.
+    fn step_over(&mut self, slot: &Slot, mut after: KeyRef) {
+        for _ in 0..PAGE {
+            let next = match as_owner(|owner| Ok(store::rotation::next(owner, after))) {
+                Ok(Some(next)) => next,
+                Ok(None) => return self.after = None,
+                Err(failure) => return later(&failure),
+            };
+            match as_owner(|owner| Ok(alert(owner, after, 1, &self.held))) {
+                Ok(page) => self.turn(slot, page),
+                Err(failure) => warning!(
+                    "watchllm_keys writer: rotation of provider key {} cannot be judged: {}",
+                    next.key,
+                    failure.message
+                ),
+            }
+            after = next;
+            self.after = Some(after);
+        }
+    }
+}
+
+fn later(failure: &Failure) {
+    log!("watchllm_keys writer: keys to rotate are looked for later: {}", failure.message);
 }
 
 /// What became of a page of keys.
@@ -87,12 +114,12 @@ fn source(project: ProjectId) -> NamedSource {
     NamedSource::of_project(project, IncidentType::RotationDue.word(), Severity::Medium)
 }
 
-/// Writes the new incidents of the keys after one, within the budgets of their projects.
-fn alert(owner: Owner, after: KeyRef, held: &BTreeMap<ProjectId, u64>) -> Page {
+/// Writes the new incidents of at most `most` keys after one, within the budgets of their projects.
+fn alert(owner: Owner, after: KeyRef, most: i32, held: &BTreeMap<ProjectId, u64>) -> Page {
     let now = clock::now();
     let (mut held, day) = (held.clone(), now.day());
-    let page = store::rotation::page(owner, after, PAGE);
-    let mut next = page.last().filter(|_| page.len() == PAGE as usize).map(Aged::key);
+    let page = store::rotation::page(owner, after, most);
+    let mut next = page.last().filter(|_| page.len() == most as usize).map(Aged::key);
     let due: Vec<Incident> =
         page.iter().filter_map(|key| Some(incident_of(key, key.stage?, now))).collect();
     let ids: Vec<IncidentId> = due.iter().map(|incident| incident.id).collect();
@@ -113,7 +140,9 @@ fn alert(owner: Owner, after: KeyRef, held: &BTreeMap<ProjectId, u64>) -> Page {
             break;
         }
     }
-    Page { next, fresh, held, day }
+    let mut page = Page { next, fresh, held, day };
+    page.tell_what_was_held(owner);
+    page
 }
 
 fn incident_of(key: &Aged, stage: Stage, now: Moment) -> Incident {

@@ -2,11 +2,15 @@
 //! Catalogs are read as the caller, whoever that is; counts of our tables are read as their owner.
 //! Nothing here changes or locks anything.
 
+mod granted;
 mod rights;
 mod roles;
+mod surfaces;
 
+pub(crate) use granted::*;
 pub(crate) use rights::*;
 pub(crate) use roles::*;
+pub(crate) use surfaces::*;
 
 use crate::postgres::{Owner, Statement};
 use crate::store::value;
@@ -51,7 +55,7 @@ static APPEND_ONLY: Statement = Statement::new(
      WHERE c.relnamespace = 'watchllm'::pg_catalog.regnamespace AND c.relkind IN ('r', 'p')
        AND (c.relname IN ('install_history', 'provider_key_access_logs', 'committed_changes',
                'audit_checkpoints', 'audit_keys', 'database_identity', 'security_incidents',
-               'incident_events')
+               'incident_events', 'accepted_findings')
             OR EXISTS (
                 SELECT FROM pg_catalog.pg_inherits i
                     JOIN pg_catalog.pg_class p ON p.oid = i.inhparent
@@ -91,7 +95,7 @@ static KEYS_WITHOUT_ENVELOPE: Statement = Statement::new(
     &[],
 );
 
-/// Adopted tables, each with the number of our triggers on it that are not switched off.
+/// Adopted tables, each with the number of our triggers on it that always fire.
 macro_rules! adopted {
     ($columns:literal, $rest:literal) => {
         concat!(
@@ -104,7 +108,7 @@ macro_rules! adopted {
                 JOIN pg_catalog.pg_class c ON c.oid = g.tgrelid AND c.relname = t.table_name
                 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
                     AND n.nspname = t.schema_name
-                WHERE g.tgenabled IN ('O', 'A')) AS triggers FROM watchllm.adopted_tables t) s ",
+                WHERE g.tgenabled = 'A') AS triggers FROM watchllm.adopted_tables t) s ",
             $rest
         )
     };

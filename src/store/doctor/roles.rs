@@ -41,6 +41,36 @@ static BYPASSRLS: Statement = Statement::new(
     &[],
 );
 
+// A role that streams the WAL gets the ciphertext, and with a base backup every file.
+static REPLICATION: Statement = Statement::new(
+    "SELECT r.rolname || CASE WHEN r.rolcanlogin THEN '' ELSE ' (no login)' END, r.rolcanlogin
+     FROM pg_catalog.pg_roles r WHERE r.rolreplication AND NOT r.rolsuper ORDER BY 1",
+    &[],
+);
+
+// Who may open keys is who has the privileges of the two roles, or may take one of them. EXECUTE
+// alone opens nothing, but says that somebody meant it to.
+static OPENING: Statement = Statement::new(
+    "SELECT pg_catalog.format('%s (%s%s)', r.rolname, pg_catalog.string_agg(w.rolname, ', '
+             ORDER BY w.rolname), CASE WHEN pg_catalog.bool_or(
+                 pg_catalog.pg_has_role(r.oid, w.oid, 'USAGE')) THEN '' ELSE ', by SET ROLE' END),
+         false
+     FROM pg_catalog.pg_roles r JOIN pg_catalog.pg_roles w
+         ON w.rolname IN ('watchllm_service', 'watchllm_admin')
+             AND pg_catalog.pg_has_role(r.oid, w.oid, 'MEMBER')
+     WHERE r.rolcanlogin AND NOT r.rolsuper GROUP BY r.rolname
+     UNION ALL
+     SELECT pg_catalog.format('%s may execute %s', g.rolname, p.proname), true
+     FROM pg_catalog.pg_proc p
+     CROSS JOIN LATERAL pg_catalog.aclexplode(p.proacl) e
+     JOIN pg_catalog.pg_roles g ON g.oid = e.grantee
+     WHERE p.pronamespace = 'watchllm'::pg_catalog.regnamespace AND e.grantee <> p.proowner
+         AND p.proname IN ('decrypt_provider_key', 'decrypt_provider_keys', 'resolve_provider_key')
+         AND g.rolname NOT IN ('watchllm_admin', 'watchllm_service', 'watchllm_tenant')
+     ORDER BY 1",
+    &[],
+);
+
 // From version 16 on, CREATEROLE reaches only the roles that it has ADMIN OPTION for.
 static CREATEROLE: Statement = Statement::new(
     "SELECT r.rolname || CASE WHEN r.rolcanlogin THEN '' ELSE ' (no login)' END,
@@ -186,6 +216,16 @@ pub(crate) fn superusers() -> Vec<Seen> {
 /// Roles that bypass row-level security. Wrong: those that can log in.
 pub(crate) fn bypassrls_roles() -> Vec<Seen> {
     seen(&BYPASSRLS)
+}
+
+/// Roles that may stream the WAL. Wrong: those that can log in.
+pub(crate) fn replication_roles() -> Vec<Seen> {
+    seen(&REPLICATION)
+}
+
+/// Roles that log in and may open keys. Wrong: others that were given EXECUTE on what opens them.
+pub(crate) fn opening_roles() -> Vec<Seen> {
+    seen(&OPENING)
 }
 
 /// Roles with CREATEROLE. Wrong: those that can log in, where they can grant themselves any role.
