@@ -1,8 +1,8 @@
 //! watchllm_keys: a vault for LLM provider keys inside PostgreSQL. This file lists the rooms and
 //! the order of the SQL, and sets up the library when it is loaded. Floors (an import only points
 //! down): api, log_hook, disclosed; audit, caller; store, shared_keyring, extra_patterns;
-//! postgres, error, settings; overrides; anomaly, input; crypto, trail, redact, server_log,
-//! setting; id, moment.
+//! postgres, error, settings; overrides; anomaly, input; crypto, trail, redact, blanks,
+//! server_log, setting; id, moment.
 
 mod api;
 mod audit;
@@ -17,7 +17,7 @@ mod shared_keyring;
 mod store;
 
 use watchllm_core::{
-    anomaly, crypto, id, input, moment, overrides, redact, server_log, setting, trail,
+    anomaly, blanks, crypto, id, input, moment, overrides, redact, server_log, setting, trail,
 };
 
 use pgrx::prelude::*;

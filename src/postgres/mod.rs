@@ -18,5 +18,5 @@ pub(crate) mod table;
 pub(crate) use attempt::attempt;
 pub(crate) use json::{JsonText, JsonbText};
 pub(crate) use memory::StepMemory;
-pub(crate) use owner::{Owner, relation_changes};
+pub(crate) use owner::{Owner, acts_as_owner, relation_changes};
 pub(crate) use statement::{Row, Statement, each_in_schema};
