@@ -142,7 +142,7 @@ pub(crate) fn define(preloaded: bool) {
     );
     GucRegistry::define_bool_guc(
         c"watchllm_keys.hide_statements",
-        c"Hides what may hold a value in statements that name schema watchllm, and in their errors.",
+        c"Hides what may hold a value in statements that name us, and in their errors.",
         c"Off shows opaque keys that stand there; switch it off only to look at an error.",
         &HIDE_STATEMENTS,
         GucContext::Sighup,

@@ -43,7 +43,8 @@ unsafe fn setting(name: &CStr) -> *mut pg_sys::config_generic {
             pg_sys::get_guc_variables(),
             pg_sys::GetNumConfigOptions() as usize,
         );
-        let named = |setting: &&*mut pg_sys::config_generic| CStr::from_ptr((***setting).name) == name;
+        let named =
+            |setting: &&*mut pg_sys::config_generic| CStr::from_ptr((***setting).name) == name;
         settings.iter().find(named).copied().unwrap_or(std::ptr::null_mut())
     }
 }

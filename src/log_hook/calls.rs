@@ -56,8 +56,8 @@ unsafe extern "C-unwind" fn on_access(
     part: c_int,
     argument: *mut c_void,
 ) {
-    // SAFETY: a call by PQfn has no statement text, and its arguments are not read yet. The previous
-    // hook gets its arguments unchanged.
+    // SAFETY: a call by PQfn has no statement text, and its arguments are not read yet. The
+    // previous hook gets its arguments unchanged.
     unsafe {
         if access == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE
             && pg_sys::debug_query_string.is_null()
@@ -102,6 +102,23 @@ pub(super) unsafe fn calls_us(query: *mut pg_sys::Query) -> bool {
     }
 }
 
+/// Remembers the name of a statement that is about to be prepared, and names us.
+///
+/// # Safety
+/// `query` is PostgreSQL's own.
+pub(super) unsafe fn note_prepared(query: *const pg_sys::Query) {
+    // SAFETY: as promised by the caller; every node begins with its tag.
+    unsafe {
+        let utility = (*query).utilityStmt;
+        if !utility.is_null() && (*utility).type_ == NodeTag::T_PrepareStmt {
+            let name = text_of((*utility.cast::<pg_sys::PrepareStmt>()).name);
+            if let Some(name) = name {
+                intake::remember_prepared(&name.to_ascii_lowercase());
+            }
+        }
+    }
+}
+
 /// # Safety
 /// `node` is null, an analyzed query or a statement as it was parsed.
 unsafe fn visit_query(node: *mut pg_sys::Node) -> bool {
@@ -136,7 +153,8 @@ unsafe fn nodes<Node>(list: *const pg_sys::List) -> impl Iterator<Item = *const 
     // SAFETY: as promised by the caller.
     let count = if list.is_null() { 0 } else { unsafe { (*list).length as usize } };
     // SAFETY: as promised by the caller; `i` is within the list.
-    (0..count).map(move |i| unsafe { (*(*list).elements.add(i)).ptr_value.cast::<Node>().cast_const() })
+    (0..count)
+        .map(move |i| unsafe { (*(*list).elements.add(i)).ptr_value.cast::<Node>().cast_const() })
 }
 
 /// Whether a query changes a relation of ours, a view of one, or one with a trigger that names us.
@@ -164,8 +182,7 @@ unsafe fn fires(relation: *const pg_sys::RangeVar) -> bool {
         }
         let missing = pg_sys::RVROption::RVR_MISSING_OK;
         let lock = pg_sys::AccessShareLock as c_int;
-        let oid =
-            pg_sys::RangeVarGetRelidExtended(relation, lock, missing, None, null_mut());
+        let oid = pg_sys::RangeVarGetRelidExtended(relation, lock, missing, None, null_mut());
         leads_to_us(oid)
     }
 }

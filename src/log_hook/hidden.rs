@@ -5,8 +5,8 @@
 
 use super::client_text::text_of;
 use super::intake;
-use pgrx::pg_sys;
 use pgrx::PgSqlErrorCode::{self, *};
+use pgrx::pg_sys;
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char};
 use std::ptr::null_mut;
@@ -56,7 +56,7 @@ const MEANINGS: [(PgSqlErrorCode, &str); 23] = [
 ];
 
 const OTHER: &str = "the text may hold a key";
-const HINT: &CStr = c"Errors of statements that name watchllm show no values. \
+const HINT: &CStr = c"Statements that name watchllm show no values. \
     See docs/troubleshooting.md#hidden-errors.";
 
 /// Where a text for an ERROR is put together. A process has one thread, and an error is shown
@@ -317,10 +317,14 @@ mod tests {
             let context = CString::new(context).unwrap().into_raw();
             // SAFETY: a C string; the answer is static.
             let shown = unsafe { line_of_copy(context, Some(b" copy x")) };
+            // SAFETY: a C string of static memory.
             let shown = unsafe { CStr::from_ptr(shown) }.to_str().unwrap();
             assert_eq!(shown, format!("COPY provider_key_inbox, line {line}"));
-            assert!(unsafe { line_of_copy(context, Some(b"SELECT")) }.is_null());
-            drop(unsafe { CString::from_raw(context) });
+            // SAFETY: as above; it is freed once.
+            unsafe {
+                assert!(line_of_copy(context, Some(b"SELECT")).is_null());
+                drop(CString::from_raw(context));
+            }
         }
         assert!(is_copy(b"\n COPY x") && !is_copy(b"COP") && !is_copy(b"SELECT"));
     }

@@ -20,6 +20,10 @@ const REMEMBERED: usize = 64;
 static WRAPPERS: [AtomicU64; REMEMBERED] = [const { AtomicU64::new(0) }; REMEMBERED];
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
+/// Hashes of the names of statements that name us and were prepared by SQL.
+static PREPARED: [AtomicU64; REMEMBERED] = [const { AtomicU64::new(0) }; REMEMBERED];
+static NEXT_PREPARED: AtomicUsize = AtomicUsize::new(0);
+
 /// Called at the entry of every function that takes a key.
 pub(crate) fn statement_holds_a_key() {
     OURS_SINCE.store(masking::statement_start(), Relaxed);
@@ -44,7 +48,7 @@ pub(super) fn is_running() -> bool {
 
 /// Whether a text names us.
 pub(super) fn names_us(text: &[u8]) -> bool {
-    blanks::names_us(text, is_on_search_path()) || calls_us(text)
+    blanks::names_us(text, is_on_search_path()) || calls_us(text) || executes(text)
 }
 
 /// Whether our schema is on the search path, so that names without a schema may be ours.
@@ -71,6 +75,33 @@ fn calls_us(text: &[u8]) -> bool {
     }
     let hash = hash(text);
     WRAPPERS.iter().any(|known| known.load(Relaxed) == hash)
+}
+
+/// Remembers the name of a prepared statement that names us.
+pub(super) fn remember_prepared(name: &[u8]) {
+    PREPARED[NEXT_PREPARED.fetch_add(1, Relaxed) % REMEMBERED].store(hash(name), Relaxed);
+}
+
+/// Whether a text has EXECUTE before the name of such a statement. It is asked also of a text that
+/// does not parse.
+fn executes(text: &[u8]) -> bool {
+    const EXECUTE: &[u8] = b"execute";
+    if NEXT_PREPARED.load(Relaxed) == 0 {
+        return false;
+    }
+    let is_executed = |at: usize| {
+        let name = text[at + EXECUTE.len()..].trim_ascii_start();
+        let name = name.strip_prefix(b"\"").unwrap_or(name);
+        let end = name.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_');
+        let mut lower = [0; 64];
+        let length = end.count().min(lower.len());
+        lower[..length].copy_from_slice(&name[..length]);
+        lower.make_ascii_lowercase();
+        let hash = hash(&lower[..length]);
+        PREPARED.iter().any(|known| known.load(Relaxed) == hash)
+    };
+    let words = text.windows(EXECUTE.len()).enumerate();
+    words.filter(|(_, word)| word.eq_ignore_ascii_case(EXECUTE)).any(|(at, _)| is_executed(at))
 }
 
 /// FNV-1a. Never 0, which stands for a free place.

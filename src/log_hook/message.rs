@@ -69,6 +69,8 @@ unsafe fn mask(error: *mut pg_sys::ErrorData) {
         };
         let ours = hides && is_ours();
         if ours {
+            // So is what comes later of the same statement.
+            intake::statement_holds_a_key();
             hidden::hide(error, statement.as_deref());
         } else if hides {
             hidden::hide_others(error);

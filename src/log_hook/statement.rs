@@ -8,8 +8,8 @@ use super::catalog::{self, PlacedKey, Places};
 use super::client_text::{self, SeenText, text_of};
 use super::masking::MaskedKey;
 use super::{activity, calls, intake, masking, plan_source};
-use crate::postgres::hooks::HookChain;
 use crate::postgres::acts_as_owner;
+use crate::postgres::hooks::HookChain;
 use crate::redact::Ends;
 use crate::settings;
 use crate::trail::Channel;
@@ -167,12 +167,13 @@ unsafe fn analyze(state: *mut pg_sys::ParseState, query: *mut pg_sys::Query) {
         let seen = client_text::is_clients(text).then(|| mask_clients(bytes, Some(query)));
         let masked = match seen {
             Some(seen) => seen.masked,
-            None => mask_nested(state, bytes),
+            None => mask_nested(state, bytes, query),
         };
         if !masked {
             return;
         }
         if !(*query).utilityStmt.is_null() {
+            calls::note_prepared(query);
             // pg_stat_statements keeps the unmasked text of utility statements, so it must not see
             // this one.
             (*query).queryId = 0;
@@ -226,16 +227,17 @@ unsafe fn mask_clients(text: &mut [u8], query: Option<*mut pg_sys::Query>) -> Se
     let redacts = settings::redacts_server_log();
     // SAFETY: as promised by the caller.
     let calls_us = || query.is_some_and(|query| unsafe { calls::calls_us(query) });
-    let by_name = hides && intake::names_us(text);
-    let ours = by_name || hides && calls_us();
+    let ours = hides && (intake::names_us(text) || calls_us());
     let mut count = 0;
     if redacts {
         activity::mask_application_name();
         count = mask_keys(text, ours);
     }
     if ours {
+        intake::statement_holds_a_key();
         intake::blank(text);
-        if !by_name {
+        // What named us may have been blanked too.
+        if !intake::names_us(text) {
             intake::remember_call(text);
         }
     }
@@ -272,6 +274,7 @@ fn mask_keys(text: &mut [u8], ours: bool) -> usize {
 pub(super) unsafe fn blank_clients(text: &mut [u8]) {
     let address = text.as_mut_ptr().cast::<c_char>();
     let keys = client_text::seen(address).is_some_and(|seen| seen.keys);
+    intake::statement_holds_a_key();
     intake::blank(text);
     intake::remember_call(text);
     // SAFETY: as promised by the caller.
@@ -299,9 +302,16 @@ unsafe fn show_masked(text: &[u8]) {
 ///
 /// # Safety
 /// Called while PostgreSQL analyzes it.
-unsafe fn mask_nested(state: *mut pg_sys::ParseState, text: &[u8]) -> bool {
+unsafe fn mask_nested(
+    state: *mut pg_sys::ParseState,
+    text: &[u8],
+    query: *mut pg_sys::Query,
+) -> bool {
     // SAFETY: as promised by the caller.
     unsafe {
+        if settings::hides_statements() && !is_constant() && calls::calls_us(query) {
+            intake::remember_call(text);
+        }
         let Some(hide) = hider(text) else { return false };
         plan_source::each_copy(|copy| {
             if copy == text {
@@ -314,13 +324,17 @@ unsafe fn mask_nested(state: *mut pg_sys::ParseState, text: &[u8]) -> bool {
     }
 }
 
+/// Whether the running statement is a constant: of an extension's script, or of ours.
+fn is_constant() -> bool {
+    // SAFETY: reads a process-local variable.
+    let script = unsafe { pg_sys::creating_extension };
+    script || intake::runs_our_sql() || acts_as_owner()
+}
+
 /// How to hide what a nested statement may not show. None: nothing. One that names us makes the
-/// whole statement ours. Statements of extensions' scripts and our own are constants.
+/// whole statement ours.
 fn hider(text: &[u8]) -> Option<fn(&mut [u8])> {
-    // SAFETY: reads process-local variables.
-    let scripts = unsafe { pg_sys::creating_extension } || intake::runs_our_sql();
-    let constant = scripts || acts_as_owner();
-    if settings::hides_statements() && !constant && intake::names_us(text) {
+    if settings::hides_statements() && !is_constant() && intake::names_us(text) {
         intake::statement_holds_a_key();
         return Some(intake::blank);
     }

@@ -66,8 +66,7 @@ pub(crate) fn is_our_worker() -> bool {
     // SAFETY: a process-local variable, null in other processes; the name ends with NUL.
     unsafe {
         let entry = pg_sys::MyBgworkerEntry;
-        !entry.is_null()
-            && CStr::from_ptr((*entry).bgw_library_name.as_ptr()) == c"watchllm_keys"
+        !entry.is_null() && CStr::from_ptr((*entry).bgw_library_name.as_ptr()) == c"watchllm_keys"
     }
 }
 

@@ -66,7 +66,7 @@ fn quoted(text: &mut [u8], open: usize, escapes: bool) -> usize {
     (end + 1).min(text.len())
 }
 
-/// Blanks a text in dollar quotes. What is no dollar quote is a parameter or a lone dollar.
+/// Blanks a text in dollar quotes. A dollar may also begin a parameter, or stand alone.
 fn dollar(text: &mut [u8], open: usize) -> usize {
     let tag = text[open + 1..].iter().take_while(|byte| names::is_word(**byte) && **byte != b'$');
     let close = open + 1 + tag.count();
@@ -187,11 +187,16 @@ mod tests {
                 "SELECT watchllm.store_provider_key('p', 'openai', 'opaque-4711') AS mine",
                 "SELECT watchllm.store_provider_key('z', 'zzzzzz', 'zzzzzzzzzzz') AS zzzz",
             ),
-            ("select f(priority => 6/2, x => 1.5e-3, 1e5, 0x1F)",
-             "select z(priority => 1/1, z => 1.1e-1, 1e1, 1111)"),
+            (
+                "select f(priority => 6/2, x => 1.5e-3, 1e5, 0x1F)",
+                "select z(priority => 1/1, z => 1.1e-1, 1e1, 1111)",
+            ),
             ("'a''b' E'c\\'d' 'e\\'", "'zzzz' E'zzzz' 'zz'"),
             ("E'a\\'b' B'01' x'1F' U&'\\0041' U&\"d\"", "E'zzzz' B'zz' x'zz' U&'zzzzz' U&\"z\""),
-            ("SELECT \"My Key\", \"watchllm\".\"redact\"", "SELECT \"zzzzzz\", \"watchllm\".\"zzzzzz\""),
+            (
+                "SELECT \"My Key\", \"watchllm\".\"redact\"",
+                "SELECT \"zzzzzz\", \"watchllm\".\"zzzzzz\"",
+            ),
             ("$1 + $12 + $123456", "$1 + $12 + $111111"),
             ("DO $b$ watchllm.find_keys('k') $c$ $b$;", "DO $z$zwatchllmzfind_keyszzzzzzzzzzz$z$;"),
             ("/* a /* b */ c */ SELECT -- key\n1", "/*zzzzzzzzzzzzzzz*/ SELECT --zzzz\n1"),
@@ -206,8 +211,10 @@ mod tests {
     fn an_unclosed_quote_hides_the_rest() {
         for open in ["'", "\"", "$$", "$k$", "/*", "--", "E'\\"] {
             let shown = blanked(&format!("SELECT watchllm.redact({open}opaque4711 key"));
-            assert!(!shown.contains("opaque") && !shown.contains("4711") && !shown.contains("key"),
-                    "{shown}");
+            assert!(
+                !shown.contains("opaque") && !shown.contains("4711") && !shown.contains("key"),
+                "{shown}"
+            );
         }
     }
 
