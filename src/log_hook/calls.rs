@@ -96,7 +96,7 @@ pub(super) unsafe fn calls_us(query: *mut pg_sys::Query) -> bool {
                 visit_query((*utility.cast::<pg_sys::CreateTableAsStmt>()).query)
             }
             NodeTag::T_ExecuteStmt => is_prepared((*utility.cast::<pg_sys::ExecuteStmt>()).name),
-            NodeTag::T_CopyStmt => fires((*utility.cast::<pg_sys::CopyStmt>()).relation),
+            NodeTag::T_CopyStmt => fires(utility.cast()),
             _ => false,
         }
     }
@@ -136,6 +136,10 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::Node, context: *mut c_void)
         match (*node).type_ {
             NodeTag::T_Query => {
                 let query = node.cast::<pg_sys::Query>();
+                // EXPLAIN EXECUTE has a utility statement within
+                if !(*query).utilityStmt.is_null() {
+                    return calls_us(query);
+                }
                 changes_us(query) || walk_query(query, visit, context, 0)
             }
             NodeTag::T_FuncExpr if is_ours((*node.cast::<pg_sys::FuncExpr>()).funcid) => true,
@@ -170,14 +174,15 @@ unsafe fn changes_us(query: *const pg_sys::Query) -> bool {
     }
 }
 
-/// Whether COPY reaches us by way of a relation.
+/// Whether COPY FROM reaches us by way of a relation.
 ///
 /// # Safety
-/// `relation` is null or PostgreSQL's own.
-unsafe fn fires(relation: *const pg_sys::RangeVar) -> bool {
+/// `copy` is PostgreSQL's own.
+unsafe fn fires(copy: *const pg_sys::CopyStmt) -> bool {
     // SAFETY: as promised by the caller; a relation that is not there answers no oid.
     unsafe {
-        if relation.is_null() {
+        let relation = (*copy).relation;
+        if relation.is_null() || !(*copy).is_from {
             return false;
         }
         let missing = pg_sys::RVROption::RVR_MISSING_OK;
