@@ -23,13 +23,14 @@ const TAKE_A_KEY: [&str; 5] = [
 const OURS_ALONE: &[&str] = &[
     "acknowledge_incident", "acknowledge_incidents", "add_project_member", "adopt_projects",
     "block_provider_key", "check_key_rotation_requirements", "current_project_ids",
-    "decrypt_provider_key", "decrypt_provider_keys", "delete_provider_key",
-    "detect_dormant_key_used", "detect_mass_key_reading", "detect_new_address", "detect_new_role",
+    "decrypt_provider_key", "decrypt_provider_key_by_name", "decrypt_provider_key_text",
+    "decrypt_provider_keys", "delete_provider_key", "detect_dormant_key_used",
+    "detect_mass_key_reading", "detect_new_address", "detect_new_role",
     "detect_potential_key_theft", "detect_rapid_automated_access", "detect_repeated_failures",
     "detect_unusual_key_access", "detect_unusually_high_access", "failed_access_attempts",
     "find_keys", "follow_projects", "import_watchllm_keys", "key_access_anomalies",
-    "key_access_episodes", "key_access_history", "key_access_rates", "key_newcomers",
-    "make_log_partition", "provider_key_access_logs", "provider_key_callers",
+    "key_access_episodes", "key_access_history", "key_access_limits", "key_access_rates",
+    "key_newcomers", "make_log_partition", "provider_key_access_logs", "provider_key_callers",
     "provider_key_inbox", "provider_key_records", "provider_key_security_summary",
     "provider_key_usage", "provider_key_versions", "redact_columns", "reload_keyring",
     "remove_project_member", "report_leaked_key", "resolve_provider_key", "rollback_provider_key",
@@ -41,12 +42,13 @@ const OURS_ALONE: &[&str] = &[
 /// Sorted. Others may have things of these names.
 #[rustfmt::skip]
 const PLAIN: &[&str] = &[
-    "accept_finding", "access_logs", "adopted_tables", "audit_checkpoints", "audit_keys",
-    "blocked_callers", "caller_peaks", "committed_changes", "counts_as", "create_project",
-    "database_identity", "delete_project", "effective_setting", "first_read", "incident_events",
-    "install", "install_history", "lowest_setting", "master_keys", "open_incidents",
-    "project_members", "projects", "provider_keys", "redact", "refuse_change", "security_check",
-    "security_incidents", "set_setting", "settings", "status",
+    "accept_finding", "accepted_findings", "access_logs", "adopted_tables", "audit_checkpoints",
+    "audit_keys", "blocked_callers", "caller_peaks", "committed_changes", "counts_as",
+    "create_project", "cut_off_sources", "database_identity", "delete_project",
+    "effective_setting", "first_read", "incident_events", "incident_sources", "install",
+    "install_history", "key_busiest", "key_flagged_times", "leak_marks", "lowest_setting",
+    "master_keys", "open_incidents", "project_members", "projects", "provider_keys", "redact",
+    "refuse_change", "security_check", "security_incidents", "set_setting", "settings", "status",
 ];
 
 /// Sorted. Names of arguments and columns, which people may read in a blanked text.
