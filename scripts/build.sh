@@ -38,7 +38,9 @@ replace() {
 
 copy_postgres() {
     local bin=$1 lib=$2 share=$3 stamp
-    stamp="$("$PG_CONFIG" --version) $(stat -c '%s %Y' "$("$PG_CONFIG" --bindir)/postgres") $("$PG_CONFIG" --pkglibdir)"
+    # a module that was installed since then changes the directory's time
+    stamp="2 $("$PG_CONFIG" --version) $(stat -c '%s %Y' "$("$PG_CONFIG" --bindir)/postgres")"
+    stamp+=" $("$PG_CONFIG" --pkglibdir) $(stat -c %Y "$("$PG_CONFIG" --pkglibdir)")"
     [ "$(cat "$SERVER/.copied" 2>/dev/null)" = "$stamp" ] && return
     say "copying PostgreSQL $PG_MAJOR to $SERVER"
     rm -rf "$SERVER"
@@ -49,11 +51,24 @@ copy_postgres() {
         (cd "$("$PG_CONFIG" --pkglibdir)" && xargs -0 cp -RL --reflink=auto --parents -t "$lib")
     (cd "$("$PG_CONFIG" --sharedir)" && cp -RL --reflink=auto extension timezonesets tsearch_data ./*.* "$share")
     [ ! -d "$("$PG_CONFIG" --sharedir)/timezone" ] || cp -RL --reflink=auto "$("$PG_CONFIG" --sharedir)/timezone" "$share"
+    copy_messages
     # a short path in every layout (PostgreSQL resolves links before it looks around)
     [ -e "$SERVER/bin" ] || ln -s "${bin#"$SERVER"/}" "$SERVER/bin"
     rm -f "$lib/$EXTENSION"*.so "$share/extension/$EXTENSION"[.-]*
     chmod -R go+rX "$SERVER"
     printf '%s\n' "$stamp" >"$SERVER/.copied"
+}
+
+# The server's messages in other languages, which tests read. PostgreSQL looks for them beside its
+# executable, as far as in its own layout.
+copy_messages() {
+    local bin locales prefix
+    bin=$("$PG_CONFIG" --bindir) locales=$("$PG_CONFIG" --localedir)
+    [ -d "$locales" ] || return 0
+    prefix=$(common_prefix "$bin" "$("$PG_CONFIG" --pkglibdir)" "$("$PG_CONFIG" --sharedir)")
+    mkdir -p "$SERVER${locales#"$prefix"}"
+    (cd "$locales" && find . \( -name "postgres-$PG_MAJOR.mo" -o -name "plpgsql-$PG_MAJOR.mo" \) -print0 |
+        xargs -0 -r cp -L --parents -t "$SERVER${locales#"$prefix"}")
 }
 
 assemble() {

@@ -3,7 +3,7 @@
 # PostgreSQL with its server headers, cargo-pgrx. Rust and git are there already. Changes nothing
 # that is there; a second run does nothing. `setup.sh lint` also gets what only the linters need: a
 # Python that can make virtual environments. `setup.sh tests` also gets what only the tests need:
-# Node.js, npm, pgbouncer and Python.
+# Node.js, npm, pgbouncer, pgaudit and Python.
 
 # shellcheck source=scripts/env.sh
 . "$(dirname "$0")/env.sh"
@@ -33,6 +33,13 @@ missing_tools() {
     [ "$WANTED" != tests ] || have python3 || echo python3
 }
 
+# pgaudit is a module of the server that is there. It is asked for only where a package has it.
+audit_found() {
+    local config
+    [ "$WANTED" = tests ] && config=$(find_pg_config) || return 0
+    [ -f "$("$config" --pkglibdir)/pgaudit.so" ]
+}
+
 pooler_found() { [ "$WANTED" != tests ] || have pgbouncer; }
 
 # Files that exist only during the installation.
@@ -54,6 +61,8 @@ packaged_major() {
     done
     die "no package of PostgreSQL ${PG_MAJOR:-15 to 18} here: install one with its server headers and set PG_CONFIG"
 }
+
+major_of() { "$1" --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/'; }
 
 # Debian's package creates and starts a cluster, which we do not need. The marker that prevents it
 # is removed at the end.
@@ -103,17 +112,19 @@ install_pgbouncer() {
 install_packages() {
     local missing
     mapfile -t missing < <(missing_tools)
-    if [ ${#missing[@]} = 0 ] && find_pg_config >/dev/null && pooler_found; then
+    if [ ${#missing[@]} = 0 ] && find_pg_config >/dev/null && pooler_found && audit_found; then
         return
     fi
     [ -z "${PG_CONFIG:-}" ] || find_pg_config >/dev/null ||
         die "PG_CONFIG=$PG_CONFIG is no pg_config of PostgreSQL ${PG_MAJOR:-15 to 18} with a server and its headers"
     have apt-get || die "install these, then again: ${missing[*]}$(pooler_found || printf ' pgbouncer') PostgreSQL 15 to 18 with server headers and contrib"
-    say "installing with apt-get: ${missing[*]}$(find_pg_config >/dev/null || printf ' PostgreSQL')$(pooler_found || printf ' pgbouncer')"
+    say "installing with apt-get: ${missing[*]}$(find_pg_config >/dev/null || printf ' PostgreSQL')$(pooler_found || printf ' pgbouncer')$(audit_found || printf ' pgaudit')"
     apt_get update
     [ ${#missing[@]} = 0 ] || apt_get install "${missing[@]}"
     find_pg_config >/dev/null || install_postgres
     pooler_found || install_pgbouncer
+    audit_found || (apt_get_new "postgresql-$(major_of "$(find_pg_config)")-pgaudit") ||
+        say "no package of pgaudit here: what tests ask of it is left out"
 }
 
 install_cargo_pgrx() {

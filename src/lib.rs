@@ -2,7 +2,7 @@
 //! the order of the SQL, and sets up the library when it is loaded. Floors (an import only points
 //! down): api, log_hook, disclosed, trigger_guard; audit, caller; store, shared_keyring,
 //! extra_patterns; postgres, error, settings; overrides, alarms; anomaly, input; crypto, trail,
-//! redact, server_log, setting; id, moment.
+//! redact, blanks, server_log, setting; id, moment.
 
 mod api;
 mod audit;
@@ -18,7 +18,8 @@ mod store;
 mod trigger_guard;
 
 use watchllm_core::{
-    alarms, anomaly, crypto, id, input, moment, overrides, redact, server_log, setting, trail,
+    alarms, anomaly, blanks, crypto, id, input, moment, overrides, redact, server_log, setting,
+    trail,
 };
 
 use pgrx::prelude::*;

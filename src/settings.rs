@@ -19,6 +19,7 @@ static MAX_DATABASES: GucSetting<i32> = GucSetting::<i32>::new(8);
 static SPIN: GucSetting<i32> = GucSetting::<i32>::new(200);
 static INCIDENT_BUDGET: GucSetting<i32> = GucSetting::<i32>::new(20);
 static REDACT_SERVER_LOG: GucSetting<bool> = GucSetting::<bool>::new(true);
+static HIDE_STATEMENTS: GucSetting<bool> = GucSetting::<bool>::new(true);
 static TRUSTED_CLAIM_ROLES: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"authenticator"));
 
@@ -86,6 +87,12 @@ pub(crate) fn redacts_server_log() -> bool {
     REDACT_SERVER_LOG.get() && PRELOADED.load(Relaxed)
 }
 
+/// Whether statements that name us show only what is known to hold no value. Always, where the
+/// server did not preload the library.
+pub(crate) fn hides_statements() -> bool {
+    HIDE_STATEMENTS.get() || !PRELOADED.load(Relaxed)
+}
+
 /// Whether JWT claims count in sessions of this login role. Never on a server that did not preload
 /// the library.
 pub(crate) fn trusts_claims_of(session_role: &str) -> bool {
@@ -136,6 +143,14 @@ pub(crate) fn define(preloaded: bool) {
         c"Masks provider keys in the server log, in messages to clients and in pg_stat_activity.",
         c"Off shows every key that stands in a statement or a message.",
         &REDACT_SERVER_LOG,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"watchllm_keys.hide_statements",
+        c"Hides what may hold a value in statements that name us, and in their errors.",
+        c"Off shows opaque keys that stand there; switch it off only to look at an error.",
+        &HIDE_STATEMENTS,
         GucContext::Sighup,
         GucFlags::default(),
     );

@@ -26,7 +26,7 @@ use std::process::Command;
 /// Rooms by floor, the lowest first. An import may only point to a lower floor.
 const FLOORS: [&[&str]; 9] = [
     &["id", "moment"],
-    &["crypto", "trail", "redact", "server_log", "setting"],
+    &["crypto", "trail", "redact", "blanks", "server_log", "setting"],
     &["anomaly", "input"],    // below store: what it writes down, and takes
     &["overrides", "alarms"], // the limits of the watch are among them
     &["postgres", "error", "settings"],

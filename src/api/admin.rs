@@ -5,6 +5,7 @@ use super::access::Access;
 use crate::audit;
 use crate::caller::{Caller, Context};
 use crate::error::{Answer, Error};
+use crate::log_hook;
 use crate::postgres::{clock, locks, process, session};
 use crate::store::{self, installed};
 use crate::trail::AccessType;
@@ -23,6 +24,7 @@ fn install() -> Answer<String> {
     }
     // Before anything is read: what somebody else put there in our name would run as a superuser.
     locks::lock_extension();
+    log_hook::statement_runs_our_sql();
     installed::run(installed::PREFLIGHT)?;
     let before = installed::recorded_version()?;
     let migrations = installed::migrations_after(before)?;

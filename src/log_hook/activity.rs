@@ -3,7 +3,7 @@
 //! between two counts, so that a concurrent reader reads again.
 
 use super::client_text::text_of;
-use super::masking;
+use super::{application_name, masking};
 use crate::audit::queue::leaks;
 use crate::redact::Ends;
 use crate::trail::Channel;
@@ -29,6 +29,7 @@ pub(super) fn show(masked: &[u8]) {
 /// Masks the application's name. Every role reads it in pg_stat_activity, and lines of the server
 /// log may begin with it.
 pub(super) fn mask_application_name() {
+    application_name::report();
     // SAFETY: the setting's value, which only this process changes; as many bytes as before.
     let Some(name) = (unsafe { text_of(pg_sys::application_name) }) else { return };
     if CLEAN.with(|clean| clean.is(name)) {

@@ -1,139 +1,118 @@
-//! Statements that hand a key of any shape to the vault. The message shows none of the key:
-//! STATEMENT and CONTEXT are hidden, and values in the statement's text are blanked. For a failing
-//! row only its line number stays. Unsafe: PostgreSQL's texts, changed in place.
+//! Which statements name us: their own text does, or that of a statement within them, or a function
+//! that they call does. Of such a statement only what is known to hold no value is shown. Unsafe:
+//! reads process-local variables of PostgreSQL.
 
-use super::client_text::text_of;
 use super::masking;
-use pgrx::PgSqlErrorCode;
+use crate::blanks;
 use pgrx::pg_sys;
-use std::ffi::c_char;
-use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::ffi::CStr;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// The functions and the table that take a key. A statement that names one is hidden even if it
-/// fails before our code runs. Examples: no right to execute, an error while planning, a type that
-/// does not fit.
-const TAKE_A_KEY: [&[u8]; 5] = [
-    b"store_provider_key",
-    b"rotate_provider_key",
-    b"report_leaked_key",
-    b"provider_key_inbox",
-    b"find_keys",
-];
-/// All of those names contain this text.
-const KEY: &[u8] = b"_key";
-/// The context of a failing row begins with this text in every language.
-const COPY: &[u8] = b"COPY provider_key_inbox";
+/// The start time of the statement that last came to us, perhaps through a wrapper. 0 means none.
+/// It is compared and never reset, because the next statement has another start time.
+static OURS_SINCE: AtomicI64 = AtomicI64::new(0);
+/// The same of the last statement that ran SQL of ours.
+static OUR_SQL_SINCE: AtomicI64 = AtomicI64::new(0);
 
-/// The start time of the statement that last passed a key to us, perhaps through a wrapper. 0 means
-/// none. It is compared and never reset, because the next statement has another start time.
-static SENSITIVE_SINCE: AtomicI64 = AtomicI64::new(0);
+/// How many texts are remembered that name us only by what they call.
+const REMEMBERED: usize = 64;
+/// Hashes of such texts. A prepared statement is analyzed once and runs often.
+static WRAPPERS: [AtomicU64; REMEMBERED] = [const { AtomicU64::new(0) }; REMEMBERED];
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+/// Hashes of the names of statements that name us and were prepared by SQL.
+static PREPARED: [AtomicU64; REMEMBERED] = [const { AtomicU64::new(0) }; REMEMBERED];
+static NEXT_PREPARED: AtomicUsize = AtomicUsize::new(0);
 
 /// Called at the entry of every function that takes a key.
 pub(crate) fn statement_holds_a_key() {
-    SENSITIVE_SINCE.store(masking::statement_start(), Relaxed);
+    OURS_SINCE.store(masking::statement_start(), Relaxed);
 }
 
-/// Whether the running statement has passed a key to us.
-pub(super) fn is_running() -> bool {
-    let since = SENSITIVE_SINCE.load(Relaxed);
+/// Called where our own SQL begins that may RAISE, as `install()` does.
+pub(crate) fn statement_runs_our_sql() {
+    OUR_SQL_SINCE.store(masking::statement_start(), Relaxed);
+}
+
+/// Whether the running statement runs our own SQL.
+pub(super) fn runs_our_sql() -> bool {
+    let since = OUR_SQL_SINCE.load(Relaxed);
     since != 0 && since == masking::statement_start()
 }
 
-/// Whether a statement names a function or table that takes a key. Its text may be long, so only
-/// places with an underscore are compared.
+/// Whether the running statement has come to us.
+pub(super) fn is_running() -> bool {
+    let since = OURS_SINCE.load(Relaxed);
+    since != 0 && since == masking::statement_start()
+}
+
+/// Whether a text names us.
 pub(super) fn names_us(text: &[u8]) -> bool {
-    let named = |at: usize| {
-        TAKE_A_KEY.iter().any(|name| {
-            let before = name.windows(KEY.len()).position(|part| part == KEY).unwrap_or_default();
-            let start = at.checked_sub(before);
-            let part = start.and_then(|start| text.get(start..start + name.len()));
-            part.is_some_and(|part| part.eq_ignore_ascii_case(name))
-        })
+    blanks::names_us(text, is_on_search_path()) || calls_us(text) || executes(text)
+}
+
+/// Whether our schema is on the search path, so that names without a schema may be ours.
+fn is_on_search_path() -> bool {
+    // SAFETY: reads a process-local variable, null or a C string.
+    let path = unsafe {
+        let path = pg_sys::namespace_search_path;
+        if path.is_null() { b"" } else { CStr::from_ptr(path).to_bytes() }
     };
-    let underscores = text.iter().enumerate().filter(|(_, byte)| **byte == b'_').map(|(at, _)| at);
-    underscores
-        .filter(|at| {
-            text.get(*at..at + KEY.len()).is_some_and(|part| part.eq_ignore_ascii_case(KEY))
-        })
-        .any(named)
+    let schema = blanks::SCHEMA.as_bytes();
+    path.windows(schema.len()).any(|part| part.eq_ignore_ascii_case(schema))
 }
 
-/// Hides the statement that an error message would repeat, and the values in the message itself.
-///
-/// # Safety
-/// `error` is PostgreSQL's own error data.
-pub(super) unsafe fn hide(error: *mut pg_sys::ErrorData) {
-    // SAFETY: as promised by the caller; texts keep their length or get shorter.
-    unsafe {
-        (*error).hide_stmt = true;
-        (*error).hide_ctx = true;
-        cut_row((*error).context);
-        if (*error).sqlerrcode == PgSqlErrorCode::ERRCODE_INVALID_TEXT_REPRESENTATION as i32 {
-            blank_after_colon((*error).message);
-        }
-        // An error stays readable for the client. Only lines that repeat statements and parameters
-        // are blanked.
-        if (*error).elevel < pg_sys::PGERROR as i32 {
-            text_of((*error).message).filter(|text| names_us(text)).map(masking::blank_values);
-            text_of((*error).detail).map(masking::blank_values);
-        }
+/// Remembers a text that calls us by way of a wrapper.
+pub(super) fn remember_call(text: &[u8]) {
+    if !calls_us(text) {
+        WRAPPERS[NEXT.fetch_add(1, Relaxed) % REMEMBERED].store(hash(text), Relaxed);
     }
 }
 
-/// Keeps the line number in the context of a COPY into the inbox, and cuts off the row. Clients see
-/// this text too.
-///
-/// # Safety
-/// `context` is null or a C string that may be written.
-unsafe fn cut_row(context: *mut c_char) {
-    // SAFETY: as promised by the caller.
-    let Some(text) = (unsafe { text_of(context) }) else { return };
-    let Some(copy) = text.windows(COPY.len()).position(|part| part == COPY) else { return };
-    let after = copy + COPY.len();
-    let digit = |byte: &&u8| byte.is_ascii_digit();
-    let line = after + text[after..].iter().take_while(|byte| !digit(byte)).count();
-    let end = line + text[line..].iter().take_while(digit).count();
-    if let Some(byte) = text.get_mut(end) {
-        *byte = 0;
+fn calls_us(text: &[u8]) -> bool {
+    if NEXT.load(Relaxed) == 0 {
+        return false;
     }
+    let hash = hash(text);
+    WRAPPERS.iter().any(|known| known.load(Relaxed) == hash)
 }
 
-/// Blanks the text after the first colon. A value that is no uuid may be a key in the wrong column.
-///
-/// # Safety
-/// `message` is null or a C string that may be written.
-unsafe fn blank_after_colon(message: *mut c_char) {
-    // SAFETY: as promised by the caller; as many bytes as before.
-    let Some(text) = (unsafe { text_of(message) }) else { return };
-    let value = text.iter_mut().skip_while(|byte| **byte != b':').skip(1);
-    value.filter(|byte| **byte != b' ').for_each(|byte| *byte = b'*');
+/// Remembers the name of a prepared statement that names us.
+pub(super) fn remember_prepared(name: &[u8]) {
+    PREPARED[NEXT_PREPARED.fetch_add(1, Relaxed) % REMEMBERED].store(hash(name), Relaxed);
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{TAKE_A_KEY, names_us};
-
-    #[test]
-    fn a_statement_that_names_us_is_known_wherever_it_does() {
-        for name in TAKE_A_KEY {
-            for text in [
-                name.to_vec(),
-                name.to_ascii_uppercase(),
-                [b"_key x", name].concat(),
-                [name, b"('"].concat(),
-            ] {
-                assert!(names_us(&text), "{}", String::from_utf8_lossy(&text));
-            }
-            assert!(!names_us(&name[1..]) && !names_us(&name[..name.len() - 1]));
-        }
-        for other in [
-            "",
-            "_",
-            "_key",
-            "SELECT provider_key_id, store_provider_ke FROM provider_keys",
-            "find key",
-        ] {
-            assert!(!names_us(other.as_bytes()), "{other}");
-        }
+/// Whether a text has EXECUTE before the name of such a statement. It is asked also of a text that
+/// does not parse.
+fn executes(text: &[u8]) -> bool {
+    const EXECUTE: &[u8] = b"execute";
+    if NEXT_PREPARED.load(Relaxed) == 0 {
+        return false;
     }
+    let is_executed = |at: usize| {
+        let name = text[at + EXECUTE.len()..].trim_ascii_start();
+        let name = name.strip_prefix(b"\"").unwrap_or(name);
+        let end = name.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'_');
+        let mut lower = [0; 64];
+        let length = end.count().min(lower.len());
+        lower[..length].copy_from_slice(&name[..length]);
+        lower.make_ascii_lowercase();
+        let hash = hash(&lower[..length]);
+        PREPARED.iter().any(|known| known.load(Relaxed) == hash)
+    };
+    let words = text.windows(EXECUTE.len()).enumerate();
+    words.filter(|(_, word)| word.eq_ignore_ascii_case(EXECUTE)).any(|(at, _)| is_executed(at))
+}
+
+/// FNV-1a. Never 0, which stands for a free place.
+fn hash(text: &[u8]) -> u64 {
+    let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    text.iter().fold(0xcbf2_9ce4_8422_2325, mix) | 1
+}
+
+/// Blanks what is no word of SQL's or ours.
+pub(super) fn blank(text: &mut [u8]) {
+    // SAFETY: reads a process-local variable.
+    let backslashes = unsafe { !pg_sys::standard_conforming_strings };
+    blanks::blank(text, backslashes);
 }

@@ -2,6 +2,7 @@
 //! statement. The same process reports the same key at most once in ten seconds.
 
 use crate::audit::queue::leaks;
+use crate::blanks;
 use crate::extra_patterns;
 use crate::moment::Span;
 use crate::postgres::clock::moment;
@@ -102,29 +103,13 @@ pub(super) fn mask_each(
     count + redact::mask_each(&mut bytes[from..], Ends::Cut, found)
 }
 
-/// Blanks what may be a value in a statement that passes a key of unknown shape. From the first
-/// literal on, all letters and digits become `*`. Quotes and lengths stay, so that the text still
-/// reads as a statement.
-pub(super) fn blank_values(bytes: &mut [u8]) -> bool {
-    let opens = |at: usize, byte: u8| {
-        byte == b'\'' || byte == b'$' && bytes.get(at + 1).is_none_or(|next| !next.is_ascii_digit())
-    };
-    let Some(first) = bytes.iter().enumerate().position(|(at, byte)| opens(at, *byte)) else {
-        return false;
-    };
-    let values = bytes[first..].iter_mut();
-    values
-        .filter(|byte| byte.is_ascii_alphanumeric() || **byte >= 0x80)
-        .for_each(|byte| *byte = b'*');
-    true
-}
-
 /// Masks a copy in the same places as `masked`. The copy may be shorter. False: it is the copy of
 /// another text.
 pub(super) fn follow(copy: &mut [u8], masked: &[u8]) -> bool {
     let pairs = || copy.iter().zip(masked);
+    let hides = |byte: u8| byte == b'*' || blanks::is_blank(byte);
     let same = copy.len() <= masked.len()
-        && pairs().all(|(ours, theirs)| ours == theirs || *theirs == b'*');
+        && pairs().all(|(ours, theirs)| ours == theirs || hides(*theirs));
     if same {
         copy.copy_from_slice(&masked[..copy.len()]);
     }

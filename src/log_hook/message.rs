@@ -4,8 +4,9 @@
 //! copy, because PostgreSQL may still have to parse the original.
 
 use super::client_text::{self, text_of};
-use super::{activity, intake, masking};
+use super::{activity, hidden, intake, masking, statement};
 use crate::postgres::hooks::HookChain;
+use crate::postgres::process;
 use crate::redact::Ends;
 use crate::settings;
 use crate::trail::Channel;
@@ -58,21 +59,50 @@ fn survives(work: impl FnOnce()) -> bool {
 unsafe fn mask(error: *mut pg_sys::ErrorData) {
     // SAFETY: reads process-local variables; the statement's text lives as long as its statement.
     unsafe {
+        let (redacts, hides) = (settings::redacts_server_log(), settings::hides_statements());
         let running = pg_sys::debug_query_string;
         let seen = client_text::seen(running);
-        let statement = if seen.is_none() { text_of(running.cast_mut()) } else { None };
-        let names_us = || statement.as_deref().is_some_and(intake::names_us);
-        let ours = intake::is_running() || seen.map_or_else(names_us, |seen| seen.ours);
+        let mut statement = text_of(running.cast_mut());
+        let is_ours = || {
+            let names_us = || statement.as_deref().is_some_and(intake::names_us);
+            intake::is_running() || seen.map_or_else(names_us, |seen| seen.ours) || within(error)
+        };
+        let ours = hides && is_ours();
         if ours {
-            intake::hide(error);
+            // So is what comes later of the same statement.
+            intake::statement_holds_a_key();
+            hidden::hide(error, statement.as_deref());
+        } else if hides {
+            hidden::hide_others(error);
         }
-        if settings::redacts_server_log() {
+        if redacts {
             mask_texts(error);
-            if let Some(statement) = statement {
-                mask_statement(error, statement, ours);
+        }
+        if let Some(statement) = statement.as_deref_mut() {
+            match seen {
+                None => mask_statement(error, statement, ours, redacts),
+                Some(seen) if ours && !seen.ours => statement::blank_clients(statement),
+                Some(_) => (),
             }
+        }
+        if redacts {
             activity::mask_application_name();
         }
+    }
+}
+
+/// Whether a statement within the client's names us: the error's QUERY or CONTEXT does. The
+/// statements of our own worker are constants.
+///
+/// # Safety
+/// `error` is PostgreSQL's own error data.
+unsafe fn within(error: *mut pg_sys::ErrorData) -> bool {
+    // SAFETY: each text is null or a C string in the error's own memory.
+    unsafe {
+        let texts = [(*error).internalquery, (*error).context];
+        let names_us =
+            texts.into_iter().any(|text| text_of(text).is_some_and(|text| intake::names_us(text)));
+        names_us && !process::is_our_worker()
     }
 }
 
@@ -108,9 +138,19 @@ unsafe fn mask_texts(error: *mut pg_sys::ErrorData) {
 ///
 /// # Safety
 /// `error` is PostgreSQL's own error data, `statement` is `debug_query_string`.
-unsafe fn mask_statement(error: *mut pg_sys::ErrorData, statement: &mut [u8], ours: bool) {
+unsafe fn mask_statement(
+    error: *mut pg_sys::ErrorData,
+    statement: &mut [u8],
+    ours: bool,
+    redacts: bool,
+) {
     let running = statement.as_mut_ptr().cast::<c_char>();
-    if client_text::is_copy(running) || !(ours || masking::holds_key(statement)) {
+    let is_masked = client_text::is_copy(running);
+    if is_masked && ours {
+        intake::blank(statement);
+        activity::show(statement);
+    }
+    if is_masked || !(ours || redacts && masking::holds_key(statement)) {
         return;
     }
     // SAFETY: the copy is ours. The text itself stays unchanged, because it may still be parsed.
@@ -120,8 +160,7 @@ unsafe fn mask_statement(error: *mut pg_sys::ErrorData, statement: &mut [u8], ou
             return;
         };
         if ours {
-            masking::mask_silently(copy, Ends::Whole);
-            masking::blank_values(copy);
+            intake::blank(copy);
         } else {
             masking::mask(copy, Ends::Whole, Channel::Statement);
         }

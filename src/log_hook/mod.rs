@@ -5,15 +5,18 @@
 //! these has crashed a server (docs/facts.md#the-log-hook).
 
 mod activity;
+mod application_name;
+mod calls;
 mod catalog;
 mod client_text;
+mod hidden;
 mod intake;
 mod masking;
 mod message;
 mod plan_source;
 mod statement;
 
-pub(crate) use intake::statement_holds_a_key;
+pub(crate) use intake::{statement_holds_a_key, statement_runs_our_sql};
 
 use crate::redact;
 
@@ -26,5 +29,7 @@ pub(crate) fn install_hooks(preloaded: bool) {
         // them, because it may not allocate.
         redact::prepare();
         statement::install_hooks();
+        calls::install_hook();
+        application_name::install_hook();
     }
 }

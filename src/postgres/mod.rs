@@ -22,5 +22,5 @@ pub(crate) use attempt::{Failed, attempt, attempt_or_why};
 pub(crate) use json::{JsonText, JsonbText, PlainText};
 pub(crate) use memory::StepMemory;
 pub(crate) use origin::{origin, process_kind};
-pub(crate) use owner::{Owner, relation_changes, search_start};
+pub(crate) use owner::{Owner, acts_as_owner, relation_changes, search_start};
 pub(crate) use statement::{Row, Statement, each_in_schema};

@@ -240,6 +240,15 @@ fn forget_changes() {
     CHANGED_MUCH.set(false);
 }
 
+/// Whether the running statement is one of ours, or PostgreSQL's own check of a foreign key: a
+/// constant, run with rights that only these have.
+pub(crate) fn acts_as_owner() -> bool {
+    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
+    // SAFETY: reads two process-local variables.
+    unsafe { pg_sys::GetUserIdAndSecContext(&mut user, &mut context) };
+    context & pg_sys::SECURITY_NOFORCE_RLS as i32 != 0
+}
+
 /// Which rights a statement runs with.
 #[derive(Clone, Copy)]
 pub(super) enum Switch {

@@ -3,6 +3,7 @@
 //! table, and the environment while the server starts.
 
 use pgrx::pg_sys;
+use std::ffi::CStr;
 use std::time::Duration;
 
 pub(crate) fn backend_pid() -> i32 {
@@ -58,6 +59,15 @@ unsafe fn local_backend(index: i32) -> *mut pg_sys::LocalPgBackendStatus {
 unsafe fn local_backend(index: i32) -> *mut pg_sys::LocalPgBackendStatus {
     // SAFETY: as the caller's.
     unsafe { pg_sys::pgstat_get_local_beentry_by_index(index) }
+}
+
+/// Whether this process is a background worker of this library.
+pub(crate) fn is_our_worker() -> bool {
+    // SAFETY: a process-local variable, null in other processes; the name ends with NUL.
+    unsafe {
+        let entry = pg_sys::MyBgworkerEntry;
+        !entry.is_null() && CStr::from_ptr((*entry).bgw_library_name.as_ptr()) == c"watchllm_keys"
+    }
 }
 
 /// Whether this process was told to end; `check_interrupts` will end it.

@@ -133,10 +133,8 @@ fn a_key_of_unknown_shape_is_blanked_in_a_statement_that_hands_it_to_us() {
             !shown.contains(odd) && !shown.contains("openai") && shown.len() == statement.len(),
             "{shown}"
         );
-        assert_eq!(
-            shown.split('\'').next().unwrap().split('$').next(),
-            statement.split('\'').next().unwrap().split('$').next()
-        );
+        let ours = ["store_provider_key", "rotate_provider_key", "provider_key_inbox"];
+        assert!(ours.iter().any(|name| shown.to_lowercase().contains(name)), "{shown}");
     }
     one(c, &format!("SELECT watchllm.delete_project('{p}')"));
 }

@@ -304,7 +304,7 @@ pub(crate) fn line_with<'a>(text: &'a str, part: &str) -> Option<&'a str> {
 }
 
 /// Everything written before this answer is in the files.
-fn settle(server: &Server) {
+pub(crate) fn settle(server: &Server) {
     let mark = Uuid::new_v4().simple().to_string();
     run(server, &[&format!("DO $$ BEGIN RAISE LOG 'mark {mark}'; END $$")]);
     for ending in FORMATS {

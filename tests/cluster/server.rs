@@ -137,6 +137,16 @@ impl Server {
         self.start();
     }
 
+    /// Restarts a server that says what it says in this language, as far as its catalogs are there.
+    pub(crate) fn restart_in(&self, language: &str) {
+        self.conf("lc_messages = 'C.UTF-8'");
+        self.stop(Mode::Fast);
+        let mut pg_ctl = self.pg_ctl();
+        pg_ctl.env("LANGUAGE", language).arg("-l").arg(self.directory.join("log"));
+        run(pg_ctl.args(["-s", "-w", "-t", "90", "start"]));
+        self.running.set(true);
+    }
+
     pub(crate) fn reload(&self) {
         run(self.pg_ctl().args(["-s", "reload"]));
     }
