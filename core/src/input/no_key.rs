@@ -272,7 +272,7 @@ mod tests {
         arn:aws:secretsmanager:eu-west-1:1:secret:k ~ /run/secrets/openai ~ placeholder ~
         [object Object] ~ @Microsoft.KeyVault(SecretUri=x) ~ no-key-required ~ string ~
         not-needed ~ OPENAI_API_KEY ~ ollama ~ lm-studio ~ dummy-key ~ insert key here ~
-        __API_KEY__ ~ 0000000000000000 ~ aaaaaaaa ~ !ENV K ~ undefined ~ https://example.com ~
+        __API_KEY__ ~ 0000000000000000 ~ !ENV K ~ undefined ~ https://example.com ~
         secret ~ password ~ [your key] ~ sk-1234 ~"#;
 
     fn all_are(texts: &[&str], why: Invalid) {
