@@ -97,7 +97,7 @@ fn a_masked_row_tells_nobody_whose_key_it_was() {
     work(c, &new_key()); // what was counted before
     let (ours, nobodys) = (work(c, &twice), work(c, &new_key()));
     assert_eq!(ours, nobodys);
-    assert!(ours.contains(&1), "the control: an incident is counted: {ours:?}");
+    assert!(ours[10] > 0, "the control: an incident is counted: {ours:?}");
 }
 
 #[test]
@@ -125,12 +125,15 @@ fn a_name_tells_nobody_whose_key_it_is() {
         &|key| format!("SELECT watchllm.rotate_provider_key('{mine}', '{key}')"),
     ];
     for ask in asks {
-        settled(s, &ask("corp-0123456789abcdef0123456789abcdef"));
+        // As often asked: a text that was clean is remembered for a while, whosever it is.
+        let nobodys = format!("corp-{}", Uuid::new_v4().simple());
+        for asked in [&key, &nobodys] {
+            settled(s, &ask(asked));
+        }
         // Rows that were rolled back lengthen each scan a little, so questions are asked in pairs:
         // an answer that told something would differ in each of them.
         let mut differences = Vec::new();
         for _ in 0..6 {
-            let nobodys = format!("corp-{}", Uuid::new_v4().simple());
             let (ours, made_up) = (done_by(s, &ask(&key)), done_by(s, &ask(&nobodys)));
             assert!(ours.starts_with("00000"), "{ours}");
             let differ = |(a, b): &(&str, &str)| a != b;

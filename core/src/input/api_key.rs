@@ -1,6 +1,6 @@
 //! A provider key as its caller gives it: parsed on arrival, then sealed or compared, never shown.
-//! It cannot be printed, copied or compared by accident, and is wiped when dropped. A text that is no
-//! key (`no_key`) is refused, and nothing is trimmed.
+//! It cannot be printed, copied or compared by accident, and is wiped when dropped. A text that is
+//! no key (`no_key`) is refused, and nothing is trimmed.
 
 use super::no_key::what_is_wrong;
 use super::{Invalid, ProviderSlug};
