@@ -67,6 +67,7 @@ END {
     against("decrypt / five statements, hot key", "decrypt_hot", "five_hot", "16:7 32:8")
     judge("array of 1000 / row by row (" array " and " rows " ms)", 1, rows / array, 50, 0)
     judge("cold / warm key, warm connection (" cold " and " warm " ms)", 1, cold / warm, 1.5, 1)
+    judge("first / (later + SELECT 1), new connection (" new_first ", " new_later " and " new_select " ms)", 1, new_first / (new_later + new_select), 3, 1)
     judge("cold / warm key, new connection (" new_cold " and " new_warm " ms)", 1, new_cold / new_warm, 1.5, 1)
     printf "\nmemory of one backend over %d decrypts: contexts %d -> %d bytes (%+d), resident %d -> %d kB (%+d)\n",
         calls, context_before, context_after, context_after - context_before, rss_before, rss_after, rss_after - rss_before

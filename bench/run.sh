@@ -85,6 +85,13 @@ first_on_new_connection() {
     awk '/decrypt_provider_key/ && $1 ~ /^[0-9.]+$/ { print $1; exit }' <<<"$output"
 }
 
+# The mean milliseconds of three calls on each of 300 new connections: SELECT 1, a first decrypt, a second one.
+calls_of_new_connections() {
+    local output
+    output=$(pgbench_run new_connection 1 -C -r -t 300) || die "pgbench new_connection:"$'\n'"$output"
+    awk '/SELECT/ && $1 ~ /^[0-9.]+$/ { printf "%s ", $1 } END { print "" }' <<<"$output"
+}
+
 start_server
 prepare
 RESULTS=$CLUSTER/results
@@ -94,10 +101,12 @@ IFS='|' read -r ROWS ARRAY < <(bench_psql <"$ROOT/bench/array.sql")
 IFS='|' read -r COLD WARM < <(bench_psql <"$ROOT/bench/cold.sql")
 NEW_COLD=$(first_on_new_connection 1200)
 NEW_WARM=$(first_on_new_connection 1200)
+read -r NEW_SELECT NEW_FIRST NEW_LATER < <(calls_of_new_connections)
 mapfile -t MEMORY < <(bench_psql -v calls="$CALLS" <"$ROOT/bench/memory.sql")
 
 awk -v version="$("$SERVER/bin/postgres" --version)" -v rounds="$ROUNDS" -v seconds="$BENCH_SECONDS" -v calls="$CALLS" \
     -v rows="$ROWS" -v array="$ARRAY" -v cold="$COLD" -v warm="$WARM" -v new_cold="$NEW_COLD" -v new_warm="$NEW_WARM" \
+    -v new_select="$NEW_SELECT" -v new_first="$NEW_FIRST" -v new_later="$NEW_LATER" \
     -v context_before="${MEMORY[0]}" -v rss_before="${MEMORY[1]}" -v context_after="${MEMORY[2]}" -v rss_after="${MEMORY[3]}" \
     -v json="$RUN/bench.json" -f "$ROOT/bench/report.awk" "$RESULTS"
 printf '\nwritten to %s\n' "$RUN/bench.json"

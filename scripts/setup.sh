@@ -13,7 +13,9 @@ as_admin() {
     if am_root; then "$@"; elif have sudo; then sudo "$@"; else die "this needs root or sudo: $*"; fi
 }
 
-apt_get() { as_admin env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends "$@"; }
+apt_get() {
+    as_admin env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends --no-upgrade "$@"
+}
 
 libclang_found() {
     [ -n "${LIBCLANG_PATH:-}" ] || compgen -G '/usr/lib/llvm-*/lib/libclang*.so*' >/dev/null ||
@@ -64,7 +66,25 @@ install_postgres() {
         FOR_NOW+=("$marker")
         echo 'create_main_cluster = false' | as_admin tee "$marker" >/dev/null
     fi
-    apt_get install "postgresql-$major" "postgresql-server-dev-$major"
+    apt_get_new "postgresql-$major" "postgresql-server-dev-$major"
+}
+
+# Installs what is missing of these packages of PostgreSQL. One that is there stays at its version,
+# and the others come in that version too: somebody's server must not change or restart.
+apt_get_new() {
+    local package version there='' wanted=() changes
+    for package in "$@"; do
+        version=$(dpkg-query -W -f '${db:Status-Status} ${Version}' "$package" 2>/dev/null || true)
+        case "$version" in "installed "*) there=${version#installed } ;; *) wanted+=("$package") ;; esac
+    done
+    [ ${#wanted[@]} != 0 ] || return 0
+    changes=$(apt-get -s install --no-install-recommends "${wanted[@]/%/${there:+=$there}}" 2>&1) ||
+        die "these cannot be installed beside PostgreSQL $there: ${wanted[*]}. Install them yourself, or set PG_CONFIG: $changes"
+    # "Inst name [installed version] (new version …" is an upgrade
+    if grep -E '^Inst (postgresql|libpq)[^ ]* \[' <<<"$changes" >&2; then
+        die "installing ${wanted[*]} would upgrade the PostgreSQL that is there: do it yourself, or set PG_CONFIG"
+    fi
+    apt_get install "${wanted[@]/%/${there:+=$there}}"
 }
 
 # Debian's package starts a pooler, now and at every boot. The tests start their own, so it must do

@@ -23,7 +23,7 @@ RETURN access_type IN ('decrypt', 'validate') AND CASE counted
         'blocked', 'caller_blocked', 'not_found', 'not_authorized', 'unknown_master_key', 'wrong_master_key')
     END;
 COMMENT ON FUNCTION watchllm.counts_as IS
-    'Tells whether an event counts for its key as an access or as a failure; most events count as neither.';
+    'Internal. Tells whether an event counts for its key as an access or as a failure; most events count as neither.';
 
 CREATE FUNCTION watchllm.first_read(since timestamptz, bucket interval, span interval) RETURNS timestamptz
 LANGUAGE plpgsql STABLE PARALLEL UNSAFE
@@ -32,16 +32,16 @@ AS $$
 BEGIN
     IF since IS NULL THEN
         RAISE EXCEPTION 'since must not be null'
-            USING ERRCODE = 'null_value_not_allowed', HINT = 'Give a time, such as now() - interval ''1 hour''.';
+            USING ERRCODE = 'null_value_not_allowed', DETAIL = 'bad_input', HINT = 'Give a time, such as now() - interval ''1 hour''.';
     ELSIF pg_catalog.to_regclass('watchllm.provider_key_access_logs') IS NULL THEN
         RAISE EXCEPTION 'watchllm_keys is not installed in this database'
-            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Run: SELECT watchllm.install();';
+            USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'not_installed', HINT = 'Run: SELECT watchllm.install();';
     END IF;
     RETURN pg_catalog.date_bin(bucket, since, '2000-01-01 00:00:00+00'::timestamptz) - span;
 END
 $$;
 COMMENT ON FUNCTION watchllm.first_read IS
-    'Tells from when on a detector must read the trail to count in buckets for a time; for the detectors.';
+    'Internal. Tells from when on a detector must read the trail to count in buckets for a time; for the detectors.';
 
 CREATE FUNCTION watchllm.key_access_rates(
     since timestamptz, until timestamptz DEFAULT NULL, of_project uuid DEFAULT NULL, of_key uuid DEFAULT NULL)
@@ -175,7 +175,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION watchllm.key_access_episodes IS
-    'Finds episodes in which a key was used, or failed, more often within a number of buckets than a setting allows; for the detectors.';
+    'Internal. Finds episodes in which a key was used, or failed, more often within a number of buckets than a setting allows; for the detectors.';
 
 CREATE FUNCTION watchllm.key_newcomers(since timestamptz, until timestamptz, of_kind text)
 RETURNS TABLE (project_id uuid, provider_key_id uuid, subject text, first_seen_at timestamptz)
@@ -202,7 +202,7 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION watchllm.key_newcomers IS
-    'Finds callers of a kind that first used a key within a time, a week or more after its first use; for the detectors and the staff.';
+    'Internal. Finds callers of a kind that first used a key within a time, a week or more after its first use; for the detectors and the staff.';
 
 CREATE FUNCTION watchllm.key_access_anomalies(since timestamptz, until timestamptz DEFAULT NULL)
 RETURNS TABLE (

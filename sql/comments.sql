@@ -185,7 +185,7 @@ COMMENT ON COLUMN watchllm.settings.updated_at IS 'When it was last set.';
 COMMENT ON TABLE watchllm.security_incidents IS
     'What a person must look at. Insert-only, written by the audit writer.';
 COMMENT ON COLUMN watchllm.security_incidents.id IS 'Identity of the incident.';
-COMMENT ON COLUMN watchllm.security_incidents.type IS 'The detector that found it, or leaked_key or rotation_due.';
+COMMENT ON COLUMN watchllm.security_incidents.type IS 'The detector that found it, or leaked_key, rotation_due or key_blocked.';
 COMMENT ON COLUMN watchllm.security_incidents.severity IS 'low, medium, high or critical.';
 COMMENT ON COLUMN watchllm.security_incidents.project_id IS 'The project concerned; NULL if none.';
 COMMENT ON COLUMN watchllm.security_incidents.provider_key_id IS 'The provider key concerned; NULL if none.';
@@ -308,7 +308,7 @@ COMMENT ON TRIGGER store_from_inbox ON watchllm.provider_key_inbox IS 'Stores th
 COMMENT ON VIEW watchllm.open_incidents IS
     'Incidents that nobody has acknowledged: tenants see their own projects'', auditors and administrators all.';
 COMMENT ON COLUMN watchllm.open_incidents.id IS 'Identity of the incident.';
-COMMENT ON COLUMN watchllm.open_incidents.type IS 'The detector that found it, or leaked_key or rotation_due.';
+COMMENT ON COLUMN watchllm.open_incidents.type IS 'The detector that found it, or leaked_key, rotation_due or key_blocked.';
 COMMENT ON COLUMN watchllm.open_incidents.severity IS 'low, medium, high or critical.';
 COMMENT ON COLUMN watchllm.open_incidents.project_id IS 'The project concerned; NULL if none or unknown.';
 COMMENT ON COLUMN watchllm.open_incidents.provider_key_id IS 'The provider key concerned; NULL if none or unknown.';

@@ -53,6 +53,8 @@ BEGIN
             -- provider keys
             ('store_provider_key',               callers),
             ('decrypt_provider_key',             callers),
+            ('decrypt_provider_key_text',        callers),
+            ('decrypt_provider_key_by_name',     callers),
             ('decrypt_provider_keys',            callers),
             ('resolve_provider_key',             callers),
             ('validate_provider_key',            callers),
@@ -162,7 +164,7 @@ BEGIN
 
     IF strange IS NOT NULL THEN
         RAISE EXCEPTION 'functions of watchllm_keys without a line in function_grants.sql: %', strange
-            USING ERRCODE = 'insufficient_privilege',
+            USING ERRCODE = 'insufficient_privilege', DETAIL = 'internal',
             HINT = 'Give each of them a line: its name, and the roles that may execute it.';
     END IF;
 END
@@ -187,11 +189,11 @@ COMMENT ON FUNCTION watchllm.delete_project IS
 COMMENT ON FUNCTION watchllm.adopt_projects IS
     'Adopts an application''s projects table: feeds projects from it and keeps them in step by triggers on it. Superuser only.';
 COMMENT ON FUNCTION watchllm.follow_projects IS
-    'Keeps projects in step with an adopted table; trigger function, of no use on any other table.';
+    'Internal. Keeps projects in step with an adopted table; trigger function, of no use on any other table.';
 COMMENT ON FUNCTION watchllm.set_setting IS
     'Sets a setting of a database, a project or a key in place of the server''s; NULL takes it back.';
 COMMENT ON FUNCTION watchllm.lowest_setting IS
-    'Tells the lowest limit or age that holds for any key the caller may see; for the detectors.';
+    'Internal. Tells the lowest limit or age that holds for any key the caller may see; for the detectors.';
 COMMENT ON FUNCTION watchllm.effective_setting IS
     'Tells the setting that holds for a key, a project or the database: its own, the next wider one''s, or the server''s.';
 COMMENT ON FUNCTION watchllm.block_provider_key IS
@@ -211,7 +213,7 @@ COMMENT ON FUNCTION watchllm.scan_server_log IS
 COMMENT ON FUNCTION watchllm.scan_database_for_leaks IS
     'Scans the database''s definitions that the caller may read for keys; a row per key and place.';
 COMMENT ON FUNCTION watchllm.store_from_inbox IS
-    'Stores the key of a row that is inserted into provider_key_inbox; trigger function, of no use on anything else.';
+    'Internal. Stores the key of a row that is inserted into provider_key_inbox; trigger function, of no use on anything else.';
 COMMENT ON FUNCTION watchllm.acknowledge_incident IS
     'Acknowledges an incident: somebody has looked at it, and says so in a note; it leaves open_incidents.';
 COMMENT ON FUNCTION watchllm.report_leaked_key IS
@@ -224,6 +226,10 @@ COMMENT ON FUNCTION watchllm.store_provider_key IS
     'Stores a provider key: seals it and answers its id. The change is recorded before it commits.';
 COMMENT ON FUNCTION watchllm.decrypt_provider_key IS
     'Opens a provider key: answers its plaintext once the access is durably recorded.';
+COMMENT ON FUNCTION watchllm.decrypt_provider_key_text IS
+    'As decrypt_provider_key, for drivers that bind an id as text.';
+COMMENT ON FUNCTION watchllm.decrypt_provider_key_by_name IS
+    'Opens a provider key by its name, which is unique among the keys of a project and provider.';
 COMMENT ON FUNCTION watchllm.decrypt_provider_keys IS
     'Opens many provider keys with one durable wait: a row per id, in input order; a key that does not open has its reason.';
 COMMENT ON FUNCTION watchllm.resolve_provider_key IS

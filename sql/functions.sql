@@ -23,17 +23,17 @@ BEGIN
                OR c.relname ~ '^provider_key_access_logs_[0-9]{8}$')
     ) THEN
         RAISE EXCEPTION 'watchllm.refuse_change() guards only the append-only tables of watchllm_keys'
-            USING ERRCODE = 'insufficient_privilege',
+            USING ERRCODE = 'insufficient_privilege', DETAIL = 'not_ours',
             HINT = pg_catalog.format('DROP TRIGGER %I ON %I.%I;', TG_NAME, TG_TABLE_SCHEMA, TG_TABLE_NAME);
     END IF;
 
     RAISE EXCEPTION '% on %.% refused: the table is append-only', TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
-        USING ERRCODE = 'insufficient_privilege',
+        USING ERRCODE = 'insufficient_privilege', DETAIL = 'append_only',
         HINT = 'Its rows are evidence: nothing changes or deletes them.';
 END
 $$;
 COMMENT ON FUNCTION watchllm.refuse_change() IS
-    'Refuses every UPDATE, DELETE and TRUNCATE on the append-only tables of watchllm_keys; of no use on any other.';
+    'Internal. Refuses every UPDATE, DELETE and TRUNCATE on the append-only tables of watchllm_keys; of no use on any other.';
 
 CREATE FUNCTION watchllm.make_log_partition(day date) RETURNS boolean
 LANGUAGE plpgsql VOLATILE PARALLEL UNSAFE
@@ -52,7 +52,7 @@ DECLARE
 BEGIN
     IF day IS NULL OR day NOT BETWEEN '1970-01-01'::date AND '9999-12-30'::date THEN
         RAISE EXCEPTION 'no day between 1970-01-01 and 9999-12-30 given'
-            USING ERRCODE = 'invalid_parameter_value';
+            USING ERRCODE = 'invalid_parameter_value', DETAIL = 'bad_input';
     END IF;
     partition := 'provider_key_access_logs_' || pg_catalog.to_char(day::timestamp, 'YYYYMMDD');
     since := pg_catalog.to_char(day::timestamp, 'YYYY-MM-DD') || ' 00:00:00+00';
@@ -79,7 +79,7 @@ BEGIN
                 RETURN false;
             END IF;
             RAISE EXCEPTION 'relation watchllm.% is not the partition of the audit trail for that day', partition
-                USING ERRCODE = 'duplicate_table',
+                USING ERRCODE = 'duplicate_table', DETAIL = 'not_ours',
                 HINT = 'Its name belongs to the trail: rename it, or attach it again if it is a detached day.';
         END IF;
     END LOOP;
@@ -123,4 +123,4 @@ BEGIN
 END
 $$;
 COMMENT ON FUNCTION watchllm.make_log_partition(date) IS
-    'Makes the partition of the audit trail for one UTC day and answers true, or false when it is there already.';
+    'Internal. Makes the partition of the audit trail for one UTC day and answers true, or false when it is there already.';

@@ -19,26 +19,26 @@ DECLARE
 BEGIN
     IF pg_catalog.getdatabaseencoding() <> 'UTF8' THEN
         RAISE EXCEPTION 'database encoding is %, watchllm_keys needs UTF8', pg_catalog.getdatabaseencoding()
-            USING ERRCODE = 'feature_not_supported',
+            USING ERRCODE = 'feature_not_supported', DETAIL = 'not_utf8',
             HINT = 'Create the database with ENCODING ''UTF8'' TEMPLATE template0.';
     END IF;
 
     SELECT r.* INTO owner_role FROM pg_catalog.pg_roles r WHERE r.rolname = 'watchllm_owner';
     IF NOT FOUND THEN
         RAISE EXCEPTION 'role watchllm_owner does not exist'
-            USING ERRCODE = 'undefined_object',
+            USING ERRCODE = 'undefined_object', DETAIL = 'unfit_owner_role',
             HINT = 'CREATE ROLE watchllm_owner NOLOGIN; it was made by CREATE EXTENSION and dropped since.';
     END IF;
     IF owner_role.rolsuper OR owner_role.rolbypassrls OR owner_role.rolcanlogin
         OR owner_role.rolcreaterole OR owner_role.rolreplication
     THEN
         RAISE EXCEPTION 'role watchllm_owner has attributes it must not have'
-            USING ERRCODE = 'insufficient_privilege',
+            USING ERRCODE = 'insufficient_privilege', DETAIL = 'unfit_owner_role',
             HINT = 'ALTER ROLE watchllm_owner NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOREPLICATION;';
     END IF;
     IF EXISTS (SELECT FROM pg_catalog.pg_auth_members m WHERE owner_role.oid IN (m.roleid, m.member)) THEN
         RAISE EXCEPTION 'role watchllm_owner has members or is a member of another role'
-            USING ERRCODE = 'insufficient_privilege',
+            USING ERRCODE = 'insufficient_privilege', DETAIL = 'unfit_owner_role',
             HINT = 'It owns the tables of every key and nothing else: revoke these memberships.';
     END IF;
 
@@ -47,7 +47,7 @@ BEGIN
     WHERE n.nspname = 'watchllm';
     IF NOT other.rolsuper THEN
         RAISE EXCEPTION 'schema watchllm belongs to %, who is no superuser', other.rolname
-            USING ERRCODE = 'insufficient_privilege',
+            USING ERRCODE = 'insufficient_privilege', DETAIL = 'unfit_schema',
             HINT = 'ALTER SCHEMA watchllm OWNER TO a superuser, after looking at what is in it.';
     END IF;
     SELECT CASE WHEN a.grantee = 0 THEN 'PUBLIC' ELSE g.rolname END AS grantee INTO other
@@ -58,7 +58,7 @@ BEGIN
     LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'others can create objects in schema watchllm: %', other.grantee
-            USING ERRCODE = 'insufficient_privilege',
+            USING ERRCODE = 'insufficient_privilege', DETAIL = 'unfit_schema',
             HINT = pg_catalog.format('REVOKE CREATE ON SCHEMA watchllm FROM %s; then look at what is in it.',
                 CASE WHEN other.grantee = 'PUBLIC' THEN 'PUBLIC' ELSE pg_catalog.quote_ident(other.grantee) END);
     END IF;
@@ -78,7 +78,7 @@ BEGIN
     LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION '% is not ours: % owns it', other.signature, other.rolname
-            USING ERRCODE = 'insufficient_privilege',
+            USING ERRCODE = 'insufficient_privilege', DETAIL = 'not_ours',
             HINT = 'It would be called instead of a function of watchllm_keys: look at it, then drop it.';
     END IF;
 
@@ -100,7 +100,7 @@ BEGIN
     IF FOUND THEN
         RAISE EXCEPTION 'watchllm.% is not ours: % owns it%', other.name, other.rolname,
             CASE WHEN other.expected THEN '' ELSE ', and it is of another kind' END
-            USING ERRCODE = 'insufficient_privilege',
+            USING ERRCODE = 'insufficient_privilege', DETAIL = 'not_ours',
             HINT = 'install() takes over nothing that somebody else made: look at it, then drop or rename it. '
                 'After REASSIGN OWNED, or a restore without owners, give it back to watchllm_owner: '
                 'see docs/backup.md#without-owners.';
@@ -123,7 +123,7 @@ BEGIN
     LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION '% % on watchllm.% is not ours', other.kind, other.name, other.relname
-            USING ERRCODE = 'insufficient_privilege',
+            USING ERRCODE = 'insufficient_privilege', DETAIL = 'not_ours',
             HINT = pg_catalog.format(
                 'Whatever it does would run with the rights of our writes: DROP %s %I ON watchllm.%I;',
                 pg_catalog.upper(other.kind), other.name, other.relname);

@@ -31,21 +31,32 @@ BEGIN
         OR owner_role.rolcreaterole OR owner_role.rolreplication
     THEN
         RAISE EXCEPTION 'role watchllm_owner has attributes it must not have'
-            USING ERRCODE = 'insufficient_privilege',
+            USING ERRCODE = 'insufficient_privilege', DETAIL = 'unfit_owner_role',
             HINT = 'ALTER ROLE watchllm_owner NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEROLE NOREPLICATION;';
     END IF;
     IF EXISTS (SELECT FROM pg_catalog.pg_auth_members m WHERE m.roleid = owner_role.oid) THEN
         RAISE EXCEPTION 'role watchllm_owner has members'
-            USING ERRCODE = 'insufficient_privilege',
+            USING ERRCODE = 'insufficient_privilege', DETAIL = 'unfit_owner_role',
             HINT = 'It owns the tables of every key: REVOKE watchllm_owner from all its members.';
     END IF;
     IF EXISTS (SELECT FROM pg_catalog.pg_auth_members m WHERE m.member = owner_role.oid) THEN
         RAISE EXCEPTION 'role watchllm_owner is a member of another role'
-            USING ERRCODE = 'insufficient_privilege',
+            USING ERRCODE = 'insufficient_privilege', DETAIL = 'unfit_owner_role',
             HINT = 'It must have no rights but those on its own tables: REVOKE the other roles from watchllm_owner.';
     END IF;
 END
 $$;
+
+COMMENT ON ROLE watchllm_owner IS
+    'Owns the tables of watchllm_keys: cannot log in, has no members and no other rights.';
+COMMENT ON ROLE watchllm_admin IS
+    'Administers watchllm_keys: projects, settings, blocks, incidents; opens and changes keys of every project.';
+COMMENT ON ROLE watchllm_service IS
+    'For application backends: opens and changes provider keys of every project.';
+COMMENT ON ROLE watchllm_tenant IS
+    'For people of a project: changes its keys and reads its trail; opens none.';
+COMMENT ON ROLE watchllm_auditor IS
+    'Reads the trail, the incidents and the checks of watchllm_keys; opens and changes no key.';
 
 -- The following functions are created in the extension's schema.
 SET LOCAL search_path = watchllm, pg_temp;

@@ -12,7 +12,7 @@ AS $$
 BEGIN
     IF pg_catalog.to_regclass('watchllm.provider_key_security_summary') IS NULL THEN
         RAISE EXCEPTION 'watchllm_keys is not installed in this database'
-            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Run: SELECT watchllm.install();';
+            USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'not_installed', HINT = 'Run: SELECT watchllm.install();';
     END IF;
     RETURN QUERY
     SELECT s.project_id, s.id, s.provider, s.name, s.days_old, s.days_since_last_use, s.rotation_required,

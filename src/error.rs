@@ -1,9 +1,10 @@
-//! Every error of the product: SQLSTATE, message, hint. It never holds key material: the fields are
-//! numbers, names of our own settings and redacted text. docs/reference.md says what each SQLSTATE
-//! means (PostgREST maps them). A test checks the pages that hints name.
+//! Every error of the product: SQLSTATE, message, reason, hint. It never holds key material: the
+//! fields are numbers, names of our own settings and redacted text. docs/reference.md says what
+//! each SQLSTATE means (PostgREST maps them). A test checks the pages that hints name.
 
 mod input;
 
+use crate::trail::FailureReason;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::PgSqlErrorCode;
 
@@ -98,6 +99,53 @@ impl Error {
             PreparedChange | Parallel | NotUtf8 => ERRCODE_FEATURE_NOT_SUPPORTED,
             Internal(_) => ERRCODE_INTERNAL_ERROR,
         }
+    }
+
+    /// Why, as one fixed word: the DETAIL of the error. What the trail records has the same word in
+    /// `failure_reason`. A deleted key is told as one that never was.
+    pub fn reason(&self) -> &'static str {
+        use Error::*;
+        let recorded = match self {
+            NoSuchKey | NoSuchProject | NoSuchIncident | NoBlockedCaller | NoUsableKey
+            | NoEarlierVersion | NoSuchVersion(_) => FailureReason::NotFound,
+            NotAuthorized(_) | Refused(..) => FailureReason::NotAuthorized,
+            VersionConflict { .. } => FailureReason::VersionConflict,
+            AlreadyThere(_) => FailureReason::AlreadyExists,
+            BadInput(..) | UnfitColumn(_) | NoSuchColumn(_) | NullInput(_) => {
+                FailureReason::BadInput
+            }
+            OverLimit(..) => FailureReason::Limit,
+            Blocked => FailureReason::Blocked,
+            CallerBlocked => FailureReason::CallerBlocked,
+            Inactive => FailureReason::Inactive,
+            CompromisedVersion(_) => FailureReason::Compromised,
+            UnknownMasterKey(_) => FailureReason::UnknownMasterKey,
+            WrongMasterKey(_) => FailureReason::WrongMasterKey,
+            DamagedEnvelope => FailureReason::DamagedEnvelope,
+            ReloadRefused(why) => return why.reason(),
+            NotInstalled => return "not_installed",
+            NoSchemaRecord => return "no_schema_record",
+            OlderSchema { .. } => return "older_schema",
+            NewerSchema { .. } => return "newer_schema",
+            NoActiveMasterKey => return "no_active_master_key",
+            VaultForgotten => return "vault_forgotten",
+            Restoring => return "restoring",
+            NotPreloaded => return "not_preloaded",
+            NoMasterKey(_) => return "no_master_key",
+            AuditUnavailable(_) => return "audit_unavailable",
+            Standby => return "standby",
+            ReadOnlyRequest => return "read_only_request",
+            OwnTrail => return "own_trail",
+            PreparedChange => return "prepared_change",
+            SilentTrigger(_) => return "silent_trigger",
+            OutOfMemory(_) => return "out_of_memory",
+            TooLarge(_) => return "too_large",
+            TooManyChanges(_) => FailureReason::Limit,
+            Parallel => return "parallel_query",
+            NotUtf8 => return "not_utf8",
+            Internal(_) => return "internal",
+        };
+        recorded.word()
     }
 
     #[expect(clippy::too_many_lines, reason = "a table: a row for each error")]
@@ -301,7 +349,8 @@ impl Error {
 
 impl From<Error> for ErrorReport {
     fn from(error: Error) -> ErrorReport {
-        let report = ErrorReport::new(error.sqlstate(), error.message(), "watchllm_keys");
+        let report = ErrorReport::new(error.sqlstate(), error.message(), "watchllm_keys")
+            .set_detail(error.reason());
         match error.hint() {
             Some(hint) => report.set_hint(hint),
             None => report,
@@ -313,63 +362,64 @@ impl From<Error> for ErrorReport {
 mod tests {
     use super::Error::*;
 
-    /// One row per error; the SQLSTATEs are part of the contract (docs/reference.md).
+    /// One row per error; SQLSTATEs and reasons are part of the contract (docs/reference.md).
     #[test]
     #[expect(clippy::too_many_lines, reason = "a table: a row for each error")]
-    fn every_error_has_its_sqlstate() {
+    fn every_error_has_its_sqlstate_and_reason() {
         let rows = [
-            (NoSuchKey, "02000"),
-            (NoSuchProject, "02000"),
-            (NoSuchIncident, "02000"),
-            (NoBlockedCaller, "02000"),
-            (NoUsableKey, "02000"),
-            (NoEarlierVersion, "02000"),
-            (NoSuchVersion(2), "02000"),
-            (NotAuthorized("decrypt"), "42501"),
-            (VersionConflict { expected: 1, active: 2 }, "23505"),
-            (AlreadyThere("a key of this name"), "23505"),
-            (BadInput("bad", "do better"), "22023"),
-            (NoSuchColumn("c".into()), "42703"),
-            (UnfitColumn("c".into()), "22023"),
-            (NullInput("id"), "22004"),
-            (OverLimit("too many".into(), "fewer"), "23514"),
-            (Blocked, "42000"),
-            (CallerBlocked, "42000"),
-            (Inactive, "42000"),
-            (CompromisedVersion(1), "42000"),
-            (NotInstalled, "55000"),
-            (NoSchemaRecord, "55000"),
-            (OlderSchema { recorded: 1, needed: 2 }, "55000"),
-            (NewerSchema { recorded: 3, known: 2 }, "55000"),
-            (NoActiveMasterKey, "55000"),
-            (VaultForgotten, "55000"),
-            (Restoring, "55000"),
-            (Refused("no", "ask"), "42501"),
-            (NotPreloaded, "55000"),
-            (NoMasterKey("none".into()), "55000"),
-            (UnknownMasterKey(3), "55000"),
-            (WrongMasterKey(1), "28000"),
-            (ReloadRefused(Box::new(NoMasterKey("none".into()))), "55000"),
-            (ReloadRefused(Box::new(WrongMasterKey(1))), "28000"),
-            (DamagedEnvelope, "XX001"),
-            (AuditUnavailable("timeout".into()), "53000"),
-            (Standby, "25006"),
-            (ReadOnlyRequest, "25006"),
-            (OwnTrail, "55000"),
-            (PreparedChange, "0A000"),
-            (SilentTrigger("t".into()), "55000"),
-            (TooManyChanges(1), "54000"),
-            (OutOfMemory("the text"), "53200"),
-            (TooLarge("the text"), "54000"),
-            (Parallel, "0A000"),
-            (NotUtf8, "0A000"),
-            (Internal("bug".into()), "XX000"),
+            (NoSuchKey, "02000", "not_found"),
+            (NoSuchProject, "02000", "not_found"),
+            (NoSuchIncident, "02000", "not_found"),
+            (NoBlockedCaller, "02000", "not_found"),
+            (NoUsableKey, "02000", "not_found"),
+            (NoEarlierVersion, "02000", "not_found"),
+            (NoSuchVersion(2), "02000", "not_found"),
+            (NotAuthorized("decrypt"), "42501", "not_authorized"),
+            (VersionConflict { expected: 1, active: 2 }, "23505", "version_conflict"),
+            (AlreadyThere("a key of this name"), "23505", "already_exists"),
+            (BadInput("bad", "do better"), "22023", "bad_input"),
+            (NoSuchColumn("c".into()), "42703", "bad_input"),
+            (UnfitColumn("c".into()), "22023", "bad_input"),
+            (NullInput("id"), "22004", "bad_input"),
+            (OverLimit("too many".into(), "fewer"), "23514", "limit"),
+            (Blocked, "42000", "blocked"),
+            (CallerBlocked, "42000", "caller_blocked"),
+            (Inactive, "42000", "inactive"),
+            (CompromisedVersion(1), "42000", "compromised"),
+            (NotInstalled, "55000", "not_installed"),
+            (NoSchemaRecord, "55000", "no_schema_record"),
+            (OlderSchema { recorded: 1, needed: 2 }, "55000", "older_schema"),
+            (NewerSchema { recorded: 3, known: 2 }, "55000", "newer_schema"),
+            (NoActiveMasterKey, "55000", "no_active_master_key"),
+            (VaultForgotten, "55000", "vault_forgotten"),
+            (Restoring, "55000", "restoring"),
+            (Refused("no", "ask"), "42501", "not_authorized"),
+            (NotPreloaded, "55000", "not_preloaded"),
+            (NoMasterKey("none".into()), "55000", "no_master_key"),
+            (UnknownMasterKey(3), "55000", "unknown_master_key"),
+            (WrongMasterKey(1), "28000", "wrong_master_key"),
+            (ReloadRefused(Box::new(NoMasterKey("none".into()))), "55000", "no_master_key"),
+            (ReloadRefused(Box::new(WrongMasterKey(1))), "28000", "wrong_master_key"),
+            (DamagedEnvelope, "XX001", "damaged_envelope"),
+            (AuditUnavailable("timeout".into()), "53000", "audit_unavailable"),
+            (Standby, "25006", "standby"),
+            (ReadOnlyRequest, "25006", "read_only_request"),
+            (OwnTrail, "55000", "own_trail"),
+            (PreparedChange, "0A000", "prepared_change"),
+            (SilentTrigger("t".into()), "55000", "silent_trigger"),
+            (TooManyChanges(1), "54000", "limit"),
+            (OutOfMemory("the text"), "53200", "out_of_memory"),
+            (TooLarge("the text"), "54000", "too_large"),
+            (Parallel, "0A000", "parallel_query"),
+            (NotUtf8, "0A000", "not_utf8"),
+            (Internal("bug".into()), "XX000", "internal"),
         ];
-        for (error, sqlstate) in rows {
+        for (error, sqlstate, reason) in rows {
             let code = error.sqlstate() as i32;
             let text: String =
                 (0..5).map(|i| char::from(((code >> (6 * i)) & 0x3f) as u8 + b'0')).collect();
             assert_eq!(text, sqlstate, "{error:?}");
+            assert_eq!(error.reason(), reason, "{error:?}");
             assert!(!error.message().is_empty());
         }
     }

@@ -55,6 +55,7 @@ pub extern "C-unwind" fn _PG_init() {
     extra_patterns::define();
     postgres::session::reserve_settings();
     log_hook::install_hooks(preloaded);
+    postgres::owner::install_hooks();
     if preloaded {
         postgres::process::forget_backtraces();
         audit::queue::install_hooks();

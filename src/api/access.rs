@@ -315,7 +315,7 @@ impl Access {
             return Ok(());
         }
         let taken = Error::AlreadyThere("a key of this name for this project and provider");
-        Err(self.refuse(FailureReason::BadInput, taken))
+        Err(self.refuse(FailureReason::AlreadyExists, taken))
     }
 }
 

@@ -162,8 +162,10 @@ fn feed(access: &mut Access, adoption: &Adoption, project: &Project) -> Result<(
         return Ok(());
     }
     if !adoption::feed(owner, adoption.id, project) {
-        return Err(access
-            .refuse(FailureReason::BadInput, Error::AlreadyThere("another project of this id")));
+        return Err(access.refuse(
+            FailureReason::AlreadyExists,
+            Error::AlreadyThere("another project of this id"),
+        ));
     }
     record(access, project.id)
 }

@@ -2,17 +2,20 @@
 //! carries them out, so no session ever locks a row that the writer writes.
 
 use super::access::Access;
+use crate::audit::commit;
 use crate::caller::Context;
 use crate::error::{Answer, Error};
-use crate::id::ProviderKeyId;
+use crate::id::{KeyRef, ProviderKeyId};
 use crate::input::{NamedCaller, Note};
+use crate::postgres::clock;
 use crate::store;
+use crate::trail::incident::kinds::block_noted;
 use crate::trail::{AccessType, FailureReason};
 use pgrx::prelude::*;
 
 /// Blocks a provider key: from the moment of the commit on nobody opens it, until
 /// `unblock_provider_key()`. The note (cut at 500 bytes and redacted) says why, and is kept with
-/// the key's last incident. Errors: no such key 02000.
+/// the key's last incident, or with one made for it. Errors: no such key 02000.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn block_provider_key(
@@ -82,12 +85,22 @@ fn change_block(
     access.must_administer()?;
     let id = store::id_of::<ProviderKeyId>(access.need(id, "provider_key_id")?);
     let key = access.find_without_lock(id)?;
-    let (owner, by) = (access.recorder.owner(), access.caller.changes_as());
-    if let Some(note) = note.map(Note::clean)
-        && !store::incidents::note(owner, key.project_id, id, &note, by)
-    {
-        notice!("the key has no incident to keep the note with");
+    if let Some(note) = note.map(Note::clean) {
+        keep_note(&access, key.place(), &note);
     }
     access.keep_change();
     Ok(())
+}
+
+/// Keeps the note with the key's last incident. A key without one gets an incident that says what
+/// was done.
+fn keep_note(access: &Access, key: KeyRef, note: &Note) {
+    let (owner, by) = (access.recorder.owner(), access.caller.changes_as());
+    if store::incidents::note(owner, key.project, key.key, note, by) {
+        return;
+    }
+    let incident = block_noted(key, access.event.access_type, access.event.id, clock::now());
+    store::incidents::insert(owner, &incident);
+    commit::announce(access.recorder, incident.notice());
+    store::incidents::note_on(owner, incident.id, note, by);
 }

@@ -10,7 +10,7 @@ use crate::crypto::{Secret, fingerprint};
 use crate::disclosed::Disclosed;
 use crate::error::{Answer, Error};
 use crate::id::{ProjectId, ProviderKeyId};
-use crate::input::{KeyName, ProviderSlug};
+use crate::input::{self, KeyName, ProviderSlug};
 use crate::postgres::memory;
 use crate::store::keys::StoredKey;
 use crate::store::{self, id_of, uuid};
@@ -44,6 +44,59 @@ fn decrypt_provider_key(
     access.event.provider_key_id = Some(id);
     access.must_open(None)?;
     let key = access.find(id, project_id.map(id_of::<ProjectId>))?;
+    let secret = access.open(&key)?;
+    Ok(access.disclose(secret)?)
+}
+
+/// As `decrypt_provider_key`, for drivers that bind an id as text. JDBC's `setString` and
+/// SQLAlchemy's `String` do. Errors: what is no uuid 22023.
+#[pg_extern(volatile, parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+fn decrypt_provider_key_text(
+    provider_key_id: Option<&str>,
+    project_id: default!(Option<&str>, "NULL"),
+    request_id: default!(Option<&str>, "NULL"),
+    ip_address: default!(Option<&str>, "NULL"),
+    user_agent: default!(Option<&str>, "NULL"),
+) -> Answer<Disclosed> {
+    let mut access =
+        Access::begin(AccessType::Decrypt, Context { request_id, ip_address, user_agent })?;
+    let id = access.need(provider_key_id, "provider_key_id")?;
+    let id: ProviderKeyId = access.accept(input::id(id))?;
+    let project = project_id.map(|project| access.accept(input::id(project))).transpose()?;
+    access.event.provider_key_id = Some(id);
+    access.must_open(None)?;
+    let key = access.find(id, project)?;
+    let secret = access.open(&key)?;
+    Ok(access.disclose(secret)?)
+}
+
+/// Opens a provider key by its name, which is unique among the keys of a project and provider.
+/// Errors: as `decrypt_provider_key`; no key of this name 02000.
+#[pg_extern(volatile, parallel_unsafe)]
+#[search_path(pg_catalog, pg_temp)]
+fn decrypt_provider_key_by_name(
+    project_id: Option<pgrx::Uuid>,
+    provider: Option<&str>,
+    name: Option<&str>,
+    request_id: default!(Option<&str>, "NULL"),
+    ip_address: default!(Option<&str>, "NULL"),
+    user_agent: default!(Option<&str>, "NULL"),
+) -> Answer<Disclosed> {
+    let mut access =
+        Access::begin(AccessType::Decrypt, Context { request_id, ip_address, user_agent })?;
+    let project = id_of::<ProjectId>(access.need(project_id, "project_id")?);
+    let (provider, name) = (access.need(provider, "provider")?, access.need(name, "name")?);
+    access.must_open(Some(project))?;
+    access.event.project_id = Some(project);
+    let owner = access.recorder.owner();
+    let named = (ProviderSlug::parse(provider).ok())
+        .zip(KeyName::parse(name).ok())
+        .and_then(|(provider, name)| store::keys::by_name(owner, project, &provider, &name));
+    let Some(id) = named else {
+        return Err(access.refuse(FailureReason::NotFound, Error::NoSuchKey).into());
+    };
+    let key = access.find(id, Some(project))?;
     let secret = access.open(&key)?;
     Ok(access.disclose(secret)?)
 }

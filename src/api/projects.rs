@@ -41,8 +41,11 @@ fn create_project(
     if !store::projects::create_project(access.recorder.owner(), project, &name, owner_id.as_ref())
     {
         return Err(access
-            .refuse(FailureReason::BadInput, Error::AlreadyThere("a project of this id"))
+            .refuse(FailureReason::AlreadyExists, Error::AlreadyThere("a project of this id"))
             .into());
+    }
+    if let Some(other) = store::projects::namesake(access.recorder.owner(), project, &name) {
+        notice!("another project has the same name: {other}");
     }
     access.keep_change();
     Ok(store::uuid(project))

@@ -53,6 +53,10 @@ impl From<Invalid> for Error {
                 ("since is not a time back from now", "Give an interval such as '24 hours'.")
             }
             MaxRows => ("max_rows is not between 1 and 10000", "The newest rows are shown first."),
+            NotUuid => (
+                "an id is not a uuid",
+                "Such as '6f1c2a3e-8a4b-4c1d-9e2f-0a1b2c3d4e5f', from watchllm.provider_keys.",
+            ),
             HoursBack => ("hours_back is not between 1 and 744", "744 hours are 31 days."),
         };
         Error::BadInput(message, hint)

@@ -4,12 +4,13 @@
 
 mod attempt;
 pub(crate) mod clock;
+pub(crate) mod found;
 pub(crate) mod hooks;
 mod json;
 pub(crate) mod locks;
 pub(crate) mod lookup;
 pub(crate) mod memory;
-mod owner;
+pub(crate) mod owner;
 pub(crate) mod process;
 pub(crate) mod session;
 pub(crate) mod silent_trigger;
@@ -19,5 +20,5 @@ pub(crate) mod table;
 pub(crate) use attempt::{Failed, attempt, attempt_or_why};
 pub(crate) use json::{JsonText, JsonbText, PlainText};
 pub(crate) use memory::StepMemory;
-pub(crate) use owner::{Owner, relation_changes};
+pub(crate) use owner::{Owner, relation_changes, search_start};
 pub(crate) use statement::{Row, Statement, each_in_schema};

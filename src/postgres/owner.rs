@@ -4,10 +4,14 @@
 //! our own tables. Never put a caller's relation or column inside. See docs/architecture.md#rooms.
 //! Unsafe lives here.
 
+use super::{found, process, session};
 use pgrx::pg_sys;
-use std::cell::RefCell;
-use std::sync::Once;
+use std::cell::{Cell, RefCell};
+use std::ffi::c_void;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// Changes that a transaction remembers one by one. After more of them, anything may have changed.
+const REMEMBERED_CHANGES: usize = 64;
 
 /// Proof that the tables of this database are complete and owned by `watchllm_owner`.
 #[derive(Clone, Copy)]
@@ -16,9 +20,19 @@ pub(crate) struct Owner {
     trail: pg_sys::Oid,
 }
 
+/// From before a search for the owner: how many changes this process, and all processes, knew of.
+pub(crate) struct SearchStart {
+    changes: u64,
+    generation: Option<u64>,
+}
+
 thread_local! {
     /// Our relations. While this is empty, they are not known yet, and every change counts.
     static RELATIONS: RefCell<Vec<pg_sys::Oid>> = const { RefCell::new(Vec::new()) };
+    /// Relations that changed since this transaction got its number: by itself, or by others.
+    static CHANGED: RefCell<Vec<pg_sys::Oid>> = const { RefCell::new(Vec::new()) };
+    /// As much changed that it is not remembered one by one; or a role or schema did.
+    static CHANGED_MUCH: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The owner found earlier. It stays true until PostgreSQL tells this process that one of our
@@ -27,14 +41,23 @@ static REMEMBERED_ROLE: AtomicU32 = AtomicU32::new(0);
 static REMEMBERED_TRAIL: AtomicU32 = AtomicU32::new(0);
 /// Grows with every change of a relation of ours.
 static CHANGES: AtomicU64 = AtomicU64::new(0);
-static WATCHING: Once = Once::new();
 
 impl Owner {
-    /// The owner found earlier by this process, unless one of our relations has changed since.
+    /// The owner that this process found earlier, or another process, unless something of ours has
+    /// changed since. What this transaction itself has changed, no other process can judge.
     pub(crate) fn remembered() -> Option<Owner> {
         let role = REMEMBERED_ROLE.load(Relaxed);
-        (role != 0)
-            .then(|| Owner { role: role.into(), trail: REMEMBERED_TRAIL.load(Relaxed).into() })
+        if role != 0 {
+            return Some(Owner { role: role.into(), trail: REMEMBERED_TRAIL.load(Relaxed).into() });
+        }
+        if process::is_standby() || session::is_parallel() || has_changed_ours() {
+            return None;
+        }
+        let changes = relation_changes();
+        let (role, trail) = found::read(session::database().to_u32())?;
+        let owner = Owner { role: role.into(), trail: trail.into() };
+        owner.remember_here(Vec::new(), changes);
+        Some(owner)
     }
 
     /// Takes the result of `sql/installed.sql`.
@@ -42,10 +65,28 @@ impl Owner {
         Owner { role, trail }
     }
 
-    /// Remembers the owner until one of these relations changes. `changes` is `relation_changes()`
-    /// from before the query that found it. Changes of other relations cost nothing, even in an
-    /// application with many temporary tables.
-    pub(crate) fn remember(self, relations: Vec<pg_sys::Oid>, changes: u64) {
+    /// Remembers the owner until one of these relations changes, and tells all other processes.
+    /// `start` is from before the query that found it. Changes of other relations cost nothing,
+    /// even in an application with many temporary tables.
+    pub(crate) fn remember(self, relations: Vec<pg_sys::Oid>, start: SearchStart) {
+        let is_foreign = |changed: &Vec<_>| changed.iter().all(|oid| !relations.contains(oid));
+        let undisturbed = !CHANGED_MUCH.get() && CHANGED.with_borrow(is_foreign);
+        if let Some(generation) = start.generation
+            && undisturbed
+        {
+            let search = found::Search {
+                role: self.role,
+                trail: self.trail,
+                relations: &relations,
+                role_hash: catalog_hash(pg_sys::SysCacheIdentifier::AUTHOID, self.role),
+                schema_hash: catalog_hash(pg_sys::SysCacheIdentifier::NAMESPACEOID, schema()),
+            };
+            found::publish(session::database().to_u32(), generation, &search);
+        }
+        self.remember_here(relations, start.changes);
+    }
+
+    fn remember_here(self, relations: Vec<pg_sys::Oid>, changes: u64) {
         if changes == CHANGES.load(Relaxed) {
             RELATIONS.replace(relations);
             REMEMBERED_ROLE.store(self.role.to_u32(), Relaxed);
@@ -59,27 +100,144 @@ impl Owner {
     }
 }
 
-/// How many changes of our relations this process has been told of. The first call starts the
-/// listening.
+/// Begins a search for the owner.
+pub(crate) fn search_start() -> SearchStart {
+    // A standby learns of changes by replay, which tells no process of ours.
+    let is_shared = !process::is_standby() && !session::is_parallel();
+    let generation = is_shared.then(|| found::generation(session::database().to_u32())).flatten();
+    SearchStart { changes: relation_changes(), generation }
+}
+
+/// How many changes of our relations this process has been told of.
 pub(crate) fn relation_changes() -> u64 {
-    // SAFETY: registers a static callback once per process; it only stores to atomics.
-    WATCHING.call_once(|| unsafe {
-        pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0usize));
-    });
     CHANGES.load(Relaxed)
+}
+
+/// Listens to changes in every process: PostgreSQL tells each what others have committed. What this
+/// process changes itself, it tells all others at its commit. So a new connection, which is told of
+/// nothing earlier, can trust what it reads in shared memory.
+pub(crate) fn install_hooks() {
+    use pg_sys::SysCacheIdentifier::{AUTHMEMROLEMEM, AUTHOID, NAMESPACEOID};
+    // SAFETY: static callbacks, registered for the life of the process; they only touch atomics and
+    // this process's own memory.
+    unsafe {
+        pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0usize));
+        for cache in [AUTHOID, AUTHMEMROLEMEM, NAMESPACEOID] {
+            pg_sys::CacheRegisterSyscacheCallback(
+                cache as i32,
+                Some(role_or_schema_changed),
+                pg_sys::Datum::from(0usize),
+            );
+        }
+        pg_sys::RegisterXactCallback(Some(at_transaction_end), std::ptr::null_mut());
+    }
+}
+
+/// How PostgreSQL names the row with this oid when it tells that it changed.
+fn catalog_hash(cache: pg_sys::SysCacheIdentifier::Type, oid: pg_sys::Oid) -> u32 {
+    let none = pg_sys::Datum::from(0usize);
+    // SAFETY: hashes one oid, inside a transaction; these caches have one key, an oid.
+    unsafe { pg_sys::GetSysCacheHashValue(cache as i32, oid.into(), none, none, none) }
+}
+
+/// The schema of our tables.
+fn schema() -> pg_sys::Oid {
+    // SAFETY: a catalog look-up inside a transaction.
+    unsafe { pg_sys::get_namespace_oid(c"watchllm".as_ptr(), true) }
+}
+
+/// Whether this transaction may have changed one of our tables.
+fn has_changed_ours() -> bool {
+    let database = session::database().to_u32();
+    let is_ours = |oid: &pg_sys::Oid| found::may_be_ours(database, *oid);
+    CHANGED_MUCH.get() || CHANGED.with_borrow(|changed| changed.iter().any(is_ours))
 }
 
 #[pgrx::pg_guard]
 unsafe extern "C-unwind" fn relation_changed(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
+    // InvalidOid stands for all relations: this process was told of too many changes. Those who
+    // made them have told the others.
+    if relation != pg_sys::InvalidOid && changes_something() {
+        found::relation_changed(session::database().to_u32(), relation);
+        note_change(relation);
+    }
     let foreign = RELATIONS.with(|ours| {
         ours.try_borrow().is_ok_and(|ours| !ours.is_empty() && !ours.contains(&relation))
     });
-    // InvalidOid stands for all relations.
     if foreign && relation != pg_sys::InvalidOid {
         return;
     }
     CHANGES.fetch_add(1, Relaxed);
     REMEMBERED_ROLE.store(0, Relaxed);
+}
+
+/// `hash` is 0 when this process was told of too many changes.
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn role_or_schema_changed(
+    _argument: pg_sys::Datum,
+    cache: i32,
+    hash: u32,
+) {
+    // A membership is hashed with its member, which may be anybody.
+    let is_ours = cache == pg_sys::SysCacheIdentifier::AUTHMEMROLEMEM as i32
+        || found::is_role_or_schema(hash);
+    if hash != 0 && is_ours && changes_something() {
+        found::anything_changed();
+        CHANGED_MUCH.set(true);
+    }
+    CHANGES.fetch_add(1, Relaxed);
+    REMEMBERED_ROLE.store(0, Relaxed);
+}
+
+/// Whether this transaction may be the one that changed something. Others are told by whoever did,
+/// once, and not by each process that hears of it.
+fn changes_something() -> bool {
+    // SAFETY: reads the transaction state.
+    unsafe { pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId }
+}
+
+fn note_change(relation: pg_sys::Oid) {
+    CHANGED.with(|changed| match changed.try_borrow_mut() {
+        Ok(changed) if changed.contains(&relation) => (),
+        Ok(mut changed) if changed.len() < REMEMBERED_CHANGES => changed.push(relation),
+        _ => CHANGED_MUCH.set(true),
+    });
+}
+
+#[pgrx::pg_guard]
+unsafe extern "C-unwind" fn at_transaction_end(
+    event: pg_sys::XactEvent::Type,
+    _argument: *mut c_void,
+) {
+    use pg_sys::XactEvent::*;
+    match event {
+        // The last command's changes are told to this process now, not after its commit.
+        // SAFETY: inside a transaction that is not parallel.
+        XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => unsafe {
+            pg_sys::CommandCounterIncrement();
+        },
+        XACT_EVENT_PREPARE if has_changed_ours() => {
+            found::close(session::database().to_u32());
+            forget_changes();
+        }
+        XACT_EVENT_COMMIT => {
+            let database = session::database().to_u32();
+            if CHANGED_MUCH.get() {
+                found::anything_changed();
+            }
+            CHANGED.with_borrow(|changed| {
+                changed.iter().for_each(|oid| found::relation_changed(database, *oid));
+            });
+            forget_changes();
+        }
+        XACT_EVENT_ABORT | XACT_EVENT_PREPARE => forget_changes(),
+        _ => (),
+    }
+}
+
+fn forget_changes() {
+    CHANGED.with_borrow_mut(Vec::clear);
+    CHANGED_MUCH.set(false);
 }
 
 /// Which rights a statement runs with.

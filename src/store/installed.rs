@@ -3,7 +3,7 @@
 //! answer is remembered until a relation changes.
 
 use crate::error::Error;
-use crate::postgres::{Owner, Statement, lookup, relation_changes};
+use crate::postgres::{Owner, Statement, lookup, search_start};
 use pgrx::pg_sys;
 
 /// What makes and changes the tables: the first leads to schema version 1, the next to 2. Each runs
@@ -52,14 +52,14 @@ pub(crate) fn owner() -> Result<Owner, Error> {
     if let Some(owner) = Owner::remembered() {
         return Ok(owner);
     }
-    let changes = relation_changes();
+    let start = search_start();
     let owner = complete()?;
     // Without a record the tables may well be of this version: pg_dump --schema-only leaves it out.
     let recorded = VERSION.read(owner, &[], |row| row.get::<i32>(1)).pop().flatten();
     match recorded.unwrap_or(SCHEMA_VERSION) {
         SCHEMA_VERSION => {
             let ours = RELATIONS.read_as_caller(&[], |row| row.get::<pg_sys::Oid>(1));
-            owner.remember(ours.into_iter().flatten().collect(), changes);
+            owner.remember(ours.into_iter().flatten().collect(), start);
             Ok(owner)
         }
         other => Err(of_another_version(other)),

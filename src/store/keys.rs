@@ -87,8 +87,8 @@ static ACTIVE_PRIORITIES: Statement = Statement::new(
     &[UUID, TEXT, UUID],
 );
 
-static NAME_TAKEN: Statement = Statement::new(
-    "SELECT true FROM watchllm.provider_key_records
+static BY_NAME: Statement = Statement::new(
+    "SELECT id FROM watchllm.provider_key_records
      WHERE project_id = $1 AND provider = $2 AND name = $3 AND deleted_at IS NULL",
     &[UUID, TEXT, TEXT],
 );
@@ -238,14 +238,24 @@ pub(crate) fn active_priorities(
     ACTIVE_PRIORITIES.read(owner, &arguments, |row| value::<i32>(row, 1))
 }
 
+/// The key of this name, which is unique among the keys of a project and provider.
+pub(crate) fn by_name(
+    owner: Owner,
+    project: ProjectId,
+    provider: &ProviderSlug,
+    name: &KeyName,
+) -> Option<ProviderKeyId> {
+    let arguments = [uuid(project).into(), provider.as_str().into(), name.as_str().into()];
+    BY_NAME.read(owner, &arguments, |row| id(row, 1)).pop().flatten()
+}
+
 pub(crate) fn name_taken(
     owner: Owner,
     project: ProjectId,
     provider: &ProviderSlug,
     name: &KeyName,
 ) -> bool {
-    let arguments = [uuid(project).into(), provider.as_str().into(), name.as_str().into()];
-    !NAME_TAKEN.read(owner, &arguments, |_| ()).is_empty()
+    by_name(owner, project, provider, name).is_some()
 }
 
 /// Versions below `active`, the highest first.

@@ -15,6 +15,12 @@ static CREATE_PROJECT: Statement = Statement::new(
     &[UUID, TEXT, TEXT],
 );
 
+static NAMESAKE: Statement = Statement::new(
+    "SELECT p.id FROM watchllm.projects p
+     WHERE p.name = $1 AND p.id <> $2 AND p.deleted_at IS NULL ORDER BY p.created_at LIMIT 1",
+    &[TEXT, UUID],
+);
+
 static LOCK_PROJECT: Statement = Statement::new(
     "SELECT deleted_at IS NULL FROM watchllm.projects WHERE id = $1 FOR NO KEY UPDATE",
     &[UUID],
@@ -77,6 +83,12 @@ pub(crate) fn create_project(
             |_| (),
         )
         .is_empty()
+}
+
+/// Another project of this name. Names need not differ: they are the tenants' own.
+pub(crate) fn namesake(owner: Owner, project: ProjectId, name: &ProjectName) -> Option<ProjectId> {
+    let arguments = [name.as_str().into(), uuid(project).into()];
+    NAMESAKE.read(owner, &arguments, |row| id(row, 1)).pop().flatten()
 }
 
 /// Locks the project's row, so that counts of its keys stay true. Answers whether the project

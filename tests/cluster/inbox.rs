@@ -165,3 +165,20 @@ auto_explain.log_verbose = on\nauto_explain.log_analyze = on\nlog_min_messages =
         log.lines().find(|line| line.contains(&canary[8..])).unwrap_or_default()
     );
 }
+
+/// Libraries add RETURNING to their inserts. It answers what was given, and never the key.
+#[test]
+fn an_insert_with_returning_works_and_shows_no_key() {
+    let vault = Vault::shared();
+    let c = &mut vault.connect("postgres");
+    let (p, service) = (project(c), login(c, "watchllm_service"));
+    let s = &mut vault.connect(&service);
+    let insert = format!(
+        "INSERT INTO watchllm.provider_key_inbox (project_id, provider, name, api_key)
+         VALUES ('{p}', 'openai', 'returned', '{}') RETURNING",
+        new_key()
+    );
+    assert_eq!(one(s, &format!("{insert} project_id, name")), format!("{p}|returned"));
+    assert_eq!(code(s, &format!("{insert} api_key")), "42501");
+    assert_eq!(code(s, "SELECT api_key FROM watchllm.provider_key_inbox"), "42501");
+}

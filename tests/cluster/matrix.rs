@@ -37,6 +37,8 @@ block_provider_key       a
 create_project           a
 current_project_ids      astu
 decrypt_provider_key     ast
+decrypt_provider_key_by_name ast
+decrypt_provider_key_text ast
 decrypt_provider_keys    ast
 delete_project           a
 delete_provider_key      ast

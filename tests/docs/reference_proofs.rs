@@ -7,7 +7,7 @@ use crate::catalog::{Catalog, Function, Relation, Setting, written};
 use crate::page::Page;
 use crate::proofs::{complains, page};
 use crate::reference;
-use crate::sources::{Sources, conditions, messages, sqlstates, words};
+use crate::sources::{Sources, conditions, messages, reasons, sqlstates, words};
 
 const REFERENCE: &str = "# Reference
 ## Functions for applications
@@ -158,8 +158,12 @@ fn lists_are_read_from_the_sources() {
         "a table that is not there"
     );
     let error = "pub enum Error {\n    A,\n    B(i32),\n}\n\
-                 let rows = [\n(A, \"02000\"),\n(B(\"x, 12345\"), \"55000\"),\n];";
+                 let rows = [\n(A, \"02000\", \"a\"),\n(B(\"x, 12345\"), \"55000\", \"b\"),\n];";
     assert_eq!(sqlstates(error).len(), 2);
+    assert_eq!(reasons(error), BTreeSet::from(["a".to_string(), "b".into()]));
+    let raised = "USING ERRCODE = 'duplicate_table', DETAIL = 'not_ours'";
+    assert_eq!(reasons(raised), BTreeSet::from(["not_ours".to_string()]));
+    assert!(std::panic::catch_unwind(|| reasons("ERRCODE = 'x', HINT")).is_err(), "no reason");
     let forgotten = error.replace("    A,", "    A,\n    C,");
     assert!(std::panic::catch_unwind(|| sqlstates(&forgotten)).is_err(), "an error without a row");
     assert!(std::panic::catch_unwind(|| messages("fn message fn hint")).is_err(), "no messages");

@@ -55,7 +55,7 @@ impl Sources {
         }
         Sources {
             access_types: words(&texts, "AccessType"),
-            failure_reasons: words(&texts, "FailureReason"),
+            failure_reasons: &words(&texts, "FailureReason") | &reasons(&texts.join("\n")),
             incident_types: words(&texts, "IncidentType"),
             errors,
             messages: messages(&error),
@@ -84,7 +84,7 @@ pub(crate) fn sqlstates(error: &str) -> BTreeMap<String, BTreeSet<String>> {
         .and_then(|(_, rest)| rest.split_once("];"))
         .expect("rows in error.rs")
         .0;
-    let row = re(r#"(?s)\(\s*([A-Z]\w*)\b[^\n]*?,\s*"([0-9A-Z]{5})",?\s*\)"#);
+    let row = re(r#"(?s)\(\s*([A-Z]\w*)\b[^\n]*?,\s*"([0-9A-Z]{5})",\s*"([a-z_0-9]+)",?\s*\)"#);
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for row in row.captures_iter(rows) {
         found.entry(row[2].into()).or_default().insert(row[1].into());
@@ -104,6 +104,18 @@ pub(crate) fn sqlstates(error: &str) -> BTreeMap<String, BTreeSet<String>> {
         "errors without a row: {variants:?} {with_row:?}"
     );
     found
+}
+
+/// The reasons that errors give in their DETAIL: from the rows of the test of error.rs, or from
+/// what a script raises, which must always give one.
+pub(crate) fn reasons(text: &str) -> BTreeSet<String> {
+    let row = re(r#""[0-9A-Z]{5}",\s*"([a-z_0-9]+)",?\s*\)"#);
+    let raised = re(r"ERRCODE = '\w+'(?:, DETAIL = '([a-z_0-9]+)')?");
+    let said = |found: regex::Captures| match found.get(1) {
+        Some(reason) => reason.as_str().to_string(),
+        None => panic!("{} comes without a DETAIL", &found[0]),
+    };
+    row.captures_iter(text).chain(raised.captures_iter(text)).map(said).collect()
 }
 
 /// Messages by error, of those that are one literal.

@@ -67,10 +67,11 @@ fn open_with(
     Ok(Secret::new(std::mem::take(&mut *plaintext)))
 }
 
-/// Decodes standard base64 with padding, as Node's Buffer writes it. White space around it is
-/// ignored.
+/// Decodes standard base64 with padding, as Node's Buffer writes it. White space is ignored, also
+/// within: PostgreSQL's `encode()` and MIME break lines after 76 characters.
 fn decode(text: &str) -> Result<Vec<u8>, WatchllmError> {
-    STANDARD.decode(text.trim()).map_err(|_| WatchllmError::Damaged)
+    let solid: String = text.split_whitespace().collect();
+    STANDARD.decode(solid).map_err(|_| WatchllmError::Damaged)
 }
 
 #[cfg(test)]
@@ -118,6 +119,18 @@ mod tests {
         let (key, iv) = sealed(b"sk-aaaa");
         let opened = open_with(&secret(), &format!(" {key}\n"), &format!("{iv}\r\n"), 1);
         assert_eq!(opened.expect("opened").expose(), b"sk-aaaa");
+    }
+
+    /// As PostgreSQL's `encode(…, 'base64')` writes what is longer than 57 bytes.
+    #[test]
+    fn base64_in_lines_is_read() {
+        let (key, iv) = sealed(&[b'k'; 120]);
+        for end in ["\n", "\r\n"] {
+            let lines: Vec<&str> =
+                (0..key.len()).step_by(76).map(|at| &key[at..key.len().min(at + 76)]).collect();
+            let opened = open_with(&secret(), &lines.join(end), &iv, 1);
+            assert_eq!(opened.expect("opened").expose(), [b'k'; 120]);
+        }
     }
 
     #[test]

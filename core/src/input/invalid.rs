@@ -30,6 +30,8 @@ pub enum Invalid {
     NameIsKey,
     /// A name or a provider that holds the very key it is given with.
     NamesItsKey,
+    /// A text that is no uuid.
+    NotUuid,
     /// A priority below 1.
     PriorityTooLow,
     /// A rotation interval below zero or above `RotationInterval::MAX_MICROS`.

@@ -17,6 +17,7 @@ mod request;
 mod shown_key;
 mod span;
 mod text;
+mod uuid;
 
 pub use address::IpAddress;
 pub use api_key::{ApiKey, KeyHint};
@@ -31,3 +32,4 @@ pub use provider::ProviderSlug;
 pub use request::{ClaimedSubject, Headers};
 pub use shown_key::ShownKey;
 pub use span::{Back, RotationInterval};
+pub use uuid::id;

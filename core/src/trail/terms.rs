@@ -52,6 +52,7 @@ words! {
         Compromised = "compromised", DamagedEnvelope = "damaged_envelope",
         UnknownMasterKey = "unknown_master_key", WrongMasterKey = "wrong_master_key",
         VersionConflict = "version_conflict", Limit = "limit", BadInput = "bad_input",
+        AlreadyExists = "already_exists",
     }
 }
 
@@ -81,7 +82,7 @@ impl Counted {
             Some(NotFound | NotAuthorized | UnknownMasterKey | WrongMasterKey) => None,
             Some(
                 Inactive | Deleted | Compromised | DamagedEnvelope | VersionConflict | Limit
-                | BadInput,
+                | BadInput | AlreadyExists,
             ) => Some(Counted::Failure),
         }
     }

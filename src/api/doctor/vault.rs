@@ -4,11 +4,12 @@
 use super::check::{Check, check, listed, not_looked_at, problem};
 use crate::audit::{self, Recorder, State};
 use crate::crypto::envelope::{self, Binding};
-use crate::crypto::keyring::Keyring;
+use crate::crypto::keyring::{Keyring, KeyringError};
 use crate::error::Error;
 use crate::postgres::{Owner, process, session};
 use crate::settings::{self, KeyringSource};
 use crate::store::{doctor, installed};
+use std::io::ErrorKind;
 use std::path::Path;
 
 /// The most envelopes that are opened: some milliseconds.
@@ -108,9 +109,25 @@ fn keyring_file() -> Check {
             check(NAME, None, || format!("owned by user {owner}, mode {mode:04o}"))
         }
         Err(error) => {
-            let hint = "chown it to the server's user and chmod 600; whoever could read it may \
-                 have copied it.";
-            check(NAME, Some((error.to_string(), hint)), String::new)
+            check(NAME, Some((error.to_string(), keyring_file_hint(&error))), String::new)
+        }
+    }
+}
+
+/// What to do about it.
+fn keyring_file_hint(error: &KeyringError) -> &'static str {
+    match error {
+        KeyringError::Unreadable(ErrorKind::NotFound) => {
+            "Put the keyring back there, or let watchllm_keys.master_key_file name its place. \
+             See docs/backup.md#the-keyring."
+        }
+        KeyringError::Unreadable(_) => {
+            "Let the server's user enter its directories and read it. \
+             See docs/install.md#2-the-master-key."
+        }
+        KeyringError::NotAFile => "Let watchllm_keys.master_key_file name a plain file.",
+        _ => {
+            "chown it to the server's user and chmod 600; whoever could read it may have copied it."
         }
     }
 }

@@ -1,10 +1,11 @@
 //! The queue's place in shared memory: asked for and laid out when the server starts, by
 //! PostgreSQL's two hooks. Unsafe lives here. The order: slots, their rings, one waiter per server
-//! process, the keyrings, then the keys that the log hook masked. All is laid out in place, because
-//! its 20 MB would not fit a stack.
+//! process, the keyrings, what was found of the databases, then the keys that the log hook masked.
+//! All is laid out in place, because its 20 MB would not fit a stack.
 
 use super::leaks;
 use super::{CAPACITY, DIRECTORY, Entry, SLOT_COUNT, SLOTS, Slot, WAITER_COUNT, WAITERS, Waiter};
+use crate::postgres::found;
 use crate::postgres::hooks::HookChain;
 use crate::settings;
 use crate::shared_keyring;
@@ -38,6 +39,7 @@ fn sizes() -> (usize, usize, usize, usize) {
             + ring
             + waiters * size_of::<Waiter>()
             + shared_keyring::size(slots)
+            + found::size(slots)
             + leaks::size(),
     )
 }
@@ -52,7 +54,7 @@ unsafe extern "C-unwind" fn request() {
         }
         let (slots, _, _, total) = sizes();
         pg_sys::RequestAddinShmemSpace(total);
-        pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), 1 + 2 * slots as i32);
+        pg_sys::RequestNamedLWLockTranche(TRANCHE.as_ptr(), 2 + 2 * slots as i32);
     }
 }
 
@@ -67,22 +69,24 @@ unsafe extern "C-unwind" fn startup() {
         let (slots, ring, waiters, total) = sizes();
         let init_lock = &raw mut (*pg_sys::MainLWLockArray.add(ADDIN_SHMEM_INIT_LOCK)).lock;
         pg_sys::LWLockAcquire(init_lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
-        let mut found = false;
-        let memory = pg_sys::ShmemInitStruct(TRANCHE.as_ptr(), total, &mut found).cast::<u8>();
+        let mut is_there = false;
+        let memory = pg_sys::ShmemInitStruct(TRANCHE.as_ptr(), total, &mut is_there).cast::<u8>();
         let locks = pg_sys::GetNamedLWLockTranche(TRANCHE.as_ptr());
         let table = memory.cast::<Slot>();
         let entries = memory.add(slots * size_of::<Slot>()).cast::<Entry>();
         let waiting = entries.cast::<u8>().add(ring).cast::<Waiter>();
         let keyrings = waiting.add(waiters).cast::<u8>();
-        if !found {
+        if !is_there {
             ptr::write_bytes(memory, 0, total);
             for i in 0..slots {
                 (*table.add(i)).lock = &raw mut (*locks.add(1 + i)).lock;
                 (*table.add(i)).ring = entries.add(i * settings::audit_queue_size());
             }
         }
-        shared_keyring::startup(keyrings, slots, locks.add(1 + slots), !found);
-        leaks::startup(keyrings.add(shared_keyring::size(slots)), !found);
+        shared_keyring::startup(keyrings, slots, locks.add(1 + slots), !is_there);
+        let findings = keyrings.add(shared_keyring::size(slots));
+        found::startup(findings, slots, locks.add(1 + 2 * slots));
+        leaks::startup(findings.add(found::size(slots)), !is_there);
         DIRECTORY.store(&raw mut (*locks).lock, Relaxed);
         CAPACITY.store(settings::audit_queue_size(), Relaxed);
         SLOT_COUNT.store(slots, Relaxed);

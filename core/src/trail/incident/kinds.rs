@@ -3,11 +3,11 @@
 //! a `Secret` is neither, so that no incident can hold a key.
 
 use super::{Incident, IncidentType, Severity, identity};
-use crate::id::{IncidentId, KeyRef, ProviderKeyId};
+use crate::id::{EventId, IncidentId, KeyRef, ProviderKeyId};
 use crate::moment::Moment;
 use crate::trail::event::Event;
 use crate::trail::leak::{Channel, Leak};
-use crate::trail::terms::CallerKind;
+use crate::trail::terms::{AccessType, CallerKind};
 use serde_json::{Value, json};
 
 /// Text that may be shown to whoever reads an incident: keys are masked in it, and it was cut.
@@ -240,6 +240,19 @@ pub fn compromised_opened(event: &Event) -> Incident {
         provider_key_id: event.provider_key_id,
         ..about_nobody(id, IncidentType::LeakedKey, Severity::High, details, event.accessed_at)
     }
+}
+
+/// A key without an incident that staff blocked or unblocked, with a note to keep. `event` is the
+/// event of the block.
+pub fn block_noted(key: KeyRef, done: AccessType, event: EventId, at: Moment) -> Incident {
+    let what = match done {
+        AccessType::Unblock => "an administrator unblocked this provider key",
+        _ => "an administrator blocked this provider key",
+    };
+    let id = identity(&[b"blocked", key.key.bytes(), event.bytes()]);
+    let details = json!({ "what": what, "event_id": event.to_string() });
+    let incident = about_nobody(id, IncidentType::KeyBlocked, Severity::Low, details, at);
+    of_key(Some(key), incident)
 }
 
 /// How far a key is on its way to be rotated.

@@ -113,6 +113,7 @@ fn every_kind() -> Vec<(&'static str, &'static str, &'static str, Incident)> {
     let of_column = "column key_version kind provider redacted source table table_owner what";
     let of_key = "days_left days_old key_version provider stage what";
     let counted = "blocked limit observed what window";
+    let blocked = block_noted(KEY, crate::trail::AccessType::Block, EventId::new([1; 16]), AT);
     vec![
         ("key_masked", "1b00a52c-3bfe-80c0-abed-cf03374ed23b", of_log, masked(LEAK)),
         ("key_masked", "6ed29f76-33ef-8dd1-962c-dd700cb31993", of_log, masked(into_catalog)),
@@ -145,6 +146,7 @@ fn every_kind() -> Vec<(&'static str, &'static str, &'static str, Incident)> {
             "event_id key_version what",
             opened(),
         ),
+        ("block_noted", "16973fd5-bed4-8421-9901-252ee66cb320", "event_id what", blocked),
         ("rotation_due", "ad32028f-8788-8e59-af51-54215e1f44ad", of_key, due(Stage::Soon)),
         ("rotation_due", "68ab66e4-cd0d-8aa6-83e0-ff2b4ccae258", of_key, due(Stage::Required)),
         (

@@ -16,7 +16,7 @@ words! {
         PotentialKeyTheft = "potential_key_theft", UnusuallyHighAccess = "unusually_high_access",
         RepeatedFailures = "repeated_failures", MassKeyReading = "mass_key_reading",
         NewAddress = "new_address", NewRole = "new_role", DormantKeyUsed = "dormant_key_used",
-        RotationDue = "rotation_due",
+        RotationDue = "rotation_due", KeyBlocked = "key_blocked",
     }
 }
 
