@@ -119,7 +119,7 @@ impl Error {
             BadInput(..) | UnfitColumn(_) | NoSuchColumn(_) | NullInput(_) => {
                 FailureReason::BadInput
             }
-            OverLimit(..) | TooManyChanges(_) | TooLarge(_) => FailureReason::Limit,
+            OverLimit(..) | TooManyChanges(_) => FailureReason::Limit,
             Blocked | KnownBlocked => FailureReason::Blocked,
             CallerBlocked => FailureReason::CallerBlocked,
             Inactive => FailureReason::Inactive,
@@ -144,6 +144,7 @@ impl Error {
             PreparedChange => return "prepared_change",
             SilentTrigger(_) => return "silent_trigger",
             OutOfMemory(_) => return "out_of_memory",
+            TooLarge(_) => return "too_large",
             Parallel => return "parallel_query",
             NotUtf8 => return "not_utf8",
             Internal(_) => return "internal",
@@ -425,7 +426,7 @@ mod tests {
             (SilentTrigger("t".into()), "55000", "silent_trigger"),
             (TooManyChanges(1), "54000", "limit"),
             (OutOfMemory("the text"), "53200", "out_of_memory"),
-            (TooLarge("the text"), "54000", "limit"),
+            (TooLarge("the text"), "54000", "too_large"),
             (Parallel, "0A000", "parallel_query"),
             (NotUtf8, "0A000", "not_utf8"),
             (Internal("bug".into()), "XX000", "internal"),

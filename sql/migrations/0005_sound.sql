@@ -26,17 +26,24 @@ UPDATE watchllm.provider_key_versions
 SET created_at = LEAST(GREATEST(created_at, '1970-01-01 00:00:00+00'), pg_catalog.now())
 WHERE created_at NOT BETWEEN '1970-01-01 00:00:00+00' AND '3000-01-01 00:00:00+00';
 
+-- Plain comparisons instead of BETWEEN: a dump writes brackets around those, and reads them back as
+-- another text.
 ALTER TABLE watchllm.provider_key_records
     ADD CONSTRAINT provider_key_records_rotation_interval_parts CHECK (
-        EXTRACT(year FROM rotation_interval) * 12 + EXTRACT(month FROM rotation_interval) BETWEEN 0 AND 1200
-        AND EXTRACT(day FROM rotation_interval) BETWEEN 0 AND 36000
-        AND EXTRACT(hour FROM rotation_interval) BETWEEN 0 AND 864000
-        AND EXTRACT(minute FROM rotation_interval) >= 0 AND EXTRACT(second FROM rotation_interval) >= 0),
+        EXTRACT(year FROM rotation_interval) * 12 + EXTRACT(month FROM rotation_interval) >= 0
+        AND EXTRACT(year FROM rotation_interval) * 12 + EXTRACT(month FROM rotation_interval) <= 1200
+        AND EXTRACT(day FROM rotation_interval) >= 0
+        AND EXTRACT(day FROM rotation_interval) <= 36000
+        AND EXTRACT(hour FROM rotation_interval) >= 0
+        AND EXTRACT(hour FROM rotation_interval) <= 864000
+        AND EXTRACT(minute FROM rotation_interval) >= 0
+        AND EXTRACT(second FROM rotation_interval) >= 0),
     ADD CONSTRAINT provider_key_records_times CHECK (
-        created_at BETWEEN '1970-01-01 00:00:00+00' AND '3000-01-01 00:00:00+00'
-        AND active_version_created_at BETWEEN '1970-01-01 00:00:00+00' AND '3000-01-01 00:00:00+00'
-        AND coalesce(rotation_required_at, created_at)
-            BETWEEN '1970-01-01 00:00:00+00' AND '3000-01-01 00:00:00+00');
+        created_at >= '1970-01-01 00:00:00+00' AND created_at <= '3000-01-01 00:00:00+00'
+        AND active_version_created_at >= '1970-01-01 00:00:00+00'
+        AND active_version_created_at <= '3000-01-01 00:00:00+00'
+        AND coalesce(rotation_required_at, created_at) >= '1970-01-01 00:00:00+00'
+        AND coalesce(rotation_required_at, created_at) <= '3000-01-01 00:00:00+00');
 ALTER TABLE watchllm.provider_key_versions
     ADD CONSTRAINT provider_key_versions_times CHECK (
         created_at BETWEEN '1970-01-01 00:00:00+00' AND '3000-01-01 00:00:00+00');
