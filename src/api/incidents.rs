@@ -43,8 +43,9 @@ fn acknowledge_incident(
 
 /// Acknowledges every open incident that fits all that is given: its type, a severity up to this
 /// one, its source, its project, and when it was noticed. `source` is what its details name: a
-/// role, an address, an owner of tables, a function, a reporter. Answers how many there were. The note is kept with each (cut at 500 bytes and redacted). Errors: nothing
-/// given, or no such type or severity 22023; not authorized 42501.
+/// role, an address, an owner of tables, a function, a reporter. Answers how many there were. The
+/// note is kept with each (cut at 500 bytes and redacted). Errors: nothing given, or no such type
+/// or severity 22023; not authorized 42501.
 #[pg_extern(volatile, parallel_unsafe)]
 #[search_path(pg_catalog, pg_temp)]
 fn acknowledge_incidents(
