@@ -1,5 +1,5 @@
-//! Alarms under attack by floods of masked keys. No other source loses an alarm, nobody is named who
-//! did not log in, no more rows are written than the budget. What was held back is counted.
+//! Alarms under attack by floods of masked keys. No other source loses an alarm, nobody is named
+//! who did not log in, no more rows are written than the budget. What was held back is counted.
 //! WATCHLLM_FLOOD_SECONDS makes the flood longer than it is in every run.
 
 use std::path::Path;

@@ -227,8 +227,8 @@ impl Scan {
         (new, admitted)
     }
 
-    /// Raises the incidents that are new, and answers the rows, ours first. A key over the budget is
-    /// new all the same.
+    /// Raises the incidents that are new, and answers the rows, ours first. A key over the budget
+    /// is new all the same.
     fn finish(self) -> Vec<LeakRow> {
         let (mut new, admitted) = self.admitted();
         let mut incidents: BTreeMap<IncidentId, Incident> = BTreeMap::new();

@@ -192,6 +192,10 @@ pub(crate) fn are_many() -> bool {
 /// for another database's writer.
 pub(crate) fn take(database: u32, now: Moment, most: usize) -> Vec<Leak> {
     let Some(table) = table() else { return vec![] };
+    // SAFETY: an atomic of shared memory.
+    if unsafe { (*table).used.load(Acquire) } == 0 {
+        return vec![];
+    }
     let mut taken = vec![];
     for cell in cells(table, 0) {
         if taken.len() >= most {
