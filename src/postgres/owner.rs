@@ -43,19 +43,26 @@ static REMEMBERED_TRAIL: AtomicU32 = AtomicU32::new(0);
 static CHANGES: AtomicU64 = AtomicU64::new(0);
 
 impl Owner {
-    /// The owner that this process found earlier, or another process, unless something of ours has
-    /// changed since. What this transaction itself has changed, no other process can judge.
+    /// The owner that this process found earlier, unless one of our relations has changed since.
     pub(crate) fn remembered() -> Option<Owner> {
         let role = REMEMBERED_ROLE.load(Relaxed);
-        if role != 0 {
-            return Some(Owner { role: role.into(), trail: REMEMBERED_TRAIL.load(Relaxed).into() });
-        }
+        (role != 0)
+            .then(|| Owner { role: role.into(), trail: REMEMBERED_TRAIL.load(Relaxed).into() })
+    }
+
+    /// The owner that another process found, unless something of ours has changed since, and if
+    /// `holds` says so. Rows of our tables may have changed: only changes of relations are told.
+    /// What this transaction itself has changed, no other process can judge.
+    pub(crate) fn found_by_others(holds: impl FnOnce(Owner) -> bool) -> Option<Owner> {
         if process::is_standby() || session::is_parallel() || has_changed_ours() {
             return None;
         }
         let changes = relation_changes();
         let (role, trail) = found::read(session::database().to_u32())?;
         let owner = Owner { role: role.into(), trail: trail.into() };
+        if !holds(owner) {
+            return None;
+        }
         owner.remember_here(Vec::new(), changes);
         Some(owner)
     }

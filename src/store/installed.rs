@@ -3,7 +3,8 @@
 //! answer is remembered until a relation changes.
 
 use crate::error::Error;
-use crate::postgres::{Owner, Statement, lookup, search_start};
+use crate::postgres::lookup::{self, Lookup, Reads};
+use crate::postgres::{Owner, Statement, search_start};
 use pgrx::pg_sys;
 
 /// What makes and changes the tables: the first leads to schema version 1, the next to 2. Each runs
@@ -43,6 +44,9 @@ static RELATIONS: Statement = Statement::new(
 static VERSION: Statement =
     Statement::new("SELECT max(schema_version) FROM watchllm.install_history", &[]);
 
+/// All of its rows, by the primary key's index: each installed version is one.
+static HISTORY: Lookup = Lookup::new("install_history", "install_history_pkey", &[]);
+
 static RECORD: Statement = Statement::new(
     "INSERT INTO watchllm.install_history (schema_version, extension_version)
      VALUES ($1, $2) ON CONFLICT DO NOTHING",
@@ -52,14 +56,15 @@ static RECORD: Statement = Statement::new(
 /// The owner of our tables, when they are all there, complete, nobody else's, and of the schema
 /// version that this build knows.
 pub(crate) fn owner() -> Result<Owner, Error> {
-    if let Some(owner) = Owner::remembered() {
+    let is_of_this_version = |owner| version(owner).is_none_or(|found| found == SCHEMA_VERSION);
+    if let Some(owner) = Owner::remembered().or_else(|| Owner::found_by_others(is_of_this_version))
+    {
         return Ok(owner);
     }
     let start = search_start();
     let owner = complete()?;
     // Without a record the tables may well be of this version: pg_dump --schema-only leaves it out.
-    let recorded = VERSION.read(owner, &[], |row| row.get::<i32>(1)).pop().flatten();
-    match recorded.unwrap_or(SCHEMA_VERSION) {
+    match version(owner).unwrap_or(SCHEMA_VERSION) {
         SCHEMA_VERSION => {
             let ours = RELATIONS.read_as_caller(&[], |row| row.get::<pg_sys::Oid>(1));
             owner.remember(ours.into_iter().flatten().collect(), start);
@@ -67,6 +72,12 @@ pub(crate) fn owner() -> Result<Owner, Error> {
         }
         other => Err(of_another_version(other)),
     }
+}
+
+/// The recorded schema version. None: there is no record.
+fn version(owner: Owner) -> Option<i32> {
+    let versions = |reads: &Reads| reads.each(&HISTORY, &[], |row| row.get::<i32>(1));
+    lookup::read(owner, versions).into_iter().flatten().flatten().max()
 }
 
 /// The owner of our tables, when they are all there, complete and nobody else's, of any version.
