@@ -249,14 +249,8 @@ fn follow(trigger: &PgTrigger) -> Result<(), Error> {
             feed(&mut access, &adoption, &new)
         }
         PgTriggerOperation::Update => {
-            let (old, new) = (read(trigger.old())?, without_keys(&access, read(trigger.new())?)?);
-            if old.id != new.id {
-                let hint =
-                    "Insert the project under its new id and delete the old one, with its keys.";
-                let error = Error::BadInput("the id of an adopted project cannot change", hint);
-                return Err(access.refuse(FailureReason::BadInput, error));
-            }
-            update(&mut access, &adoption, &new).map(|_| ())
+            let new = without_keys(&access, read(trigger.new())?)?;
+            change(&mut access, &adoption, &read(trigger.old())?, &new)
         }
         PgTriggerOperation::Delete => {
             let gone = read(trigger.old())?.id;
@@ -272,6 +266,21 @@ fn follow(trigger: &PgTrigger) -> Result<(), Error> {
             Err(access.refuse(FailureReason::BadInput, error))
         }
     }
+}
+
+/// Follows a changed row, whose id must stay.
+fn change(
+    access: &mut Access,
+    adoption: &Adoption,
+    old: &Project,
+    new: &Project,
+) -> Result<(), Error> {
+    if old.id != new.id {
+        let hint = "Insert the project under its new id and delete the old one, with its keys.";
+        let error = Error::BadInput("the id of an adopted project cannot change", hint);
+        return Err(access.refuse(FailureReason::BadInput, error));
+    }
+    update(access, adoption, new).map(|_| ())
 }
 
 /// Gives a project what its row now says; one that is not there yet is taken in. The row of a
