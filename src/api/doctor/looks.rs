@@ -301,8 +301,8 @@ fn adopted_tables(owner: &Result<Owner, Error>) -> Check {
 
 /// Rows that a tool loaded past our triggers, or that were there before somebody switched them off.
 fn adopted_rows(owner: &Result<Owner, Error>) -> Check {
-    let hint = "They were changed past our triggers: SELECT \
-         watchllm.adopt_projects('schema.table', …); again takes the missing ones in; delete_project() ends what has no row any more.";
+    let hint = "They were changed past our triggers. Adopt the table again with adopt_projects(): \
+         it takes the missing rows in. delete_project() ends what has no row any more.";
     counted(
         "adopted_rows",
         owner,
