@@ -155,7 +155,7 @@ fn names_ids_and_limits_of_others_are_free() {
     let taken = crate::keys::refusal(s, &mine);
     assert_eq!(
         (taken.code().code(), taken.detail(), taken.constraint(), taken.table()),
-        ("23505", None, None, None),
+        ("23505", Some("already_exists"), None, None),
         "{taken}"
     );
     assert!(!taken.message().contains(&b.name));
