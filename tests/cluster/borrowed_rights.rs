@@ -327,7 +327,7 @@ fn a_definer_wrapper_opens_for_a_service_and_for_nobody_else() {
         let s = &mut house.connect(owner);
         for (name, call) in [
             ("open", "SELECT watchllm.decrypt_provider_key($1) IS NOT NULL"),
-            ("rotate", "SELECT watchllm.rotate_provider_key($1, 'sk-new') > 0"),
+            ("rotate", "SELECT watchllm.rotate_provider_key($1, 'sk-' || gen_random_uuid()) > 0"),
             ("own", "SELECT $1 = ANY (ARRAY(SELECT k.id FROM watchllm.provider_keys k))"),
         ] {
             // plpgsql checks what it calls only when it runs

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Barrier, Mutex};
 
-use crate::keys::{Vault, code, decrypt, new_key, one, project, rotate, store};
+use crate::keys::{Vault, code, decrypt, new_key, one, project, store};
 use postgres::Client;
 
 fn connect(vault: &Vault) -> Client {
@@ -108,6 +108,11 @@ fn only(seen: &HashSet<String>, allowed: &[&str]) {
 
 fn switch(id: &str, on: bool) -> String {
     format!("SELECT watchllm.set_provider_key_active('{id}', {on})")
+}
+
+/// Rotates to another key each time it runs: the active key itself is refused.
+fn rotate(id: &str) -> String {
+    format!("SELECT watchllm.rotate_provider_key('{id}', 'sk-' || gen_random_uuid())")
 }
 
 #[test]
