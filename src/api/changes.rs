@@ -12,7 +12,7 @@ use crate::input::{ApiKey, GivenKey, KeyHint, KeyName, NewKey, ProviderSlug};
 use crate::store;
 use crate::store::changes::NewRecord;
 use crate::store::keys::{StoredKey, StoredVersion};
-use crate::trail::{AccessType, FailureReason};
+use crate::trail::{AccessType, FailureReason, KeyVersion};
 use pgrx::prelude::*;
 
 /// Stores a provider key: seals it and answers its id. `provider` is a slug, `name` is unique per
@@ -194,12 +194,19 @@ fn named_version(
     access.event.key_version = (number > 0).then_some(number);
     let version = store::keys::one_version(access.recorder.owner(), key.project_id, key.id, number)
         .ok_or_else(|| access.refuse(FailureReason::NotFound, Error::NoSuchVersion(number)))?;
-    if version.is_compromised {
+    if is_compromised(access, key, &version) {
         return Err(access.refuse(FailureReason::Compromised, Error::CompromisedVersion(number)));
     }
     let secret = open(access.recorder, key, &version)
         .map_err(|(reason, error)| access.refuse(reason, error))?;
     Ok((version, secret))
+}
+
+/// Whether a version is marked as leaked, or about to be: a tenant that holds the row of its key
+/// delays the mark.
+fn is_compromised(access: &Access, key: &StoredKey, version: &StoredVersion) -> bool {
+    let place = KeyVersion { key: key.place(), number: version.number };
+    version.is_compromised || store::values::is_to_be_marked(access.recorder.owner(), place)
 }
 
 /// The highest lower version that opens and is not compromised.
@@ -211,7 +218,7 @@ fn earlier_version(access: &Access, key: &StoredKey) -> Result<(StoredVersion, S
         key.version.number,
     )
     .into_iter()
-    .filter(|version| !version.is_compromised)
+    .filter(|version| !is_compromised(access, key, version))
     .find_map(|version| open(access.recorder, key, &version).ok().map(|secret| (version, secret)))
     .ok_or_else(|| access.refuse(FailureReason::NotFound, Error::NoEarlierVersion))
 }

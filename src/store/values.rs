@@ -18,6 +18,8 @@ use pgrx::datum::TimestampWithTimeZone;
 /// where everybody reads it.
 static OF_VALUE: Lookup =
     Lookup::new("provider_key_versions", "provider_key_versions_value_key", &[1, 6]);
+/// Versions that were reported while somebody held their key's row. The writer marks them later.
+static MARKS: Lookup = Lookup::new("leak_marks", "leak_marks_pkey", &[1, 2, 3]);
 static USAGE: Lookup = Lookup::new("provider_key_usage", "provider_key_usage_pkey", &[1, 2]);
 
 /// What was decided last about a key that may not be written yet: the writer takes a moment.
@@ -44,7 +46,10 @@ static NEAR: Statement = Statement::new(
          FROM watchllm.provider_key_versions v WHERE v.fingerprint < $1
          ORDER BY v.fingerprint DESC LIMIT 16))
      SELECT n.project_id, n.provider_key_id, n.version, n.fingerprint, n.fingerprint_key_version,
-        n.compromised_at IS NOT NULL, u.blocked_at IS NOT NULL
+        n.compromised_at IS NOT NULL OR EXISTS (SELECT FROM watchllm.leak_marks m
+            WHERE m.project_id = n.project_id AND m.provider_key_id = n.provider_key_id
+                AND m.version = n.version),
+        u.blocked_at IS NOT NULL
      FROM near n LEFT JOIN watchllm.provider_key_usage u
         ON u.project_id = n.project_id AND u.provider_key_id = n.provider_key_id",
     &[BYTEA],
@@ -53,7 +58,10 @@ static NEAR: Statement = Statement::new(
 /// Rows of one value beyond those that `NEAR` reads. Only where it filled them all.
 static ALL_OF: Statement = Statement::new(
     "SELECT v.project_id, v.provider_key_id, v.version, v.fingerprint, v.fingerprint_key_version,
-        v.compromised_at IS NOT NULL, u.blocked_at IS NOT NULL
+        v.compromised_at IS NOT NULL OR EXISTS (SELECT FROM watchllm.leak_marks m
+            WHERE m.project_id = v.project_id AND m.provider_key_id = v.provider_key_id
+                AND m.version = v.version),
+        u.blocked_at IS NOT NULL
      FROM watchllm.provider_key_versions v LEFT JOIN watchllm.provider_key_usage u
         ON u.project_id = v.project_id AND u.provider_key_id = v.provider_key_id
      WHERE v.fingerprint = $1 LIMIT 10000",
@@ -131,12 +139,12 @@ pub(crate) fn in_project(
 ) -> Option<KnownValue> {
     let mut known = KnownValue::default();
     for (key_version, fingerprint) in fingerprints {
-        for (key, made_at, is_leaked, of) in versions(owner, project, fingerprint)? {
+        for (version, made_at, is_leaked, of) in versions(owner, project, fingerprint)? {
             if of != *key_version {
                 continue;
             }
-            known.is_leaked |= is_leaked;
-            known.is_blocked |= is_blocked(owner, key);
+            known.is_leaked |= is_leaked || is_to_be_marked(owner, version);
+            known.is_blocked |= is_blocked(owner, version.key);
             known.first = known.first.map_or(Some(made_at), |first| Some(first.min(made_at)));
         }
     }
@@ -154,10 +162,10 @@ pub(crate) fn is_stored(
     versions.iter().any(|(.., of)| *of == key_version)
 }
 
-type VersionOfValue = (KeyRef, Moment, bool, i32);
+type VersionOfValue = (KeyVersion, Moment, bool, i32);
 
-/// The versions of a project with this fingerprint: key, when it was made, whether it leaked, and
-/// the version of the fingerprint key.
+/// The versions of a project with this fingerprint, each with when it was made, whether it leaked,
+/// and the version of the fingerprint key.
 fn versions(
     owner: Owner,
     project: ProjectId,
@@ -166,11 +174,23 @@ fn versions(
     let version = |row: &Row| {
         let key = KeyRef { project, key: id(row, 2)? };
         let is_leaked = row.get::<TimestampWithTimeZone>(11).is_some();
-        Some((key, moment(row, 8), is_leaked, value(row, 7)))
+        let version = KeyVersion { key, number: value(row, 3) };
+        Some((version, moment(row, 8), is_leaked, value(row, 7)))
     };
     let keys = [IndexKey::Uuid(uuid(project)), IndexKey::Bytes(fingerprint)];
     let found = lookup::read(owner, |reads| reads.each(&OF_VALUE, &keys, version))?;
     Some(found.into_iter().flatten().collect())
+}
+
+/// Whether a version was reported as leaked, and waits to be marked.
+pub(crate) fn is_to_be_marked(owner: Owner, version: KeyVersion) -> bool {
+    let KeyVersion { key, number } = version;
+    let place = [
+        IndexKey::Uuid(uuid(key.project)),
+        IndexKey::Uuid(uuid(key.key)),
+        IndexKey::Int4(number),
+    ];
+    lookup::read(owner, |reads| reads.one(&MARKS, &place, |_| ())).is_some()
 }
 
 /// Whether a key is blocked, or was a moment ago and the writer has not written it yet.
