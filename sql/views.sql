@@ -193,7 +193,8 @@ $$;
 
 GRANT SELECT ON watchllm.provider_keys TO watchllm_admin, watchllm_auditor, watchllm_service, watchllm_tenant;
 -- SELECT is for RETURNING alone: the view has no rows. The key's column cannot be asked for.
-GRANT INSERT, SELECT (project_id, provider, name) ON watchllm.provider_key_inbox
+GRANT INSERT ON watchllm.provider_key_inbox TO watchllm_admin, watchllm_service, watchllm_tenant;
+GRANT SELECT (project_id, provider, name) ON watchllm.provider_key_inbox
     TO watchllm_admin, watchllm_service, watchllm_tenant;
 GRANT SELECT ON watchllm.open_incidents TO watchllm_admin, watchllm_auditor, watchllm_tenant;
 GRANT SELECT ON watchllm.cut_off_sources TO watchllm_admin, watchllm_auditor;

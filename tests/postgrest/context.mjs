@@ -26,7 +26,7 @@ await check('first hop, user agent and request id end in the trail', async () =>
 await check('a tenant\'s change keeps its context too, and its own trail shows it', async () => {
   const request = randomUUID();
   const own = tenant(a.sub, { 'x-request-id': request, 'x-forwarded-for': '203.0.113.8', 'user-agent': 'a tenant' });
-  must(await own.rpc('rotate_provider_key', { provider_key_id: id, new_api_key: key }));
+  must(await own.rpc('rotate_provider_key', { provider_key_id: id, new_api_key: newKey() }));
   const [row] = must(await own.from('access_logs').select().eq('request_id', request));
   assert.deepEqual([row.access_type, row.ip_address, row.user_agent, row.claims_sub, row.claims_trusted], ['rotate', '203.0.113.8', 'a tenant', a.sub, true]);
 });
