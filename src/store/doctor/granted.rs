@@ -74,21 +74,34 @@ fn table_rights(script: &str) -> Vec<Right> {
 }
 
 fn rights_of(what: &str, object: &str, roles: &str) -> Vec<Right> {
-    let (privilege, columns) = what.split_once('(').unwrap_or((what, ""));
-    let columns: Vec<&str> =
-        columns.trim_end_matches([' ', ')']).split(',').map(str::trim).collect();
     let mut rights = Vec::new();
     for role in roles.split(',').map(str::trim) {
-        for column in &columns {
-            rights.push(Right {
-                role: role.to_owned(),
-                privilege: privilege.trim().to_owned(),
-                object: object.to_owned(),
-                column: (*column).to_owned(),
-            });
+        for (privilege, columns) in privileges(what) {
+            for column in columns.split(',').map(str::trim) {
+                rights.push(Right {
+                    role: role.to_owned(),
+                    privilege: privilege.to_owned(),
+                    object: object.to_owned(),
+                    column: column.to_owned(),
+                });
+            }
         }
     }
     rights
+}
+
+/// Each privilege of `INSERT, SELECT (a, b)` with its columns, which may be none.
+fn privileges(what: &str) -> Vec<(&str, &str)> {
+    let (mut found, mut rest) = (Vec::new(), what);
+    while !rest.trim().is_empty() {
+        let end = rest.find([',', '(']).unwrap_or(rest.len());
+        let privilege = rest[..end].trim();
+        let columns = rest[end..].strip_prefix('(').and_then(|columns| columns.split_once(')'));
+        let (columns, after) = columns.unwrap_or(("", &rest[end..]));
+        found.push((privilege, columns));
+        rest = after.trim_start().trim_start_matches(',');
+    }
+    found
 }
 
 // A detector is known by its name and its columns, as in the script. Names of later versions may
@@ -208,6 +221,17 @@ mod tests {
     }
 
     #[test]
+    fn privileges_are_told_apart() {
+        let read = |what| privileges(what);
+        assert_eq!(read("SELECT"), [("SELECT", "")]);
+        assert_eq!(read("SELECT (a, b)"), [("SELECT", "a, b")]);
+        assert_eq!(
+            read("INSERT, SELECT (a, b), UPDATE"),
+            [("INSERT", ""), ("SELECT", "a, b"), ("UPDATE", "")]
+        );
+    }
+
+    #[test]
     fn the_scripts_are_read_as_they_are_written() {
         let functions = function_rights(FUNCTIONS);
         for (role, function) in [
@@ -226,6 +250,7 @@ mod tests {
             (0, right("watchllm_owner", "CREATE", "watchllm", "")),
             (1, right("watchllm_auditor", "SELECT", "provider_key_access_logs", "hash")),
             (2, right("watchllm_tenant", "INSERT", "provider_key_inbox", "")),
+            (2, right("watchllm_tenant", "SELECT", "provider_key_inbox", "name")),
             (2, right("watchllm_service", "SELECT", "provider_keys", "")),
         ] {
             assert!(table_rights(TABLES[script]).contains(&wanted), "{wanted:?}");
