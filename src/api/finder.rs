@@ -17,6 +17,8 @@ use crate::trail::KeyVersion;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 
+/// The most keys of one text: some 30 MB of answers.
+const MOST_FOUND: usize = 100_000;
 /// How many candidates have their fingerprints compared at a time.
 const AT_ONCE: usize = 1000;
 /// The most fingerprints kept in memory, 8 bytes of each: 20 MB. If there are more keys, each
@@ -79,7 +81,7 @@ impl Finder {
         Ok(Finder { stored, extra: extra_patterns::in_force(), ..Finder::new(recorder)? })
     }
 
-    /// The keys in a text, in order.
+    /// The keys in a text, in order. More than `MOST_FOUND` are refused (54000).
     pub(super) fn find(&self, text: &str) -> Result<Vec<Found>, Error> {
         let ours = self.ours(text)?;
         let mut found: Vec<Found> = ours
@@ -104,8 +106,11 @@ impl Finder {
                 .next_back()
                 .is_some_and(|((_, to), _)| finding.start < *to)
         };
-        let foreign =
-            redact::all_findings(text, self.extra).into_iter().filter(|finding| !is_ours(finding));
+        let others = redact::first_findings(text, self.extra, MOST_FOUND + 1);
+        if others.len() > MOST_FOUND {
+            return Err(Error::TooLarge("the list of keys in the text"));
+        }
+        let foreign = others.into_iter().filter(|finding| !is_ours(finding));
         found.extend(foreign.map(|finding| Found {
             provider: finding.provider.map(str::to_owned),
             kind: finding.kind,
@@ -174,6 +179,9 @@ impl Finder {
             for (number, fingerprint, known) in self.known(&secrets) {
                 let keys = &mut ours.entry(places[number]).or_insert((fingerprint, vec![])).1;
                 keys.push((stored_as(&known), known.provider));
+            }
+            if ours.len() > MOST_FOUND {
+                return Err(Error::TooLarge("the list of keys in the text"));
             }
         }
     }

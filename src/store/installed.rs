@@ -74,6 +74,14 @@ pub(crate) fn owner() -> Result<Owner, Error> {
     }
 }
 
+/// As `owner`, and it may read its tables. Without rights on them, this raises an ERROR: point reads
+/// ask for none, and every other statement fails.
+pub(crate) fn owner_with_rights() -> Result<Owner, Error> {
+    let owner = owner()?;
+    VERSION.read(owner, &[], |_| ());
+    Ok(owner)
+}
+
 /// The recorded schema version. None: there is no record.
 fn version(owner: Owner) -> Option<i32> {
     let versions = |reads: &Reads| reads.each(&HISTORY, &[], |row| row.get::<i32>(1));

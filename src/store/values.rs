@@ -185,11 +185,8 @@ fn versions(
 /// Whether a version was reported as leaked, and waits to be marked.
 pub(crate) fn is_to_be_marked(owner: Owner, version: KeyVersion) -> bool {
     let KeyVersion { key, number } = version;
-    let place = [
-        IndexKey::Uuid(uuid(key.project)),
-        IndexKey::Uuid(uuid(key.key)),
-        IndexKey::Int4(number),
-    ];
+    let place =
+        [IndexKey::Uuid(uuid(key.project)), IndexKey::Uuid(uuid(key.key)), IndexKey::Int4(number)];
     lookup::read(owner, |reads| reads.one(&MARKS, &place, |_| ())).is_some()
 }
 

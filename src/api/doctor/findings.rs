@@ -10,7 +10,7 @@ use crate::store::installed;
 
 /// Every check as it stands now, whatever was accepted.
 pub(super) fn findings() -> (Result<Owner, Error>, Vec<Check>) {
-    let owner = sound(installed::owner);
+    let owner = sound(installed::owner_with_rights);
     // Calling them shows whether writer and keyring work. If not, one of the rows says why.
     let ready = sound(audit::check_ready);
     let state = audit::state();
