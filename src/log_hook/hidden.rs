@@ -61,16 +61,16 @@ const HINT: &CStr = c"Statements that name watchllm show no values. \
 
 /// Where a text for an ERROR is put together. A process has one thread, and an error is shown
 /// before the next one is.
-struct Words<const N: usize>(UnsafeCell<[u8; N]>);
+struct FixedText<const N: usize>(UnsafeCell<[u8; N]>);
 
 // SAFETY: a process of PostgreSQL has one thread.
-unsafe impl<const N: usize> Sync for Words<N> {}
+unsafe impl<const N: usize> Sync for FixedText<N> {}
 
-static MESSAGE: Words<200> = Words(UnsafeCell::new([0; 200]));
-static CONTEXT: Words<64> = Words(UnsafeCell::new([0; 64]));
-static ADVICE: Words<160> = Words(UnsafeCell::new([0; 160]));
+static MESSAGE: FixedText<200> = FixedText(UnsafeCell::new([0; 200]));
+static CONTEXT: FixedText<64> = FixedText(UnsafeCell::new([0; 64]));
+static ADVICE: FixedText<160> = FixedText(UnsafeCell::new([0; 160]));
 
-impl<const N: usize> Words<N> {
+impl<const N: usize> FixedText<N> {
     /// The parts in a row, as a C string of static memory.
     fn of(&self, parts: &[&[u8]]) -> *mut c_char {
         // SAFETY: nobody reads the former text any more, and its last byte stays NUL.

@@ -74,8 +74,8 @@ pub(crate) fn owner() -> Result<Owner, Error> {
     }
 }
 
-/// As `owner`, and it may read its tables. Without rights on them, this raises an ERROR: point reads
-/// ask for none, and every other statement fails.
+/// As `owner`, and it may read its tables. Without rights on them, this raises an ERROR. Point
+/// reads ask for no rights, and every other statement fails.
 pub(crate) fn owner_with_rights() -> Result<Owner, Error> {
     let owner = owner()?;
     VERSION.read(owner, &[], |_| ());

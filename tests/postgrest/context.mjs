@@ -3,7 +3,7 @@
 import { a, assert, auditor, check, done, keyInHeader, lines, must, newKey, randomUUID, service, tenant, trail, raw, keyToken } from './application.mjs';
 
 const backend = service();
-const key = newKey();
+let key = newKey();
 const id = must(await backend.rpc('store_provider_key', { project_id: a.project, provider: 'openai', api_key: key, name: 'context' }));
 
 const opened = async (headers, args = {}) => {
@@ -26,7 +26,8 @@ await check('first hop, user agent and request id end in the trail', async () =>
 await check('a tenant\'s change keeps its context too, and its own trail shows it', async () => {
   const request = randomUUID();
   const own = tenant(a.sub, { 'x-request-id': request, 'x-forwarded-for': '203.0.113.8', 'user-agent': 'a tenant' });
-  must(await own.rpc('rotate_provider_key', { provider_key_id: id, new_api_key: newKey() }));
+  key = newKey();
+  must(await own.rpc('rotate_provider_key', { provider_key_id: id, new_api_key: key }));
   const [row] = must(await own.from('access_logs').select().eq('request_id', request));
   assert.deepEqual([row.access_type, row.ip_address, row.user_agent, row.claims_sub, row.claims_trusted], ['rotate', '203.0.113.8', 'a tenant', a.sub, true]);
 });

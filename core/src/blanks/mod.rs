@@ -6,10 +6,9 @@
 mod names;
 mod words;
 
+use names::LETTER;
 pub use names::{SCHEMA, is_known, names_us};
 
-/// Stands for a letter and for anything within quotes. No kind of string begins with it.
-const LETTER: u8 = b'z';
 /// Stands for a digit. A zero could end a number's validity or a text.
 const DIGIT: u8 = b'1';
 

@@ -5,6 +5,8 @@
 use memchr::memchr3;
 use std::ops::Range;
 
+/// Stands for a letter and for anything within quotes. No kind of string begins with it.
+pub(super) const LETTER: u8 = b'z';
 /// The schema of everything that is ours.
 pub const SCHEMA: &str = "watchllm";
 
@@ -81,7 +83,7 @@ pub(super) fn is_word(byte: u8) -> bool {
 /// Whether a byte belongs to one of our names. A blank does not, so that a blanked text names us as
 /// it did.
 fn is_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() && byte != super::LETTER || byte == b'_' || byte >= 0x80
+    byte.is_ascii_alphanumeric() && byte != LETTER || byte == b'_' || byte >= 0x80
 }
 
 /// The next place in this part of the text that names us.

@@ -50,13 +50,13 @@ fn write_findings(slot: &Slot, watch: &mut Watch) {
     let mut findings = watch.take_findings();
     while !findings.is_empty() {
         let part = &findings[..findings.len().min(AT_ONCE)];
-        let written = now_or_later("incidents are written", |owner| -> Vec<Written> {
+        let written = now_or_later("incidents are written", |owner| -> Vec<Outcome> {
             part.iter().map(|finding| write(owner, finding)).collect()
         });
         // The rest is put back too. Otherwise callers would wait once more for the same lock at
         // each part.
         let Some(written) = written else { return watch.put_back(findings) };
-        let has_row = |(finding, written): &(&WatchFinding, &Written)| {
+        let has_row = |(finding, written): &(&WatchFinding, &Outcome)| {
             finding.ended.is_none() && !written.is_held
         };
         part.iter().zip(&written).filter(has_row).for_each(|(finding, _)| warn(finding));
@@ -66,7 +66,7 @@ fn write_findings(slot: &Slot, watch: &mut Watch) {
 }
 
 /// What became of a finding.
-struct Written {
+struct Outcome {
     /// What listeners are told.
     notice: Option<Notice>,
     /// It was over its source's budget.
@@ -75,19 +75,19 @@ struct Written {
 
 /// Writes one finding; listeners are told of a new one. Over the budget it is only counted, but the
 /// key is marked all the same. A finding that blocks always has its row: people must see why.
-fn write(owner: Owner, finding: &WatchFinding) -> Written {
+fn write(owner: Owner, finding: &WatchFinding) -> Outcome {
     let incident = finding.to_incident();
     let (id, project, began) = (incident.id, incident.project_id, finding.began);
     if let Some((at, accesses)) = finding.ended {
         let note = format!("{accesses} accesses while it lasted");
         store::incidents::add_event(owner, &id, project, "ended", &note, at);
-        return Written { notice: None, is_held: false };
+        return Outcome { notice: None, is_held: false };
     }
     if !finding.blocks && !store::leaks::is_known(owner, id) {
         let source = source(finding);
         if !source.raise(owner, began.day()) {
             mark_subject(owner, finding);
-            return Written { notice: source.hold(owner, began.day(), 1), is_held: true };
+            return Outcome { notice: source.hold(owner, began.day(), 1), is_held: true };
         }
     }
     let is_new = store::incidents::write(owner, &incident);
@@ -95,7 +95,7 @@ fn write(owner: Owner, finding: &WatchFinding) -> Written {
         store::incidents::add_event(owner, &id, project, "note", &evidence, began);
     }
     mark_subject(owner, finding);
-    Written { notice: is_new.then(|| incident.notice()), is_held: false }
+    Outcome { notice: is_new.then(|| incident.notice()), is_held: false }
 }
 
 /// Whose budget a finding takes: the project's or the caller's, for each detector.

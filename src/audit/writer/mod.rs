@@ -53,7 +53,7 @@ struct Writer {
     keyring: keyring::Loaded,
     leaks: leaks::Pending,
     rotation: rotation::Walk,
-    source_days: sources::Days,
+    source_days: sources::ClosedDays,
     values: values::Values,
     columns: columns::Columns,
     /// None: the watch is not filled yet.
@@ -102,7 +102,7 @@ impl Writer {
             keyring: keyring::Loaded::default(),
             leaks: leaks::Pending::default(),
             rotation: rotation::Walk::default(),
-            source_days: sources::Days::default(),
+            source_days: sources::ClosedDays::default(),
             values: values::Values::default(),
             columns: columns::Columns::default(),
             warm_up: None,

@@ -152,11 +152,11 @@ fn database_name(database: u32) -> ShownName {
 
 /// The day up to which days are closed.
 #[derive(Default)]
-pub(super) struct Days {
+pub(super) struct ClosedDays {
     closed: i32,
 }
 
-impl Days {
+impl ClosedDays {
     /// Closes the days that are over, once a day.
     pub(super) fn close(&mut self) {
         let now = clock::now();
