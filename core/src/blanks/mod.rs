@@ -198,7 +198,7 @@ mod tests {
             ),
             ("$1 + $12 + $123456", "$1 + $12 + $111111"),
             ("DO $b$ watchllm.find_keys('k') $c$ $b$;", "DO $z$zwatchllmzfind_keyszzzzzzzzzz$z$;"),
-            ("/* a /* b */ c */ SELECT -- key\n1", "/*zzzzzzzzzzzzzzz*/ SELECT --zzzz\n1"),
+            ("/* a /* b */ c */ SELECT -- key\n1", "/*zzzzzzzzzzzzz*/ SELECT --zzzz\n1"),
             ("my_store_provider_key7('x", "zz_store_provider_key1('z"),
             ("'ключ' ключ", "'zzzzzzzz' zzzzzzzz"),
         ] {
