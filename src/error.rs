@@ -108,6 +108,7 @@ impl Error {
 
     /// Why, as one fixed word: the DETAIL of the error. What the trail records has the same word in
     /// `failure_reason`. A deleted key is told as one that never was.
+    #[expect(clippy::too_many_lines, reason = "a table: a row for each error")]
     pub fn reason(&self) -> &'static str {
         use Error::*;
         let recorded = match self {

@@ -110,6 +110,7 @@ fn millis(setting: &GucSetting<i32>) -> Duration {
 }
 
 /// Defines the settings. `preloaded` adds those that only a server start can set.
+#[expect(clippy::too_many_lines, reason = "a table: a row for each setting")]
 pub(crate) fn define(preloaded: bool) {
     PRELOADED.store(preloaded, Relaxed);
     let secret = GucFlags::SUPERUSER_ONLY;

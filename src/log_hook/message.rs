@@ -78,7 +78,7 @@ unsafe fn mask(error: *mut pg_sys::ErrorData) {
         if redacts {
             mask_texts(error);
         }
-        if let Some(statement) = statement.as_deref_mut() {
+        if let Some(statement) = statement {
             match seen {
                 None => mask_statement(error, statement, ours, redacts),
                 Some(seen) if ours && !seen.ours => statement::blank_clients(statement),

@@ -60,7 +60,7 @@ pub(crate) fn of(relation: pg_sys::Oid) -> Option<String> {
         let triggers = (*open).trigdesc;
         let count = if triggers.is_null() { 0 } else { (*triggers).numtriggers as usize };
         let silent = (0..count).map(|i| (*triggers).triggers.add(i)).find(|trigger| {
-            (**trigger).tgenabled as u8 == pg_sys::TRIGGER_FIRES_ON_ORIGIN as u8
+            (**trigger).tgenabled as u8 == pg_sys::TRIGGER_FIRES_ON_ORIGIN
                 && is_ours((**trigger).tgfoid)
         });
         let name =

@@ -36,9 +36,9 @@ impl Days {
         let last = today + DAYS_AHEAD;
         if self.looked.is_none_or(|looked| looked.elapsed() >= EVERY) {
             (self.until, self.looked) = (today - 1, Some(Instant::now()));
-        } else if self.until >= last {
-            return;
-        } else if self.failed.is_some_and(|at| at.elapsed() < AGAIN) && self.until >= today {
+        } else if self.until >= last
+            || self.until >= today && self.failed.is_some_and(|at| at.elapsed() < AGAIN)
+        {
             return;
         }
         for day in today.max(self.until + 1)..=last {
