@@ -12,7 +12,8 @@ use std::ffi::{CStr, c_char};
 use std::ptr::null_mut;
 
 /// Formats of PostgreSQL's that take only names out of the catalog.
-const NAMES_OF_THE_CATALOG: [&CStr; 13] = [
+const NAMES_OF_THE_CATALOG: [&CStr; 14] = [
+    c"terminating background worker \"%s\" due to administrator command",
     c"permission denied for function %s",
     c"permission denied for procedure %s",
     c"permission denied for schema %s",
@@ -91,10 +92,10 @@ pub(super) unsafe fn hide(error: *mut pg_sys::ErrorData, statement: Option<&[u8]
     unsafe {
         (*error).hide_stmt = true;
         (*error).hide_ctx = true;
-        if (*error).elevel >= pg_sys::PGERROR as i32 {
+        if (*error).elevel == pg_sys::PGERROR as i32 {
             hide_error(error, statement);
         } else {
-            blank_line(error);
+            blank_in_place(error);
         }
     }
 }
@@ -116,7 +117,7 @@ pub(super) unsafe fn hide_others(error: *mut pg_sys::ErrorData) {
 }
 
 /// # Safety
-/// `error` is an ERROR, or worse.
+/// `error` is an ERROR.
 unsafe fn hide_error(error: *mut pg_sys::ErrorData, statement: Option<&[u8]>) {
     // SAFETY: texts of an ERROR are never freed one by one, so others may stand in their place.
     unsafe {
@@ -140,16 +141,17 @@ unsafe fn hide_error(error: *mut pg_sys::ErrorData, statement: Option<&[u8]>) {
     }
 }
 
-/// Blanks a line of the log, or a warning. Its texts are freed one by one, so they stay in place.
+/// Blanks a line of the log, a warning, or what ends a process (FATAL). PostgreSQL frees its texts
+/// one by one, so they stay in place: another text in their place ended the whole server.
 ///
 /// # Safety
-/// `error` is less than an ERROR.
-unsafe fn blank_line(error: *mut pg_sys::ErrorData) {
+/// `error` is PostgreSQL's own error data, and no ERROR.
+unsafe fn blank_in_place(error: *mut pg_sys::ErrorData) {
     // SAFETY: each text is null or a C string that may be written.
     unsafe {
         let e = &*error;
         if !is_own(e) {
-            if !is_constant(e.message_id)
+            if !is_known_text(e.message_id)
                 && let Some(message) = text_of(e.message)
             {
                 let kept = if begins(e.message_id, c"duration: %s") { number(message) } else { 0 };
