@@ -1,9 +1,9 @@
 //! What `status()` and the doctor show of queue, writer and keyring. It only reads: it starts
 //! nothing and waits for nothing.
 
-use super::queue;
+use super::queue::{self, Slot, WriterState};
 use crate::moment::Span;
-use crate::postgres::{clock, session};
+use crate::postgres::{clock, process, session};
 use crate::settings;
 use crate::shared_keyring;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -44,7 +44,10 @@ pub(crate) fn state() -> State {
         queue_size: queue::capacity(),
         ..State::default()
     };
-    let Some(number) = queue::find(session::database().to_u32()) else { return idle };
+    let Some(number) = queue::find(session::database().to_u32()) else {
+        let full = "every database slot is in use; raise watchllm_keys.max_databases";
+        return State { problem: (!queue::has_room()).then(|| full.into()), ..idle };
+    };
     let slot = queue::slot(number);
     let count = |counter: &AtomicU64| counter.load(SeqCst);
     let pid = slot.writer_pid.load(SeqCst);
@@ -65,10 +68,24 @@ pub(crate) fn state() -> State {
             .collect(),
         keyring_problem: shared_keyring::last_problem(number).map(|problem| problem.message()),
         called: true,
-        problem: slot.is_stuck_since(clock::now() - Span::of(settings::audit_timeout())).then(
-            || "events wait longer than audit_timeout: the audit writer does not answer".into(),
-        ),
+        problem: problem(slot),
         days_problem: slot.days_problem(),
         ..idle
+    }
+}
+
+/// Why the writer of this slot may not serve.
+fn problem(slot: &Slot) -> Option<String> {
+    let since = clock::now() - Span::of(settings::audit_timeout());
+    let no_worker_is_free = || {
+        let (running, room) = process::worker_slots();
+        running >= room
+    };
+    if slot.is_stuck_since(since) {
+        Some("events wait longer than audit_timeout: the audit writer does not answer".into())
+    } else if slot.state() == WriterState::Absent && no_worker_is_free() {
+        Some("no worker slot is free for the audit writer; raise max_worker_processes".into())
+    } else {
+        None
     }
 }

@@ -62,7 +62,7 @@ unsafe fn mask(error: *mut pg_sys::ErrorData) {
         let (redacts, hides) = (settings::redacts_server_log(), settings::hides_statements());
         let running = pg_sys::debug_query_string;
         let seen = client_text::seen(running);
-        let mut statement = text_of(running.cast_mut());
+        let statement = text_of(running.cast_mut());
         let is_ours = || {
             let names_us = || statement.as_deref().is_some_and(intake::names_us);
             intake::is_running() || seen.map_or_else(names_us, |seen| seen.ours) || within(error)

@@ -105,7 +105,7 @@ fn complete() -> Result<Owner, Error> {
             "watchllm_owner must own every table of watchllm_keys, and have no members and no \
              special rights",
             "watchllm.security_check() says what differs. \
-             See docs/security.md#roles.",
+             See docs/backup.md#without-owners.",
         )),
         Some((.., Some(problem))) if problem == "foreign_trigger" => Err(Error::Refused(
             "somebody put a trigger or rule on a table that the audit writer writes",

@@ -99,6 +99,8 @@ ALTER ROLE authenticator INHERIT; REVOKE service_role FROM authenticator; GRANT 
 /// A line of postgresql.conf ¦ words of the detail of log_settings or trusted_claim_roles.
 const SETTINGS: &str = "
 log_statement = 'all' ¦ log_statement = all
+watchllm_keys.hide_statements = off ¦ watchllm_keys.hide_statements = off
+watchllm_keys.redact_server_log = off ¦ watchllm_keys.redact_server_log = off
 log_statement = 'ddl' ¦ log_statement = ddl
 log_min_duration_statement = 0 ¦ log_min_duration_statement = 0
 log_min_duration_sample = 100 ¦ log_min_duration_sample = 100

@@ -204,14 +204,23 @@ pub(crate) fn claim(database: u32, fresh_epoch: i64) -> Option<usize> {
     Some(number)
 }
 
+/// Whether a database without a slot can get one.
+pub(crate) fn has_room() -> bool {
+    (0..SLOT_COUNT.load(Relaxed))
+        .any(|i| slot(i).database.load(Acquire) == 0 || slot(i).is_abandoned())
+}
+
 impl Slot {
+    /// Whether its writer has left and nothing waits for one.
+    fn is_abandoned(&self) -> bool {
+        self.state() == WriterState::Absent && self.is_empty() && self.writer_pid.load(Acquire) == 0
+    }
+
     /// Takes the slot from a database whose writer left and whose queue is empty. The lock keeps
     /// that database from pushing meanwhile.
     fn let_go(&self) -> bool {
         self.locked(|| {
-            let abandoned = self.state() == WriterState::Absent
-                && self.is_empty()
-                && self.writer_pid.load(Acquire) == 0;
+            let abandoned = self.is_abandoned();
             if abandoned {
                 self.database.store(0, SeqCst);
             }

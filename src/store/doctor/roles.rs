@@ -144,7 +144,8 @@ static SUPABASE_ROLES: Statement = Statement::new(
     &[],
 );
 
-/// Settings that write statements or parameters into the server log: the values of new sessions
+/// Settings that write statements or parameters into the server log, and ours that keep keys out of
+/// it: the values of new sessions
 /// (reset_val), and those of ALTER ROLE and ALTER DATABASE. A library's setting counts even before
 /// its library is loaded.
 macro_rules! log_settings {
@@ -159,6 +160,8 @@ macro_rules! log_settings {
                      WHEN s.name = 'log_transaction_sample_rate' THEN s.value ~ '[1-9]'
                      WHEN s.name = 'log_parameter_max_length_on_error'
                          THEN s.value !~ '^ *0+ *[a-zA-Z]*$'
+                     WHEN s.name LIKE 'watchllm\\_keys.%' THEN pg_catalog.lower(s.value)
+                         IN ('off', 'of', 'false', 'fals', 'fal', 'fa', 'f', 'no', 'n', '0')
                      WHEN s.name = 'pgaudit.log' THEN pg_catalog.lower(s.value) NOT IN ('', 'none')
                      ELSE pg_catalog.lower(s.value) NOT IN ('off', 'of', 'false', 'fals', 'fal',
                          'fa', 'f', 'no', 'n', '0')
@@ -169,7 +172,8 @@ macro_rules! log_settings {
                  'log_parameter_max_length_on_error', 'auto_explain.log_min_duration',
                  'pgaudit.log', 'pgaudit.log_parameter', 'debug_print_parse',
                  'debug_print_rewritten',
-                 'debug_print_plan')
+                 'debug_print_plan', 'watchllm_keys.redact_server_log',
+                 'watchllm_keys.hide_statements')
              ORDER BY 1"
         )
     };
@@ -181,7 +185,8 @@ static LOG_SETTINGS: Statement = Statement::new(
          UNION ALL
          SELECT '', l.name, pg_catalog.current_setting(l.name, true)
          FROM (VALUES ('auto_explain.log_min_duration'), ('pgaudit.log'),
-             ('pgaudit.log_parameter')) AS l (name)
+             ('pgaudit.log_parameter'), ('watchllm_keys.redact_server_log'),
+             ('watchllm_keys.hide_statements')) AS l (name)
          WHERE pg_catalog.current_setting(l.name, true) <> ''"
     ),
     &[],
