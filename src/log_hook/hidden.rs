@@ -30,7 +30,7 @@ const NAMES_OF_THE_CATALOG: [&CStr; 14] = [
 ];
 
 /// What the commonest SQLSTATEs of typing errors mean.
-const MEANINGS: [(PgSqlErrorCode, &str); 26] = [
+const MEANINGS: [(PgSqlErrorCode, &str); 28] = [
     (ERRCODE_SYNTAX_ERROR, "syntax error"),
     (ERRCODE_UNDEFINED_FUNCTION, "no function or operator takes arguments of these types"),
     (ERRCODE_UNDEFINED_COLUMN, "there is no such column"),
@@ -53,6 +53,8 @@ const MEANINGS: [(PgSqlErrorCode, &str); 26] = [
     (ERRCODE_WRONG_OBJECT_TYPE, "an object is of another kind"),
     (ERRCODE_GROUPING_ERROR, "a column is neither grouped nor aggregated"),
     (ERRCODE_INVALID_PARAMETER_VALUE, "a value is not allowed"),
+    (ERRCODE_QUERY_CANCELED, "the statement was cancelled, or took too long"),
+    (ERRCODE_LOCK_NOT_AVAILABLE, "a lock was not to be had in time"),
     (ERRCODE_READ_ONLY_SQL_TRANSACTION, "the transaction is read-only"),
     (ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE, "an object is not in the state that this needs"),
     (ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST, "other objects depend on it"),

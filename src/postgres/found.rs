@@ -17,9 +17,6 @@ struct SoundVault {
     database: AtomicU32,
     role: AtomicU32,
     trail: AtomicU32,
-    /// Set for good: a prepared transaction may change the tables at any later time, and no process
-    /// of ours sees its commit.
-    closed: AtomicU32,
     /// PostgreSQL names what changed in a catalog by a hash: those of the role and of the schema.
     role_hash: AtomicU32,
     schema_hash: AtomicU32,
@@ -31,13 +28,22 @@ struct SoundVault {
     relations: [AtomicU64; BITS / 64],
 }
 
+/// What all processes share.
+#[repr(C)]
+struct Shared {
+    /// Set for good: a prepared transaction may change the tables or roles at any later time, and
+    /// no process of ours sees its commit.
+    closed: AtomicU32,
+}
+
+static SHARED: AtomicPtr<Shared> = AtomicPtr::new(ptr::null_mut());
 static FINDINGS: AtomicPtr<SoundVault> = AtomicPtr::new(ptr::null_mut());
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 static LOCK: AtomicPtr<pg_sys::LWLock> = AtomicPtr::new(ptr::null_mut());
 
 /// Bytes of shared memory for as many databases.
 pub(crate) fn size(databases: usize) -> usize {
-    databases * size_of::<SoundVault>()
+    databases * size_of::<SoundVault>() + size_of::<Shared>()
 }
 
 /// Takes its place in shared memory at server start.
@@ -49,6 +55,8 @@ pub(crate) unsafe fn startup(memory: *mut u8, databases: usize, lock: *mut pg_sy
     // SAFETY: takes the address of the lock inside its padding.
     LOCK.store(unsafe { &raw mut (*lock).lock }, Relaxed);
     COUNT.store(databases, Relaxed);
+    // SAFETY: behind the findings, within what `size` asked for; both have the same alignment.
+    SHARED.store(unsafe { memory.add(databases * size_of::<SoundVault>()) }.cast(), Relaxed);
     FINDINGS.store(memory.cast(), Release);
 }
 
@@ -84,7 +92,7 @@ pub(super) fn read(database: u32) -> Option<(u32, u32)> {
     let holds = found_in != 0
         && found_in == finding.generation.load(Acquire)
         && found_in == finding.found_in.load(Acquire)
-        && finding.closed.load(Acquire) == 0
+        && !is_closed()
         && finding.database.load(Acquire) == database;
     holds.then_some(found)
 }
@@ -150,11 +158,25 @@ pub(super) fn anything_changed() {
     }
 }
 
-/// From now on every process of this database searches by itself, until the server starts again.
-pub(super) fn close(database: u32) {
-    if let Some(finding) = of(database) {
-        finding.closed.store(1, SeqCst);
+/// From now on every process searches by itself, until the server starts again.
+pub(super) fn close() {
+    if let Some(shared) = shared() {
+        shared.closed.store(1, SeqCst);
     }
+}
+
+fn is_closed() -> bool {
+    shared().is_none_or(|shared| shared.closed.load(Acquire) != 0)
+}
+
+fn shared() -> Option<&'static Shared> {
+    // SAFETY: null, or laid out at start for the life of the process; its field is an atomic.
+    unsafe { SHARED.load(Acquire).as_ref() }
+}
+
+/// Whether a database has a place, so that its relations are known.
+pub(super) fn is_known(database: u32) -> bool {
+    of(database).is_some_and(|finding| finding.found_in.load(SeqCst) != 0)
 }
 
 fn place(relation: pg_sys::Oid) -> (usize, u64) {
@@ -171,7 +193,6 @@ fn take_place(database: u32) -> Option<&'static SoundVault> {
     taken.found_in.store(0, SeqCst);
     taken.database.store(0, SeqCst);
     taken.relations.iter().for_each(|word| word.store(0, Relaxed));
-    taken.closed.store(0, SeqCst);
     taken.generation.fetch_add(1, SeqCst);
     taken.database.store(database, SeqCst);
     Some(taken)

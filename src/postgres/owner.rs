@@ -31,8 +31,10 @@ thread_local! {
     static RELATIONS: RefCell<Vec<pg_sys::Oid>> = const { RefCell::new(Vec::new()) };
     /// Relations that changed since this transaction got its number: by itself, or by others.
     static CHANGED: RefCell<Vec<pg_sys::Oid>> = const { RefCell::new(Vec::new()) };
-    /// As much changed that it is not remembered one by one; or a role or schema did.
+    /// As much changed that it is not remembered one by one; or a role or schema of ours did.
     static CHANGED_MUCH: Cell<bool> = const { Cell::new(false) };
+    /// A role, a membership or a schema changed, of whomever.
+    static CHANGED_ROLE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// The owner found earlier. It stays true until PostgreSQL tells this process that one of our
@@ -140,6 +142,15 @@ pub(crate) fn install_hooks() {
     }
 }
 
+/// Whether a prepared transaction may change a table, role or schema of any vault. Of a database
+/// that was never searched, nobody knows its tables.
+fn may_change_ours_later() -> bool {
+    let unknown = !found::is_known(session::database().to_u32());
+    CHANGED_ROLE.get()
+        || has_changed_ours()
+        || unknown && CHANGED.with_borrow(|changed| !changed.is_empty())
+}
+
 /// How PostgreSQL names the row with this oid when it tells that it changed.
 fn catalog_hash(cache: pg_sys::SysCacheIdentifier::Type, oid: pg_sys::Oid) -> u32 {
     let none = pg_sys::Datum::from(0usize);
@@ -188,6 +199,9 @@ unsafe extern "C-unwind" fn role_or_schema_changed(
     // A membership is hashed with its member, which may be anybody.
     let is_ours = cache == pg_sys::SysCacheIdentifier::AUTHMEMROLEMEM as i32
         || found::is_role_or_schema(hash);
+    if hash != 0 && changes_something() {
+        CHANGED_ROLE.set(true);
+    }
     if hash != 0 && is_ours && changes_something() {
         found::anything_changed();
         CHANGED_MUCH.set(true);
@@ -223,8 +237,9 @@ unsafe extern "C-unwind" fn at_transaction_end(
         XACT_EVENT_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => unsafe {
             pg_sys::CommandCounterIncrement();
         },
-        XACT_EVENT_PREPARE if has_changed_ours() => {
-            found::close(session::database().to_u32());
+        // Another process commits it, which is told of nothing.
+        XACT_EVENT_PREPARE if may_change_ours_later() => {
+            found::close();
             forget_changes();
         }
         XACT_EVENT_COMMIT => {
@@ -245,6 +260,7 @@ unsafe extern "C-unwind" fn at_transaction_end(
 fn forget_changes() {
     CHANGED.with_borrow_mut(Vec::clear);
     CHANGED_MUCH.set(false);
+    CHANGED_ROLE.set(false);
 }
 
 /// Whether the running statement is one of ours, or PostgreSQL's own check of a foreign key: a

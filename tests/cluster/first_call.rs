@@ -113,6 +113,44 @@ fn a_prepared_change_counts_when_it_commits() {
     assert_eq!(anew(&server, &id), "00000");
 }
 
+/// Roles belong to the cluster: a membership may be prepared in another database.
+#[test]
+fn a_membership_prepared_in_another_database_counts_when_it_commits() {
+    let (server, id) = found_sound();
+    one(&mut server.connect("postgres", "postgres"), "CREATE ROLE stranger");
+    let c = &mut server.connect("template1", "postgres");
+    one(c, "BEGIN");
+    one(c, "GRANT watchllm_owner TO stranger");
+    one(c, "PREPARE TRANSACTION 'member'");
+    assert_eq!(anew(&server, &id), "00000", "it is not committed");
+    one(c, "COMMIT PREPARED 'member'");
+    assert_ne!(anew(&server, &id), "00000");
+}
+
+/// Nobody has called in this database yet, so nobody knows which tables are ours.
+#[test]
+fn a_change_prepared_before_the_first_call_counts_when_it_commits() {
+    let server = Server::with_vault_and(CONF);
+    let c = &mut server.connect("postgres", "postgres");
+    let id = {
+        let p = project(c);
+        store(c, &p, "openai", "sk-first-call-of-a-connection")
+    };
+    one(
+        c,
+        "CREATE FUNCTION public.spy() RETURNS trigger LANGUAGE plpgsql
+            AS $$ BEGIN RETURN NEW; END $$",
+    );
+    server.restart();
+    let c = &mut server.connect("postgres", "postgres");
+    one(c, "BEGIN");
+    one(c, TRIGGER);
+    one(c, "PREPARE TRANSACTION 'spy'");
+    assert_eq!(anew(&server, &id), "00000", "it is not committed");
+    one(c, "COMMIT PREPARED 'spy'");
+    assert_eq!(anew(&server, &id), "42501");
+}
+
 #[test]
 fn connections_do_not_ask_again_what_one_has_found() {
     let (server, id) = found_sound();

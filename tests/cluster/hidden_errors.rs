@@ -313,3 +313,33 @@ fn an_applications_name_is_masked_while_it_is_set() {
     drop((at_connect, of_role));
     server.psql("postgres", "ALTER ROLE postgres RESET application_name");
 }
+
+/// PostgreSQL frees the texts of what ends a process one by one. Others in their place ended the
+/// whole server, by a setting that any role may change, or by a timeout of a parallel query.
+#[test]
+fn what_ends_a_process_that_names_us_ends_no_other() {
+    let server = crate::server::Server::with_vault();
+    let c = &mut server.connect("postgres", "postgres");
+    crate::keys::one(
+        c,
+        "CREATE ROLE nobody_special LOGIN; CREATE TABLE big AS
+         SELECT i AS id, md5(i::text) AS k FROM generate_series(1, 200000) i;
+         ALTER TABLE big SET (parallel_workers = 2); ANALYZE big",
+    );
+    let up = crate::keys::one(c, "SELECT pg_postmaster_start_time()");
+    let fatal = "SET exit_on_error = on; SELECT 'watchllm'::int";
+    assert_ne!(server.psql_result_as("postgres", "nobody_special", fatal).status, 0);
+    let parallel = "SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0;
+        SET min_parallel_table_scan_size = 0; SET statement_timeout = '300ms'";
+    crate::keys::one(c, parallel);
+    for _ in 0..3 {
+        let ended = "SELECT count(*) FROM big a, big b WHERE watchllm.redact(a.k || b.k) <> a.k";
+        assert_eq!(crate::keys::code(c, ended), "57014");
+    }
+    let failing = "SELECT count(*) FROM big WHERE k <> 'watchllm' AND 1 / (id - 190000) > -5";
+    assert_eq!(crate::keys::code(c, failing), "22012");
+    // The connection is the same one: nobody restarted the server.
+    crate::keys::one(c, "RESET statement_timeout");
+    assert_eq!(crate::keys::one(c, "SELECT pg_postmaster_start_time()"), up);
+    assert!(!server.log().contains("was terminated by signal"), "{}", server.log());
+}
