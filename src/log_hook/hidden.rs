@@ -32,7 +32,7 @@ const NAMES_OF_THE_CATALOG: [&CStr; 14] = [
 /// What the commonest SQLSTATEs of typing errors mean.
 const MEANINGS: [(PgSqlErrorCode, &str); 28] = [
     (ERRCODE_SYNTAX_ERROR, "syntax error"),
-    (ERRCODE_UNDEFINED_FUNCTION, "no function or operator takes arguments of these types"),
+    (ERRCODE_UNDEFINED_FUNCTION, "no function of that name, or no operator, takes these arguments"),
     (ERRCODE_UNDEFINED_COLUMN, "there is no such column"),
     (ERRCODE_UNDEFINED_TABLE, "there is no such table"),
     (ERRCODE_UNDEFINED_PARAMETER, "there is no such parameter"),
