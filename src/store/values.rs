@@ -49,7 +49,7 @@ static NEAR: Statement = Statement::new(
         n.compromised_at IS NOT NULL OR EXISTS (SELECT FROM watchllm.leak_marks m
             WHERE m.project_id = n.project_id AND m.provider_key_id = n.provider_key_id
                 AND m.version = n.version),
-        u.blocked_at IS NOT NULL
+        u.blocked_at
      FROM near n LEFT JOIN watchllm.provider_key_usage u
         ON u.project_id = n.project_id AND u.provider_key_id = n.provider_key_id",
     &[BYTEA],
@@ -61,7 +61,7 @@ static ALL_OF: Statement = Statement::new(
         v.compromised_at IS NOT NULL OR EXISTS (SELECT FROM watchllm.leak_marks m
             WHERE m.project_id = v.project_id AND m.provider_key_id = v.provider_key_id
                 AND m.version = v.version),
-        u.blocked_at IS NOT NULL
+        u.blocked_at
      FROM watchllm.provider_key_versions v LEFT JOIN watchllm.provider_key_usage u
         ON u.project_id = v.project_id AND u.provider_key_id = v.provider_key_id
      WHERE v.fingerprint = $1 LIMIT 10000",
@@ -113,7 +113,7 @@ pub(crate) struct StoredValue {
 pub(crate) struct Neighbour {
     pub version: KeyVersion,
     pub is_leaked: bool,
-    pub is_blocked: bool,
+    pub blocked_at: Option<Moment>,
     value: StoredValue,
 }
 
@@ -227,7 +227,8 @@ fn neighbour(row: &Row) -> Option<Neighbour> {
     let key = KeyRef { project: id(row, 1)?, key: id(row, 2)? };
     let value_ = StoredValue { fingerprint: value(row, 4), key_version: value(row, 5) };
     let version = KeyVersion { key, number: value(row, 3) };
-    Some(Neighbour { version, is_leaked: value(row, 6), is_blocked: value(row, 7), value: value_ })
+    let blocked_at = row.get::<TimestampWithTimeZone>(7).map(|_| moment(row, 7));
+    Some(Neighbour { version, is_leaked: value(row, 6), blocked_at, value: value_ })
 }
 
 /// For the writer: marks a version as leaked. False: somebody holds its row.

@@ -7,6 +7,7 @@ use super::counters::Counters;
 use super::transaction::now_or_later;
 use crate::anomaly::Watch;
 use crate::audit::queue::Slot;
+use crate::moment::Moment;
 use crate::postgres::{Owner, clock};
 use crate::store;
 use crate::store::values::Neighbour;
@@ -19,9 +20,17 @@ const AT_ONCE: usize = 64;
 /// The versions that are still to be asked about.
 #[derive(Default)]
 pub(super) struct Values {
-    asked: Vec<KeyVersion>,
+    asked: Vec<AskedVersion>,
     /// Versions to be marked whose rows somebody holds.
     unmarked: Vec<KeyVersion>,
+}
+
+/// A stored version, and when its commit was seen. A block that came later was of another key: it
+/// blocks no twin that was there before.
+#[derive(Clone, Copy)]
+struct AskedVersion {
+    version: KeyVersion,
+    at: Moment,
 }
 
 /// What is known of a stored value.
@@ -36,7 +45,7 @@ struct Judged {
 impl Values {
     /// Asks about a version that is committed.
     pub(super) fn ask(&mut self, version: KeyVersion) {
-        self.asked.push(version);
+        self.asked.push(AskedVersion { version, at: clock::now() });
     }
 
     /// Asks about the next versions, and acts on what is known of them.
@@ -48,7 +57,7 @@ impl Values {
         }
         let outcome = now_or_later("stored values are asked about", |owner| {
             let judged: Vec<Judged> =
-                part.iter().filter_map(|version| judge(owner, *version)).collect();
+                part.iter().filter_map(|asked| judge(owner, *asked)).collect();
             let notices: Vec<Notice> =
                 judged.iter().filter_map(|known| tell(owner, known)).collect();
             (judged, notices)
@@ -79,7 +88,8 @@ impl Values {
 }
 
 /// Asks about one version. None: nothing is known of its value, or it is gone.
-fn judge(owner: Owner, version: KeyVersion) -> Option<Judged> {
+fn judge(owner: Owner, AskedVersion { version, at }: AskedVersion) -> Option<Judged> {
+    let is_blocked = |other: &Neighbour| other.blocked_at.is_some_and(|blocked| blocked <= at);
     let stored = store::values::of_version(owner, version)?;
     let near = store::values::near(owner, &stored);
     let same: Vec<&Neighbour> = near
@@ -88,13 +98,13 @@ fn judge(owner: Owner, version: KeyVersion) -> Option<Judged> {
         .filter(|other| other.version != version && other.has(&stored))
         .collect();
     let is_leaked = same.iter().any(|other| other.is_leaked);
-    let known = match same.iter().any(|other| other.is_blocked) {
+    let known = match same.iter().any(|other| is_blocked(other)) {
         _ if is_leaked => KnownAs::Leaked,
         true => KnownAs::Blocked,
         false => return None,
     };
     let own = |other: &&&Neighbour| other.version.key.project == version.key.project;
-    let is_blocked = same.iter().filter(own).any(|other| other.is_blocked);
+    let is_blocked = same.iter().filter(own).any(|other| is_blocked(other));
     Some(Judged { version, fingerprint: stored.fingerprint, known, is_blocked })
 }
 
