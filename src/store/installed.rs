@@ -4,7 +4,7 @@
 
 use crate::error::Error;
 use crate::postgres::lookup::{self, Lookup, Reads};
-use crate::postgres::{Owner, Statement, search_start};
+use crate::postgres::{Owner, Statement, search_start, session};
 use pgrx::pg_sys;
 
 /// What makes and changes the tables: the first leads to schema version 1, the next to 2. Each runs
@@ -82,8 +82,12 @@ pub(crate) fn owner_with_rights() -> Result<Owner, Error> {
     Ok(owner)
 }
 
-/// The recorded schema version. None: there is no record.
+/// The recorded schema version. None: there is no record. A parallel query cannot take the snapshot
+/// that a point read needs.
 fn version(owner: Owner) -> Option<i32> {
+    if session::is_parallel() {
+        return VERSION.read(owner, &[], |row| row.get::<i32>(1)).pop().flatten();
+    }
     let versions = |reads: &Reads| reads.each(&HISTORY, &[], |row| row.get::<i32>(1));
     lookup::read(owner, versions).into_iter().flatten().flatten().max()
 }
