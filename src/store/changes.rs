@@ -8,7 +8,9 @@ use crate::crypto::Sealed;
 use crate::id::{KeyRef, ProjectId, ProviderKeyId};
 use crate::input::{ChangedBy, KeyHint, KeyName, Priority, ProviderSlug, RotationInterval};
 use crate::moment::Moment;
+use crate::postgres::lookup::{self, Lookup};
 use crate::postgres::{Owner, Statement};
+use crate::trail::KeyVersion;
 use pgrx::datum::Interval;
 
 /// The values that a new version is stored with.
@@ -230,6 +232,9 @@ static MARK_LATER: Statement = Statement::new(
     &[UUID, UUID, INT4],
 );
 
+/// Any of them.
+static MARKS: Lookup = Lookup::new("leak_marks", "leak_marks_pkey", &[]);
+
 /// Rows that others hold stay for later. So the writer never waits for a caller.
 static SETTLE_MARKS: Statement = Statement::new(
     "WITH due AS (
@@ -258,6 +263,17 @@ static SETTLE_MARKS: Statement = Statement::new(
 pub(crate) fn mark_later(owner: Owner, project: ProjectId, key: ProviderKeyId, version: i32) {
     let arguments = [uuid(project).into(), uuid(key).into(), version.into()];
     MARK_LATER.change(owner, &arguments, |_| ());
+}
+
+/// For the writer: as `mark_later`.
+pub(crate) fn write_mark_later(owner: Owner, version: KeyVersion) {
+    let KeyVersion { key, number } = version;
+    MARK_LATER.write(owner, &[uuid(key.project).into(), uuid(key.key).into(), number.into()]);
+}
+
+/// Whether a version waits to be marked. It is asked each second, and reads no other table.
+pub(crate) fn has_marks(owner: Owner) -> bool {
+    lookup::read(owner, |reads| reads.one(&MARKS, &[], |_| ())).is_some()
 }
 
 /// For the writer: marks what `mark_later` left, where nobody holds the row.

@@ -74,26 +74,6 @@ static OF_VERSION: Statement = Statement::new(
     &[UUID, UUID, INT4],
 );
 
-/// Whoever changes a key holds the row of its record. The writer takes no row that somebody holds.
-static MARK: Statement = Statement::new(
-    "WITH held AS MATERIALIZED (
-        SELECT r.project_id, r.id FROM watchllm.provider_key_records r
-        WHERE r.project_id = $1 AND r.id = $2 FOR NO KEY UPDATE SKIP LOCKED),
-     version AS (
-        UPDATE watchllm.provider_key_versions v
-            SET compromised_at = coalesce(v.compromised_at, pg_catalog.now())
-        FROM held WHERE v.project_id = held.project_id AND v.provider_key_id = held.id
-            AND v.version = $3),
-     record AS (
-        UPDATE watchllm.provider_key_records r
-            SET compromised_at = coalesce(r.compromised_at, pg_catalog.now()),
-            updated_at = pg_catalog.now()
-        FROM held WHERE r.project_id = held.project_id AND r.id = held.id
-            AND r.active_version = $3)
-     SELECT true FROM held",
-    &[UUID, UUID, INT4],
-);
-
 /// What a project knows of a value.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct KnownValue {
@@ -229,11 +209,6 @@ fn neighbour(row: &Row) -> Option<Neighbour> {
     let version = KeyVersion { key, number: value(row, 3) };
     let blocked_at = row.get::<TimestampWithTimeZone>(7).map(|_| moment(row, 7));
     Some(Neighbour { version, is_leaked: value(row, 6), blocked_at, value: value_ })
-}
-
-/// For the writer: marks a version as leaked. False: somebody holds its row.
-pub(crate) fn mark(owner: Owner, version: KeyVersion) -> bool {
-    !MARK.write_each(owner, &place(version), |_| ()).is_empty()
 }
 
 fn place(version: KeyVersion) -> [pgrx::datum::DatumWithOid<'static>; 3] {

@@ -7,5 +7,9 @@ use crate::store;
 /// Marks what can be marked now.
 pub(super) fn settle() {
     // A failure is tried again with the next beat: the marks wait in their table.
-    let _settled = now_or_later("leaked versions are marked", store::changes::settle_marks);
+    let _settled = now_or_later("leaked versions are marked", |owner| {
+        if store::changes::has_marks(owner) {
+            store::changes::settle_marks(owner);
+        }
+    });
 }

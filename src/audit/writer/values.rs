@@ -19,11 +19,7 @@ const AT_ONCE: usize = 64;
 
 /// The versions that are still to be asked about.
 #[derive(Default)]
-pub(super) struct Values {
-    asked: Vec<AskedVersion>,
-    /// Versions to be marked whose rows somebody holds.
-    unmarked: Vec<KeyVersion>,
-}
+pub(super) struct Values(Vec<AskedVersion>);
 
 /// A stored version, and when its commit was seen. A block that came later was of another key: it
 /// blocks no twin that was there before.
@@ -45,13 +41,12 @@ struct Judged {
 impl Values {
     /// Asks about a version that is committed.
     pub(super) fn ask(&mut self, version: KeyVersion) {
-        self.asked.push(AskedVersion { version, at: clock::now() });
+        self.0.push(AskedVersion { version, at: clock::now() });
     }
 
     /// Asks about the next versions, and acts on what is known of them.
     pub(super) fn judge(&mut self, slot: &Slot, watch: &mut Watch, counters: &mut Counters) {
-        self.mark();
-        let part = &self.asked[..self.asked.len().min(AT_ONCE)];
+        let part = &self.0[..self.0.len().min(AT_ONCE)];
         if part.is_empty() {
             return;
         }
@@ -63,27 +58,14 @@ impl Values {
             (judged, notices)
         });
         let Some((judged, notices)) = outcome else { return };
-        self.asked.drain(..self.asked.len().min(AT_ONCE));
+        self.0.drain(..self.0.len().min(AT_ONCE));
         slot.announce_all(notices);
         for known in judged {
             if known.is_blocked {
                 watch.block(known.version.key);
                 counters.block_again(known.version.key, clock::now());
             }
-            self.unmarked.push(known.version);
         }
-        self.mark();
-    }
-
-    /// Marks what is to be marked, a row each in a transaction of its own. A row that somebody
-    /// holds is marked later: the writer waits for nobody.
-    fn mark(&mut self) {
-        self.unmarked.retain(|version| {
-            let marked = now_or_later("a known value is marked", |owner| {
-                store::values::mark(owner, *version)
-            });
-            marked != Some(true)
-        });
     }
 }
 
@@ -108,8 +90,9 @@ fn judge(owner: Owner, AskedVersion { version, at }: AskedVersion) -> Option<Jud
     Some(Judged { version, fingerprint: stored.fingerprint, known, is_blocked })
 }
 
-/// Raises the incident. Answers whom to tell when it is new.
+/// Has the version marked, and raises the incident. Answers whom to tell when it is new.
 fn tell(owner: Owner, judged: &Judged) -> Option<Notice> {
+    store::changes::write_mark_later(owner, judged.version);
     let incident: Incident =
         known_value_stored(judged.version, &judged.fingerprint, judged.known, clock::now());
     store::incidents::write(owner, &incident).then(|| incident.notice())
