@@ -1,5 +1,5 @@
 //! What one process found of a database's tables, for all processes: their owner, and the trail.
-//! SoundVault it costs a new connection 15 ms of planning, reading it here costs nothing. It holds
+//! Finding it costs a new connection 15 ms of planning, reading it here costs nothing. It holds
 //! until one of the tables, a role or a schema changes. Then the first call asks again. Unsafe:
 //! shared memory. `owner` says who tells of changes.
 
@@ -20,7 +20,7 @@ struct SoundVault {
     /// PostgreSQL names what changed in a catalog by a hash: those of the role and of the schema.
     role_hash: AtomicU32,
     schema_hash: AtomicU32,
-    /// Grows with every change, and begins at 1.
+    /// Grows with every change. A database that takes its place finds it above 0.
     generation: AtomicU64,
     /// The generation that `role` and `trail` were found in. 0: nothing was found yet.
     found_in: AtomicU64,

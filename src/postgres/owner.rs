@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::thread::LocalKey;
 
 /// Changes that a transaction remembers one by one. After more of them, anything may have changed.
 const REMEMBERED_CHANGES: usize = 64;
@@ -31,10 +32,11 @@ thread_local! {
     static RELATIONS: RefCell<Vec<pg_sys::Oid>> = const { RefCell::new(Vec::new()) };
     /// Relations that changed since this transaction got its number: by itself, or by others.
     static CHANGED: RefCell<Vec<pg_sys::Oid>> = const { RefCell::new(Vec::new()) };
-    /// As much changed that it is not remembered one by one; or a role or schema of ours did.
+    /// So many relations, roles or schemas changed that they are not remembered one by one; or a
+    /// membership did, which may be of anybody.
     static CHANGED_MUCH: Cell<bool> = const { Cell::new(false) };
-    /// A role, a membership or a schema changed, of whomever.
-    static CHANGED_ROLE: Cell<bool> = const { Cell::new(false) };
+    /// Roles and schemas that changed, by their hashes. Which of them are ours may be found later.
+    static CHANGED_HASHES: RefCell<Vec<u32>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The owner found earlier. It stays true until PostgreSQL tells this process that one of our
@@ -79,7 +81,9 @@ impl Owner {
     /// even in an application with many temporary tables.
     pub(crate) fn remember(self, relations: Vec<pg_sys::Oid>, start: SearchStart) {
         let is_foreign = |changed: &Vec<_>| changed.iter().all(|oid| !relations.contains(oid));
-        let undisturbed = !CHANGED_MUCH.get() && CHANGED.with_borrow(is_foreign);
+        let undisturbed = CHANGED.with_borrow(is_foreign)
+            && !CHANGED_MUCH.get()
+            && CHANGED_HASHES.with_borrow(Vec::is_empty);
         if let Some(generation) = start.generation
             && undisturbed
         {
@@ -146,8 +150,8 @@ pub(crate) fn install_hooks() {
 /// that was never searched, nobody knows its tables.
 fn may_change_ours_later() -> bool {
     let unknown = !found::is_known(session::database().to_u32());
-    CHANGED_ROLE.get()
-        || has_changed_ours()
+    has_changed_ours()
+        || CHANGED_HASHES.with_borrow(|changed| !changed.is_empty())
         || unknown && CHANGED.with_borrow(|changed| !changed.is_empty())
 }
 
@@ -168,7 +172,13 @@ fn schema() -> pg_sys::Oid {
 fn has_changed_ours() -> bool {
     let database = session::database().to_u32();
     let is_ours = |oid: &pg_sys::Oid| found::may_be_ours(database, *oid);
-    CHANGED_MUCH.get() || CHANGED.with_borrow(|changed| changed.iter().any(is_ours))
+    has_changed_role_or_schema() || CHANGED.with_borrow(|changed| changed.iter().any(is_ours))
+}
+
+/// Whether this transaction may have changed a role or schema that was found by now.
+fn has_changed_role_or_schema() -> bool {
+    let is_ours = |hash: &u32| found::is_role_or_schema(*hash);
+    CHANGED_MUCH.get() || CHANGED_HASHES.with_borrow(|changed| changed.iter().any(is_ours))
 }
 
 #[pgrx::pg_guard]
@@ -177,7 +187,7 @@ unsafe extern "C-unwind" fn relation_changed(_argument: pg_sys::Datum, relation:
     // made them have told the others.
     if relation != pg_sys::InvalidOid && changes_something() {
         found::relation_changed(session::database().to_u32(), relation);
-        note_change(relation);
+        note(&CHANGED, relation);
     }
     let foreign = RELATIONS.with(|ours| {
         ours.try_borrow().is_ok_and(|ours| !ours.is_empty() && !ours.contains(&relation))
@@ -196,15 +206,14 @@ unsafe extern "C-unwind" fn role_or_schema_changed(
     cache: i32,
     hash: u32,
 ) {
-    // A membership is hashed with its member, which may be anybody.
-    let is_ours = cache == pg_sys::SysCacheIdentifier::AUTHMEMROLEMEM as i32
-        || found::is_role_or_schema(hash);
     if hash != 0 && changes_something() {
-        CHANGED_ROLE.set(true);
-    }
-    if hash != 0 && is_ours && changes_something() {
-        found::anything_changed();
-        CHANGED_MUCH.set(true);
+        if cache == pg_sys::SysCacheIdentifier::AUTHMEMROLEMEM as i32 {
+            CHANGED_MUCH.set(true);
+        }
+        note(&CHANGED_HASHES, hash);
+        if has_changed_role_or_schema() {
+            found::anything_changed();
+        }
     }
     CHANGES.fetch_add(1, Relaxed);
     REMEMBERED_ROLE.store(0, Relaxed);
@@ -217,10 +226,11 @@ fn changes_something() -> bool {
     unsafe { pg_sys::GetTopTransactionIdIfAny() != pg_sys::InvalidTransactionId }
 }
 
-fn note_change(relation: pg_sys::Oid) {
-    CHANGED.with(|changed| match changed.try_borrow_mut() {
-        Ok(changed) if changed.contains(&relation) => (),
-        Ok(mut changed) if changed.len() < REMEMBERED_CHANGES => changed.push(relation),
+/// Remembers a change until the transaction ends.
+fn note<T: PartialEq>(changes: &'static LocalKey<RefCell<Vec<T>>>, change: T) {
+    changes.with(|changes| match changes.try_borrow_mut() {
+        Ok(changes) if changes.contains(&change) => (),
+        Ok(mut changes) if changes.len() < REMEMBERED_CHANGES => changes.push(change),
         _ => CHANGED_MUCH.set(true),
     });
 }
@@ -244,7 +254,7 @@ unsafe extern "C-unwind" fn at_transaction_end(
         }
         XACT_EVENT_COMMIT => {
             let database = session::database().to_u32();
-            if CHANGED_MUCH.get() {
+            if has_changed_role_or_schema() {
                 found::anything_changed();
             }
             CHANGED.with_borrow(|changed| {
@@ -260,7 +270,7 @@ unsafe extern "C-unwind" fn at_transaction_end(
 fn forget_changes() {
     CHANGED.with_borrow_mut(Vec::clear);
     CHANGED_MUCH.set(false);
-    CHANGED_ROLE.set(false);
+    CHANGED_HASHES.with_borrow_mut(Vec::clear);
 }
 
 /// Whether the running statement is one of ours, or PostgreSQL's own check of a foreign key: a
