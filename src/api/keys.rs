@@ -40,9 +40,18 @@ fn decrypt_provider_key(
     let mut access =
         Access::begin(AccessType::Decrypt, Context { request_id, ip_address, user_agent })?;
     let id = id_of::<ProviderKeyId>(access.need(provider_key_id, "provider_key_id")?);
+    open_by_id(&mut access, id, project_id.map(id_of::<ProjectId>))
+}
+
+/// Opens the key of this id, on record, if the caller may open keys.
+fn open_by_id(
+    access: &mut Access,
+    id: ProviderKeyId,
+    project: Option<ProjectId>,
+) -> Answer<Disclosed> {
     access.event.provider_key_id = Some(id);
     access.must_open(None)?;
-    let key = access.find(id, project_id.map(id_of::<ProjectId>))?;
+    let key = access.find(id, project)?;
     let secret = access.open(&key)?;
     Ok(access.disclose(secret)?)
 }
@@ -63,11 +72,7 @@ fn decrypt_provider_key_text(
     let id = access.need(provider_key_id, "provider_key_id")?;
     let id: ProviderKeyId = access.accept(input::id(id))?;
     let project = project_id.map(|project| access.accept(input::id(project))).transpose()?;
-    access.event.provider_key_id = Some(id);
-    access.must_open(None)?;
-    let key = access.find(id, project)?;
-    let secret = access.open(&key)?;
-    Ok(access.disclose(secret)?)
+    open_by_id(&mut access, id, project)
 }
 
 /// Opens a provider key by its name, which is unique among the keys of a project and provider.
@@ -95,9 +100,7 @@ fn decrypt_provider_key_by_name(
     let Some(id) = named else {
         return Err(access.refuse(FailureReason::NotFound, Error::NoSuchKey).into());
     };
-    let key = access.find(id, Some(project))?;
-    let secret = access.open(&key)?;
-    Ok(access.disclose(secret)?)
+    open_by_id(&mut access, id, Some(project))
 }
 
 /// Opens many provider keys with one durable wait: a row per id, in input order, duplicates kept; a
